@@ -1,0 +1,62 @@
+# make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
+# make test    everything that can be checked without hardware
+# make clean   back to a fresh clone
+#
+#   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
+#   make run SECONDS=60                   longer
+#   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
+
+DEVICE  =
+SECONDS = 30
+PYTHON  = python3
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV   := .venv
+PIP    := $(VENV)/bin/pip --quiet --disable-pip-version-check
+# Directories too, so that a deleted file is noticed.
+SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
+
+.PHONY: run test setup setup-test clean
+.DELETE_ON_ERROR:
+
+run: setup
+	@$(VENV)/bin/apmpi demo --folder build/demo --seconds $(SECONDS) $(if $(DEVICE),--device $(DEVICE))
+
+test: setup-test
+	@$(VENV)/bin/pytest
+
+setup: $(VENV)/.installed
+setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies
+
+clean:
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Each stamp is one step; a step runs again only when what it depends on has changed.
+
+$(VENV)/.created: .ci/setup
+	@.ci/setup packages run '$(PYTHON)'
+	@.ci/setup venv '$(PYTHON)' $(VENV)
+	@touch $@
+
+$(VENV)/.dependencies: pyproject.toml $(VENV)/.created
+	@echo 'setup: Python packages'
+	@$(VENV)/bin/python .ci/requirements.py demo | $(PIP) install --requirement /dev/stdin
+	@touch $@
+
+# A plain install, not an editable one: what runs and is tested is what a user installs. The build folder is kept,
+# so that only changed C files are compiled again.
+$(VENV)/.installed: pyproject.toml $(SOURCE) $(VENV)/.dependencies
+	@echo 'setup: apmpi itself'
+	@$(PIP) install --no-deps --no-build-isolation --config-settings=build-dir=build/wheel .
+	@touch $@
+
+$(VENV)/.test-packages: .ci/setup $(VENV)/.created
+	@.ci/setup packages test '$(PYTHON)'
+	@touch $@
+
+$(VENV)/.test-dependencies: pyproject.toml $(VENV)/.created
+	@echo 'setup: Python packages for the tests'
+	@$(VENV)/bin/python .ci/requirements.py test | $(PIP) install --requirement /dev/stdin
+	@touch $@
