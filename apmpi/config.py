@@ -1,0 +1,375 @@
+"""YAML file -> frozen, typed `Settings`, or one sentence that says what is wrong and where.
+
+`Settings` and its parts are the one place where defaults live; config/apmpi.yaml explains every key.
+
+The reader is strict, because a device without a keyboard can't ask back: an unknown or doubled key, a wrong
+type, a value out of range is a `ConfigError` naming file, line, key, the value given and what was expected.
+Aliases, anchors and tags are refused (nothing here needs them), so a small file can't unfold into a huge one.
+
+Which endpoints go together:
+
+- `microphone` is required. Every endpoint is either a `device` (ALSA name) or a `file` (WAV), never both.
+- `speaker` needs `far_end`: there would be nothing to play.
+- `microphone` a file: every other endpoint must be a file too. A recording can't hear a loudspeaker, a live
+  far end can't be its reference, and no sound card sets the pace: the chain runs as fast as it can.
+- `microphone` a device and `far_end` a file: `speaker` is needed, or nobody plays what is to be cancelled.
+  A `far_end` device without `speaker` is a card's own reference of what its loudspeaker plays.
+- Two endpoints of one direction are never the same device: `far_end` = `microphone` would cancel the
+  talker, `output` = `speaker` would howl.
+- A file that is written is never a file that another endpoint reads or writes.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+SAMPLE_RATES_HZ = (8000, 16000, 32000, 48000)
+CHANNELS_MIN, CHANNELS_MAX = 1, 8
+STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS = 0, 500
+PERIODS_MIN, PERIODS_MAX = 2, 16
+REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
+
+# Some ten times the commented default; what is longer is another file, named by mistake.
+FILE_SIZE_MAX_BYTES = 64 * 1024
+# Document > endpoint > value is all there is; without a bound `[[[[...` would exhaust the stack.
+DEPTH_MAX = 8
+
+
+class ConfigError(ValueError):
+    """Not a usable configuration; `str()` is one sentence: `FILE:LINE: KEY: what is given, expected ...`."""
+
+
+class EndpointError(RuntimeError):
+    """A device or file can't be used (any more); `str()` is one sentence naming it and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The stages that can be switched while running."""
+
+    echo_cancellation: bool = True
+    noise_suppression: bool = True
+    high_pass_filter: bool = True
+    auto_gain_control: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where samples come from or go to: exactly one of `device` (ALSA PCM name) and `file` (WAV)."""
+
+    device: str | None = None
+    file: Path | None = None
+    channels: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a person can set. The ranges are the constants above."""
+
+    sample_rate_hz: int = 48000
+    features: Features = Features()
+    microphone: Endpoint
+    speaker: Endpoint | None = None
+    far_end: Endpoint | None = None
+    output: Endpoint | None = None
+    stream_delay_ms: int | None = None
+    periods: int = 4
+    report_interval_s: float = 10.0
+
+
+def load(path: Path) -> Settings:
+    """Read `path`. Raises ConfigError, also for a file that is missing, unreadable or far too big."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_SIZE_MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, expected a YAML file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file") from None
+    return parse(content, str(path))
+
+
+def parse(text: str | bytes, name: str) -> Settings:
+    """Settings out of YAML `text` (bytes: UTF-8). Raises ConfigError and nothing else.
+
+    `name` is the file the text came from: it opens every message, and relative paths in the YAML start at
+    its folder.
+    """
+    if len(text) > FILE_SIZE_MAX_BYTES:
+        raise ConfigError(f"{name}: more than {FILE_SIZE_MAX_BYTES // 1024} KiB, expected a short YAML file")
+    return _Reader(name).settings(_compose(_decoded(text, name) if isinstance(text, bytes) else text, name))
+
+
+def _decoded(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")  # Windows editors begin a file with a byte order mark
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise ConfigError(f"{name}:{line}: byte 0x{byte:02x} given, expected UTF-8 text (YAML)") from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's node composer without aliases, anchors, tags and bottomless nesting."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _Refusal("an alias or anchor (* or &) given, expected each value written out", event)
+        if event.tag is not None:
+            raise _Refusal("a tag (!) given, expected a plain value", event)
+        if self._depth == DEPTH_MAX:
+            raise _Refusal("nested too deep, expected keys as in the commented default", event)
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _Refusal(yaml.MarkedYAMLError):
+    """Valid YAML that has no place in a configuration."""
+
+    def __init__(self, problem: str, event: Any) -> None:
+        super().__init__(problem=problem, problem_mark=event.start_mark)
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    """The document's node tree, every node with its line. Syntax errors become ConfigError."""
+    try:
+        loader = _StrictLoader(text)
+        try:
+            return loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{name}:{line}: a control character given, expected YAML text") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        lines = text.splitlines()
+        where = lines[line - 1] if line <= len(lines) else ""
+        if "\t" in where[: len(where) - len(where.lstrip())]:
+            raise ConfigError(f"{name}:{line}: a tab given, expected spaces for indentation") from None
+        problem = " ".join((error.problem or error.context or "").split())
+        if not isinstance(error, _Refusal):
+            problem = f"not valid YAML ({problem}), expected KEY: VALUE lines"
+        raise ConfigError(f"{name}:{line}: {problem}") from None
+    except (ValueError, OverflowError):  # PyYAML on "\UFFFFFFFF" or a %YAML version of thousands of digits
+        raise ConfigError(f"{name}:1: not readable as YAML (an escape or number far out of range)") from None
+
+
+class _Reader:
+    """Nodes -> settings. One method for each kind of value; each raises ConfigError at the node's line."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._folder = Path(name).parent
+
+    def fail(self, node: yaml.Node | None, key: str, problem: str) -> NoReturn:
+        line = node.start_mark.line + 1 if node is not None else 1
+        raise ConfigError(f"{self._name}:{line}: {key + ': ' if key else ''}{problem}")
+
+    def settings(self, document: yaml.Node | None) -> Settings:
+        if document is None:
+            self.fail(None, "", "empty, expected at least the key microphone")
+        nodes = self.mapping(document, "", (field.name for field in fields(Settings)))
+        readers: dict[str, Callable[[yaml.Node, str], object]] = {
+            "sample_rate_hz": self.sample_rate,
+            "features": self.features,
+            "microphone": self.endpoint,
+            "speaker": self.optional(self.endpoint),
+            "far_end": self.optional(self.endpoint),
+            "output": self.optional(self.endpoint),
+            "stream_delay_ms": self.optional(self.integer_within(STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS)),
+            "periods": self.integer_within(PERIODS_MIN, PERIODS_MAX),
+            "report_interval_s": self.number_within(REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S),
+        }
+        values = {key: readers[key](node, key) for key, node in nodes.items()}
+        if "microphone" not in values:
+            self.fail(document, "microphone", "missing, expected {device: NAME} or {file: PATH}")
+        settings = Settings(**values)  # type: ignore[arg-type]
+        self.check_together(settings, nodes)
+        return settings
+
+    def check_together(self, settings: Settings, nodes: dict[str, yaml.Node]) -> None:
+        """The rules of the module's docstring about endpoints in one configuration."""
+        endpoints: dict[str, Endpoint] = {
+            key: endpoint
+            for key in ("microphone", "far_end", "speaker", "output")
+            if (endpoint := getattr(settings, key)) is not None
+        }
+        if "speaker" in endpoints and "far_end" not in endpoints:
+            self.fail(
+                nodes["speaker"],
+                "speaker",
+                "given without far_end, expected far_end too: it is what is played",
+            )
+        if settings.microphone.file is not None:
+            for key, endpoint in endpoints.items():
+                if endpoint.device is not None:
+                    self.fail(
+                        nodes[key], f"{key}.device",
+                        f"{endpoint.device!r} given while microphone is a file, expected {key}.file",
+                    )  # fmt: skip
+        elif settings.far_end is not None and settings.far_end.file is not None and settings.speaker is None:
+            self.fail(
+                nodes["far_end"], "far_end.file",
+                f"'{settings.far_end.file}' given without speaker, expected speaker.device that plays it",
+            )  # fmt: skip
+        for one, other in (("microphone", "far_end"), ("speaker", "output")):
+            if one in endpoints and other in endpoints:
+                device = endpoints[other].device
+                if device is not None and device == endpoints[one].device:
+                    self.fail(
+                        nodes[other],
+                        f"{other}.device",
+                        f"{device!r} given for {one} too, expected another device",
+                    )
+        for written in ("output", "speaker"):
+            for other, endpoint in endpoints.items():
+                if written == other or written not in endpoints:
+                    continue
+                file = endpoints[written].file
+                if file is not None and endpoint.file is not None and _same_file(file, endpoint.file):
+                    self.fail(
+                        nodes[written],
+                        f"{written}.file",
+                        f"'{file}' is {other}.file too, expected another file",
+                    )
+
+    def mapping(self, node: yaml.Node, path: str, known: Iterable[str]) -> dict[str, yaml.Node]:
+        """The values by key, each key known and given once."""
+        known = tuple(known)
+        expected = f"expected one of {', '.join(known)}"
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, path, f"{_shown(node)} given, expected keys with values ({', '.join(known)})")
+        nodes: dict[str, yaml.Node] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.fail(key_node, path, f"{_shown(key_node)} given as a key, {expected}")
+            full = f"{path}.{_short(key_node.value)}" if path else _short(key_node.value)
+            if key_node.value not in known:
+                near = difflib.get_close_matches(key_node.value[:80], known, n=1)
+                self.fail(
+                    key_node,
+                    full,
+                    f"unknown key, {expected}" + (f"; did you mean {near[0]}?" if near else ""),
+                )
+            if key_node.value in nodes:
+                first = nodes[key_node.value].start_mark.line + 1
+                self.fail(key_node, full, f"given twice, first in line {first}, expected once")
+            nodes[key_node.value] = value_node
+        return nodes
+
+    def features(self, node: yaml.Node, key: str) -> Features:
+        nodes = self.mapping(node, key, (field.name for field in fields(Features)))
+        return Features(**{name: self.boolean(child, f"{key}.{name}") for name, child in nodes.items()})
+
+    def endpoint(self, node: yaml.Node, key: str) -> Endpoint:
+        nodes = self.mapping(node, key, (field.name for field in fields(Endpoint)))
+        if ("device" in nodes) == ("file" in nodes):
+            given = "both device and file" if "device" in nodes else "neither device nor file"
+            self.fail(node, key, f"{given} given, expected exactly one of them")
+        device = self.text(nodes["device"], f"{key}.device") if "device" in nodes else None
+        file = self._folder / self.text(nodes["file"], f"{key}.file") if "file" in nodes else None
+        if "channels" not in nodes:
+            return Endpoint(device, file)
+        channels = self.integer_within(CHANNELS_MIN, CHANNELS_MAX)(nodes["channels"], f"{key}.channels")
+        return Endpoint(device, file, channels)
+
+    def sample_rate(self, node: yaml.Node, key: str) -> int:
+        value = _integer(node)
+        if value not in SAMPLE_RATES_HZ:
+            self.fail(
+                node,
+                key,
+                f"{_shown(node)} given, expected one of {', '.join(map(str, SAMPLE_RATES_HZ))} (Hz)",
+            )
+        return value
+
+    def boolean(self, node: yaml.Node, key: str) -> bool:
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:bool":
+            return node.value.lower() in ("true", "yes", "on")
+        self.fail(node, key, f"{_shown(node)} given, expected true or false")
+
+    def text(self, node: yaml.Node, key: str) -> str:
+        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
+            self.fail(node, key, f"{_shown(node)} given, expected text (in quotes if it looks like a number)")
+        if not node.value or not node.value.isprintable():
+            self.fail(
+                node, key, f"{_shown(node)} given, expected text without line breaks or control characters"
+            )
+        return str(node.value)
+
+    def integer_within(self, low: int, high: int) -> Callable[[yaml.Node, str], int]:
+        def read(node: yaml.Node, key: str) -> int:
+            value = _integer(node)
+            if value is None or not low <= value <= high:
+                self.fail(node, key, f"{_shown(node)} given, expected a whole number from {low} to {high}")
+            return value
+
+        return read
+
+    def number_within(self, low: float, high: float) -> Callable[[yaml.Node, str], float]:
+        def read(node: yaml.Node, key: str) -> float:
+            value = _number(node)
+            if value is None or not low <= value <= high:
+                self.fail(node, key, f"{_shown(node)} given, expected a number from {low:g} to {high:g}")
+            return value
+
+        return read
+
+    def optional(self, read: Callable[[yaml.Node, str], object]) -> Callable[[yaml.Node, str], object]:
+        """`null` is "not there", but has to be written: `speaker:` alone is how a half-written file ends."""
+
+        def read_unless_null(node: yaml.Node, key: str) -> object:
+            return None if _is_null(node) and node.value else read(node, key)
+
+        return read_unless_null
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _integer(node: yaml.Node) -> int | None:
+    """Decimal only: YAML 1.1 would also take 010 as eight and 1:30 as ninety."""
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    return int(node.value) if plain and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,8})", node.value) else None
+
+
+def _number(node: yaml.Node) -> float | None:
+    """Decimal only, with or without a fraction."""
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    return float(node.value) if plain and re.fullmatch(r"[-+]?[0-9]{1,9}(\.[0-9]*)?", node.value) else None
+
+
+def _shown(node: yaml.Node) -> str:
+    """A value as the user wrote it, short enough for one sentence."""
+    if isinstance(node, yaml.MappingNode):
+        return "a group of keys"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    if _is_null(node) and not node.value:
+        return "nothing"
+    assert isinstance(node, yaml.ScalarNode)
+    return _short(node.value) if node.style is None else repr(_short(node.value))
+
+
+def _short(text: str) -> str:
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
