@@ -49,7 +49,7 @@ $(VENV)/.dependencies: pyproject.toml $(VENV)/.created
 # so that only changed C files are compiled again.
 $(VENV)/.installed: pyproject.toml $(SOURCE) $(VENV)/.dependencies
 	@echo 'setup: apmpi itself'
-	@$(PIP) install --no-deps --no-build-isolation --config-settings=build-dir=build/wheel .
+	@$(PIP) install --no-deps --no-build-isolation .
 	@touch $@
 
 $(VENV)/.test-packages: .ci/setup $(VENV)/.created

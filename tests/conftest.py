@@ -1,0 +1,68 @@
+"""What all tests share: a seeded random generator that names its seed, and the room card."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+# A machine busy with something else makes an example slow, never wrong.
+hypothesis.settings.register_profile("apmpi", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("apmpi")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=1, help="seed of everything random in the tests")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('--seed')} (another one: --seed N)"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that are the same for this test and this --seed, whichever tests run beside it."""
+    seed = [request.config.getoption("--seed"), zlib.crc32(request.node.nodeid.encode())]
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)
+
+
+RoomCard = Callable[..., str]
+
+
+@pytest.fixture
+def room_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RoomCard]:
+    """Configures the simulated sound card for this process and its children.
+
+    room_card(delay_ms=40, near=path, ...) takes the options of the ALSA type `apmpi_room` and returns the
+    name of the PCM to open. Each call adds a card of its own; pass `name` for a particular one.
+    """
+    package = importlib.util.find_spec("apmpi")
+    assert package is not None and package.origin is not None
+    library = Path(package.origin).with_name("libasound_module_pcm_apmpi_room.so")
+    assert library.exists(), f"the room card is not installed: {library}"
+    conf = tmp_path / "room.conf"
+    conf.write_text(f'pcm_type.apmpi_room {{ lib "{library}" }}\n')
+    monkeypatch.setenv("ALSA_CONFIG_PATH", f"/usr/share/alsa/alsa.conf:{conf}")
+    names: list[str] = []
+
+    def configure(name: str = "", **options: str | float | Path) -> str:
+        name = name or f"room{len(names)}"
+        names.append(name)
+        # A card of this name may be in use by another run of the tests: the process makes it unique.
+        lines = {"card": f"{name}-{os.getpid()}-{tmp_path.name}", **options}
+        with conf.open("a") as file:
+            file.write(f"pcm.{name} {{\n    type apmpi_room\n")
+            for key, value in lines.items():
+                number = isinstance(value, int | float)
+                file.write(f"    {key} {value}\n" if number else f'    {key} "{value}"\n')
+            file.write("}\n")
+        return name
+
+    yield configure

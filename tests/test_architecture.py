@@ -1,0 +1,83 @@
+"""Who may see whom: imports go one way, so that each room can be read, tested and replaced alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# module of apmpi -> the modules of apmpi that it may import. A new module needs a line here.
+PYTHON = {
+    "frame": set(),
+    "config": set(),
+    "apm": {"frame", "_native"},
+    "pcm": {"frame", "config"},
+    "wav": {"frame", "config"},
+    "clock": {"frame", "config"},
+    "latency": {"frame", "config"},
+    "report": {"latency", "config"},
+    "loop": {"frame", "config", "pcm", "wav", "clock", "latency", "report", "apm"},
+    "media_devices": {"frame", "apm", "pcm", "wav", "clock"},
+}
+# These stand above all others: the command line, the demonstration, and the package's public face.
+PYTHON_TOP = {"cli", "demo", "__init__", "__main__"}
+
+STAGES = {"hpf", "delay", "aec", "ns", "agc", "limiter"}
+# folder of native -> the folders beside itself whose headers it may include
+NATIVE = {
+    "kernels": set(),
+    **{stage: {"kernels"} for stage in STAGES},
+    "apm": {"kernels"} | STAGES,
+    "cython": {"apm"} | STAGES,
+    "room": {"kernels"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of apmpi that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, ["apmpi" if node.level else "", node.module]))
+            # `from apmpi import pcm` may name modules or objects: only files beside this one are modules.
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "apmpi" else [base]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("apmpi.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "apmpi").glob("*.py")), ids=lambda path: path.stem)
+def test_python_modules_import_only_what_stands_below_them(path: Path) -> None:
+    if path.stem in PYTHON_TOP:
+        return
+    assert path.stem in PYTHON, f"{path.name} has no place in the table of this test"
+    assert imports_of(path) <= PYTHON[path.stem]
+
+
+def test_nothing_imports_the_tests() -> None:
+    for path in (ROOT / "apmpi").glob("*.py"):
+        assert not re.search(r"^\s*(from|import) tests\b", path.read_text(), re.MULTILINE), path
+
+
+NATIVE_FILES = sorted(path for path in (ROOT / "native").rglob("*.*") if path.suffix in {".c", ".h", ".pyx"})
+
+
+@pytest.mark.parametrize("path", NATIVE_FILES, ids=lambda path: str(path.relative_to(ROOT / "native")))
+def test_native_rooms_include_only_what_stands_below_them(path: Path) -> None:
+    native = ROOT / "native"
+    room = path.relative_to(native).parts[0]
+    assert room in NATIVE, f"native/{room} has no place in the table of this test"
+    pattern = r'^\s*#\s*include\s*"([^"]+)"|^\s*cdef extern from "([^"]+)"'
+    for match in re.finditer(pattern, path.read_text(), re.MULTILINE):
+        name = match[1] or match[2]
+        header = next((folder / name for folder in (path.parent, native) if (folder / name).exists()), None)
+        assert header is not None, f'"{name}" is neither beside {path.name} nor in native'
+        seen = header.resolve().relative_to(native).parts[0]
+        assert seen in NATIVE[room] | {room}, f"native/{room} may not see {name}"

@@ -1,0 +1,48 @@
+"""Formatting, lint, types and compiler warnings, held like any other promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PYTHON_CODE = ["apmpi", "tests", ".ci"]
+
+
+def check(*command: str | Path, cwd: Path = ROOT) -> None:
+    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        pytest.fail(done.stdout, pytrace=False)
+
+
+def test_formatting() -> None:
+    check(sys.executable, "-m", "ruff", "format", "--diff", *PYTHON_CODE)
+
+
+def test_lint() -> None:
+    check(sys.executable, "-m", "ruff", "check", *PYTHON_CODE)
+
+
+def test_types() -> None:
+    check(sys.executable, "-m", "mypy", "--strict", "apmpi")
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_no_compiler_warning(compiler: str, tmp_path: Path) -> None:
+    # Optimised, because the warnings that follow values through a function need it. Objects land in tmp_path.
+    sources = sorted((ROOT / "native").rglob("*.c"))
+    warnings = ["-Wall", "-Wextra", "-Wdouble-promotion", "-Werror"]
+    check(
+        compiler,
+        "-std=gnu11",
+        "-O2",
+        "-fPIC",
+        *warnings,
+        f"-I{ROOT / 'native'}",
+        "-c",
+        *sources,
+        cwd=tmp_path,
+    )
