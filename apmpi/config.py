@@ -90,9 +90,8 @@ def load(path: Path) -> Settings:
             content = file.read(FILE_SIZE_MAX_BYTES + 1)
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder, expected a YAML file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}), expected a YAML file") from None
     return parse(content, str(path))
 
 

@@ -1,0 +1,258 @@
+"""WAV files as endpoints: 10 ms blocks of interleaved 16-bit samples, as ALSA devices give and take them.
+
+Reading takes WAV, WAVEX and RF64 with 8 to 32-bit integers, 32 or 64-bit floats, mu-law or A-law. Everything
+becomes int16: rounded to the nearest, saturated at full scale, a float that is no number is silence. 16-bit
+samples pass unchanged; of 24-bit and float ones at most half a 16-bit step is lost.
+
+Writing gives 16-bit PCM. The file grows as NAME.part beside its place and gets its name only when it is
+complete: under the final name there is never half a recording, and an older file of that name stays until
+then. The header is made valid once a second: after SIGKILL the .part plays, but for the last second at most.
+Beyond 4 GiB (12 h of mono at 48 kHz) the header becomes RF64, in the place kept for it (EBU Tech 3306).
+"""
+
+import logging
+import os
+import re
+import stat
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import soundfile
+
+from apmpi.config import SAMPLE_RATES_HZ, EndpointError
+
+log = logging.getLogger(__name__)
+
+BLOCKS_PER_S = 100
+SAMPLE_BYTES = 2
+HEADER_BYTES = 80  # RIFF 12, JUNK or ds64 36, fmt 24, data 8
+UINT32_MAX = 0xFFFF_FFFF
+
+CONTAINERS = ("WAV", "WAVEX", "RF64")
+ENCODINGS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+
+# Programs that write into a pipe don't know the length: they leave a number near the largest signed or
+# unsigned one, which means "to the end of the file".
+UNKNOWN_LENGTH_MIN_BYTES = 0x7FFF_0000
+
+
+class WavSource:
+    """A WAV file read in blocks of 10 ms.
+
+    rate_hz, channels   of the file
+    block_samples       samples per channel in one block
+    samples             samples per channel in the whole file: the last block is padded with zeros beyond it
+    """
+
+    def __init__(self, path: Path, rate_hz: int | None = None, channels: int | None = None) -> None:
+        """Opens `path`; a `rate_hz` or `channels` given must be the file's. Raises EndpointError."""
+        self._path = path
+        try:
+            # Looked at before it is opened: opening a pipe that nobody writes into would wait for ever.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise EndpointError(f"{path}: is a {_kind(path)}, expected a WAV file")
+            self._file = path.open("rb")
+        except OSError as error:
+            raise EndpointError(f"{path}: cannot be read ({_reason(error)}), expected a WAV file") from None
+        try:
+            self._sound = soundfile.SoundFile(self._file.fileno(), closefd=False)
+        except soundfile.LibsndfileError as error:
+            self._file.close()
+            raise EndpointError(f"{path}: not a WAV file ({error.error_string.rstrip('.')})") from None
+        self.rate_hz: int = self._sound.samplerate
+        self.channels: int = self._sound.channels
+        self.samples: int = self._sound.frames
+        self.block_samples = self.rate_hz // BLOCKS_PER_S
+        self._samples_read = 0
+        try:
+            self._check(rate_hz, channels)
+        except EndpointError:
+            self.close()
+            raise
+
+    def _check(self, rate_hz: int | None, channels: int | None) -> None:
+        path, sound = self._path, self._sound
+        if sound.format not in CONTAINERS:
+            raise EndpointError(f"{path}: is a {sound.format} file, expected a WAV file")
+        if sound.subtype not in ENCODINGS:
+            expected = "expected 16, 24 or 32-bit or float samples"
+            raise EndpointError(f"{path}: holds {sound.subtype} samples, {expected}")
+        if rate_hz is not None and self.rate_hz != rate_hz:
+            raise EndpointError(f"{path}: has {self.rate_hz} Hz, expected {rate_hz} Hz")
+        if self.rate_hz not in SAMPLE_RATES_HZ:
+            rates = ", ".join(map(str, SAMPLE_RATES_HZ))
+            raise EndpointError(f"{path}: has {self.rate_hz} Hz, expected one of {rates} Hz")
+        if channels is not None and self.channels != channels:
+            raise EndpointError(f"{path}: has {_count(self.channels)}, expected {_count(channels)}")
+        if self.samples == 0:
+            raise EndpointError(f"{path}: holds no samples, expected a WAV file with sound")
+        # libsndfile reads what is there and tells only in its log that the header promised more.
+        promise = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
+        if promise and int(promise[2]) < int(promise[1]) < UNKNOWN_LENGTH_MIN_BYTES:
+            extent = f"{promise[2]} of {promise[1]} bytes of sound"
+            log.warning("%s: is cut short (%s), processed as far as it goes", path, extent)
+
+    def start(self) -> None:
+        """Nothing to do: a file has no clock."""
+
+    def read(self) -> bytes | None:
+        """The next `block_samples` of all channels, interleaved; None after the end. Raises EndpointError."""
+        expected = min(self.block_samples, self.samples - self._samples_read)
+        if expected == 0:
+            return None
+        try:
+            block = self._sound.read(expected, dtype="float64", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise EndpointError(f"{self._path}: cannot be read on ({error})") from None
+        if len(block) < expected:
+            raise EndpointError(
+                f"{self._path}: ends early, expected a file that nobody changes while it is read"
+            )
+        self._samples_read += expected
+        scaled = np.rint(np.nan_to_num(block, nan=0.0) * 32768.0)
+        samples = np.zeros((self.block_samples, self.channels), dtype="<i2")
+        samples[:expected] = np.clip(scaled, -32768, 32767)
+        return samples.tobytes()
+
+    def close(self) -> None:
+        self._sound.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class WavSink:
+    """A 16-bit WAV file, complete under its name after close() and not there before.
+
+    Leaving a `with` block closes it, or aborts it when an exception is the reason.
+    """
+
+    def __init__(self, path: Path, rate_hz: int, channels: int = 1) -> None:
+        """Opens PATH.part. Raises EndpointError."""
+        self.rate_hz = rate_hz
+        self.channels = channels
+        self.block_samples = rate_hz // BLOCKS_PER_S
+        self._path = path
+        self._target = Path(os.path.realpath(path))  # a link stays a link, what it points to is replaced
+        self._part = self._target.with_name(self._target.name + ".part")
+        self._samples = 0
+        self._samples_in_header = 0
+        try:
+            # As root a rename would even put a file in the place of /dev/null.
+            if self._target.exists() and not self._target.is_file():
+                raise EndpointError(f"{path}: is a {_kind(path)}, expected a file name to write to")
+            self._file = self._part.open("wb", buffering=0)
+        except OSError as error:
+            raise self._failure(error) from None
+        try:
+            self._append(wav_header(rate_hz, channels, 0))
+        except OSError as error:
+            self.abort()
+            raise self._failure(error) from None
+
+    def start(self) -> None:
+        """Nothing to do: a file has no clock."""
+
+    def write(self, block: bytes) -> None:
+        """Append interleaved samples, usually `block_samples` per channel; the last block may be shorter.
+
+        Raises EndpointError (disk full, for instance). What was written before is still good: close() keeps
+        it, abort() removes it.
+        """
+        try:
+            self._append(block)
+            self._samples += len(block) // (SAMPLE_BYTES * self.channels)
+            if self._samples - self._samples_in_header >= self.rate_hz:
+                self._update_header()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        """Complete the file and give it its name. Raises EndpointError. A second close() does nothing."""
+        if self._file.closed:
+            return
+        try:
+            self._file.truncate(HEADER_BYTES + self._samples * SAMPLE_BYTES * self.channels)
+            self._update_header()
+            os.fsync(self._file.fileno())  # before the name: a power cut leaves the old file or the new one
+            self._file.close()
+            self._part.replace(self._target)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def abort(self) -> None:
+        """Remove what was written; nothing appears under the final name. After close() it does nothing."""
+        if not self._file.closed:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def _append(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def _update_header(self) -> None:
+        os.pwrite(self._file.fileno(), wav_header(self.rate_hz, self.channels, self._samples), 0)
+        self._samples_in_header = self._samples
+
+    def _failure(self, error: OSError) -> EndpointError:
+        return EndpointError(f"{self._path}: cannot be written ({_reason(error)})")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def wav_header(rate_hz: int, channels: int, samples: int) -> bytes:
+    """What comes before the samples (HEADER_BYTES), for `samples` per channel of 16 bits.
+
+    RIFF counts in 32 bits. What doesn't fit becomes RF64, whose ds64 chunk takes the place of the JUNK chunk.
+    """
+    sample_bytes = SAMPLE_BYTES * channels
+    data_bytes = samples * sample_bytes
+    riff_bytes = HEADER_BYTES - 8 + data_bytes
+    if riff_bytes < UINT32_MAX:
+        riff = struct.pack("<4sI4s4sI28x", b"RIFF", riff_bytes, b"WAVE", b"JUNK", 28)
+    else:
+        sizes = struct.pack("<4sIQQQI", b"ds64", 28, riff_bytes, data_bytes, samples, 0)
+        riff = struct.pack("<4sI4s", b"RF64", UINT32_MAX, b"WAVE") + sizes
+    form = struct.pack(
+        "<4sIHHIIHH",
+        b"fmt ",
+        16,
+        1,
+        channels,
+        rate_hz,
+        rate_hz * sample_bytes,
+        sample_bytes,
+        8 * SAMPLE_BYTES,
+    )
+    return riff + form + struct.pack("<4sI", b"data", min(data_bytes, UINT32_MAX))
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "device or pipe"
+
+
+def _count(channels: int) -> str:
+    return f"{channels} channel{'s' if channels != 1 else ''}"
