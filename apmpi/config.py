@@ -23,7 +23,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,11 +61,15 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where samples come from or go to: exactly one of `device` (ALSA PCM name) and `file` (WAV)."""
+    """Where samples come from or go to: exactly one of `device` (ALSA PCM name) and `file` (WAV).
+
+    line    of the YAML file, for messages
+    """
 
     device: str | None = None
     file: Path | None = None
     channels: int = 1
+    line: int | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +185,7 @@ class _Reader:
     def settings(self, document: yaml.Node | None) -> Settings:
         if document is None:
             self.fail(None, "", "empty, expected at least the key microphone")
-        nodes = self.mapping(document, "", (field.name for field in fields(Settings)))
+        nodes = self.mapping(document, "", (entry.name for entry in fields(Settings)))
         readers: dict[str, Callable[[yaml.Node, str], object]] = {
             "sample_rate_hz": self.sample_rate,
             "features": self.features,
@@ -271,20 +275,21 @@ class _Reader:
         return nodes
 
     def features(self, node: yaml.Node, key: str) -> Features:
-        nodes = self.mapping(node, key, (field.name for field in fields(Features)))
+        nodes = self.mapping(node, key, (entry.name for entry in fields(Features)))
         return Features(**{name: self.boolean(child, f"{key}.{name}") for name, child in nodes.items()})
 
     def endpoint(self, node: yaml.Node, key: str) -> Endpoint:
-        nodes = self.mapping(node, key, (field.name for field in fields(Endpoint)))
+        nodes = self.mapping(node, key, ("device", "file", "channels"))
         if ("device" in nodes) == ("file" in nodes):
             given = "both device and file" if "device" in nodes else "neither device nor file"
             self.fail(node, key, f"{given} given, expected exactly one of them")
         device = self.text(nodes["device"], f"{key}.device") if "device" in nodes else None
         file = self._folder / self.text(nodes["file"], f"{key}.file") if "file" in nodes else None
+        endpoint = Endpoint(device, file, line=node.start_mark.line + 1)
         if "channels" not in nodes:
-            return Endpoint(device, file)
+            return endpoint
         channels = self.integer_within(CHANNELS_MIN, CHANNELS_MAX)(nodes["channels"], f"{key}.channels")
-        return Endpoint(device, file, channels)
+        return replace(endpoint, channels=channels)
 
     def sample_rate(self, node: yaml.Node, key: str) -> int:
         value = _integer(node)

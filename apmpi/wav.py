@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import struct
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -142,22 +143,19 @@ class WavSink:
         self.channels = channels
         self.block_samples = rate_hz // BLOCKS_PER_S
         self._path = path
-        self._target = Path(os.path.realpath(path))  # a link stays a link, what it points to is replaced
+        self._target = _target(path)
         self._part = self._target.with_name(self._target.name + ".part")
         self._samples = 0
         self._samples_in_header = 0
         try:
-            # As root a rename would even put a file in the place of /dev/null.
-            if self._target.exists() and not self._target.is_file():
-                raise EndpointError(f"{path}: is a {_kind(path)}, expected a file name to write to")
             self._file = self._part.open("wb", buffering=0)
         except OSError as error:
-            raise self._failure(error) from None
+            raise _write_failure(path, error) from None
         try:
             self._append(wav_header(rate_hz, channels, 0))
         except OSError as error:
             self.abort()
-            raise self._failure(error) from None
+            raise _write_failure(self._path, error) from None
 
     def start(self) -> None:
         """Nothing to do: a file has no clock."""
@@ -174,7 +172,7 @@ class WavSink:
             if self._samples - self._samples_in_header >= self.rate_hz:
                 self._update_header()
         except OSError as error:
-            raise self._failure(error) from None
+            raise _write_failure(self._path, error) from None
 
     def close(self) -> None:
         """Complete the file and give it its name. Raises EndpointError. A second close() does nothing."""
@@ -187,7 +185,7 @@ class WavSink:
             self._file.close()
             self._part.replace(self._target)
         except OSError as error:
-            raise self._failure(error) from None
+            raise _write_failure(self._path, error) from None
 
     def abort(self) -> None:
         """Remove what was written; nothing appears under the final name. After close() it does nothing."""
@@ -204,18 +202,16 @@ class WavSink:
         os.pwrite(self._file.fileno(), wav_header(self.rate_hz, self.channels, self._samples), 0)
         self._samples_in_header = self._samples
 
-    def _failure(self, error: OSError) -> EndpointError:
-        return EndpointError(f"{self._path}: cannot be written ({_reason(error)})")
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.close()
-        else:
+        try:
+            if error is None:
+                self.close()
+        finally:
             self.abort()
 
 
@@ -244,6 +240,33 @@ def wav_header(rate_hz: int, channels: int, samples: int) -> bytes:
         8 * SAMPLE_BYTES,
     )
     return riff + form + struct.pack("<4sI", b"data", min(data_bytes, UINT32_MAX))
+
+
+def check_writable(path: Path) -> None:
+    """Could WavSink write here? Touches neither the file nor its .part. Raises EndpointError."""
+    target = _target(path)
+    try:
+        with tempfile.TemporaryFile(dir=target.parent, buffering=0) as file:
+            file.write(bytes(HEADER_BYTES))
+    except OSError as error:
+        raise _write_failure(path, error) from None
+
+
+def _target(path: Path) -> Path:
+    """The file that a WavSink puts in place: what a link points to, not the link. Raises EndpointError."""
+    target = Path(os.path.realpath(path))
+    try:
+        # As root a rename would even put a file in the place of /dev/null.
+        if target.exists() and not target.is_file():
+            raise EndpointError(f"{path}: is a {_kind(path)}, expected a file name to write to")
+    except OSError as error:
+        raise _write_failure(path, error) from None
+    return target
+
+
+def _write_failure(path: Path, error: OSError) -> EndpointError:
+    reason = "its folder does not exist" if isinstance(error, FileNotFoundError) else _reason(error)
+    return EndpointError(f"{path}: cannot be written ({reason})")
 
 
 def _reason(error: OSError) -> str:
