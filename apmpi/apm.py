@@ -1,0 +1,177 @@
+"""AudioProcessingModule: the native chain, with LiveKit's names and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from apmpi import _native
+
+RATES_HZ = (8000, 16000, 32000, 48000)
+MAX_DELAY_MS = 500
+
+
+class Frame(Protocol):
+    """What a frame must offer: apmpi's and livekit's AudioFrame both do."""
+
+    @property
+    def data(self) -> memoryview: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def num_channels(self) -> int: ...
+    @property
+    def samples_per_channel(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the chain knows about itself after the last frame (microphone channel 0)."""
+
+    erle_db: float = 0.0
+    """echo power over what is left of it, far end alone"""
+    erl_db: float = 0.0
+    """far-end power over echo power at the microphone"""
+    delay_ms: float = -1.0
+    """of the echo behind the far end; negative: not known yet"""
+    delay_confidence: float = 0.0
+    """0..1"""
+    speech_probability: float = 0.0
+    """of near-end speech, 0..1"""
+    noise_floor_dbfs: float = -100.0
+    agc_gain_db: float = 0.0
+    converged: bool = False
+    """the canceller takes 10 dB or more"""
+    double_talk: bool = False
+    reference_present: bool = False
+    """the far end was heard within the last second"""
+    microphone_clipping: bool = False
+    """full-scale samples within the last second"""
+
+
+class AudioProcessingModule:
+    """Echo cancellation, noise suppression, high-pass filter and gain control over 10 ms frames, in place.
+
+    Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8 channels. Every microphone channel
+    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. Far-end channels are averaged. The rate and
+    channel count of the first microphone frame decide; a microphone frame of another shape starts the chain anew.
+    Safe from several threads (far end in one, microphone in another).
+    """
+
+    def __init__(
+        self,
+        *,
+        echo_cancellation: bool = False,
+        noise_suppression: bool = False,
+        high_pass_filter: bool = False,
+        auto_gain_control: bool = False,
+    ) -> None:
+        self._flags = (
+            bool(echo_cancellation),
+            bool(noise_suppression),
+            bool(high_pass_filter),
+            bool(auto_gain_control),
+        )
+        self._delay_ms: int | None = None
+        self._chain: _native.Chain | None = None
+
+    def process_stream(self, data: Frame) -> None:
+        """Processes one 10 ms microphone frame in place.
+
+        Raises:
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a read-only buffer; nothing is changed then.
+        """
+        rate_hz, channels = _checked("process_stream", data)
+        chain = self._chain
+        if chain is None or (chain.rate_hz, chain.channels) != (rate_hz, channels):
+            chain = self._start(rate_hz, channels)
+        try:
+            chain.capture(data.data)
+        except BufferError as error:  # read-only
+            raise RuntimeError(f"process_stream: {error}") from None
+
+    def process_reverse_stream(self, data: Frame) -> None:
+        """Takes one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
+
+        Raises:
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or another rate than the microphone's.
+        """
+        rate_hz, channels = _checked("process_reverse_stream", data)
+        chain = self._chain
+        if chain is None:
+            chain = self._start(rate_hz, 1)
+        if chain.rate_hz != rate_hz:
+            raise RuntimeError(
+                f"process_reverse_stream: far end at {rate_hz} Hz, expected the microphone's {chain.rate_hz} Hz"
+            )
+        chain.render(data.data, channels)
+
+    def set_stream_delay_ms(self, delay_ms: int) -> None:
+        """Tells what is known of the delay between far end and its echo, 0 to 500 ms. Only a start: the chain measures for itself.
+
+        Raises:
+            RuntimeError: outside 0 to 500 ms, or not a whole number; the delay stays as it was.
+        """
+        if not isinstance(delay_ms, int) or not 0 <= delay_ms <= MAX_DELAY_MS:
+            raise RuntimeError(f"set_stream_delay_ms: got {delay_ms!r}, expected 0 to {MAX_DELAY_MS} ms")
+        self._delay_ms = delay_ms
+        if self._chain is not None:
+            self._chain.set_delay_hint(delay_ms)
+
+    def configure(
+        self,
+        *,
+        echo_cancellation: bool | None = None,
+        noise_suppression: bool | None = None,
+        high_pass_filter: bool | None = None,
+        auto_gain_control: bool | None = None,
+    ) -> None:
+        """Switches features from the next frame on, without a click; what was learned is kept. None leaves a feature as it is."""
+        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control)
+        self._flags = tuple(old if new is None else bool(new) for old, new in zip(self._flags, wanted, strict=True))  # type: ignore[assignment]
+        if self._chain is not None:
+            self._chain.configure(self._flags)
+
+    def reset(self) -> None:
+        """Forgets everything learned; flags and delay stay."""
+        if self._chain is not None:
+            self._chain.reset()
+            self._hint(self._chain)
+
+    def stats(self) -> Stats:
+        """Figures after the last frame."""
+        if self._chain is None:
+            return Stats()
+        raw: dict[str, Any] = self._chain.stats()
+        for flag in ("converged", "double_talk", "reference_present", "microphone_clipping"):
+            raw[flag] = bool(raw[flag])
+        return Stats(**raw)
+
+    @property
+    def latency_ms(self) -> float:
+        """Delay the chain adds to the microphone's signal, the same whatever the flags; 0.0 before the first frame."""
+        if self._chain is None:
+            return 0.0
+        return 1000.0 * _native.latency_samples(self._chain.rate_hz) / self._chain.rate_hz
+
+    def _start(self, rate_hz: int, channels: int) -> _native.Chain:
+        self._chain = _native.Chain(rate_hz, channels, self._flags)
+        self._hint(self._chain)
+        return self._chain
+
+    def _hint(self, chain: _native.Chain) -> None:
+        if self._delay_ms is not None:
+            chain.set_delay_hint(self._delay_ms)
+
+
+def _checked(call: str, frame: Frame) -> tuple[int, int]:
+    rate_hz, channels, count = frame.sample_rate, frame.num_channels, frame.samples_per_channel
+    if rate_hz not in RATES_HZ:
+        raise RuntimeError(f"{call}: sample rate is {rate_hz} Hz, expected one of {', '.join(map(str, RATES_HZ))}")
+    if not 1 <= channels <= _native.MAX_CHANNELS:
+        raise RuntimeError(f"{call}: frame has {channels} channels, expected 1 to {_native.MAX_CHANNELS}")
+    if count != rate_hz // 100:
+        raise RuntimeError(
+            f"{call}: frame has {count} samples per channel, expected {rate_hz // 100} (10 ms at {rate_hz} Hz)"
+        )
+    return rate_hz, channels

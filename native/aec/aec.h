@@ -1,0 +1,36 @@
+/* Linear echo canceller: a partitioned-block frequency-domain Kalman filter, one microphone channel.
+ *
+ * G. Enzner, P. Vary, "Frequency-domain adaptive Kalman filter for acoustic echo control in hands-free telephones", Signal
+ * Processing 86 (2006); partitioned as in F. Kuech, E. Mabande, G. Enzner, "State-space architecture of the partitioned-block-based acoustic
+ * echo controller", ICASSP 2014 (diagonal covariance over partitions and bins).
+ * Each bin of each 10 ms partition of the echo path is a state with a mean (the filter) and a variance (how wrong it may be). The
+ * near end's power is part of the model, so the filter holds still by itself while the near end talks; there is no double-talk detector.
+ */
+#ifndef APMPI_AEC_H
+#define APMPI_AEC_H
+
+#include <stddef.h>
+
+#include "aec/reference.h"
+
+typedef struct {
+    int hop, stride, partitions;
+    int delay_blocks;       /* partition 0 hears the far end of this many blocks ago */
+    int next_constraint;    /* partition whose tail is cut next */
+    float *w_re, *w_im;     /* echo path, partitions * stride */
+    float *variance;        /* of its error, partitions * stride */
+    float *near_power;      /* near end and noise per bin, smoothed */
+    float *echo_re, *echo_im, *error_re, *error_im, *gain_re, *gain_im, *weight; /* per bin, of the last frame */
+    float *frame;           /* 2*hop scratch */
+} aec_t;
+
+void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena);
+void aec_reset(aec_t *aec);
+
+/* Moves the filter's window on the far end; what was learned moves along. 0 <= blocks, blocks + partitions <= ref->blocks. */
+void aec_set_delay(aec_t *aec, int blocks);
+
+/* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. Not overlapping. */
+void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error);
+
+#endif

@@ -1,0 +1,40 @@
+#include "aec/reference.h"
+
+#include <string.h>
+
+#include "kernels/spectrum.h"
+
+void reference_init(reference_t *ref, int hop, int blocks, arena_t *arena)
+{
+    ref->hop = hop;
+    ref->stride = spectrum_stride(hop);
+    ref->blocks = blocks;
+    const size_t floats = (size_t)blocks * (size_t)ref->stride;
+    ref->re = arena_floats(arena, floats);
+    ref->im = arena_floats(arena, floats);
+    ref->power = arena_floats(arena, floats);
+    ref->samples = arena_floats(arena, 2 * (size_t)hop);
+    if (arena->base)
+        reference_reset(ref);
+}
+
+void reference_reset(reference_t *ref)
+{
+    const size_t bytes = sizeof(float) * (size_t)ref->blocks * (size_t)ref->stride;
+    memset(ref->re, 0, bytes);
+    memset(ref->im, 0, bytes);
+    memset(ref->power, 0, bytes);
+    memset(ref->samples, 0, sizeof(float) * 2 * (size_t)ref->hop);
+    ref->newest = 0;
+}
+
+void reference_push(reference_t *ref, const fft_t *fft, const float *far)
+{
+    const size_t bytes = sizeof(float) * (size_t)ref->hop;
+    memcpy(ref->samples, ref->samples + ref->hop, bytes);
+    memcpy(ref->samples + ref->hop, far, bytes);
+    ref->newest = ref->newest + 1 == ref->blocks ? 0 : ref->newest + 1;
+    const int at = reference_at(ref, 0);
+    fft_forward(fft, ref->samples, ref->re + at, ref->im + at);
+    spectrum_power(ref->hop + 1, ref->re + at, ref->im + at, ref->power + at);
+}

@@ -1,0 +1,29 @@
+/* The far end as the echo canceller sees it: spectra of the last second and a bit, one per 10 ms block, shared by all channels.
+ *
+ * A block's spectrum is that of its own samples and the block before (overlap-save frame of 2*hop samples, no window).
+ */
+#ifndef APMPI_AEC_REFERENCE_H
+#define APMPI_AEC_REFERENCE_H
+
+#include "kernels/fft.h"
+
+typedef struct {
+    int hop, stride, blocks; /* stride: floats per spectrum, see spectrum_stride() */
+    int newest;              /* ring position of lag 0 */
+    float *re, *im, *power;  /* blocks * stride each */
+    float *samples;          /* 2*hop: the last two blocks */
+} reference_t;
+
+void reference_init(reference_t *ref, int hop, int blocks, arena_t *arena);
+void reference_reset(reference_t *ref);
+/* far: hop samples, [-1, 1). */
+void reference_push(reference_t *ref, const fft_t *fft, const float *far);
+
+/* Offset into re, im and power of the spectrum `lag` blocks ago, 0 <= lag < blocks. */
+static inline int reference_at(const reference_t *ref, int lag)
+{
+    const int at = ref->newest - lag;
+    return (at < 0 ? at + ref->blocks : at) * ref->stride;
+}
+
+#endif

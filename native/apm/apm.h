@@ -1,0 +1,59 @@
+/* The chain: high-pass, delay, echo canceller, noise and residual-echo suppression, gain, limiter. The only place that knows their order.
+ *
+ *   far end ──► FIFO ──► spectra ──► delay ─┐
+ *                           │               ▼
+ *   microphone ─ high-pass ─┴─► echo canceller ─► suppressor ─► gain ─► limiter ─► out
+ *
+ * Blocks of 10 ms, interleaved 16-bit samples. Every microphone channel has its own canceller and suppressor; gain and limiter are shared, so
+ * that the channels keep their balance. Far-end channels are averaged into one reference.
+ * One thread at a time per apm_t (the binding holds a lock). Nothing is allocated after apm_init.
+ */
+#ifndef APMPI_APM_H
+#define APMPI_APM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { APM_MAX_CHANNELS = 8, APM_MAX_DELAY_HINT_MS = 500 };
+
+typedef struct apm apm_t;
+
+typedef struct {
+    int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control; /* 0 or 1 */
+} apm_config_t;
+
+typedef struct {
+    float erle_db;            /* echo power over what is left of it, smoothed over far-end speech */
+    float erl_db;             /* far-end power over echo power at the microphone */
+    float delay_ms;           /* of the echo behind the far end; negative: not known yet */
+    float delay_confidence;   /* 0..1 */
+    float speech_probability; /* near-end speech in the last block, 0..1 */
+    float noise_floor_dbfs;
+    float agc_gain_db;
+    int converged;            /* the canceller takes 10 dB or more */
+    int double_talk;          /* both ends in the last block */
+    int reference_present;    /* the far end was heard within the last second */
+    int microphone_clipping;  /* full-scale samples within the last second */
+} apm_stats_t;
+
+/* rate_hz: 8000, 16000, 32000 or 48000; channels: 1..APM_MAX_CHANNELS, of the microphone. */
+int apm_valid(int rate_hz, int channels);
+size_t apm_size(int rate_hz, int channels);
+/* memory: apm_size() bytes, aligned to 64. */
+apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config);
+void apm_reset(apm_t *apm);
+/* New flags from the next block on; nothing learned is lost, and no click is made. */
+void apm_configure(apm_t *apm, const apm_config_t *config);
+/* What the caller knows of the delay, 0..APM_MAX_DELAY_HINT_MS: where to begin looking, no more. */
+void apm_set_delay_hint(apm_t *apm, int delay_ms);
+
+/* rate_hz/100 frames that the loudspeaker will play; not changed. */
+void apm_render(apm_t *apm, const int16_t *frames, int channels);
+/* rate_hz/100 frames from the microphone, processed in place. */
+void apm_capture(apm_t *apm, int16_t *frames);
+
+void apm_stats(const apm_t *apm, apm_stats_t *stats);
+/* Delay of the near end through the chain; the same whatever the flags. */
+int apm_latency_samples(int rate_hz);
+
+#endif

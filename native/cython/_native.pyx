@@ -1,0 +1,125 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""The chain of native/apm for Python: checks shapes, releases the GIL, calls, maps the error. No arithmetic."""
+
+from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+from cpython.pythread cimport (PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
+                               PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
+from libc.stdint cimport int16_t
+from libc.stdlib cimport free
+
+cdef extern from "stdlib.h" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
+cdef extern from "apm/apm.h" nogil:
+    ctypedef struct apm_t:
+        pass
+    ctypedef struct apm_config_t:
+        int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control
+    ctypedef struct apm_stats_t:
+        float erle_db, erl_db, delay_ms, delay_confidence, speech_probability, noise_floor_dbfs, agc_gain_db
+        int converged, double_talk, reference_present, microphone_clipping
+    enum: APM_MAX_CHANNELS
+    int apm_valid(int rate_hz, int channels)
+    size_t apm_size(int rate_hz, int channels)
+    apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config)
+    void apm_reset(apm_t *apm)
+    void apm_configure(apm_t *apm, const apm_config_t *config)
+    void apm_set_delay_hint(apm_t *apm, int delay_ms)
+    void apm_render(apm_t *apm, const int16_t *frames, int channels)
+    void apm_capture(apm_t *apm, int16_t *frames)
+    void apm_stats(const apm_t *apm, apm_stats_t *stats)
+    int apm_latency_samples(int rate_hz)
+
+MAX_CHANNELS = APM_MAX_CHANNELS
+
+
+def latency_samples(int rate_hz):
+    return apm_latency_samples(rate_hz)
+
+
+cdef apm_config_t pack(flags) except *:
+    cdef apm_config_t config
+    config.echo_cancellation, config.noise_suppression, config.high_pass_filter, config.auto_gain_control = flags
+    return config
+
+
+cdef class Chain:
+    """One apm_t with its memory and a lock: render and capture may come from different threads."""
+
+    cdef apm_t *apm
+    cdef PyThread_type_lock lock
+    cdef readonly int rate_hz, channels
+
+    def __cinit__(self, int rate_hz, int channels, flags):
+        if not apm_valid(rate_hz, channels):
+            raise ValueError(f"rate {rate_hz} Hz with {channels} channels")
+        cdef apm_config_t config = pack(flags)
+        cdef void *memory = aligned_alloc(64, apm_size(rate_hz, channels))
+        self.lock = PyThread_allocate_lock()
+        if memory == NULL or self.lock == NULL:
+            free(memory)
+            raise MemoryError
+        self.apm = apm_init(memory, rate_hz, channels, &config)
+        self.rate_hz = rate_hz
+        self.channels = channels
+
+    def __dealloc__(self):
+        free(self.apm)
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    def reset(self):
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            apm_reset(self.apm)
+            PyThread_release_lock(self.lock)
+
+    def configure(self, flags):
+        cdef apm_config_t config = pack(flags)
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            apm_configure(self.apm, &config)
+            PyThread_release_lock(self.lock)
+
+    def set_delay_hint(self, int delay_ms):
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            apm_set_delay_hint(self.apm, delay_ms)
+            PyThread_release_lock(self.lock)
+
+    def render(self, data, int channels):
+        """data: rate_hz/100 frames of `channels` int16 in any contiguous buffer."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE | PyBUF_C_CONTIGUOUS)
+        try:
+            if channels < 1 or view.len < 2 * channels * (self.rate_hz // 100):
+                raise RuntimeError(f"far-end buffer holds {view.len} bytes, expected {2 * channels * (self.rate_hz // 100)}")
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+                apm_render(self.apm, <const int16_t *>view.buf, channels)
+                PyThread_release_lock(self.lock)
+        finally:
+            PyBuffer_Release(&view)
+
+    def capture(self, data):
+        """data: rate_hz/100 frames of `channels` int16 in a writable contiguous buffer, processed in place."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+        try:
+            if view.len < 2 * self.channels * (self.rate_hz // 100):
+                raise RuntimeError(f"microphone buffer holds {view.len} bytes, expected {2 * self.channels * (self.rate_hz // 100)}")
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+                apm_capture(self.apm, <int16_t *>view.buf)
+                PyThread_release_lock(self.lock)
+        finally:
+            PyBuffer_Release(&view)
+
+    def stats(self):
+        """apm_stats_t as a dict, see native/apm/apm.h."""
+        cdef apm_stats_t stats
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            apm_stats(self.apm, &stats)
+            PyThread_release_lock(self.lock)
+        return stats

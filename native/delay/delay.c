@@ -1,0 +1,118 @@
+#include "delay/delay.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BIN_HZ = 50, BAND_LOW_HZ = 300, BAND_HIGH_HZ = 3400 }; /* telephone band: speech is there on any loudspeaker */
+
+static const float CROSS_RATE = 1.0f / 50.0f;     /* half a second: a syllable or two, not one vowel */
+static const float LEVEL_RATE = 1.0f / 100.0f;    /* whitening follows the voice, not the syllable */
+static const float ACTIVE = 0.1f;                 /* far end speaks: 10 dB below its own average or more */
+/* Highest coherence over mean coherence of all lags. Uncorrelated speech stays under 6, an echo gives 15 to 40. */
+static const float CHANCE_CONTRAST = 4.0f, BELIEVE_CONTRAST = 8.0f, SURE_CONTRAST = 20.0f;
+enum { BELIEVE_BLOCKS = 20 };
+static const float SILENCE_POWER = 160.0f * 1e-9f; /* per bin: -90 dBFS in a 20 ms frame at 8 kHz */
+
+void delay_init(delay_t *delay, int lags, arena_t *arena)
+{
+    delay->lags = lags;
+    delay->first_bin = BAND_LOW_HZ / BIN_HZ;
+    delay->bins = (BAND_HIGH_HZ - BAND_LOW_HZ) / BIN_HZ + 2; /* 64: whole vectors */
+    const size_t bins = (size_t)delay->bins, cells = bins * (size_t)lags;
+    delay->far_re = arena_floats(arena, cells);
+    delay->far_im = arena_floats(arena, cells);
+    delay->cross_re = arena_floats(arena, cells);
+    delay->cross_im = arena_floats(arena, cells);
+    delay->far_power = arena_floats(arena, bins);
+    delay->mic_power = arena_floats(arena, bins);
+    delay->mic_re = arena_floats(arena, bins);
+    delay->mic_im = arena_floats(arena, bins);
+    delay->score = arena_floats(arena, (size_t)lags);
+    delay->activity = arena_floats(arena, (size_t)lags);
+    if (arena->base)
+        delay_reset(delay);
+}
+
+void delay_reset(delay_t *delay)
+{
+    const size_t row = sizeof(float) * (size_t)delay->bins, all = row * (size_t)delay->lags;
+    memset(delay->far_re, 0, all);
+    memset(delay->far_im, 0, all);
+    memset(delay->cross_re, 0, all);
+    memset(delay->cross_im, 0, all);
+    memset(delay->far_power, 0, row);
+    memset(delay->mic_power, 0, row);
+    memset(delay->score, 0, sizeof(float) * (size_t)delay->lags);
+    memset(delay->activity, 0, sizeof(float) * (size_t)delay->lags);
+    delay->far_mean = delay->mic_mean = delay->heard = 0.0f;
+    delay->newest = 0;
+    delay->best = delay->candidate = -1;
+    delay->persistence = 0;
+    delay->confidence = 0.0f;
+}
+
+/* out = x / sqrt(long average of |x|^2); returns the mean whitened power. */
+static float whiten(const float *re, const float *im, int bins, float *power, float rate, float *out_re, float *out_im)
+{
+    float sum = 0.0f;
+    for (int b = 0; b < bins; b++) {
+        const float now = re[b] * re[b] + im[b] * im[b];
+        power[b] += rate * (now - power[b]);
+        const float scale = 1.0f / sqrtf(power[b] + SILENCE_POWER);
+        out_re[b] = re[b] * scale;
+        out_im[b] = im[b] * scale;
+        sum += now * scale * scale;
+    }
+    return sum / (float)bins;
+}
+
+void delay_process(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im)
+{
+    const int bins = delay->bins;
+    delay->newest = delay->newest + 1 == delay->lags ? 0 : delay->newest + 1;
+    const size_t newest = (size_t)delay->newest * (size_t)bins;
+    /* a quick start: the averages weigh all they have seen alike until they have seen enough */
+    const float start = 1.0f / (1.0f + delay->heard), level_rate = fmaxf(LEVEL_RATE, start);
+    const float far_now = whiten(far_re + delay->first_bin, far_im + delay->first_bin, bins, delay->far_power, level_rate,
+                                 delay->far_re + newest, delay->far_im + newest);
+    const float mic_now = whiten(mic_re + delay->first_bin, mic_im + delay->first_bin, bins, delay->mic_power, level_rate,
+                                 delay->mic_re, delay->mic_im);
+    delay->activity[delay->newest] = far_now;
+
+    float loudest = 0.0f;
+    for (int lag = 0; lag < delay->lags; lag++)
+        loudest = fmaxf(loudest, delay->activity[lag]);
+    if (far_now > ACTIVE)
+        delay->heard = fminf(delay->heard + 1.0f, 1000.0f);
+    if (loudest < ACTIVE)
+        return;
+    const float rate = CROSS_RATE;
+    delay->far_mean += rate * (far_now - delay->far_mean);
+    delay->mic_mean += rate * (mic_now - delay->mic_mean);
+
+    int best = 0;
+    float total = 0.0f;
+    const float scale = 1.0f / ((float)bins * fmaxf(delay->far_mean * delay->mic_mean, 1e-3f));
+    for (int lag = 0; lag < delay->lags; lag++) {
+        const int at = delay->newest - lag;
+        const size_t far = (size_t)(at < 0 ? at + delay->lags : at) * (size_t)bins, cell = (size_t)lag * (size_t)bins;
+        const float *xr = delay->far_re + far, *xi = delay->far_im + far;
+        float *cr = delay->cross_re + cell, *ci = delay->cross_im + cell, sum = 0.0f;
+        for (int b = 0; b < bins; b++) {
+            cr[b] += rate * (xr[b] * delay->mic_re[b] + xi[b] * delay->mic_im[b] - cr[b]);
+            ci[b] += rate * (xr[b] * delay->mic_im[b] - xi[b] * delay->mic_re[b] - ci[b]);
+            sum += cr[b] * cr[b] + ci[b] * ci[b];
+        }
+        delay->score[lag] = sum * scale;
+        total += delay->score[lag];
+        if (delay->score[lag] > delay->score[best])
+            best = lag;
+    }
+    const float contrast = delay->score[best] * (float)delay->lags / (total + 1e-6f);
+    delay->confidence = fminf(1.0f, fmaxf(0.0f, (contrast - CHANCE_CONTRAST) / (SURE_CONTRAST - CHANCE_CONTRAST)));
+    /* a lag is believed once it has stood out for a while: in double talk and in pauses chance wins for some blocks */
+    delay->persistence = best == delay->candidate && contrast > BELIEVE_CONTRAST ? delay->persistence + 1 : 0;
+    delay->candidate = best;
+    if (delay->persistence >= (delay->best < 0 ? BELIEVE_BLOCKS / 2 : BELIEVE_BLOCKS))
+        delay->best = best;
+}

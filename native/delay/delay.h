@@ -1,0 +1,38 @@
+/* How many 10 ms blocks the echo trails the far end: where the coherence between microphone and far end peaks.
+ *
+ * For every lag, the cross-spectrum of the whitened far end and microphone is averaged over about half a second of far-end speech;
+ * its squared magnitude, summed over the bins of the speech band, is the generalised cross-correlation of C. Knapp, G. Carter, "The generalized
+ * correlation method for estimation of time delay", IEEE Trans. ASSP 24 (1976), in its magnitude form: a lag is a whole block, so the phase slope
+ * within the block is not needed (the canceller covers it). Nothing is learned while the far end is silent.
+ */
+#ifndef APMPI_DELAY_H
+#define APMPI_DELAY_H
+
+#include "kernels/arena.h"
+
+typedef struct {
+    int lags;             /* 0 .. lags-1 blocks are searched */
+    int first_bin, bins;  /* the speech band, of a 20 ms frame's spectrum */
+    int newest;           /* ring position of lag 0 */
+    float *far_re, *far_im;     /* whitened far end, lags * bins */
+    float *cross_re, *cross_im; /* averaged cross-spectrum, lags * bins */
+    float *far_power, *mic_power; /* long averages for the whitening, bins */
+    float *mic_re, *mic_im;     /* whitened microphone, bins */
+    float *score;               /* coherence by lag, 0..1 */
+    float far_mean, mic_mean;   /* averaged whitened power per bin */
+    float *activity;            /* ring: whitened far-end power by lag */
+    float heard;                /* blocks of far-end activity in the averages, saturating */
+    int candidate, persistence; /* the lag that leads now, and for how many blocks */
+    int best;                   /* blocks; -1: not known yet */
+    float confidence;           /* 0..1: how far the leading lag stands out now */
+} delay_t;
+
+/* lags: the longest delay searched, in blocks of 10 ms, plus one. */
+void delay_init(delay_t *delay, int lags, arena_t *arena);
+void delay_reset(delay_t *delay);
+
+/* Spectra of the newest far-end and microphone blocks (20 ms frames, at least 3500 Hz of bins).
+ * After it `best` and `confidence` are up to date. */
+void delay_process(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im);
+
+#endif

@@ -1,0 +1,60 @@
+#include "limiter/limiter.h"
+
+#include <math.h>
+#include <string.h>
+
+static const float RELEASE_S = 0.05f; /* long enough not to buzz on a voice's pitch period, short enough not to pump */
+
+void limiter_init(limiter_t *limiter, int rate_hz, int channels, float ceiling_dbfs, arena_t *arena)
+{
+    limiter->channels = channels;
+    limiter->lookahead = limiter_latency_samples(rate_hz);
+    limiter->ceiling = powf(10.0f, ceiling_dbfs / 20.0f);
+    limiter->release = 1.0f - expf(-1.0f / (RELEASE_S * (float)rate_hz));
+    limiter->delayed = arena_floats(arena, (size_t)limiter->lookahead * (size_t)channels);
+    limiter->needed = arena_floats(arena, (size_t)limiter->lookahead);
+    limiter->reached = arena_floats(arena, (size_t)limiter->lookahead);
+    if (arena->base)
+        limiter_reset(limiter);
+}
+
+void limiter_reset(limiter_t *limiter)
+{
+    memset(limiter->delayed, 0, sizeof(float) * (size_t)limiter->lookahead * (size_t)limiter->channels);
+    for (int i = 0; i < limiter->lookahead; i++)
+        limiter->needed[i] = limiter->reached[i] = 1.0f;
+    limiter->at = 0;
+    limiter->held = 1.0f;
+}
+
+void limiter_process(limiter_t *limiter, float *const *x, int count)
+{
+    const int channels = limiter->channels, lookahead = limiter->lookahead;
+    for (int i = 0; i < count; i++) {
+        float peak = 0.0f;
+        for (int c = 0; c < channels; c++)
+            peak = fmaxf(peak, fabsf(x[c][i]));
+        const float needed = peak > limiter->ceiling ? limiter->ceiling / peak : 1.0f;
+
+        /* The ring still holds the need of the frame that leaves now: with it every one of the `lookahead` averaged gains was
+         * no higher than that need. */
+        float lowest = needed;
+        for (int k = 0; k < lookahead; k++)
+            lowest = fminf(lowest, limiter->needed[k]);
+        limiter->needed[limiter->at] = needed;
+        limiter->held = fminf(lowest, limiter->held + limiter->release * (1.0f - limiter->held));
+        limiter->reached[limiter->at] = limiter->held;
+        float sum = 0.0f;
+        for (int k = 0; k < lookahead; k++)
+            sum += limiter->reached[k];
+        const float gain = sum / (float)lookahead;
+
+        float *slot = limiter->delayed + limiter->at * channels;
+        for (int c = 0; c < channels; c++) {
+            const float out = slot[c] * gain;
+            slot[c] = x[c][i];
+            x[c][i] = out;
+        }
+        limiter->at = limiter->at + 1 == lookahead ? 0 : limiter->at + 1;
+    }
+}

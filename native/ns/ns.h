@@ -1,0 +1,39 @@
+/* Noise and residual-echo suppression: one spectral gain for both disturbances, one channel.
+ *
+ * Noise: speech-presence-probability tracker of T. Gerkmann, R. Hendriks, "Unbiased MMSE-based noise power estimation with low complexity and
+ * low tracking delay", IEEE TASLP 20 (2012), helped by the minimum of the last second so that a step up (a fan switched on) and a
+ * first word are both told right. Gain: log-spectral amplitude of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), decision-directed
+ * prior; held at a floor where noise remains as it was, attenuated, and echo is replaced by noise of that level (comfort noise).
+ */
+#ifndef APMPI_NS_H
+#define APMPI_NS_H
+
+#include <stdint.h>
+
+#include "kernels/arena.h"
+
+typedef struct {
+    int bins, stride;
+    float window_power;     /* sum of the squared analysis window: a white signal's |X|^2 over its power */
+    float floor_gain;       /* linear: what is left of the noise */
+    float *noise;           /* tracked noise power per bin */
+    float *presence;        /* smoothed speech presence probability per bin */
+    float *smooth;          /* smoothed input power */
+    float *lowest, *lowest_next; /* minima of `smooth` over this and the coming window */
+    float *prior;           /* power of the speech estimate of the last frame */
+    float *gain;            /* of the last frame */
+    int window_block;       /* blocks since the minimum's window began */
+    int started;            /* blocks seen, saturating */
+    uint32_t random;
+    float speech_probability; /* of near-end speech in the last frame, 0..1 */
+} ns_t;
+
+void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena);
+void ns_reset(ns_t *ns);
+/* Largest attenuation of noise in dB, 0..40; 0 leaves noise alone. */
+void ns_configure(ns_t *ns, float attenuation_db);
+
+/* Suppresses in place. power: |re + i im|^2; echo: power of the residual echo in it, per bin; both `stride` long. */
+void ns_process(ns_t *ns, float *re, float *im, const float *power, const float *echo);
+
+#endif
