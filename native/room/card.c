@@ -1,0 +1,235 @@
+#define _GNU_SOURCE /* F_OFD_SETLK */
+#include "card.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CARD_MAGIC 0x4d4f4f5249504d41u /* "AMPIROOM" */
+
+/* Change it with the header's layout. */
+#define CARD_VERSION 1u
+
+#define CARD_BYTES (sizeof(struct card_header) + CARD_RING_FRAMES * sizeof(float))
+
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* --- membership: a card lives as long as a process that used it --- */
+
+struct member {
+    dev_t device;
+    ino_t inode;
+    struct member *next;
+};
+
+/* The cards this process has joined.  The locked descriptor behind each stays open until the process ends. */
+static struct member *members;
+static pthread_mutex_t members_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int make_card(int fd, double speed)
+{
+    if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)CARD_BYTES) < 0)
+        return -errno;
+    int code = posix_fallocate(fd, 0, (off_t)CARD_BYTES); /* a full /dev/shm is an error here, SIGBUS later */
+    if (code != 0)
+        return -code;
+    struct card_header *header = mmap(NULL, sizeof *header, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (header == MAP_FAILED)
+        return -errno;
+    header->version = CARD_VERSION;
+    header->size_bytes = (uint32_t)CARD_BYTES;
+    header->epoch_ns = monotonic_ns();
+    header->speed = speed;
+    atomic_store(&header->near_start, -1);
+    atomic_thread_fence(memory_order_release);
+    header->magic = CARD_MAGIC;
+    munmap(header, sizeof *header);
+    return 0;
+}
+
+static bool is_made(int fd)
+{
+    uint64_t magic = 0;
+    return pread(fd, &magic, sizeof magic, 0) == sizeof magic && magic == CARD_MAGIC;
+}
+
+static int lock_file(int fd, int operation)
+{
+    int code;
+    do
+        code = flock(fd, operation);
+    while (code < 0 && errno == EINTR);
+    return code < 0 ? -errno : 0;
+}
+
+/* Takes the process's shared lock on the card, making the card new when no other process has it. */
+static int join(const char *path, const struct stat *file, double speed)
+{
+    for (const struct member *m = members; m; m = m->next) {
+        if (m->device == file->st_dev && m->inode == file->st_ino)
+            return 0;
+    }
+    struct member *member = malloc(sizeof *member);
+    int fd = shm_open(path, O_RDWR, 0);
+    int code = !member ? -ENOMEM : fd < 0 ? -errno : 0;
+    do {
+        if (code == 0 && lock_file(fd, LOCK_EX | LOCK_NB) == 0)
+            code = make_card(fd, speed);
+        if (code == 0)
+            code = lock_file(fd, LOCK_SH); /* waits for a process that is making the card */
+    } while (code == 0 && !is_made(fd) && lock_file(fd, LOCK_UN) == 0); /* it died while making it: our turn */
+    if (code < 0) {
+        free(member);
+        if (fd >= 0)
+            close(fd);
+        return code;
+    }
+    *member = (struct member){file->st_dev, file->st_ino, members};
+    members = member;
+    return 0;
+}
+
+/* --- opening --- */
+
+static int lock_direction(int fd, int command, enum room_direction direction, short *holder)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = direction, .l_len = 1};
+    int code = fcntl(fd, command, &lock);
+    if (holder)
+        *holder = lock.l_type;
+    return code < 0 ? -errno : 0;
+}
+
+int card_open(struct card *card, const char *name, enum room_direction direction, double speed,
+              char error[ROOM_ERROR_SIZE])
+{
+    char path[128];
+    snprintf(path, sizeof path, "/apmpi-room-%u-%s", (unsigned)geteuid(), name);
+
+    struct stat file;
+    int fd = shm_open(path, O_RDWR | O_CREAT, 0600), code = fd < 0 || fstat(fd, &file) < 0 ? -errno : 0;
+    if (code == 0 && file.st_uid != geteuid())
+        code = -EACCES;
+    if (code == 0) {
+        code = lock_direction(fd, F_OFD_SETLK, direction, NULL);
+        if (code == -EAGAIN || code == -EACCES) {
+            close(fd);
+            return -EBUSY;
+        }
+    }
+    if (code == 0) {
+        pthread_mutex_lock(&members_lock);
+        code = join(path, &file, speed);
+        pthread_mutex_unlock(&members_lock);
+    }
+    struct card_header *header = MAP_FAILED;
+    if (code == 0 && (fstat(fd, &file) < 0 || file.st_size != (off_t)CARD_BYTES))
+        code = -EPROTO;
+    if (code == 0) {
+        header = mmap(NULL, CARD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (header == MAP_FAILED)
+            code = -errno;
+        else if (header->version != CARD_VERSION || header->size_bytes != CARD_BYTES)
+            code = -EPROTO;
+    }
+    if (code == -EPROTO)
+        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s is in use by another version of this plugin", path);
+    else if (code < 0)
+        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s: %s", path, strerror(-code));
+    else if (header->speed != speed) {
+        snprintf(error, ROOM_ERROR_SIZE, "speed: %g, but the card \"%s\" runs at speed %g already", speed, name,
+                 header->speed);
+        code = -EINVAL;
+    }
+    if (code < 0) {
+        if (header != MAP_FAILED)
+            munmap(header, CARD_BYTES);
+        if (fd >= 0)
+            close(fd);
+        return code;
+    }
+    *card = (struct card){fd, direction, header};
+    atomic_store(&header->rate_hz[direction], 0);
+    return 0;
+}
+
+void card_close(struct card *card)
+{
+    atomic_store(&card->header->rate_hz[card->direction], 0);
+    munmap(card->header, CARD_BYTES);
+    close(card->fd); /* gives up the direction's lock */
+}
+
+/* --- clock and rate --- */
+
+double card_now_s(const struct card *card)
+{
+    return (double)(monotonic_ns() - card->header->epoch_ns) * 1e-9 * card->header->speed;
+}
+
+int64_t card_monotonic_ns(const struct card *card, double card_s)
+{
+    return card->header->epoch_ns + (int64_t)ceil(card_s / card->header->speed * 1e9);
+}
+
+unsigned card_other_rate_hz(const struct card *card)
+{
+    enum room_direction other = card->direction == ROOM_PLAYBACK ? ROOM_CAPTURE : ROOM_PLAYBACK;
+    short holder;
+    if (lock_direction(card->fd, F_OFD_GETLK, other, &holder) < 0 || holder == F_UNLCK)
+        return 0; /* closed or crashed; what it left in the header does not count */
+    return atomic_load(&card->header->rate_hz[other]);
+}
+
+/* --- the loudspeaker's signal --- */
+
+struct speaker_writer speaker_begin(const struct card *card)
+{
+    return (struct speaker_writer){card->header, atomic_load_explicit(&card->header->written, memory_order_relaxed)};
+}
+
+void speaker_put(struct speaker_writer *writer, int64_t position, float sample)
+{
+    float *ring = writer->header->speaker;
+    if (position >= writer->written) {
+        if (writer->written < position - CARD_RING_FRAMES)
+            writer->written = position - CARD_RING_FRAMES;
+        for (; writer->written < position; writer->written++)
+            ring[writer->written & (CARD_RING_FRAMES - 1)] = 0.0f;
+        writer->written++;
+    }
+    ring[position & (CARD_RING_FRAMES - 1)] = sample;
+}
+
+void speaker_publish(const struct speaker_writer *writer)
+{
+    atomic_store_explicit(&writer->header->written, writer->written, memory_order_release);
+}
+
+void speaker_cut(const struct card *card, int64_t position)
+{
+    if (position < atomic_load_explicit(&card->header->written, memory_order_relaxed))
+        atomic_store_explicit(&card->header->written, position, memory_order_release);
+}
+
+void speaker_read(const struct card *card, int64_t position, float *out, int count)
+{
+    int64_t written = atomic_load_explicit(&card->header->written, memory_order_acquire);
+    int64_t oldest = written > CARD_RING_FRAMES ? written - CARD_RING_FRAMES : 0;
+    for (int i = 0; i < count; i++, position++)
+        out[i] = position >= oldest && position < written ? card->header->speaker[position & (CARD_RING_FRAMES - 1)] : 0.0f;
+}

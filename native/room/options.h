@@ -1,0 +1,23 @@
+/* The options of one `pcm.NAME { type apmpi_room ... }`, read from the ALSA configuration; room.h lists them. */
+#ifndef APMPI_ROOM_OPTIONS_H
+#define APMPI_ROOM_OPTIONS_H
+
+#include "room.h"
+#include "timeline.h"
+
+#include <alsa/asoundlib.h>
+
+struct options {
+    char *card, *impulse_response, *near, *record, *fault_list; /* owned; NULL: not given */
+    double delay_ms, clip_db, noise_dbfs, speed;         /* noise_dbfs -INFINITY: none */
+    double ppm;                                          /* of the stream's own direction */
+    int interpolators;                                   /* directions whose ppm is not 0 */
+    struct faults faults;                                /* of the stream's own direction */
+};
+
+/* -EINVAL with one sentence in `error`.  Call options_free in any case. */
+int options_read(struct options *options, snd_config_t *config, enum room_direction direction,
+                 char error[ROOM_ERROR_SIZE]);
+void options_free(struct options *options);
+
+#endif

@@ -1,0 +1,163 @@
+#include "timeline.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- the schedule --- */
+
+/* Reads a plain decimal number >= 0; strtod would also take "inf", "nan" and hexadecimal.  NULL when there is none. */
+static const char *parse_seconds(const char *text, double *seconds)
+{
+    size_t length = strspn(text, "0123456789.");
+    char copy[32], *end;
+    if (length == 0 || length >= sizeof copy)
+        return NULL;
+    memcpy(copy, text, length);
+    copy[length] = '\0';
+    *seconds = strtod(copy, &end);
+    return *end == '\0' ? text + length : NULL;
+}
+
+/* One word of the option, "capture:stall@12.0+0.3". */
+static bool parse_fault(const char *word, struct fault *fault, bool applies[2])
+{
+    static const char *const directions[] = {"playback:", "capture:", "both:"};
+    static const char *const kinds[] = {
+        [FAULT_XRUN] = "xrun@", [FAULT_UNPLUG] = "unplug@", [FAULT_REPLUG] = "replug@", [FAULT_STALL] = "stall@"};
+
+    int d = 0, k = 0;
+    while (d < 3 && strncmp(word, directions[d], strlen(directions[d])) != 0)
+        d++;
+    if (d == 3)
+        return false;
+    applies[ROOM_PLAYBACK] = d != 1;
+    applies[ROOM_CAPTURE] = d != 0;
+    word += strlen(directions[d]);
+
+    while (k < 4 && strncmp(word, kinds[k], strlen(kinds[k])) != 0)
+        k++;
+    if (k == 4)
+        return false;
+    fault->kind = (enum fault_kind)k;
+    fault->for_s = 0.0;
+    word = parse_seconds(word + strlen(kinds[k]), &fault->at_s);
+    if (word && fault->kind == FAULT_STALL)
+        word = *word == '+' ? parse_seconds(word + 1, &fault->for_s) : NULL;
+    return word && *word == '\0';
+}
+
+static int earlier(const void *a, const void *b)
+{
+    double x = ((const struct fault *)a)->at_s, y = ((const struct fault *)b)->at_s;
+    return (x > y) - (x < y);
+}
+
+int faults_parse(struct faults *faults, const char *text, enum room_direction direction, char error[ROOM_ERROR_SIZE])
+{
+    faults->count = 0;
+    while (true) {
+        while (isspace((unsigned char)*text))
+            text++;
+        if (*text == '\0')
+            break;
+        int length = 0;
+        while (text[length] && !isspace((unsigned char)text[length]))
+            length++;
+
+        char word[64];
+        struct fault fault;
+        bool applies[2], fits = (size_t)length < sizeof word;
+        snprintf(word, sizeof word, "%.*s", length, text);
+        if (!fits || !parse_fault(word, &fault, applies)) {
+            snprintf(error, ROOM_ERROR_SIZE,
+                     "faults: \"%s\", expected capture|playback|both:xrun@T, :unplug@T, :replug@T or :stall@T+D in seconds",
+                     word);
+            return -EINVAL;
+        }
+        if (faults->count == FAULTS_MAX) {
+            snprintf(error, ROOM_ERROR_SIZE, "faults: more than %d faults", FAULTS_MAX);
+            return -EINVAL;
+        }
+        if (applies[direction])
+            faults->item[faults->count++] = fault;
+        text += length;
+    }
+    qsort(faults->item, (size_t)faults->count, sizeof faults->item[0], earlier);
+    return 0;
+}
+
+bool faults_plugged(const struct faults *faults, double now_s)
+{
+    bool plugged = true;
+    for (int i = 0; i < faults->count && faults->item[i].at_s <= now_s; i++) {
+        if (faults->item[i].kind == FAULT_UNPLUG)
+            plugged = false;
+        else if (faults->item[i].kind == FAULT_REPLUG)
+            plugged = true;
+    }
+    return plugged;
+}
+
+double faults_next_unplug(const struct faults *faults, double after_s)
+{
+    for (int i = 0; i < faults->count; i++) {
+        if (faults->item[i].kind == FAULT_UNPLUG && faults->item[i].at_s > after_s)
+            return faults->item[i].at_s;
+    }
+    return (double)INFINITY;
+}
+
+/* --- a running stream --- */
+
+void run_begin(struct run *run, int64_t start, double ppm, const struct faults *faults, unsigned rate_hz)
+{
+    run->start = start;
+    run->end = INT64_MAX;
+    run->ratio = 1.0 + ppm * 1e-6;
+    run->stalls = 0;
+    int64_t free_from = start;
+    for (int i = 0; i < faults->count; i++) {
+        const struct fault *fault = &faults->item[i];
+        int64_t at = llround(fault->at_s * rate_hz);
+        if (fault->kind == FAULT_STALL) {
+            int64_t end = at + llround(fault->for_s * rate_hz);
+            if (at < free_from)
+                at = free_from; /* began before the run, or within another stall */
+            if (end > at) {
+                run->stall[run->stalls++] = (struct stall){at, end - at};
+                free_from = end;
+            }
+        } else if (fault->kind != FAULT_REPLUG && at > start && at < run->end) {
+            run->end = at;
+        }
+    }
+}
+
+double run_position(const struct run *run, int64_t frame)
+{
+    double position = (double)run->start + (double)frame / run->ratio;
+    for (int i = 0; i < run->stalls && position >= (double)run->stall[i].at; i++)
+        position += (double)run->stall[i].length;
+    return position;
+}
+
+double run_frames(const struct run *run, double position)
+{
+    double moving = position - (double)run->start;
+    for (int i = 0; i < run->stalls; i++)
+        moving -= fmin(fmax(position - (double)run->stall[i].at, 0.0), (double)run->stall[i].length);
+    return fmax(moving, 0.0) * run->ratio;
+}
+
+bool run_stalled(const struct run *run, int64_t position)
+{
+    for (int i = 0; i < run->stalls; i++) {
+        if (position >= run->stall[i].at && position < run->stall[i].at + run->stall[i].length)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,255 @@
+#include "wav.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { FORMAT_PCM = 1, FORMAT_FLOAT = 3, FORMAT_EXTENSIBLE = 0xFFFE };
+
+/* The header that recorder_open writes: RIFF, fmt of 16 bytes, data. */
+enum { HEADER_BYTES = 44, RIFF_SIZE_AT = 4, DATA_SIZE_AT = 40 };
+
+/* A talker file is held in memory; an hour at 48 kHz float is 660 MiB. */
+#define FILE_MAX_BYTES ((off_t)1 << 30)
+
+/* WAV sizes are 32 bit. */
+#define RECORD_MAX_FRAMES ((int64_t)((UINT32_MAX - HEADER_BYTES) / 2))
+
+static unsigned le16(const unsigned char *p) { return p[0] | (unsigned)p[1] << 8; }
+
+static uint32_t le32(const unsigned char *p) { return le16(p) | (uint32_t)le16(p + 2) << 16; }
+
+static void put_le16(unsigned char *p, unsigned value)
+{
+    p[0] = (unsigned char)value;
+    p[1] = (unsigned char)(value >> 8);
+}
+
+static void put_le32(unsigned char *p, uint32_t value)
+{
+    put_le16(p, value & 0xFFFF);
+    put_le16(p + 2, value >> 16);
+}
+
+/* --- reading --- */
+
+int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const char *path, char error[ROOM_ERROR_SIZE])
+{
+    if (size < 12 || memcmp(bytes, "RIFF", 4) != 0 || memcmp(bytes + 8, "WAVE", 4) != 0) {
+        snprintf(error, ROOM_ERROR_SIZE, "%s: not a WAV file (no RIFF/WAVE header)", path);
+        return -EINVAL;
+    }
+
+    unsigned format = 0, channels = 0, bits = 0;
+    size_t at = 12;
+    while (size - at >= 8) {
+        const unsigned char *chunk = bytes + at;
+        size_t length = le32(chunk + 4), there = size - at - 8;
+        if (memcmp(chunk, "data", 4) == 0) {
+            if (format == 0) {
+                snprintf(error, ROOM_ERROR_SIZE, "%s: the samples come before their format (no fmt chunk)", path);
+                return -EINVAL;
+            }
+            if (length > there) {
+                snprintf(error, ROOM_ERROR_SIZE, "%s: truncated, the header promises %zu bytes of samples, the file has %zu",
+                         path, length, there);
+                return -EINVAL;
+            }
+            wav->data = chunk + 8;
+            wav->frames = (int64_t)(length / (bits / 8));
+            if (wav->frames == 0) {
+                snprintf(error, ROOM_ERROR_SIZE, "%s: holds no samples", path);
+                return -EINVAL;
+            }
+            return 0;
+        }
+        if (length > there)
+            break;
+        if (memcmp(chunk, "fmt ", 4) == 0 && length >= 16) {
+            format = le16(chunk + 8);
+            if (format == FORMAT_EXTENSIBLE && length >= 26)
+                format = le16(chunk + 8 + 24); /* the sub-format's first two bytes are the plain format */
+            channels = le16(chunk + 10);
+            wav->rate_hz = le32(chunk + 12);
+            bits = le16(chunk + 22);
+            wav->is_float = format == FORMAT_FLOAT && bits == 32;
+            if (!wav->is_float && !(format == FORMAT_PCM && bits == 16)) {
+                snprintf(error, ROOM_ERROR_SIZE, "%s: WAV format %u with %u bits, expected 16-bit PCM or 32-bit float", path,
+                         format, bits);
+                return -EINVAL;
+            }
+            if (channels != 1) {
+                snprintf(error, ROOM_ERROR_SIZE, "%s: %u channels, expected 1", path, channels);
+                return -EINVAL;
+            }
+        }
+        at += 8 + length + (length & 1 && length < there); /* chunks start at even offsets */
+    }
+    snprintf(error, ROOM_ERROR_SIZE, "%s: truncated, no samples found (no data chunk)", path);
+    return -EINVAL;
+}
+
+int wav_load(struct wav *wav, const char *path, char error[ROOM_ERROR_SIZE])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) < 0) {
+        int code = errno;
+        snprintf(error, ROOM_ERROR_SIZE, "%s: %s", path, strerror(code));
+        if (fd >= 0)
+            close(fd);
+        return -code;
+    }
+    if (!S_ISREG(status.st_mode) || status.st_size > FILE_MAX_BYTES) {
+        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a regular file of at most 1 GiB", path);
+        close(fd);
+        return -EINVAL;
+    }
+    size_t size = (size_t)status.st_size, have = 0;
+    unsigned char *bytes = malloc(size ? size : 1);
+    while (bytes && have < size) {
+        ssize_t got = read(fd, bytes + have, size - have);
+        if (got <= 0)
+            break; /* a file that shrinks meanwhile is reported as truncated */
+        have += (size_t)got;
+    }
+    close(fd);
+    if (!bytes) {
+        snprintf(error, ROOM_ERROR_SIZE, "%s: no memory for %zu bytes", path, size);
+        return -ENOMEM;
+    }
+    int code = wav_parse(wav, bytes, have, path, error);
+    if (code < 0) {
+        free(bytes);
+        return code;
+    }
+    wav->bytes = bytes;
+    return 0;
+}
+
+void wav_free(struct wav *wav)
+{
+    free(wav->bytes);
+    wav->bytes = NULL;
+}
+
+float wav_sample(const struct wav *wav, int64_t index)
+{
+    if (index < 0 || index >= wav->frames)
+        return 0.0f;
+    if (!wav->is_float)
+        return (float)(int16_t)le16(wav->data + 2 * index) * (1.0f / 32768.0f);
+    uint32_t bits = le32(wav->data + 4 * index);
+    float sample;
+    memcpy(&sample, &bits, sizeof sample);
+    return isfinite(sample) ? sample : 0.0f;
+}
+
+/* --- recording --- */
+
+static int write_all(int fd, const void *bytes, size_t size, off_t at)
+{
+    const char *p = bytes;
+    while (size > 0) {
+        ssize_t done = pwrite(fd, p, size, at);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return done < 0 ? -errno : -EIO;
+        p += done;
+        at += done;
+        size -= (size_t)done;
+    }
+    return 0;
+}
+
+static int write_sizes(const struct recorder *recorder)
+{
+    unsigned char field[4];
+    uint32_t data_bytes = (uint32_t)(2 * recorder->frames);
+    put_le32(field, data_bytes);
+    int code = write_all(recorder->fd, field, 4, DATA_SIZE_AT);
+    put_le32(field, data_bytes + HEADER_BYTES - 8);
+    return code < 0 ? code : write_all(recorder->fd, field, 4, RIFF_SIZE_AT);
+}
+
+int recorder_open(struct recorder *recorder, const char *path, unsigned rate_hz, bool fresh,
+                  char error[ROOM_ERROR_SIZE])
+{
+    struct stat status = {0};
+    int code;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_TRUNC : 0), 0666);
+    recorder->fd = fd;
+    recorder->frames = 0;
+    if (fd < 0 || fstat(fd, &status) < 0) {
+        code = -errno;
+    } else if (status.st_size >= HEADER_BYTES) {
+        recorder->frames = (status.st_size - HEADER_BYTES) / 2;
+        code = write_sizes(recorder);
+    } else {
+        unsigned char header[HEADER_BYTES] = "RIFF\0\0\0\0WAVEfmt \20\0\0\0";
+        put_le32(header + RIFF_SIZE_AT, HEADER_BYTES - 8);
+        put_le16(header + 20, FORMAT_PCM);
+        put_le16(header + 22, 1);
+        put_le32(header + 24, rate_hz);
+        put_le32(header + 28, 2 * rate_hz);
+        put_le16(header + 32, 2);
+        put_le16(header + 34, 16);
+        memcpy(header + 36, "data", 4);
+        code = write_all(fd, header, sizeof header, 0);
+    }
+    if (code < 0) {
+        snprintf(error, ROOM_ERROR_SIZE, "%s: %s", path, strerror(-code));
+        if (fd >= 0)
+            close(fd);
+        recorder->fd = -1;
+    }
+    return code;
+}
+
+int recorder_write(struct recorder *recorder, int64_t position, const float *samples, int count)
+{
+    if (position + count > RECORD_MAX_FRAMES)
+        return -EFBIG;
+    unsigned char bytes[2 * 256];
+    for (int done = 0; done < count;) {
+        int part = count - done < 256 ? count - done : 256;
+        for (int i = 0; i < part; i++)
+            put_le16(bytes + 2 * i, (unsigned)sample_to_s16(samples[done + i]) & 0xFFFF);
+        int code = write_all(recorder->fd, bytes, 2 * (size_t)part, HEADER_BYTES + 2 * (position + done));
+        if (code < 0)
+            return code;
+        done += part;
+    }
+    if (position + count > recorder->frames)
+        recorder->frames = position + count;
+    return write_sizes(recorder);
+}
+
+void recorder_close(struct recorder *recorder, int64_t frames)
+{
+    if (recorder->fd < 0)
+        return;
+    if (frames > recorder->frames && frames <= RECORD_MAX_FRAMES &&
+        ftruncate(recorder->fd, HEADER_BYTES + 2 * frames) == 0) {
+        recorder->frames = frames;
+        (void)write_sizes(recorder);
+    }
+    close(recorder->fd);
+    recorder->fd = -1;
+}
+
+int16_t sample_to_s16(float sample)
+{
+    float scaled = sample * 32768.0f;
+    if (scaled >= 32767.0f)
+        return 32767;
+    if (scaled <= -32768.0f)
+        return -32768;
+    return (int16_t)lrintf(scaled);
+}
