@@ -113,9 +113,9 @@ class WavSource:
                 f"{self._path}: ends early, expected a file that nobody changes while it is read"
             )
         self._samples_read += expected
-        scaled = np.rint(np.nan_to_num(block, nan=0.0) * 32768.0)
+        full_scale = np.clip(np.nan_to_num(block, nan=0.0), -1.0, 1.0)
         samples = np.zeros((self.block_samples, self.channels), dtype="<i2")
-        samples[:expected] = np.clip(scaled, -32768, 32767)
+        samples[:expected] = np.minimum(np.rint(full_scale * 32768.0), 32767)
         return samples.tobytes()
 
     def close(self) -> None:
