@@ -1,0 +1,94 @@
+"""How long sound takes through the device, per 10 ms frame, and its median, 99th percentile and maximum.
+
+    at the microphone's       capture_wait  oldest sample of the period at the converter -> period in our
+    hands: converter                               10 ms of the period itself, and how late the loop woke up
+         │                    processing    -> frame processed
+         ▼                    playback_queue  -> first sample of the frame at the output's converter (0 for
+         a file)
+    at the output's           algorithmic   how far the chain's output lags behind its input, a constant of
+    the chain converter
+
+The four follow each other without gap or overlap, so their sum is what a click takes from microphone to
+output. The converters' own delay (filters, USB packets: about 1 ms) is not seen by ALSA and not in these
+figures.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PARTS = ("capture_wait", "processing", "playback_queue")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTimes:
+    """Latency of one frame by its parts, and the xruns of all endpoints so far."""
+
+    capture_wait_ms: float
+    processing_ms: float
+    playback_queue_ms: float
+    algorithmic_ms: float
+    xruns: int = 0
+
+    @property
+    def total_ms(self) -> float:
+        return self.capture_wait_ms + self.processing_ms + self.playback_queue_ms + self.algorithmic_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    median_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Latency over a stretch of frames. Percentiles of the total are its own, not sums of the parts'."""
+
+    frames: int
+    total: Spread
+    capture_wait: Spread
+    processing: Spread
+    playback_queue: Spread
+    algorithmic_ms: float
+
+
+class LatencyLog:
+    """The last `capacity_frames` frames; one thread adds, another one summarises, without a lock.
+
+    frames   how many were added since the beginning; written after the frame's figures, so whoever sees the
+    new
+             count sees the figures
+    """
+
+    def __init__(self, capacity_frames: int, algorithmic_ms: float) -> None:
+        self.algorithmic_ms = algorithmic_ms
+        self.frames = 0
+        # Twice the room: the stretch being summarised is not overwritten meanwhile.
+        self._ring = np.zeros((2 * capacity_frames, len(PARTS)), dtype=np.float32)
+        self._capacity_frames = capacity_frames
+
+    def add(self, capture_wait_ms: float, processing_ms: float, playback_queue_ms: float) -> None:
+        self._ring[self.frames % len(self._ring)] = (capture_wait_ms, processing_ms, playback_queue_ms)
+        self.frames += 1
+
+    def summary(self, since_frame: int) -> LatencySummary | None:
+        """Over all frames from number `since_frame`, at most the last `capacity_frames`; None if there are
+        none."""
+        end = self.frames
+        begin = max(since_frame, end - self._capacity_frames)
+        if begin >= end:
+            return None
+        parts = self._ring[np.arange(begin, end) % len(self._ring)]
+        capture_wait, processing, playback_queue = (_spread(part) for part in parts.T)
+        total = _spread(parts.sum(axis=1) + np.float32(self.algorithmic_ms))
+        return LatencySummary(
+            end - begin, total, capture_wait, processing, playback_queue, self.algorithmic_ms
+        )
+
+
+def _spread(values_ms: np.ndarray) -> Spread:
+    """Percentiles are values that occurred: of 100 frames the 99th percentile is the worst but one."""
+    low, high = np.percentile(values_ms, (50, 99), method="inverted_cdf")
+    return Spread(float(low), float(high), float(values_ms.max()))

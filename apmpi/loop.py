@@ -1,0 +1,469 @@
+"""The loop where all meet: every 10 ms one frame from the microphone, one from the far end, one to each
+output.
+
+    microphone ─► far end ─► speaker ─► process_reverse_stream, process_stream ─► output
+      sets the pace             └───── both due at a fixed time after the frame came in ─────┘
+
+The microphone's card sets the pace. Nothing else is waited for: a far end without sound is silence, files are
+read and written by threads of their own, and the reporter (apmpi.report) does the talking. What is played
+leaves its card a fixed time after the microphone's frame of the same number came in. So the delay that the
+canceller sees never changes, not even through an xrun: whatever was lost, the next frame goes where it
+belongs.
+
+With a WAV file as microphone there is no card and no pace: all endpoints are files, and frames follow each
+other as fast as they are processed.
+"""
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from apmpi import report
+from apmpi.apm import AudioProcessingModule
+from apmpi.config import Endpoint, EndpointError, Settings
+from apmpi.frame import AudioFrame
+from apmpi.latency import FrameTimes, LatencyLog
+from apmpi.pcm import NS_PER_S, Capture, Playback
+from apmpi.wav import WavSink, WavSource
+
+FRAMES_PER_S = 100
+FRAME_NS = NS_PER_S // FRAMES_PER_S
+NS_PER_MS = 1e6
+
+# The canceller is asked for its state 10 times a second: often for a person, seldom for the processor.
+STATS_EVERY_FRAMES = 10
+# Files are read 2 s ahead, and up to 60 s of sound wait in memory for a disk that blocks.
+READ_AHEAD_BLOCKS = 200
+WRITE_BEHIND_BLOCKS = 6000
+DISK_SLEEP_S = 0.05
+
+# Above the 50 that Linux gives its interrupt threads where it has any: a busy disk or network must wait.
+REALTIME_PRIORITY = 60
+# How long another thread may keep the interpreter when the audio thread wants it; Python's 5 ms are half a
+# frame.
+SWITCH_INTERVAL_S = 0.0005
+# Locked memory is all there at once: Python's usual 8 MiB per thread would be too.
+THREAD_STACK_BYTES = 512 * 1024
+MCL_CURRENT, MCL_FUTURE = 1, 2  # <sys/mman.h>
+
+# Far end, microphone and output of one frame (interleaved int16) and its latency. Called on the audio
+# thread: it may only store.
+Tap = Callable[[bytes, bytes, bytes, FrameTimes], None]
+
+# Takes a block and the time when its first sample is due (ns); returns when it will be heard.
+Play = Callable[[bytes, int], int]
+
+EXIT_OK, EXIT_FAILED, EXIT_USER = 0, 1, 2
+
+
+def run(
+    settings: Settings,
+    *,
+    config_path: Path | None = None,
+    seconds: float | None = None,
+    tap: Tap | None = None,
+) -> int:
+    """Run until SIGTERM, SIGINT, the end of a microphone file, or `seconds` of sound; from the main thread.
+
+    `config_path` is read again on SIGHUP. Returns the exit status: 0, or 2 if an endpoint can't be used as
+    configured, or 1 if one fails later. What was wrong has been said by then.
+    """
+    voice = report.voice(settings.report_interval_s)
+    with contextlib.ExitStack() as stack:
+        signals_fd = stack.enter_context(_signals_to_pipe())
+        stack.enter_context(_warnings_said_by(voice))
+        threading.stack_size(THREAD_STACK_BYTES)
+        try:
+            loop = _Loop(settings, config_path, stack, tap)
+        except EndpointError as error:
+            voice.say(report.Event.ENDPOINT_FAILED, str(error), {})
+            report.notify(f"STATUS={error}")
+            return EXIT_USER
+        if loop.live:
+            stack.enter_context(_real_time(voice))
+        reporter = report.Reporter(voice, loop.board, loop.latency, loop.xruns, config_path, signals_fd)
+        voice.say(report.Event.STARTED, loop.description(), {})
+        reporter.start()
+        problem: str | None = "stopped by an error in the program"
+        try:
+            problem = loop.run(seconds)
+        finally:
+            reporter.finish(problem)
+        return EXIT_OK if problem is None else EXIT_FAILED
+
+
+class _Loop:
+    """The endpoints, the processing, and the way of a frame through them.
+
+    live                      a card sets the pace
+    board, latency, xruns()   what the reporter sees of it
+    """
+
+    def __init__(
+        self, settings: Settings, config_path: Path | None, stack: contextlib.ExitStack, tap: Tap | None
+    ) -> None:
+        """Opens the endpoints; `stack` closes them. Raises EndpointError."""
+        self.live = settings.microphone.device is not None
+        self._settings = settings
+        self._config_path = config_path
+        self._stack = stack
+        self._tap = tap
+        self._cards: dict[str, Capture | Playback] = {}
+        self._files: list[WavSink | _WriteBehind] = []
+
+        # All that the chain allocates, it allocates with its first frame: let that be none of the
+        # microphone's.
+        rate_hz, block_samples = settings.sample_rate_hz, settings.sample_rate_hz // FRAMES_PER_S
+        far_channels = settings.far_end.channels if settings.far_end else 1
+        self._near = AudioFrame.create(rate_hz, settings.microphone.channels, block_samples)
+        self._far = AudioFrame.create(rate_hz, far_channels, block_samples)
+        self._silence = self._far.data.tobytes()
+        self._apm = AudioProcessingModule(**asdict(settings.features))
+        self._process(self._silence, self._near.data.tobytes())
+        self._apm.reset()
+        if settings.stream_delay_ms is not None:
+            self._apm.set_stream_delay_ms(settings.stream_delay_ms)
+
+        self._far_end: Capture | WavSource | _ReadAhead | None
+        self._microphone = self._open_source("microphone", settings.microphone)
+        self._far_end = self._open_source("far_end", settings.far_end) if settings.far_end else None
+        if self.live and isinstance(self._far_end, WavSource):
+            self._far_end = _ReadAhead(self._far_end)
+            stack.callback(self._far_end.close)
+        self._speaker = self._sink("speaker", settings.speaker, far_channels)
+        self._output = self._sink("output", settings.output, settings.microphone.channels)
+
+        # From a sample's arrival to its way out: the frame itself, and a quarter of a card's buffer for
+        # wake-ups that come late. The chain's own delay comes on top.
+        self._playout_ns = FRAME_NS + FRAME_NS * settings.periods // 4
+        self.board = report.Board(settings=settings, applied=settings)
+        capacity_frames = int(settings.report_interval_s * FRAMES_PER_S) + 2 * FRAMES_PER_S
+        self.latency = LatencyLog(capacity_frames, self._apm.latency_ms)
+
+    def xruns(self) -> dict[str, int]:
+        """By endpoint, since the start."""
+        return {key: card.xruns for key, card in self._cards.items()}
+
+    def description(self) -> str:
+        """What runs, in one line."""
+        settings = self._settings
+        names = []
+        for key in ("microphone", "far_end", "speaker", "output"):
+            endpoint: Endpoint | None = getattr(settings, key)
+            if endpoint is not None:
+                names.append(f"{key} {endpoint.device or endpoint.file}")
+        return f"running at {settings.sample_rate_hz} Hz: {', '.join(names)}"
+
+    def run(self, seconds: float | None) -> str | None:
+        """Frames until the end. Returns None, or the problem that ended it; files are complete either way."""
+        problem = None
+        try:
+            self._frames(sys.maxsize if seconds is None else round(seconds * FRAMES_PER_S))
+            if self.live:
+                time.sleep((self._playout_ns + FRAME_NS) / NS_PER_S)  # the last frames are still queued
+        except EndpointError as error:
+            problem = str(error)
+        for file in self._files:
+            try:
+                file.close()
+            except EndpointError as error:
+                problem = problem or str(error)
+        return problem
+
+    def _frames(self, frames_max: int) -> None:
+        board, latency, microphone = self.board, self.latency, self._microphone
+        while latency.frames < frames_max and not board.stop:
+            near = microphone.read()
+            if near is None:
+                return
+            read_ns = captured_ns = time.monotonic_ns()
+            if isinstance(microphone, Capture):
+                captured_ns = microphone.captured_ns
+                if microphone.restarted:
+                    self._realign()
+            due_ns = captured_ns + self._playout_ns
+            far = self._far_block() or self._silence
+            if self._speaker:
+                self._speaker(far, due_ns)
+            out = self._process(far, near)
+            done_ns = time.monotonic_ns()
+            played_ns = self._output(out, due_ns) if self._output else done_ns
+
+            wait_ms = (read_ns - captured_ns) / NS_PER_MS
+            processing_ms = (done_ns - read_ns) / NS_PER_MS
+            queue_ms = (played_ns - done_ns) / NS_PER_MS
+            if self._tap:
+                times = FrameTimes(
+                    wait_ms, processing_ms, queue_ms, latency.algorithmic_ms, self._xruns_sum()
+                )
+                self._tap(far, near, out, times)
+            if latency.frames % STATS_EVERY_FRAMES == 0:
+                board.core = self._apm.stats()
+            if board.settings is not board.applied:
+                self._apply(board.settings)
+            latency.add(wait_ms, processing_ms, queue_ms)
+
+    def _process(self, far: bytes, near: bytes) -> bytes:
+        self._far.data[:] = memoryview(far).cast("h")
+        self._near.data[:] = memoryview(near).cast("h")
+        self._apm.process_reverse_stream(self._far)
+        self._apm.process_stream(self._near)
+        return self._near.data.tobytes()
+
+    def _far_block(self) -> bytes | None:
+        """The far end's block for this frame, None where it has none: not there, not yet, not any more."""
+        far_end, microphone = self._far_end, self._microphone
+        if far_end is None:
+            return None
+        if isinstance(far_end, WavSource):
+            return far_end.read()
+        block = far_end.read_now()
+        if isinstance(far_end, Capture) and isinstance(microphone, Capture):
+            # Its card is faster than the microphone's: what waits beyond a period only adds delay. Not
+            # while the microphone too has more to give, for then the loop is late and about to work off both.
+            waits = far_end.available >= 2 * far_end.block_samples
+            if waits and microphone.available < microphone.block_samples:
+                block = far_end.read_now()
+        return block
+
+    def _realign(self) -> None:
+        for card in self._cards.values():
+            if isinstance(card, Playback):
+                card.realign()
+
+    def _xruns_sum(self) -> int:
+        return sum(card.xruns for card in self._cards.values())
+
+    def _apply(self, settings: Settings) -> None:
+        """What a reload changes between two frames: flags and the delay hint. The echo path is kept."""
+        self._apm.configure(**asdict(settings.features))
+        if settings.stream_delay_ms not in (None, self._settings.stream_delay_ms):
+            self._apm.set_stream_delay_ms(settings.stream_delay_ms)
+        self._settings = self.board.applied = settings
+
+    # ---- opening
+
+    def _open_source(self, key: str, endpoint: Endpoint) -> Capture | WavSource:
+        settings = self._settings
+        with self._said_where(key, endpoint):
+            if endpoint.device is not None:
+                card = Capture(
+                    key, endpoint.device, settings.sample_rate_hz, endpoint.channels, settings.periods
+                )
+                self._cards[key] = card
+                self._stack.callback(card.close)
+                return card
+            assert endpoint.file is not None
+            file = WavSource(endpoint.file, settings.sample_rate_hz, endpoint.channels)
+            return self._stack.enter_context(file)
+
+    def _sink(self, key: str, endpoint: Endpoint | None, channels: int) -> Play | None:
+        """How to play blocks of `channels` there."""
+        if endpoint is None:
+            return None
+        with self._said_where(key, endpoint):
+            if channels != endpoint.channels and 1 not in (channels, endpoint.channels):
+                raise EndpointError(f"channels {endpoint.channels} given, expected {channels} or 1")
+            play = self._open_sink(key, endpoint)
+        if channels == endpoint.channels:
+            return play
+        return lambda block, due_ns: play(_remixed(block, channels, endpoint.channels), due_ns)
+
+    def _open_sink(self, key: str, endpoint: Endpoint) -> Play:
+        settings = self._settings
+        if endpoint.device is not None:
+            card = Playback(
+                key, endpoint.device, settings.sample_rate_hz, endpoint.channels, settings.periods
+            )
+            self._cards[key] = card
+            self._stack.callback(card.close)
+            return card.play
+        assert endpoint.file is not None
+        file = WavSink(endpoint.file, settings.sample_rate_hz, endpoint.channels)
+        self._stack.callback(file.abort)  # nothing to do after close()
+        if self.live:
+            behind = _WriteBehind(file)
+            self._files.append(behind)
+            return behind.play
+        self._files.append(file)
+
+        def write(block: bytes, due_ns: int) -> int:
+            file.write(block)
+            return time.monotonic_ns()
+
+        return write
+
+    @contextlib.contextmanager
+    def _said_where(self, key: str, endpoint: Endpoint) -> Iterator[None]:
+        """Puts file and line in front of what is wrong with an endpoint."""
+        try:
+            yield
+        except EndpointError as error:
+            named = str(error) if str(error).startswith(key) else f"{key}.{error}"
+            where = f"{self._config_path}:{endpoint.line}: " if self._config_path and endpoint.line else ""
+            raise EndpointError(where + named) from None
+
+
+class _ReadAhead:
+    """A WAV file whose reading another thread does: `read_now` never waits for a disk."""
+
+    def __init__(self, source: WavSource) -> None:
+        self._source = source
+        self._blocks: deque[bytes] = deque()
+        self._closed = False
+        self._error: EndpointError | None = None
+        self._fill()
+        self._thread = threading.Thread(target=self._run, name="read ahead", daemon=True)
+        self._thread.start()
+
+    def read_now(self) -> bytes | None:
+        """The next block; None at the end of the file, or if the disk is slower than the sound."""
+        if self._error:
+            raise self._error
+        return self._blocks.popleft() if self._blocks else None
+
+    def close(self) -> None:
+        self._closed = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed and self._fill():
+                time.sleep(DISK_SLEEP_S)
+        except EndpointError as error:
+            self._error = error
+
+    def _fill(self) -> bool:
+        """False at the end of the file."""
+        while len(self._blocks) < READ_AHEAD_BLOCKS:
+            block = self._source.read()
+            if block is None:
+                return False
+            self._blocks.append(block)
+        return True
+
+
+class _WriteBehind:
+    """A WAV file whose writing another thread does: `play` never waits for a disk."""
+
+    def __init__(self, sink: WavSink) -> None:
+        self._sink = sink
+        self._blocks: deque[bytes] = deque()
+        self._closed = False
+        self._error: EndpointError | None = None
+        self._thread = threading.Thread(target=self._run, name="write behind", daemon=True)
+        self._thread.start()
+
+    def play(self, block: bytes, due_ns: int) -> int:
+        """Leaves the block for writing. Raises EndpointError if an earlier one could not be written."""
+        if self._error:
+            raise self._error
+        if len(self._blocks) >= WRITE_BEHIND_BLOCKS:
+            seconds = WRITE_BEHIND_BLOCKS // FRAMES_PER_S
+            raise EndpointError(f"output files: the disk has taken nothing for {seconds} s")
+        self._blocks.append(block)
+        return time.monotonic_ns()
+
+    def close(self) -> None:
+        """Completes the file with all that was left. Raises EndpointError."""
+        self._closed = True
+        self._thread.join()
+        self._sink.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed or self._blocks:
+                while self._blocks:
+                    self._sink.write(self._blocks.popleft())
+                time.sleep(DISK_SLEEP_S)
+        except EndpointError as error:
+            self._error = error
+
+
+def _remixed(block: bytes, channels: int, wanted: int) -> bytes:
+    """Interleaved int16 of `channels` channels as `wanted` ones: their mean, or one of them everywhere."""
+    samples = np.frombuffer(block, dtype="<i2").reshape(-1, channels)
+    if wanted == 1:
+        samples = samples.mean(axis=1).round().astype("<i2")
+    else:
+        samples = np.repeat(samples, wanted, axis=1)
+    return bytes(samples.tobytes())
+
+
+@contextlib.contextmanager
+def _signals_to_pipe() -> Iterator[int]:
+    """SIGTERM, SIGINT and SIGHUP as bytes out of a descriptor, whichever thread the kernel interrupts."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in signals}
+    try:
+        yield reader
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup_before)
+        os.close(writer)
+        os.close(reader)
+
+
+@contextlib.contextmanager
+def _warnings_said_by(voice: report.Voice) -> Iterator[None]:
+    """What apmpi's modules log goes the way of all other words."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            voice.say(report.Event.WARNING, record.getMessage(), {})
+
+    logger, handler = logging.getLogger("apmpi"), Handler()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+@contextlib.contextmanager
+def _real_time(voice: report.Voice) -> Iterator[None]:
+    """What keeps other work from delaying this thread, as far as it is permitted: real-time scheduling,
+    memory that stays in memory, no garbage collection here (the reporter does it)."""
+    refused = []
+    scheduler, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        if scheduler != os.SCHED_FIFO:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
+    except OSError as error:
+        refused.append(f"real-time scheduling ({error.strerror})")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
+        refused.append(f"locked memory ({os.strerror(ctypes.get_errno())})")
+    if refused:
+        hint = "sound may be interrupted when the machine is busy"
+        voice.say(report.Event.NOT_PERMITTED, f"not permitted: {' and '.join(refused)}; {hint}", {})
+    switch_interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        sys.setswitchinterval(switch_interval_s)
+        libc.munlockall()
+        os.sched_setscheduler(0, scheduler, parameters)
