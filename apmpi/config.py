@@ -17,12 +17,13 @@ Which endpoints go together:
 - Two endpoints of one direction are never the same device: `far_end` = `microphone` would cancel the
   talker, `output` = `speaker` would howl.
 - A file that is written is never a file that another endpoint reads or writes.
+- `speaker` has as many channels as `far_end`, `output` as many as `microphone`; or one of the two is mono.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -201,54 +202,9 @@ class _Reader:
         if "microphone" not in values:
             self.fail(document, "microphone", "missing, expected {device: NAME} or {file: PATH}")
         settings = Settings(**values)  # type: ignore[arg-type]
-        self.check_together(settings, nodes)
+        for key, problem in _conflicts(settings):
+            self.fail(nodes[key.split(".")[0]], key, problem)
         return settings
-
-    def check_together(self, settings: Settings, nodes: dict[str, yaml.Node]) -> None:
-        """The rules of the module's docstring about endpoints in one configuration."""
-        endpoints: dict[str, Endpoint] = {
-            key: endpoint
-            for key in ("microphone", "far_end", "speaker", "output")
-            if (endpoint := getattr(settings, key)) is not None
-        }
-        if "speaker" in endpoints and "far_end" not in endpoints:
-            self.fail(
-                nodes["speaker"],
-                "speaker",
-                "given without far_end, expected far_end too: it is what is played",
-            )
-        if settings.microphone.file is not None:
-            for key, endpoint in endpoints.items():
-                if endpoint.device is not None:
-                    self.fail(
-                        nodes[key], f"{key}.device",
-                        f"{endpoint.device!r} given while microphone is a file, expected {key}.file",
-                    )  # fmt: skip
-        elif settings.far_end is not None and settings.far_end.file is not None and settings.speaker is None:
-            self.fail(
-                nodes["far_end"], "far_end.file",
-                f"'{settings.far_end.file}' given without speaker, expected speaker.device that plays it",
-            )  # fmt: skip
-        for one, other in (("microphone", "far_end"), ("speaker", "output")):
-            if one in endpoints and other in endpoints:
-                device = endpoints[other].device
-                if device is not None and device == endpoints[one].device:
-                    self.fail(
-                        nodes[other],
-                        f"{other}.device",
-                        f"{device!r} given for {one} too, expected another device",
-                    )
-        for written in ("output", "speaker"):
-            for other, endpoint in endpoints.items():
-                if written == other or written not in endpoints:
-                    continue
-                file = endpoints[written].file
-                if file is not None and endpoint.file is not None and _same_file(file, endpoint.file):
-                    self.fail(
-                        nodes[written],
-                        f"{written}.file",
-                        f"'{file}' is {other}.file too, expected another file",
-                    )
 
     def mapping(self, node: yaml.Node, path: str, known: Iterable[str]) -> dict[str, yaml.Node]:
         """The values by key, each key known and given once."""
@@ -342,6 +298,42 @@ class _Reader:
         return read_unless_null
 
 
+def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(key, problem) for each of the module's rules about endpoints that `settings` breaks."""
+    endpoints: dict[str, Endpoint] = {
+        key: endpoint
+        for key in ("microphone", "far_end", "speaker", "output")
+        if (endpoint := getattr(settings, key)) is not None
+    }
+
+    def present(*pairs: tuple[str, str]) -> Iterator[tuple[str, Endpoint, str, Endpoint]]:
+        for one, other in pairs:
+            if one in endpoints and other in endpoints:
+                yield one, endpoints[one], other, endpoints[other]
+
+    if "speaker" in endpoints and "far_end" not in endpoints:
+        yield "speaker", "given without far_end, expected far_end too: it is what is played"
+    if settings.microphone.file is not None:
+        for key, endpoint in endpoints.items():
+            if endpoint.device is not None:
+                given = f"'{endpoint.device}' given while microphone is a file"
+                yield f"{key}.device", f"{given}, expected {key}.file"
+    elif settings.far_end and settings.far_end.file and not settings.speaker:
+        given = f"'{settings.far_end.file}' given without speaker"
+        yield "far_end.file", f"{given}, expected speaker.device that plays it"
+    for key, endpoint, other, like in present(("far_end", "microphone"), ("output", "speaker")):
+        if endpoint.device is not None and endpoint.device == like.device:
+            yield f"{key}.device", f"'{endpoint.device}' given for {other} too, expected another device"
+    for key, endpoint, other, like in present(("speaker", "far_end"), ("output", "microphone")):
+        if endpoint.channels != like.channels and 1 not in (endpoint.channels, like.channels):
+            given = f"{endpoint.channels} given for {like.channels} of {other}"
+            yield f"{key}.channels", f"{given}, expected {like.channels} or 1"
+    others = {"output": ("microphone", "far_end", "speaker"), "speaker": ("microphone", "far_end")}
+    for key, endpoint, other, like in present(*((key, other) for key in others for other in others[key])):
+        if endpoint.file and like.file and os.path.realpath(endpoint.file) == os.path.realpath(like.file):
+            yield f"{key}.file", f"'{endpoint.file}' is {other}.file too, expected another file"
+
+
 def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
@@ -373,7 +365,3 @@ def _shown(node: yaml.Node) -> str:
 def _short(text: str) -> str:
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)

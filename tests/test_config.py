@@ -255,6 +255,10 @@ REFUSED = {
         MIC + "far_end: {device: y}\nspeaker: {device: z}\noutput: {device: z}\n",
         "apmpi.yaml:4: output.device: 'z' given for speaker too, expected another device",
     ),
+    "two channels of three": (
+        "microphone: {device: x, channels: 3}\noutput: {device: y, channels: 2}\n",
+        "apmpi.yaml:2: output.channels: 2 given for 3 of microphone, expected 3 or 1",
+    ),
     "output over input": (
         "microphone: {file: m.wav}\noutput: {file: ./sub/../m.wav}\n",
         "apmpi.yaml:2: output.file: 'sub/../m.wav' is microphone.file too, expected another file",
