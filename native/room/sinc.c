@@ -5,7 +5,7 @@
 
 enum { PHASES = 1024 }; /* linear interpolation between phases errs by (pi / PHASES)^2 / 8 = -118 dB */
 
-#define KAISER_BETA 8.0 /* side lobes at -80 dB */
+#define KAISER_BETA 9.0 /* side lobes at -90 dB; the transition then begins at 0.8 of the Nyquist frequency */
 
 static float table[PHASES + 1][SINC_TAPS];
 

@@ -1,0 +1,494 @@
+/*
+ * The room card's parts that need no ALSA: WAV files (garbage included), convolution, interpolation, the time axis,
+ * the shared card with crashing peers, and the microphone that brings them together.  tests/room plays and records.
+ */
+#include "card.h"
+#include "echo.h"
+#include "microphone.h"
+#include "sinc.h"
+#include "timeline.h"
+#include "wav.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int failures;
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);                                             \
+            failures++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+/* Not fmax: gcc 12 for arm64 crashes where it makes vector code of that here. */
+static double larger(double a, double b) { return a > b ? a : b; }
+
+static float noise(void) { return (float)rand() / (float)RAND_MAX * 2.0f - 1.0f; }
+
+/* --- WAV --- */
+
+static void put(unsigned char *at, uint32_t value, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        at[i] = (unsigned char)(value >> 8 * i);
+}
+
+/* A WAV file with an odd-sized chunk before its format and one after its samples; returns its size. */
+static size_t make_wav(unsigned char *bytes, unsigned format, unsigned bits, unsigned channels, uint32_t frames)
+{
+    const uint32_t fmt_bytes = format == 0xFFFE ? 40 : 16, data_bytes = frames * channels * bits / 8;
+    unsigned char *p = bytes;
+    memcpy(p, "RIFF\0\0\0\0WAVEjunk\3\0\0\0abc\0fmt ", 28);
+    put(p += 28, fmt_bytes, 4);
+    memset(p += 4, 0, fmt_bytes);
+    put(p, format, 2);
+    put(p + 2, channels, 2);
+    put(p + 4, 16000, 4);
+    put(p + 14, bits, 2);
+    if (format == 0xFFFE)
+        put(p + 24, bits == 32 ? 3 : 1, 2);
+    memcpy(p += fmt_bytes, "data", 4);
+    put(p + 4, data_bytes, 4);
+    p += 8;
+    for (uint32_t i = 0; i < data_bytes; i++)
+        *p++ = (unsigned char)(i * 37);
+    memcpy(p, "tail\2\0\0\0xy", 10);
+    return (size_t)(p + 10 - bytes);
+}
+
+/* Parses an exact copy, so that the address sanitizer sees any byte read beyond it; then reads all samples. */
+static int parse_copy(const unsigned char *bytes, size_t size)
+{
+    char error[ROOM_ERROR_SIZE] = "";
+    struct wav wav = {0};
+    unsigned char *copy = malloc(size ? size : 1);
+    memcpy(copy, bytes, size);
+    int code = wav_parse(&wav, copy, size, "x.wav", error);
+    if (code < 0) {
+        CHECK(code == -EINVAL && strncmp(error, "x.wav: ", 7) == 0 && strlen(error) < 200);
+    } else {
+        CHECK(wav.frames > 0);
+        for (int64_t i = -1; i <= wav.frames; i++)
+            CHECK(fabsf(wav_sample(&wav, i)) >= 0.0f); /* no NaN */
+        CHECK(wav_sample(&wav, -1) == 0.0f && wav_sample(&wav, wav.frames) == 0.0f);
+    }
+    free(copy);
+    return code;
+}
+
+static void test_wav_parse(void)
+{
+    unsigned char good[512], bad[512];
+    const struct {
+        unsigned format, bits, channels;
+        bool fine;
+    } kind[] = {{1, 16, 1, true},  {3, 32, 1, true},  {0xFFFE, 16, 1, true}, {0xFFFE, 32, 1, true}, {1, 16, 2, false},
+                {1, 24, 1, false}, {1, 8, 1, false},  {1, 32, 1, false},     {3, 16, 1, false},     {1, 16, 0, false},
+                {6, 8, 1, false},  {3, 64, 1, false}, {1, 0, 1, false}};
+    int accepted = 0, tried = 0;
+    for (size_t k = 0; k < sizeof kind / sizeof kind[0]; k++) {
+        size_t size = make_wav(good, kind[k].format, kind[k].bits, kind[k].channels, 40);
+        CHECK((parse_copy(good, size) == 0) == kind[k].fine);
+        for (size_t cut = 0; cut < size; cut++) {
+            int code = parse_copy(good, cut);
+            CHECK(code < 0 || cut >= size - 10); /* whole only without the chunk after the samples */
+        }
+        for (int round = 0; round < 4000; round++) {
+            memcpy(bad, good, size);
+            for (int changes = 1 + rand() % 6; changes > 0; changes--)
+                bad[rand() % (int)(rand() % 2 ? size : 60)] = (unsigned char)(rand() % 3 ? rand() : 255 * (rand() % 2));
+            accepted += parse_copy(bad, size) == 0;
+            tried++;
+        }
+    }
+    struct wav wav = {0};
+    char error[ROOM_ERROR_SIZE];
+    size_t size = make_wav(good, 1, 16, 1, 3);
+    put(good + size - 10 - 6, 0x8000, 2);
+    put(good + size - 10 - 4, 0x7FFF, 2);
+    put(good + size - 10 - 2, 0xFFFF, 2);
+    CHECK(wav_parse(&wav, good, size, "x", error) == 0 && wav.rate_hz == 16000 && wav.frames == 3);
+    CHECK(wav_sample(&wav, 0) == -1.0f && sample_to_s16(wav_sample(&wav, 1)) == 32767);
+    CHECK(sample_to_s16(wav_sample(&wav, 2)) == -1);
+    CHECK(sample_to_s16(2.0f) == 32767 && sample_to_s16(-2.0f) == -32768);
+    printf("wav: %d garbled headers, %d still a WAV file\n", tried, accepted);
+}
+
+static void test_recorder(const char *folder)
+{
+    char path[256], error[ROOM_ERROR_SIZE];
+    struct recorder recorder;
+    struct wav wav = {0};
+    float ramp[1000];
+    for (int i = 0; i < 1000; i++)
+        ramp[i] = (float)(i + 1) / 32768.0f;
+    snprintf(path, sizeof path, "%s/record.wav", folder);
+
+    CHECK(recorder_open(&recorder, path, 48000, true, error) == 0);
+    CHECK(wav_load(&wav, path, error) == -EINVAL); /* valid, but without samples */
+    CHECK(recorder_write(&recorder, 500, ramp, 1000) == 0);
+    CHECK(wav_load(&wav, path, error) == 0 && wav.frames == 1500 && wav.rate_hz == 48000);
+    CHECK(sample_to_s16(wav_sample(&wav, 499)) == 0 && sample_to_s16(wav_sample(&wav, 1499)) == 1000);
+    wav_free(&wav);
+    recorder_close(&recorder, 2000);
+    CHECK(recorder_open(&recorder, path, 48000, false, error) == 0); /* goes on */
+    CHECK(recorder_write(&recorder, 2500, ramp, 1) == 0);
+    recorder_close(&recorder, 0);
+    CHECK(wav_load(&wav, path, error) == 0 && wav.frames == 2501);
+    CHECK(sample_to_s16(wav_sample(&wav, 500)) == 1 && sample_to_s16(wav_sample(&wav, 2500)) == 1);
+    wav_free(&wav);
+    CHECK(recorder_open(&recorder, "/nowhere/record.wav", 48000, true, error) == -ENOENT);
+    CHECK(recorder.fd == -1 && strcmp(error, "/nowhere/record.wav: No such file or directory") == 0);
+    CHECK(wav_load(&wav, "/nowhere/h.wav", error) == -ENOENT && wav_load(&wav, folder, error) == -EINVAL);
+    unlink(path);
+}
+
+/* --- convolution --- */
+
+static void test_echo(void)
+{
+    enum { LENGTH = 6000, LONGEST = 4000 };
+    static const int taps[] = {1, 2, 255, 256, 257, 511, 512, 513, 1000, LONGEST};
+    static float h[LONGEST], x[LENGTH], y[LENGTH];
+    double worst = 0.0;
+    for (size_t t = 0; t < sizeof taps / sizeof taps[0]; t++) {
+        double energy = 0.0;
+        for (int i = 0; i < taps[t]; i++) {
+            h[i] = noise();
+            energy += (double)(h[i] * h[i]);
+        }
+        struct echo *echo = echo_create(h, taps[t]);
+        for (int pass = 0; pass < 2; pass++) { /* the second one after a reset */
+            for (int i = 0; i < LENGTH; i++)
+                x[i] = noise();
+            memcpy(y, x, sizeof y);
+            for (int at = 0; at < LENGTH;) {
+                int part = rand() % 3 ? rand() % 700 : rand() % 4;
+                if (part > LENGTH - at)
+                    part = LENGTH - at;
+                echo_process(echo, y + at, y + at, part);
+                at += part;
+            }
+            for (int i = 0; i < LENGTH; i++) {
+                double direct = 0.0;
+                for (int j = 0; j < taps[t] && j <= i; j++)
+                    direct += (double)h[j] * (double)x[i - j];
+                worst = larger(worst, fabs(direct - (double)y[i]) / sqrt(energy));
+            }
+            echo_reset(echo);
+        }
+        echo_free(echo);
+    }
+    /* 2^-24 for each of some 2 * 9 butterfly passes, times the peak (about 4) of x in units of its sum's RMS. */
+    printf("echo: worst error %.1e of the response's RMS, limit 5e-6\n", worst);
+    CHECK(worst < 5e-6);
+}
+
+/* --- interpolation --- */
+
+static void test_sinc(void)
+{
+    sinc_init();
+    double worst = 0.0;
+    for (int f = 1; f <= 40; f++) { /* up to 0.8 of the Nyquist frequency */
+        double omega = 0.8 * M_PI * f / 40;
+        for (int p = 0; p < 200; p++) {
+            double fraction = (p + 0.37) / 200;
+            float x[SINC_TAPS];
+            for (int i = 0; i < SINC_TAPS; i++)
+                x[i] = (float)cos(omega * (i - (SINC_HALF - 1)) + f);
+            worst = larger(worst, fabs((double)sinc_at(x, fraction) - cos(omega * fraction + f)));
+        }
+    }
+    float impulse[SINC_TAPS] = {[SINC_HALF - 1] = 1.0f};
+    printf("sinc: worst error %.1f dB to 0.8 Nyquist, limit -84 dB\n", 20.0 * log10(worst));
+    CHECK(20.0 * log10(worst) < -84.0);
+    CHECK(sinc_at(impulse, 0.0) == 1.0f);
+    impulse[SINC_HALF - 1] = 0.0f;
+    impulse[SINC_HALF] = 1.0f;
+    CHECK(fabsf(sinc_at(impulse, 0.0)) < 1e-7f);
+}
+
+/* --- time axis --- */
+
+static void test_faults(void)
+{
+    static struct faults faults;
+    char error[ROOM_ERROR_SIZE];
+    const char *text = " capture:xrun@5.0 playback:unplug@8\tplayback:replug@9.5  both:stall@0.25+0.5 both:unplug@20 ";
+    CHECK(faults_parse(&faults, text, ROOM_CAPTURE, error) == 0 && faults.count == 3);
+    CHECK(faults.item[0].kind == FAULT_STALL && faults.item[0].at_s == 0.25 && faults.item[0].for_s == 0.5);
+    CHECK(faults_plugged(&faults, 19.99) && !faults_plugged(&faults, 20.0));
+    CHECK(faults_parse(&faults, text, ROOM_PLAYBACK, error) == 0 && faults.count == 4);
+    CHECK(faults_plugged(&faults, 7.9) && !faults_plugged(&faults, 8.0) && faults_plugged(&faults, 9.5));
+    CHECK(faults_next_unplug(&faults, 0.0) == 8.0 && faults_next_unplug(&faults, 8.0) == 20.0);
+    CHECK(isinf(faults_next_unplug(&faults, 20.0)));
+    CHECK(faults_parse(&faults, "", ROOM_PLAYBACK, error) == 0 && faults.count == 0);
+
+    static const char *const wrong[] = {"xrun@5",           "capture:xrun",     "capture:xrun@",        "capture:xrun@-1",
+                                        "capture:xrun@inf", "capture:xrun@nan", "capture:xrun@1+1",     "capture:stall@1",
+                                        "capture:stall@1+", "both:burn@1",      "capture:xrun@1.2.3",   "capture:xrun@.",
+                                        "capture:xrun@0x1", "capture xrun@1",   "playback:stall@1+1+1", "microphone:xrun@1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        *error = '\0';
+        CHECK(faults_parse(&faults, wrong[i], ROOM_CAPTURE, error) == -EINVAL && strstr(error, "faults: \"") == error);
+    }
+    char garbage[200];
+    for (int round = 0; round < 20000; round++) {
+        static const char *const piece[] = {"both:",   "capture:", "xrun@",           "stall@", "1", ".5", "+", " ", "unplug@",
+                                            "999999999999999999999999999999999999999", "@",      ":", "\n", "-"};
+        *garbage = '\0';
+        for (int i = rand() % 8; i > 0; i--) {
+            const char *next = piece[rand() % 14];
+            if (strlen(garbage) + strlen(next) < sizeof garbage)
+                strcat(garbage, next);
+        }
+        (void)faults_parse(&faults, garbage, ROOM_CAPTURE, error);
+    }
+}
+
+static void test_run(void)
+{
+    static struct faults faults;
+    static struct run run;
+    char error[ROOM_ERROR_SIZE];
+    CHECK(faults_parse(&faults, "both:stall@1+0.5 both:stall@1.25+0.5 both:stall@3+0.001 both:xrun@5 both:stall@7+1",
+                       ROOM_CAPTURE, error) == 0);
+    run_begin(&run, 500, 0.0, &faults, 1000);
+    CHECK(run.end == 5000 && run.stalls == 4); /* the first two overlap: still from 1000 to 1750 */
+    CHECK(run_position(&run, 0) == 500 && run_position(&run, 499) == 999 && run_position(&run, 500) == 1750);
+    CHECK(run_position(&run, 1749) == 2999 && run_position(&run, 1750) == 3001);
+    CHECK(run_frames(&run, 1000) == 500 && run_frames(&run, 1500) == 500 && run_frames(&run, 1751) == 501);
+    CHECK(run_frames(&run, 0) == 0 && run_stalled(&run, 1749) && !run_stalled(&run, 1750) && !run_stalled(&run, 999));
+    run_begin(&run, 1500, 0.0, &faults, 1000); /* starts within a stall */
+    CHECK(run_position(&run, 0) == 1750 && run_frames(&run, 1750) == 0 && run_frames(&run, 1752) == 2);
+    run_begin(&run, 5000, 0.0, &faults, 1000); /* that xrun is past */
+    CHECK(run.end == INT64_MAX);
+
+    double worst = 0.0, before = -1.0;
+    run_begin(&run, INT64_C(48000) * 86400 * 7, 137.0, &faults, 48000);
+    for (int64_t frame = 0; frame < 400000; frame += 77) {
+        double position = run_position(&run, frame);
+        CHECK(position > before);
+        before = position;
+        worst = larger(worst, fabs(run_frames(&run, position) - (double)frame));
+    }
+    printf("run: frame -> position -> frame errs by %.1e samples after a week at 48 kHz\n", worst);
+    CHECK(worst < 1e-4);
+    CHECK(fabs(run_frames(&run, (double)run.start + 1e6) - 1000137.0) < 1e-3);
+}
+
+/* --- the shared card --- */
+
+static char card_path[128];
+static char card_name[64];
+
+static void make_card_name(const char *test)
+{
+    snprintf(card_name, sizeof card_name, "test-%s-%d", test, (int)getpid());
+    snprintf(card_path, sizeof card_path, "/apmpi-room-%u-%s", (unsigned)geteuid(), card_name);
+}
+
+static bool open_card(struct card *card, enum room_direction direction)
+{
+    char error[ROOM_ERROR_SIZE] = "";
+    int code = card_open(card, card_name, direction, 1.0, error);
+    if (code < 0)
+        printf("card_open: %d %s\n", code, error);
+    return code == 0;
+}
+
+/* Opens the card in a process of its own, plays one sample at 7, tells us, then waits to be killed (or crashes). */
+static pid_t start_peer(int64_t *epoch_ns, bool crash)
+{
+    int pipes[2];
+    CHECK(pipe(pipes) == 0);
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct card card;
+        if (!open_card(&card, ROOM_PLAYBACK))
+            _exit(1);
+        struct speaker_writer writer = speaker_begin(&card);
+        speaker_put(&writer, 7, 0.7f);
+        speaker_publish(&writer);
+        if (write(pipes[1], &card.header->epoch_ns, sizeof *epoch_ns) != sizeof *epoch_ns)
+            _exit(1);
+        if (crash)
+            _exit(9);
+        pause();
+    }
+    close(pipes[1]);
+    CHECK(read(pipes[0], epoch_ns, sizeof *epoch_ns) == sizeof *epoch_ns);
+    close(pipes[0]);
+    return pid;
+}
+
+static void test_card(void)
+{
+    struct card playback, capture, second;
+    char error[ROOM_ERROR_SIZE];
+    int64_t peer_epoch_ns;
+    make_card_name("card");
+
+    /* Garbage of an older program, and of the right size. */
+    for (int size = 100; size <= 3000000; size += 2999900) {
+        char *garbage = malloc((size_t)size);
+        memset(garbage, 0xA5, (size_t)size);
+        int fd = shm_open(card_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+        CHECK(write(fd, garbage, (size_t)size) == size);
+        close(fd);
+        free(garbage);
+        pid_t pid = start_peer(&peer_epoch_ns, true);
+        waitpid(pid, NULL, 0);
+    }
+
+    /* The peer crashed: nobody holds the card, so what it left does not count. */
+    CHECK(open_card(&capture, ROOM_CAPTURE));
+    int64_t epoch_ns = capture.header->epoch_ns;
+    float heard[10];
+    speaker_read(&capture, 0, heard, 10);
+    CHECK(epoch_ns > peer_epoch_ns && heard[7] == 0.0f && card_now_s(&capture) < 1.0);
+    CHECK(card_open(&second, card_name, ROOM_CAPTURE, 1.0, error) == -EBUSY);
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 2.0, error) == -EINVAL && strncmp(error, "speed: 2", 8) == 0);
+    CHECK(card_other_rate_hz(&capture) == 0);
+
+    /* A peer that joins hears and plays on the same axis; killed, it leaves the direction free. */
+    pid_t pid = start_peer(&peer_epoch_ns, false);
+    CHECK(peer_epoch_ns == epoch_ns);
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 1.0, error) == -EBUSY);
+    speaker_read(&capture, 0, heard, 10);
+    CHECK(heard[7] == 0.7f && heard[6] == 0.0f && heard[8] == 0.0f);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    CHECK(open_card(&playback, ROOM_PLAYBACK));
+    atomic_store(&playback.header->rate_hz[ROOM_PLAYBACK], 16000);
+    CHECK(card_other_rate_hz(&capture) == 16000);
+
+    /* Gaps are silent, what is cut is silent, a lap later the old lap is gone. */
+    struct speaker_writer writer = speaker_begin(&playback);
+    speaker_put(&writer, 20, 0.2f);
+    speaker_put(&writer, 22, 0.4f);
+    speaker_put(&writer, 23, 0.6f);
+    speaker_publish(&writer);
+    speaker_cut(&playback, 23);
+    speaker_read(&capture, 17, heard, 10);
+    CHECK(heard[3] == 0.2f && heard[4] == 0.0f && heard[5] == 0.4f && heard[6] == 0.0f);
+    writer = speaker_begin(&playback);
+    speaker_put(&writer, CARD_RING_FRAMES * 3 + 21, 0.8f);
+    speaker_publish(&writer);
+    speaker_read(&capture, 17, heard, 10);
+    CHECK(heard[3] == 0.0f && heard[5] == 0.0f);
+    speaker_read(&capture, CARD_RING_FRAMES * 3 + 17, heard, 10);
+    CHECK(heard[3] == 0.0f && heard[4] == 0.8f && heard[5] == 0.0f);
+
+    /* Closing does not end the card while this process lives, for others neither. */
+    card_close(&playback);
+    CHECK(card_other_rate_hz(&capture) == 0);
+    card_close(&capture);
+    pid = start_peer(&peer_epoch_ns, true);
+    waitpid(pid, NULL, 0);
+    CHECK(peer_epoch_ns == epoch_ns);
+
+    /* Another version of the plugin has it. */
+    CHECK(open_card(&capture, ROOM_CAPTURE));
+    capture.header->version++;
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 1.0, error) == -EPROTO && strstr(error, "another version"));
+    capture.header->version--;
+    card_close(&capture);
+    shm_unlink(card_path);
+}
+
+/* --- the microphone --- */
+
+/* The response's answer at x[at] to the overdriven x[0..at], by the definition. */
+static double echo_directly(const struct wav *h, const float *x, int at, double clip_db)
+{
+    const double g = pow(10.0, clip_db / 20.0);
+    double sum = 0.0;
+    for (int j = 0; j < (int)h->frames && j <= at; j++) {
+        const double drive = (double)x[at - j];
+        sum += (double)wav_sample(h, j) * (clip_db > 0.0 ? tanh(g * drive) / g : drive);
+    }
+    return sum;
+}
+
+static void test_microphone(void)
+{
+    enum { TAPS = 700, DELAY = 33, LENGTH = 5000, NEAR = 900, NEAR_START = 1234 };
+    static unsigned char h_bytes[4 * TAPS], near_bytes[2 * NEAR];
+    static double expected[LENGTH];
+    float x[LENGTH];
+    struct card playback, capture;
+    make_card_name("microphone");
+    CHECK(open_card(&playback, ROOM_PLAYBACK) && open_card(&capture, ROOM_CAPTURE));
+    struct wav h = {.bytes = h_bytes, .data = h_bytes, .frames = TAPS, .is_float = true};
+    struct wav near = {.bytes = near_bytes, .data = near_bytes, .frames = NEAR};
+    for (int i = 0; i < TAPS; i++) {
+        float tap = noise() / 20.0f;
+        memcpy(h_bytes + 4 * i, &tap, 4);
+    }
+    for (int i = 0; i < NEAR; i++)
+        put(near_bytes + 2 * i, (uint32_t)rand(), 2);
+    struct speaker_writer writer = speaker_begin(&playback);
+    for (int i = 0; i < LENGTH; i++) {
+        x[i] = noise();
+        speaker_put(&writer, i, x[i]);
+    }
+    speaker_publish(&writer);
+    atomic_store(&capture.header->near_start, NEAR_START);
+
+    for (int clip = 0; clip < 2; clip++) {
+        const double clip_db = 12.0 * clip;
+        double worst = 0.0;
+        for (int i = 0; i < LENGTH; i++)
+            expected[i] = echo_directly(&h, x, i - DELAY, clip_db) + (double)wav_sample(&near, i - NEAR_START);
+        struct microphone *microphone = microphone_create(&capture, &h, &near, DELAY, clip_db);
+        for (int round = 0; round < 300; round++) { /* on, back, far ahead: always the same sound */
+            float out[200];
+            int at = round < 20 ? 100 * round : rand() % (LENGTH - 200);
+            microphone_read(microphone, at, out, 200);
+            for (int i = 0; i < 200; i++)
+                worst = larger(worst, fabs((double)out[i] - expected[at + i]));
+        }
+        microphone_free(microphone);
+        /* Sums of some ten thousand float products at an amplitude of 2: 2^-23 * 2 times a few roundings. */
+        printf("microphone, clip %g dB: worst error %.1e of full scale, limit 4e-6\n", clip_db, worst);
+        CHECK(worst < 4e-6);
+    }
+    card_close(&playback);
+    card_close(&capture);
+    shm_unlink(card_path);
+}
+
+int main(void)
+{
+    const unsigned seed = 1;
+    srand(seed);
+    printf("seed %u\n", seed);
+    char folder[] = "/tmp/test_room.XXXXXX";
+    CHECK(mkdtemp(folder) != NULL);
+
+    test_wav_parse();
+    test_recorder(folder);
+    test_echo();
+    test_sinc();
+    test_faults();
+    test_run();
+    test_card();
+    test_microphone();
+
+    rmdir(folder);
+    printf(failures ? "%d failed\n" : "ok\n", failures);
+    return failures != 0;
+}
