@@ -14,7 +14,8 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 VENV   := .venv
-PIP    := $(VENV)/bin/pip --quiet --disable-pip-version-check
+# Quiet twice: errors only.
+PIP    := $(VENV)/bin/pip -qq --disable-pip-version-check
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 

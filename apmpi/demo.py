@@ -73,9 +73,9 @@ def main(folder: Path, seconds: float, device: str | None) -> int:
             summarise(recording, folder, seconds, device)
         return status
     except OSError as error:
-        print(f"apmpi demo: {error.filename}: {error.strerror}", file=sys.stderr)
-    except (DemoError, config.EndpointError, soundfile.LibsndfileError) as error:
-        print(f"apmpi demo: {error}", file=sys.stderr)
+        print(f"apmpi: {error.filename}: {error.strerror}", file=sys.stderr)
+    except (DemoError, soundfile.LibsndfileError) as error:
+        print(f"apmpi: {error}", file=sys.stderr)
     return 2
 
 
@@ -350,8 +350,7 @@ def draw_change(axes: Axes, mic: Samples, out: Samples, seconds: float, near_end
 def draw_latency(axes: Axes, figures: Figures) -> None:
     total_ms = figures.total_ms
     median, high = np.percentile(total_ms, [50, 99])
-    counts, edges = np.histogram(total_ms, np.arange(total_ms.min() - 0.1, total_ms.max() + 0.2, 0.1))
-    axes.stairs(counts, edges, fill=True, color="tab:green")
+    axes.stairs(*np.histogram(total_ms, bins=50), fill=True, color="tab:green")
     axes.axvline(median, color="black", label=f"median {median:.1f} ms")
     axes.axvline(high, color="black", linestyle="--", label=f"99 % below {high:.1f} ms")
     axes.set(title="Latency of every frame", xlabel="latency (ms)", ylabel="frames")
