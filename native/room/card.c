@@ -31,12 +31,14 @@ static int64_t monotonic_ns(void)
 /* --- membership: a card lives as long as a process that used it --- */
 
 struct member {
-    dev_t device;
-    ino_t inode;
+    char path[128];
+    struct stat file;
+    int fd; /* holds the shared lock; open until the process ends */
+    pid_t process;
     struct member *next;
 };
 
-/* The cards this process has joined.  The locked descriptor behind each stays open until the process ends. */
+/* The cards this process has joined. */
 static struct member *members;
 static pthread_mutex_t members_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -76,15 +78,21 @@ static int lock_file(int fd, int operation)
     return code < 0 ? -errno : 0;
 }
 
-/* Takes the process's shared lock on the card, making the card new when no other process has it. */
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* Takes the process's shared lock on the card, making the card new when no other process has it.
+ * -EAGAIN: the file is not the card's any more, open it again. */
 static int join(const char *path, const struct stat *file, double speed)
 {
     for (const struct member *m = members; m; m = m->next) {
-        if (m->device == file->st_dev && m->inode == file->st_ino)
+        if (same_file(&m->file, file))
             return 0;
     }
-    struct member *member = malloc(sizeof *member);
-    int fd = shm_open(path, O_RDWR, 0);
+    struct member *member = calloc(1, sizeof *member);
+    int fd = shm_open(path, O_RDWR | O_CREAT, 0600);
     int code = !member ? -ENOMEM : fd < 0 ? -errno : 0;
     do {
         if (code == 0 && lock_file(fd, LOCK_EX | LOCK_NB) == 0)
@@ -92,15 +100,34 @@ static int join(const char *path, const struct stat *file, double speed)
         if (code == 0)
             code = lock_file(fd, LOCK_SH); /* waits for a process that is making the card */
     } while (code == 0 && !is_made(fd) && lock_file(fd, LOCK_UN) == 0); /* it died while making it: our turn */
+
+    if (code == 0 && fstat(fd, &member->file) < 0)
+        code = -errno;
+    if (code == 0 && (member->file.st_nlink == 0 || !same_file(&member->file, file)))
+        code = -EAGAIN; /* its last process has just removed it */
     if (code < 0) {
         free(member);
         if (fd >= 0)
             close(fd);
         return code;
     }
-    *member = (struct member){file->st_dev, file->st_ino, members};
+    snprintf(member->path, sizeof member->path, "%s", path);
+    member->fd = fd;
+    member->process = getpid();
+    member->next = members;
     members = member;
     return 0;
+}
+
+/* At exit of the process (the library is linked so that it is not unloaded before): the last one removes the card.
+ * A crash leaves it to whoever opens it next. */
+__attribute__((destructor)) static void leave(void)
+{
+    for (const struct member *m = members; m; m = m->next) {
+        bool forked = m->process != getpid(); /* then the lock is the parent's */
+        if (!forked && lock_file(m->fd, LOCK_EX | LOCK_NB) == 0)
+            shm_unlink(m->path);
+    }
 }
 
 /* --- opening --- */
@@ -114,28 +141,35 @@ static int lock_direction(int fd, int command, enum room_direction direction, sh
     return code < 0 ? -errno : 0;
 }
 
+/* Opens and locks the shared file; the caller closes *fd, whatever the answer. */
+static int open_file(const char *path, enum room_direction direction, double speed, int *fd)
+{
+    struct stat file;
+    *fd = shm_open(path, O_RDWR | O_CREAT, 0600);
+    if (*fd < 0 || fstat(*fd, &file) < 0)
+        return -errno;
+    if (file.st_uid != geteuid())
+        return -EACCES;
+    int code = lock_direction(*fd, F_OFD_SETLK, direction, NULL);
+    if (code < 0)
+        return code == -EAGAIN || code == -EACCES ? -EBUSY : code;
+    pthread_mutex_lock(&members_lock);
+    code = join(path, &file, speed);
+    pthread_mutex_unlock(&members_lock);
+    return code;
+}
+
 int card_open(struct card *card, const char *name, enum room_direction direction, double speed,
               char error[ROOM_ERROR_SIZE])
 {
-    char path[128];
+    char path[sizeof members->path];
     snprintf(path, sizeof path, "/apmpi-room-%u-%s", (unsigned)geteuid(), name);
 
+    int fd, code;
+    while ((code = open_file(path, direction, speed, &fd)) == -EAGAIN)
+        close(fd);
+
     struct stat file;
-    int fd = shm_open(path, O_RDWR | O_CREAT, 0600), code = fd < 0 || fstat(fd, &file) < 0 ? -errno : 0;
-    if (code == 0 && file.st_uid != geteuid())
-        code = -EACCES;
-    if (code == 0) {
-        code = lock_direction(fd, F_OFD_SETLK, direction, NULL);
-        if (code == -EAGAIN || code == -EACCES) {
-            close(fd);
-            return -EBUSY;
-        }
-    }
-    if (code == 0) {
-        pthread_mutex_lock(&members_lock);
-        code = join(path, &file, speed);
-        pthread_mutex_unlock(&members_lock);
-    }
     struct card_header *header = MAP_FAILED;
     if (code == 0 && (fstat(fd, &file) < 0 || file.st_size != (off_t)CARD_BYTES))
         code = -EPROTO;
@@ -146,14 +180,14 @@ int card_open(struct card *card, const char *name, enum room_direction direction
         else if (header->version != CARD_VERSION || header->size_bytes != CARD_BYTES)
             code = -EPROTO;
     }
-    if (code == -EPROTO)
-        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s is in use by another version of this plugin", path);
-    else if (code < 0)
-        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s: %s", path, strerror(-code));
-    else if (header->speed != speed) {
+    if (code == 0 && header->speed != speed) {
         snprintf(error, ROOM_ERROR_SIZE, "speed: %g, but the card \"%s\" runs at speed %g already", speed, name,
                  header->speed);
         code = -EINVAL;
+    } else if (code == -EPROTO) {
+        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s is in use by another version of this plugin", path);
+    } else if (code < 0 && code != -EBUSY) {
+        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s: %s", path, strerror(-code));
     }
     if (code < 0) {
         if (header != MAP_FAILED)

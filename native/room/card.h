@@ -4,7 +4,7 @@
  * It lives in /dev/shm/apmpi-room-UID-NAME.  Robust by what the kernel undoes when a process ends, crash included:
  *
  *   - each process that opens the card keeps a shared flock() on the file until it ends.  Who can get it exclusively
- *     is alone and makes the card new, whatever the file holds from earlier;
+ *     is alone and makes the card new, whatever the file holds from earlier; at exit, it removes the file;
  *   - each open stream holds the lock of its direction's byte, so there is one writer and one reader at most.
  *
  * No lock is held while sound is computed: the ring has one writer (playback), one reader (capture) and one atomic
