@@ -128,14 +128,14 @@ def process(given: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with contextlib.ExitStack() as opened:
         microphone = opened.enter_context(WavSource(given.mic))
-        rate_hz, channels, block_samples = microphone.rate_hz, microphone.channels, microphone.block_samples
-        if channels > config.CHANNELS_MAX:
-            raise EndpointError(
-                f"{given.mic}: has {channels} channels, expected at most {config.CHANNELS_MAX}"
-            )
         far = opened.enter_context(WavSource(given.far)) if given.far else None
+        rate_hz, channels, block_samples = microphone.rate_hz, microphone.channels, microphone.block_samples
         if far and far.rate_hz != rate_hz:
             raise EndpointError(f"{given.far}: has {far.rate_hz} Hz, expected {rate_hz} Hz as in {given.mic}")
+        for path, source in ((given.mic, microphone), (given.far, far)):
+            if source and source.channels > config.CHANNELS_MAX:
+                limit = f"expected at most {config.CHANNELS_MAX}"
+                raise EndpointError(f"{path}: has {source.channels} channels, {limit}")
         for source in filter(None, (given.mic, given.far)):
             if given.output.exists() and given.output.samefile(source):
                 raise EndpointError(

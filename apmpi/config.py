@@ -328,8 +328,9 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
         if endpoint.channels != like.channels and 1 not in (endpoint.channels, like.channels):
             given = f"{endpoint.channels} given for {like.channels} of {other}"
             yield f"{key}.channels", f"{given}, expected {like.channels} or 1"
-    others = {"output": ("microphone", "far_end", "speaker"), "speaker": ("microphone", "far_end")}
-    for key, endpoint, other, like in present(*((key, other) for key in others for other in others[key])):
+    written = [("output", "microphone"), ("output", "far_end"), ("output", "speaker")]
+    written += [("speaker", "microphone"), ("speaker", "far_end")]
+    for key, endpoint, other, like in present(*written):
         if endpoint.file and like.file and os.path.realpath(endpoint.file) == os.path.realpath(like.file):
             yield f"{key}.file", f"'{endpoint.file}' is {other}.file too, expected another file"
 

@@ -1,0 +1,339 @@
+"""The command as a user types it: what it prints, what it leaves behind, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import pty
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+APMPI = Path(sys.executable).with_name("apmpi")
+
+
+def apmpi(
+    *arguments: object, cwd: Path, prepare: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [APMPI, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60, preexec_fn=prepare
+    )
+    print(f"$ apmpi {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}exit status {done.returncode}")
+    return done
+
+
+def refusal(*arguments: object, cwd: Path, prepare: Callable[[], None] | None = None) -> str:
+    """The one sentence of a user's mistake. What is in `cwd` stays as it was."""
+    before = sorted(cwd.rglob("*"))
+    done = apmpi(*arguments, cwd=cwd, prepare=prepare)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("apmpi: ")
+    assert sorted(cwd.rglob("*")) == before
+    return line.removeprefix("apmpi: ")
+
+
+def power_db(sound: np.ndarray) -> float:
+    return float(10 * np.log10(np.mean(np.square(sound)) + 1e-12))
+
+
+def echoing_room(
+    folder: Path, rng: np.random.Generator, rate_hz: int, seconds: int, channels: int = 1
+) -> None:
+    """far.wav: noise in bursts; mic.wav: its echo, 40 ms later and 6 dB down in each channel."""
+    samples = rate_hz * seconds
+    bursts = np.repeat(rng.uniform(0.3, 1, samples // (rate_hz // 10)), rate_hz // 10)
+    far = 0.1 * bursts * rng.standard_normal(samples)
+    decay = np.exp(-np.arange(rate_hz // 20) / (rate_hz / 100))
+    late = np.zeros(rate_hz // 25)
+    heard = []
+    for _ in range(channels):
+        path = rng.standard_normal(len(decay)) * decay
+        path *= 0.5 / np.linalg.norm(path)
+        size = 1 << (samples + len(path)).bit_length()
+        echo = np.fft.irfft(np.fft.rfft(far, size) * np.fft.rfft(path, size))[:samples]
+        heard.append(np.concatenate([late, echo])[:samples] + 1e-4 * rng.standard_normal(samples))
+    soundfile.write(folder / "far.wav", far, rate_hz)
+    soundfile.write(folder / "mic.wav", np.stack(heard, axis=1), rate_hz)
+
+
+def silence(path: Path, seconds: float = 0.1, rate_hz: int = 48000, channels: int = 1) -> None:
+    soundfile.write(path, np.zeros((round(seconds * rate_hz), channels)), rate_hz)
+
+
+# ---- process
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (16000, 2), (32000, 1), (48000, 1)])
+def test_process_takes_the_echo_out(
+    tmp_path: Path, rng: np.random.Generator, rate_hz: int, channels: int
+) -> None:
+    echoing_room(tmp_path, rng, rate_hz, 5, channels)
+    done = apmpi("process", "--far", "far.wav", "--mic", "mic.wav", "-o", "out.wav", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""  # no terminal: no progress
+    summary = (
+        r"out\.wav: 5\.0 s in \d+\.\d s \(\d+ times real time\), "
+        r"echo reduced by (\d+\.\d) dB, (\d+(\.\d+)?) ms behind the microphone\n"
+    )
+    told = re.fullmatch(summary, done.stdout)
+    assert told
+    assert float(told[1]) > 10
+    assert 0 < float(told[2]) <= 10
+    microphone, _ = soundfile.read(tmp_path / "mic.wav", always_2d=True)
+    output, got_rate_hz = soundfile.read(tmp_path / "out.wav", always_2d=True)
+    assert got_rate_hz == rate_hz
+    assert output.shape == microphone.shape
+    for channel in range(channels):
+        last = slice(3 * rate_hz, None)
+        reduction_db = power_db(microphone[last, channel]) - power_db(output[last, channel])
+        print(f"channel {channel}: {reduction_db:.1f} dB less echo")
+        assert reduction_db > 20
+
+
+def test_process_without_any_feature_is_the_microphone_a_little_later(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    # Far below the limiter; an odd length, so that the last frame is a partial one.
+    sound = (3000 * rng.standard_normal(16000 + 77)).round().astype(np.int16)
+    soundfile.write(tmp_path / "mic.wav", sound, 16000)
+    flags = ("--no-aec", "--no-ns", "--no-hpf", "--no-agc")
+    done = apmpi("process", "--mic", "mic.wav", "-o", "out.wav", *flags, cwd=tmp_path)
+    assert "no far end, so no echo to cancel" in done.stdout
+    output, _ = soundfile.read(tmp_path / "out.wav", dtype="int16")
+    assert len(output) == len(sound)
+    told = re.search(r"([\d.]+) ms behind", done.stdout)
+    assert told
+    late = round(float(told[1]) * 16)
+    error_db = power_db(output[late:].astype(float) - sound[: len(sound) - late]) - power_db(
+        sound.astype(float)
+    )
+    print(f"{late} samples late, error {error_db:.1f} dB")
+    assert error_db < -40
+
+
+def test_process_forgives_a_far_end_that_is_shorter_and_has_other_channels(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    echoing_room(tmp_path, rng, 16000, 2)
+    far, _ = soundfile.read(tmp_path / "far.wav")
+    soundfile.write(tmp_path / "far.wav", np.stack([far[:16000]] * 2, axis=1), 16000)
+    done = apmpi(
+        "process", "--far", "far.wav", "--mic", "mic.wav", "-o", "out.wav", "--delay-ms", "40", cwd=tmp_path
+    )
+    assert done.returncode == 0
+    assert soundfile.info(tmp_path / "out.wav").frames == 32000
+
+
+def test_process_says_that_a_file_was_cut_and_goes_on(tmp_path: Path) -> None:
+    silence(tmp_path / "mic.wav")
+    os.truncate(tmp_path / "mic.wav", 44 + 2 * 1000)
+    done = apmpi("process", "--mic", "mic.wav", "-o", "out.wav", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "apmpi: mic.wav: is cut short (2000 of 9600 bytes of sound), processed as far as it goes\n"
+    )
+    assert soundfile.info(tmp_path / "out.wav").frames == 1000
+
+
+def test_process_refuses_in_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    silence(tmp_path / "mic.wav")
+    silence(tmp_path / "far16.wav", rate_hz=16000)
+    silence(tmp_path / "cd.wav", rate_hz=44100)
+    silence(tmp_path / "nine.wav", channels=9)
+    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "link.wav").symlink_to("mic.wav")
+    mic, out = ("--mic", "mic.wav"), ("-o", "out.wav")
+    rates = "expected one of 8000, 16000, 32000, 48000 Hz"
+    mistakes: dict[tuple[str, ...], str] = {
+        (*mic, *out, "--far", "far16.wav"): "far16.wav: has 16000 Hz, expected 48000 Hz as in mic.wav",
+        ("--mic", "cd.wav", *out): f"cd.wav: has 44100 Hz, {rates}",
+        ("--mic", "nine.wav", *out): "nine.wav: has 9 channels, expected at most 8",
+        (*mic, *out, "--far", "nine.wav"): "nine.wav: has 9 channels, expected at most 8",
+        ("--mic", "no.wav", *out): "no.wav: cannot be read (No such file or directory), expected a WAV file",
+        ("--mic", "text.wav", *out): "text.wav: not a WAV file (Format not recognised)",
+        (*mic, "-o", "no/out.wav"): "no/out.wav: cannot be written (its folder does not exist)",
+        (*mic, "-o", "."): ".: is a folder, expected a file name to write to",
+        (*mic, "-o", "/dev/full"): "/dev/full: is a device or pipe, expected a file name to write to",
+        (*mic, "-o", "link.wav"): "link.wav: is the input mic.wav too, expected another file to write",
+        (*mic,): "the following arguments are required: -o/--output (see apmpi process --help)",
+        (*mic, *out, "--delay-ms", "501"): (
+            "argument --delay-ms: '501' given, expected a whole number from 0 to 500 (ms) "
+            "(see apmpi process --help)"
+        ),
+        (*mic, *out, "--loud"): "unrecognized arguments: --loud (see apmpi --help)",
+    }
+    for arguments, expected in mistakes.items():
+        assert refusal("process", *arguments, cwd=tmp_path) == expected
+
+
+def test_process_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    silence(tmp_path / "mic.wav", seconds=5)
+
+    def no_file_beyond_100_kb() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    message = refusal(
+        "process", "--mic", "mic.wav", "-o", "out.wav", cwd=tmp_path, prepare=no_file_beyond_100_kb
+    )
+    assert message == "out.wav: cannot be written (File too large)"
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_process_stopped_in_the_middle_leaves_nothing_behind(tmp_path: Path, stop: signal.Signals) -> None:
+    silence(tmp_path / "mic.wav", seconds=600)
+    running = subprocess.Popen(
+        [APMPI, "process", "--mic", "mic.wav", "-o", "out.wav"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    part = tmp_path / "out.wav.part"
+    deadline = time.monotonic() + 30
+    while not (part.exists() and part.stat().st_size > 100_000):
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(stop)
+    _, complaint = running.communicate(timeout=30)
+    assert running.returncode == 128 + stop
+    assert complaint == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["mic.wav"]
+
+
+def test_process_shows_progress_in_a_terminal(tmp_path: Path) -> None:
+    silence(tmp_path / "mic.wav", seconds=60)
+    terminal, other_end = pty.openpty()
+    command = [APMPI, "process", "--mic", "mic.wav", "-o", "out.wav"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=other_end) as running:
+        os.close(other_end)
+        shown = b""
+        with contextlib.suppress(OSError):  # how the end of a terminal looks on Linux
+            while piece := os.read(terminal, 4096):
+                shown += piece
+    os.close(terminal)
+    assert running.returncode == 0
+    done_s = [int(number) for number in re.findall(rb"\r\[#* *\] (\d+) of 60 s", shown)]
+    print(done_s)
+    assert len(done_s) >= 2
+    assert done_s == sorted(done_s)
+    assert shown.endswith(b"\r\x1b[K")
+
+
+# ---- check
+
+
+def test_check_of_a_configuration_that_works(tmp_path: Path, room_card: Callable[..., str]) -> None:
+    room = room_card()
+    silence(tmp_path / "far.wav", seconds=2.5)
+    (tmp_path / "apmpi.yaml").write_text(
+        f"microphone: {{device: {room}}}\nspeaker: {{device: {room}}}\n"
+        "features: {auto_gain_control: false}\nfar_end: {file: far.wav}\noutput: {file: out.wav}\n"
+    )
+    before = sorted(tmp_path.iterdir())
+    done = apmpi("check", "apmpi.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[:5] == [
+        "apmpi.yaml: valid, 48000 Hz, echo_cancellation, noise_suppression, high_pass_filter",
+        f"microphone: device {room} opens with 48000 Hz, 1 channel(s)",
+        "far_end: file far.wav holds 2.5 s, 1 channel(s)",
+        f"speaker: device {room} opens with 48000 Hz, 1 channel(s)",
+        "output: file out.wav can be written",
+    ]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_check_names_each_endpoint_that_does_not_work(tmp_path: Path) -> None:
+    silence(tmp_path / "far.wav", rate_hz=16000)
+    (tmp_path / "apmpi.yaml").write_text(
+        "# a loudspeaker that is not plugged in\nmicrophone:\n  device: hw:CARD=Missing\n"
+        "far_end: {file: far.wav}\nspeaker: {device: hw:CARD=Missing}\noutput: {file: no/out.wav}\n"
+    )
+    done = apmpi("check", "apmpi.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    found = [line.removeprefix("apmpi: apmpi.yaml:") for line in done.stderr.splitlines()]
+    assert found[0].startswith("3: microphone.device: 'hw:CARD=Missing' does not exist")
+    assert found[1] == "4: far_end.file: far.wav: has 16000 Hz, expected 48000 Hz"
+    assert found[2].startswith("5: speaker.device: 'hw:CARD=Missing' does not exist")
+    assert found[3] == "6: output.file: no/out.wav: cannot be written (its folder does not exist)"
+    assert len(found) == 4
+    assert re.search(r"^devices to record from: \S", done.stdout, re.MULTILINE)
+    assert re.search(r"^devices to play on: \S", done.stdout, re.MULTILINE)
+
+
+def test_check_of_what_is_no_configuration_still_lists_the_devices(tmp_path: Path) -> None:
+    (tmp_path / "apmpi.yaml").write_text("microphone:\n  devcie: hw:0\n")
+    done = apmpi("check", "apmpi.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "apmpi: apmpi.yaml:2: microphone.devcie: unknown key, expected one of device, file, channels; "
+        "did you mean device?\n"
+    )
+    assert "devices to record from:" in done.stdout
+
+
+# ---- run
+
+
+def test_run_does_offline_what_process_does(tmp_path: Path, rng: np.random.Generator) -> None:
+    echoing_room(tmp_path, rng, 16000, 3)
+    (tmp_path / "apmpi.yaml").write_text(
+        "sample_rate_hz: 16000\nmicrophone: {file: mic.wav}\n"
+        "far_end: {file: far.wav}\noutput: {file: run.wav}\n"
+    )
+    assert apmpi("run", "--config", "apmpi.yaml", cwd=tmp_path).returncode == 0
+    assert (
+        apmpi("process", "--far", "far.wav", "--mic", "mic.wav", "-o", "process.wav", cwd=tmp_path).returncode
+        == 0
+    )
+    ran, _ = soundfile.read(tmp_path / "run.wav", dtype="int16")
+    processed, _ = soundfile.read(tmp_path / "process.wav", dtype="int16")
+    assert np.array_equal(ran, processed)
+
+
+def test_run_refuses_in_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("microphone: {device: x}\nperiods: 1\n")
+    missing = tmp_path / "missing.yaml"
+    missing.write_text("microphone: {file: mic.wav}\noutput: {file: out.wav}\n")
+    assert refusal("run", "--config", "no.yaml", cwd=tmp_path).startswith(
+        "no.yaml: cannot be read (No such file"
+    )
+    message = refusal("run", "--config", "bad.yaml", cwd=tmp_path)
+    assert message == "bad.yaml:2: periods: 1 given, expected a whole number from 2 to 16"
+    message = refusal("run", "--config", "bad.yaml", "--seconds", "-3", cwd=tmp_path)
+    assert message == "argument --seconds: '-3' given, expected seconds above 0 (see apmpi run --help)"
+    assert (
+        refusal("run", cwd=tmp_path)
+        == "the following arguments are required: --config (see apmpi run --help)"
+    )
+    done = apmpi("run", "--config", "missing.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "missing.yaml:1: microphone" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == [bad, missing]
+
+
+# ---- help
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert apmpi("--version", cwd=tmp_path).stdout == f"apmpi {importlib.metadata.version('apmpi')}\n"
+    overview = apmpi("--help", cwd=tmp_path).stdout
+    for command in ("run", "check", "process", "demo"):
+        assert re.search(rf"^    {command} +\w", overview, re.MULTILINE)
+        text = apmpi(command, "--help", cwd=tmp_path).stdout
+        assert re.search(rf"^example: apmpi {command} ", text, re.MULTILINE)
+    assert refusal(cwd=tmp_path) == "the following arguments are required: COMMAND (see apmpi --help)"
