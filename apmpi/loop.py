@@ -42,6 +42,9 @@ FRAMES_PER_S = 100
 FRAME_NS = NS_PER_S // FRAMES_PER_S
 NS_PER_MS = 1e6
 
+# A frame is played when it has been recorded (10 ms), and this part of a card's buffer later: how late the
+# loop may wake up. With the 4 periods of the default 8 ms, while the microphone's buffer has 30 ms of room.
+MARGIN_PART = 5
 # The canceller is asked for its state 10 times a second: often for a person, seldom for the processor.
 STATS_EVERY_FRAMES = 10
 # Files are read 2 s ahead, and up to 60 s of sound wait in memory for a disk that blocks.
@@ -145,9 +148,7 @@ class _Loop:
         self._speaker = self._sink("speaker", settings.speaker, far_channels)
         self._output = self._sink("output", settings.output, settings.microphone.channels)
 
-        # From a sample's arrival to its way out: the frame itself, and a quarter of a card's buffer for
-        # wake-ups that come late. The chain's own delay comes on top.
-        self._playout_ns = FRAME_NS + FRAME_NS * settings.periods // 4
+        self._playout_ns = FRAME_NS + FRAME_NS * settings.periods // MARGIN_PART
         self.board = report.Board(settings=settings, applied=settings)
         capacity_frames = int(settings.report_interval_s * FRAMES_PER_S) + 2 * FRAMES_PER_S
         self.latency = LatencyLog(capacity_frames, self._apm.latency_ms)

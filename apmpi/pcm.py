@@ -200,7 +200,11 @@ class Capture(Pcm):
             self._wait(left_s)
 
     def read_now(self) -> bytes | None:
-        """The next block if it is there. Raises EndpointError."""
+        """The next block if it is there; a card that stands is started. Raises EndpointError."""
+        position = self._position()
+        if position is not None and position[1] + self._pending_frames < self.block_samples:
+            # Not taken piece by piece: poll() wakes for a whole period beyond what has been read.
+            return None
         result = self._transfer(self._pcm.read)
         if result is None:
             self._pending.clear()
@@ -222,14 +226,17 @@ class Capture(Pcm):
     def available(self) -> int:
         """Frames that can be read at once."""
         position = self._position()
-        return len(self._pending) // self._frame_bytes + (position[1] if position else 0)
+        return self._pending_frames + (position[1] if position else 0)
 
     @property
     def captured_ns(self) -> int:
         """When the first sample of the block read last was at the converter."""
-        held = self.block_samples + len(self._pending) // self._frame_bytes
         now_ns, available = self._position() or (time.monotonic_ns(), 0)
-        return now_ns - self._frames_to_ns(available + held)
+        return now_ns - self._frames_to_ns(available + self._pending_frames + self.block_samples)
+
+    @property
+    def _pending_frames(self) -> int:
+        return len(self._pending) // self._frame_bytes
 
     def _wait(self, timeout_s: float) -> None:
         """Until there may be something to read. Woken for nothing at once, sleeps a little: never a busy

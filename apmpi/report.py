@@ -319,6 +319,15 @@ def watchdog_s() -> float | None:
     return int(microseconds) / 1e6 if microseconds.isdigit() and meant == str(os.getpid()) else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """Where figures begin or end."""
+
+    time_s: float
+    frames: int
+    processor_s: float
+
+
 class Reporter(threading.Thread):
     """Looks, speaks and takes the signals until finish()."""
 
@@ -347,9 +356,7 @@ class Reporter(threading.Thread):
         self._fed_s = 0.0
         self._fed_frames = 0
         self._ready = False
-        self._shown_s = time.monotonic()
-        self._shown_frames = 0
-        self._processor_s = time.process_time()
+        self._shown = self._shown_before = self._now()
         self._xruns_said = 0
         self._xruns_said_s = -XRUN_SILENCE_S
 
@@ -387,10 +394,10 @@ class Reporter(threading.Thread):
         frames = self._latency.frames
         if frames and not self._ready:
             self._ready = True
-            notify(f"READY=1\nSTATUS={self._figures(now_s).sentence()}")
+            notify(f"READY=1\nSTATUS={self._figures(self._shown).sentence()}")
         self._feed_watchdog(now_s, frames)
         self._say_xruns(now_s)
-        if now_s - self._shown_s >= self._voice.interval_s and not self._finished:
+        if now_s - self._shown.time_s >= self._voice.interval_s and not self._finished:
             self._show(final=False)
             # The collector is off, for a collection stops all threads. What is left of this one's work is
             # little and collected at once.
@@ -414,25 +421,28 @@ class Reporter(threading.Thread):
             self._xruns_said += fresh
             self._xruns_said_s = now_s
 
-    def _figures(self, now_s: float) -> Figures:
-        processor_s = time.process_time()
-        elapsed_s = max(now_s - self._shown_s, TICK_S)
+    def _figures(self, since: _Moment) -> Figures:
+        now = self._now()
         return Figures(
-            frames=self._latency.frames,
-            latency=self._latency.summary(self._shown_frames),
+            frames=now.frames,
+            latency=self._latency.summary(since.frames),
             xruns=self._xruns(),
-            processor_share=(processor_s - self._processor_s) / elapsed_s,
+            processor_share=(now.processor_s - since.processor_s) / max(now.time_s - since.time_s, TICK_S),
             features=self._board.applied.features,
             core=self._board.core,
         )
 
     def _show(self, final: bool) -> None:
-        now_s = time.monotonic()
-        figures = self._figures(now_s)
+        now = self._now()
+        # Figures of the last few frames alone would say little: the last report looks back one interval more.
+        short = now.time_s - self._shown.time_s < self._voice.interval_s / 2
+        figures = self._figures(self._shown_before if final and short else self._shown)
         self._voice.show(figures, final)
         notify(f"STATUS={figures.sentence()}")
-        self._shown_s, self._shown_frames = now_s, figures.frames
-        self._processor_s = time.process_time()
+        self._shown_before, self._shown = self._shown, now
+
+    def _now(self) -> _Moment:
+        return _Moment(time.monotonic(), self._latency.frames, time.process_time())
 
     def _reload(self) -> None:
         """Reads the configuration again; the audio thread applies it. On an error everything stays as it
