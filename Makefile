@@ -26,7 +26,7 @@ run: setup
 	@$(VENV)/bin/apmpi demo --folder build/demo --seconds $(SECONDS) $(if $(DEVICE),--device $(DEVICE))
 
 test: setup-test
-	@$(VENV)/bin/pytest
+	@env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 
 setup: $(VENV)/.installed
 setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies

@@ -233,12 +233,9 @@ class Figures:
     learning_db: float  # echo reduction in the first two seconds of the far end alone
     reduction_db: float  # in the second half of it
     parts_ms: dict[str, Samples]  # latency in the order in which a sound meets it
+    total_ms: Samples  # their sum
     processing_ms: float  # median
     xruns: int
-
-    @property
-    def total_ms(self) -> Samples:
-        return np.sum(list(self.parts_ms.values()), axis=0)
 
 
 def measure(recording: Recording, seconds: float) -> Figures:
@@ -258,6 +255,7 @@ def measure(recording: Recording, seconds: float) -> Figures:
         learning_db=reduction_db(0, 2),
         reduction_db=reduction_db(seconds / 6, seconds / 3),
         parts_ms=parts_ms,
+        total_ms=np.array([times.total_ms for times in recording.times]),
         processing_ms=float(np.median(parts_ms["processing"])),
         xruns=recording.times[-1].xruns,
     )

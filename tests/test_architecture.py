@@ -78,6 +78,8 @@ def test_native_rooms_include_only_what_stands_below_them(path: Path) -> None:
     for match in re.finditer(pattern, path.read_text(), re.MULTILINE):
         name = match[1] or match[2]
         header = next((folder / name for folder in (path.parent, native) if (folder / name).exists()), None)
+        if header is None and path.suffix == ".pyx":
+            continue  # a system header: Cython writes those alike
         assert header is not None, f'"{name}" is neither beside {path.name} nor in native'
         seen = header.resolve().relative_to(native).parts[0]
         assert seen in NATIVE[room] | {room}, f"native/{room} may not see {name}"

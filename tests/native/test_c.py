@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
-TESTS = sorted(path.stem for path in NATIVE.rglob("test_*.c"))
 SANITIZED = "-DCMAKE_C_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 TOOLCHAINS = {
     "gcc": ["-DCMAKE_C_COMPILER=gcc", SANITIZED],
@@ -19,8 +18,16 @@ TOOLCHAINS = {
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu",
+        "-DAPMPI_ROOM=OFF",
     ],
 }
+# The room card needs alsa-lib's headers for its target, which Debian has for the machine itself only.
+CASES = [
+    (toolchain, path.stem)
+    for toolchain, options in TOOLCHAINS.items()
+    for path in sorted(NATIVE.rglob("test_*.c"))
+    if path.parent.name != "room" or "-DAPMPI_ROOM=OFF" not in options
+]
 
 
 def run(*command: str | Path) -> str:
@@ -30,16 +37,16 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session", params=TOOLCHAINS)
+@pytest.fixture(scope="session")
 def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build folder of one toolchain. The room card is left out: it is tested through alsa-lib."""
+    """Build folder of one toolchain."""
     folder = tmp_path_factory.mktemp(request.param)
-    run("cmake", "-S", NATIVE, "-B", folder, "-DAPMPI_ROOM=OFF", *TOOLCHAINS[request.param])
+    run("cmake", "-S", NATIVE, "-B", folder, *TOOLCHAINS[request.param])
     run("cmake", "--build", folder, "--parallel", "2")
     return folder
 
 
-@pytest.mark.parametrize("name", TESTS)
+@pytest.mark.parametrize(("build", "name"), CASES, indirect=["build"])
 def test_c(build: Path, name: str) -> None:
     output = run("ctest", "--test-dir", build, "--verbose", "--no-tests=error", "--tests-regex", f"^{name}$")
     print(output)
