@@ -7,6 +7,7 @@ Each command imports what it needs: `process` runs without ALSA, `run` without w
 import argparse
 import contextlib
 import importlib.metadata
+import io
 import logging
 import math
 import signal
@@ -25,6 +26,9 @@ from apmpi.wav import WavSink, WavSource, check_writable
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
+    # A file name may hold bytes that are no text; saying it must not be what fails.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="apmpi: %(message)s")
     try:
         status: int = given.command(given)
@@ -136,11 +140,9 @@ def process(given: argparse.Namespace) -> int:
             if source and source.channels > config.CHANNELS_MAX:
                 limit = f"expected at most {config.CHANNELS_MAX}"
                 raise EndpointError(f"{path}: has {source.channels} channels, {limit}")
-        for source in filter(None, (given.mic, given.far)):
-            if given.output.exists() and given.output.samefile(source):
-                raise EndpointError(
-                    f"{given.output}: is the input {source} too, expected another file to write"
-                )
+        for path in filter(None, (given.mic, given.far)):
+            if given.output.exists() and given.output.samefile(path):
+                raise EndpointError(f"{given.output}: is the input {path} too, expected another file")
         output = opened.enter_context(WavSink(given.output, rate_hz, channels))
         progress = opened.enter_context(Progress(microphone.samples / rate_hz))
 
@@ -154,17 +156,18 @@ def process(given: argparse.Namespace) -> int:
             apm.set_stream_delay_ms(given.delay_ms)
         echo_reduction_db = []
         started_s = time.monotonic()
-        for begin in range(0, microphone.samples, block_samples):
+        for number, block in enumerate(iter(microphone.read, None)):
             if far:
                 heard = far.read() or bytes(far.block_samples * far.channels * 2)
                 apm.process_reverse_stream(AudioFrame(heard, rate_hz, far.channels, block_samples))
-            frame = AudioFrame(bytearray(microphone.read() or b""), rate_hz, channels, block_samples)
+            frame = AudioFrame(block, rate_hz, channels, block_samples)
             apm.process_stream(frame)
-            output.write(bytes(frame.data[: (microphone.samples - begin) * channels]))
+            done = number * block_samples
+            output.write(bytes(frame.data[: (microphone.samples - done) * channels]))  # no padding
             stats = apm.stats()
             if stats.converged and stats.reference_present:
                 echo_reduction_db.append(stats.erle_db)
-            progress.show(begin / rate_hz)
+            progress.show(done / rate_hz)
         took_s = time.monotonic() - started_s
         seconds = microphone.samples / rate_hz
         latency_ms = apm.latency_ms

@@ -17,7 +17,6 @@ import stat
 import struct
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -96,9 +95,6 @@ class WavSource:
             extent = f"{promise[2]} of {promise[1]} bytes of sound"
             log.warning("%s: is cut short (%s), processed as far as it goes", path, extent)
 
-    def start(self) -> None:
-        """Nothing to do: a file has no clock."""
-
     def read(self) -> bytes | None:
         """The next `block_samples` of all channels, interleaved; None after the end. Raises EndpointError."""
         expected = min(self.block_samples, self.samples - self._samples_read)
@@ -125,9 +121,7 @@ class WavSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -156,9 +150,6 @@ class WavSink:
         except OSError as error:
             self.abort()
             raise _write_failure(self._path, error) from None
-
-    def start(self) -> None:
-        """Nothing to do: a file has no clock."""
 
     def write(self, block: bytes) -> None:
         """Append interleaved samples, usually `block_samples` per channel; the last block may be shorter.
@@ -205,11 +196,9 @@ class WavSink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, exception: object, *_: object) -> None:
         try:
-            if error is None:
+            if exception is None:
                 self.close()
         finally:
             self.abort()
@@ -228,18 +217,10 @@ def wav_header(rate_hz: int, channels: int, samples: int) -> bytes:
     else:
         sizes = struct.pack("<4sIQQQI", b"ds64", 28, riff_bytes, data_bytes, samples, 0)
         riff = struct.pack("<4sI4s", b"RF64", UINT32_MAX, b"WAVE") + sizes
-    form = struct.pack(
-        "<4sIHHIIHH",
-        b"fmt ",
-        16,
-        1,
-        channels,
-        rate_hz,
-        rate_hz * sample_bytes,
-        sample_bytes,
-        8 * SAMPLE_BYTES,
-    )
-    return riff + form + struct.pack("<4sI", b"data", min(data_bytes, UINT32_MAX))
+    pcm, rate_bytes, sample_bits = 1, rate_hz * sample_bytes, 8 * SAMPLE_BYTES
+    form = struct.pack("<HHIIHH", pcm, channels, rate_hz, rate_bytes, sample_bytes, sample_bits)
+    data = struct.pack("<4sI", b"data", min(data_bytes, UINT32_MAX))
+    return riff + struct.pack("<4sI", b"fmt ", len(form)) + form + data
 
 
 def check_writable(path: Path) -> None:

@@ -28,7 +28,7 @@ def apmpi(
     done = subprocess.run(
         [APMPI, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60, preexec_fn=prepare
     )
-    print(f"$ apmpi {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}exit status {done.returncode}")
+    print(f"$ apmpi {arguments}\n{done.stdout}{done.stderr}exit status {done.returncode}")
     return done
 
 
@@ -166,7 +166,7 @@ def test_process_refuses_in_one_sentence_and_leaves_nothing_behind(tmp_path: Pat
         (*mic, "-o", "no/out.wav"): "no/out.wav: cannot be written (its folder does not exist)",
         (*mic, "-o", "."): ".: is a folder, expected a file name to write to",
         (*mic, "-o", "/dev/full"): "/dev/full: is a device or pipe, expected a file name to write to",
-        (*mic, "-o", "link.wav"): "link.wav: is the input mic.wav too, expected another file to write",
+        (*mic, "-o", "link.wav"): "link.wav: is the input mic.wav too, expected another file",
         (*mic,): "the following arguments are required: -o/--output (see apmpi process --help)",
         (*mic, *out, "--delay-ms", "501"): (
             "argument --delay-ms: '501' given, expected a whole number from 0 to 500 (ms) "
@@ -229,6 +229,15 @@ def test_process_shows_progress_in_a_terminal(tmp_path: Path) -> None:
     assert len(done_s) >= 2
     assert done_s == sorted(done_s)
     assert shown.endswith(b"\r\x1b[K")
+
+
+def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+    silence(tmp_path / "mic.wav")
+    name = os.fsdecode(b"K\xfcche.wav")
+    done = apmpi("process", "--mic", "mic.wav", "-o", name, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("K\\udcfcche.wav: 0.1 s")
+    assert (tmp_path / name).exists()
 
 
 # ---- check
