@@ -1,0 +1,41 @@
+"""Drives the real module over whole signals, ten milliseconds at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from reference.signals import from_int16, to_int16
+
+from apmpi import AudioFrame, AudioProcessingModule
+
+Samples = npt.NDArray[np.int16]
+
+
+def frame_of(block: Samples, rate_hz: int) -> AudioFrame:
+    """A frame with its own copy of `block`: (samples,) or (samples, channels)."""
+    channels = 1 if block.ndim == 1 else block.shape[1]
+    return AudioFrame(bytearray(block.tobytes()), rate_hz, channels, len(block))
+
+
+def process(apm: AudioProcessingModule, rate_hz: int, mic: Samples, far: Samples | None = None) -> Samples:
+    """What comes out for microphone samples (n,) or (n, channels), whole blocks only. The far end goes first."""
+    block, out = rate_hz // 100, np.zeros_like(mic)
+    for at in range(0, len(mic) - block + 1, block):
+        if far is not None:
+            apm.process_reverse_stream(frame_of(far[at : at + block], rate_hz))
+        frame = frame_of(mic[at : at + block], rate_hz)
+        apm.process_stream(frame)
+        out[at : at + block] = np.frombuffer(frame.data, np.int16).reshape(mic[at : at + block].shape)
+    return out
+
+
+def heard(
+    apm: AudioProcessingModule,
+    rate_hz: int,
+    mic: npt.NDArray[np.float64],
+    far: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float64]:
+    """The same in float, moved back by the module's own latency to line up with `mic`; zeros at the end."""
+    out = process(apm, rate_hz, to_int16(mic), None if far is None else to_int16(far))
+    late = round(apm.latency_ms * rate_hz / 1000)
+    return np.concatenate([from_int16(out[late:]), np.zeros((late, *out.shape[1:]))])
