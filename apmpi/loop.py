@@ -275,8 +275,6 @@ class _Loop:
         if endpoint is None:
             return None
         with self._said_where(key, endpoint):
-            if channels != endpoint.channels and 1 not in (channels, endpoint.channels):
-                raise EndpointError(f"channels {endpoint.channels} given, expected {channels} or 1")
             play = self._open_sink(key, endpoint)
         if channels == endpoint.channels:
             return play
@@ -312,9 +310,9 @@ class _Loop:
         try:
             yield
         except EndpointError as error:
-            named = str(error) if str(error).startswith(key) else f"{key}.{error}"
+            named = error if endpoint.device else f"{key}.file: {error}"
             where = f"{self._config_path}:{endpoint.line}: " if self._config_path and endpoint.line else ""
-            raise EndpointError(where + named) from None
+            raise EndpointError(f"{where}{named}") from None
 
 
 class _ReadAhead:

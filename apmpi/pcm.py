@@ -144,6 +144,9 @@ class Pcm:
     def _frames_to_ns(self, frames: int) -> int:
         return frames * NS_PER_S // self.rate_hz
 
+    def _frames(self, ns: int) -> int:
+        return ns * self.rate_hz // NS_PER_S
+
     def _xrun(self) -> None:
         """Count, and stop the card: the next transfer prepares and starts it. Raises EndpointError if it's
         gone."""
@@ -209,8 +212,8 @@ class Capture(Pcm):
         if result is None:
             self._pending.clear()
             self._stopped = True
-            return None
-        count, data = result
+            result = self._transfer(self._pcm.read)  # starts it again: a card that stands wakes nobody
+        count, data = result or (0, b"")
         if count <= 0:
             return None
         self._xruns_in_a_row = 0
@@ -274,46 +277,41 @@ class Playback(Pcm):
         leave the converter (ns). Raises EndpointError when the card is gone or stands still."""
         while True:
             position = self._position()
-            if position is None and self._started:
-                self._started = False
-                if self._pcm.state() != alsaaudio.PCM_STATE_SETUP:  # not stopped by an xrun counted already
-                    self._xrun()
             if position is None:
-                start_ns = time.monotonic_ns()
-                shift = (at_ns - start_ns) * self.rate_hz // NS_PER_S
-                shift = min(max(shift, 0), self._buffer_frames - self.block_samples)
+                if self._started:
+                    self._started = False
+                    self._xrun()
+                next_ns = time.monotonic_ns()
+                free = self._buffer_frames - self.block_samples
+                shift = min(max(self._frames(at_ns - next_ns), 0), free)
             else:
-                start_ns = position[0] + self._frames_to_ns(self._buffer_frames - position[1])
+                next_ns = position[0] + self._frames_to_ns(self._buffer_frames - position[1])
                 self._watch(*position)
-                shift = self._correction((at_ns - start_ns) * self.rate_hz // NS_PER_S)
-            # Ahead of time: silence first. Behind: without the block's beginning, at most all of it.
-            data = (
-                self._silence[: shift * self._frame_bytes] + block
-                if shift >= 0
-                else block[-shift * self._frame_bytes :]
-            )
+                shift = self._correction(self._frames(at_ns - next_ns))
+            # Early: silence first. Late: without the block's beginning, at most all of it.
+            skipped = block[max(-shift, 0) * self._frame_bytes :]
+            data = self._silence[: max(shift, 0) * self._frame_bytes] + skipped
             written = self._transfer(self._pcm.write, data) if data else 0
             if written is None:
                 self._started = False
                 continue
             if position is None:
-                self._started, self._moved_ns, self._played_frames = True, start_ns, -1
-                self._written_frames = 0
+                self._started, self._written_frames, self._played_frames = True, 0, -1
+                self._realign = True  # by the few samples that starting took
             else:
                 self._xruns_in_a_row = 0
             self._written_frames += written
-            return start_ns + self._frames_to_ns(max(shift, 0))
+            return next_ns + self._frames_to_ns(shift)
 
-    def _correction(self, late_frames: int) -> int:
+    def _correction(self, early_frames: int) -> int:
         """Frames of silence to put in (or, negative, of sound to leave out) so that the block is on time."""
         if not self._realign:
-            if abs(late_frames) <= self._slip_max_frames:
+            if abs(early_frames) <= self._slip_max_frames:
                 return 0
             self.slips += 1
-        self._realign = (
-            late_frames < -self.block_samples
-        )  # more to cut than this block has: go on with the next
-        return max(late_frames, -self.block_samples)
+        # More to leave out than this block has: go on with the next one.
+        self._realign = early_frames < -self.block_samples
+        return max(early_frames, -self.block_samples)
 
     def _watch(self, now_ns: int, available: int) -> None:
         played = self._written_frames - (self._buffer_frames - available)
