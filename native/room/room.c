@@ -281,7 +281,9 @@ static void update(struct room *room)
     }
     room->hw = passed;
     bool behind = room->io.state != SND_PCM_STATE_DRAINING && available(room) >= (int64_t)room->stop_threshold;
-    if (behind || now >= (double)room->run.end)
+    if (now >= (double)room->run.end)
+        room->condition = room->run.end_kind == FAULT_UNPLUG ? GONE : XRUN;
+    else if (behind)
         room->condition = XRUN;
 }
 
@@ -309,13 +311,11 @@ static void arm_timer(struct room *room)
         double ready = run_position(&room->run, room->hw + missing - 1) + 1.0 / room->run.ratio;
         wake_s = fmin(wake_s, fmin(ready, (double)room->run.end) / room->io.rate);
     }
-    struct itimerspec timer = {0};
+    struct itimerspec timer = {0}; /* all 0 disarms; the past fires at once */
     if (isfinite(wake_s)) {
         int64_t ns = card_monotonic_ns(&room->card, wake_s);
         timer.it_value.tv_sec = (time_t)(ns / 1000000000);
-        timer.it_value.tv_nsec = (long)(ns % 1000000000) + 1; /* never 0, which would disarm */
-        if (timer.it_value.tv_nsec > 999999999)
-            timer.it_value.tv_nsec = 999999999;
+        timer.it_value.tv_nsec = (long)(ns % 1000000000);
     }
     timerfd_settime(room->timer_fd, TFD_TIMER_ABSTIME, &timer, NULL);
 }

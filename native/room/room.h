@@ -34,6 +34,7 @@
  *                       stall@T+D  the pointer stands still for D seconds: no data, no error, nothing skipped
  *   record            WAV file (16 bit, mono) of what playback sent to the loudspeaker (before the clip): sample k was
  *                     played at card time k / rate, silence where nothing was queued.  Valid whenever it is read.
+ *                     A card's first playback stream empties the file, later ones continue it.
  *
  * WAV files are mono, 16-bit PCM or 32-bit float.  Relative paths start at the program's working directory.
  * A wrong option is one sentence on ALSA's error channel (standard error) and -EINVAL from snd_pcm_open().

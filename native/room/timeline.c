@@ -117,6 +117,7 @@ void run_begin(struct run *run, int64_t start, double ppm, const struct faults *
 {
     run->start = start;
     run->end = INT64_MAX;
+    run->end_kind = FAULT_XRUN;
     run->ratio = 1.0 + ppm * 1e-6;
     run->stalls = 0;
     int64_t free_from = start;
@@ -133,6 +134,7 @@ void run_begin(struct run *run, int64_t start, double ppm, const struct faults *
             }
         } else if (fault->kind != FAULT_REPLUG && at > start && at < run->end) {
             run->end = at;
+            run->end_kind = fault->kind;
         }
     }
 }

@@ -36,7 +36,8 @@ double faults_next_unplug(const struct faults *faults, double after_s);
 /* A stream from its start to its stop: frame n begins at card position run_position(n). */
 struct run {
     int64_t start; /* card sample of frame 0 */
-    int64_t end;   /* card sample at which an xrun or unplug of the schedule ends the run, INT64_MAX if none does */
+    int64_t end;   /* card sample at which the schedule ends the run, INT64_MAX if it does not ... */
+    enum fault_kind end_kind; /* ... by FAULT_XRUN or FAULT_UNPLUG */
     double ratio;  /* frames per card sample, 1 + ppm / 1e6 */
     struct stall {
         int64_t at, length; /* card samples; ordered, apart, none before start */
