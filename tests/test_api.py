@@ -1,4 +1,4 @@
-"""The public API as a program sees it: frames, errors that change nothing, shapes, figures, threads, forks."""
+"""The public API as a program sees it: frames, errors that change nothing, shapes, figures, threads."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def frame_of(block: Samples, rate_hz: int) -> AudioFrame:
 
 
 def process(apm: AudioProcessingModule, rate_hz: int, mic: Samples, far: Samples | None = None) -> Samples:
-    """What comes out for microphone samples (n,) or (n, channels), whole blocks only. The far end goes first."""
+    """What comes out for microphone samples (n,) or (n, channels) in whole blocks; the far end goes first."""
     block, out = rate_hz // 100, np.zeros_like(mic)
     for at in range(0, len(mic) - block + 1, block):
         if far is not None:

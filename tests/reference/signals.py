@@ -91,7 +91,7 @@ def scene(
     noise_dbfs: float = -70.0,
     near_dbfs: float = -26.0,
 ) -> Scene:
-    """A far end at -26 dBFS, its echo about as loud in a room of RT60 0.3 s; a near end from near_from_s on."""
+    """A far end at -26 dBFS, its echo about as loud in a room of RT60 0.3 s; a near end from near_from_s."""
     samples = round(seconds * rate_hz)
     t = np.arange(samples) / rate_hz
     far = voice(rng, rate_hz, seconds, pitch_hz=120.0) * (t < far_until_s)
@@ -108,6 +108,11 @@ def to_int16(x: Signal) -> npt.NDArray[np.int16]:
 
 def from_int16(x: npt.NDArray[np.int16]) -> Signal:
     return x.astype(np.float64) / 32768.0
+
+
+def float32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """A contiguous copy in single precision."""
+    return np.array(x, np.float32, order="C")
 
 
 def lag_samples(out: Signal, reference: Signal, most: int) -> int:

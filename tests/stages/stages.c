@@ -1,0 +1,201 @@
+/* Stages behind handles: Python allocates none of their memory and knows none of their structs.
+ *
+ * NAME_new(...) -> handle; NAME_reset(handle); NAME_run(handle, ...); handle_free(handle) for all. A handle is one block of memory, the
+ * stage's state first. Arrays are float32, contiguous; sizes in samples or bins.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "aec/aec.h"
+#include "agc/agc.h"
+#include "delay/delay.h"
+#include "hpf/hpf.h"
+#include "kernels/spectrum.h"
+#include "kernels/stft.h"
+#include "limiter/limiter.h"
+
+#define API __attribute__((visibility("default")))
+
+API void handle_free(void *handle) { free(handle); }
+
+/* Memory for a state of `size` bytes and the arrays behind it; the arena is set to the latter. */
+static void *allocate(size_t size, arena_t *arena)
+{
+    const size_t head = arena_round(size), bytes = head + arena->used;
+    unsigned char *memory = aligned_alloc(ARENA_ALIGN, bytes);
+    memset(memory, 0, bytes);
+    *arena = (arena_t){memory + head, 0};
+    return memory;
+}
+
+/* ---- fft: x[size] -> re, im [size/2 + 1] -> back[size] */
+
+API void fft_run(int size, const float *x, float *re, float *im, float *back)
+{
+    arena_t arena = {0};
+    fft_t measure;
+    fft_init(&measure, size, &arena);
+    fft_t *fft = allocate(sizeof *fft, &arena);
+    fft_init(fft, size, &arena);
+    fft_forward(fft, x, re, im);
+    fft_inverse(fft, re, im, back);
+    free(fft);
+}
+
+/* ---- stft: one channel with its history; gain[hop + 1] is applied in between */
+
+typedef struct {
+    fft_t fft;
+    stft_t stft;
+    float *history, *overlap, *re, *im;
+} filterbank_t;
+
+static void filterbank_init(filterbank_t *bank, int hop, arena_t *arena)
+{
+    fft_init(&bank->fft, 2 * hop, arena);
+    stft_init(&bank->stft, hop, arena);
+    bank->history = arena_floats(arena, 2 * (size_t)hop);
+    bank->overlap = arena_floats(arena, (size_t)hop / 2);
+    bank->re = arena_floats(arena, (size_t)spectrum_stride(hop));
+    bank->im = arena_floats(arena, (size_t)spectrum_stride(hop));
+}
+
+API void *stft_new(int hop)
+{
+    arena_t arena = {0};
+    filterbank_t measure;
+    filterbank_init(&measure, hop, &arena);
+    filterbank_t *bank = allocate(sizeof *bank, &arena);
+    filterbank_init(bank, hop, &arena);
+    return bank;
+}
+
+API void stft_run(filterbank_t *bank, const float *in, const float *gain, float *re, float *im, float *out)
+{
+    const int hop = bank->stft.hop;
+    memcpy(bank->history, bank->history + hop, sizeof(float) * (size_t)hop);
+    memcpy(bank->history + hop, in, sizeof(float) * (size_t)hop);
+    stft_analyse(&bank->stft, &bank->fft, bank->history, bank->re, bank->im);
+    memcpy(re, bank->re, sizeof(float) * ((size_t)hop + 1));
+    memcpy(im, bank->im, sizeof(float) * ((size_t)hop + 1));
+    for (int k = 0; k <= hop; k++) {
+        bank->re[k] *= gain[k];
+        bank->im[k] *= gain[k];
+    }
+    stft_synthesise(&bank->stft, &bank->fft, bank->re, bank->im, bank->overlap, out);
+}
+
+/* ---- hpf: x[count] in place */
+
+API void *hpf_new(int rate_hz, float cutoff_hz)
+{
+    hpf_t *hpf = malloc(sizeof *hpf);
+    hpf_init(hpf, rate_hz, cutoff_hz);
+    return hpf;
+}
+
+API void hpf_again(hpf_t *hpf) { hpf_reset(hpf); }
+API void hpf_run(hpf_t *hpf, float *x, int count) { hpf_process(hpf, x, count); }
+
+/* ---- limiter and agc: x[channels][count] in place */
+
+API void *limiter_new(int rate_hz, int channels, float ceiling_dbfs)
+{
+    arena_t arena = {0};
+    limiter_t measure;
+    limiter_init(&measure, rate_hz, channels, ceiling_dbfs, &arena);
+    limiter_t *limiter = allocate(sizeof *limiter, &arena);
+    limiter_init(limiter, rate_hz, channels, ceiling_dbfs, &arena);
+    return limiter;
+}
+
+API void limiter_again(limiter_t *limiter) { limiter_reset(limiter); }
+
+API void limiter_run(limiter_t *limiter, float *x, int count)
+{
+    float *channel[8];
+    for (int c = 0; c < limiter->channels; c++)
+        channel[c] = x + c * count;
+    limiter_process(limiter, channel, count);
+}
+
+API void *agc_new(float target_dbfs)
+{
+    agc_t *agc = malloc(sizeof *agc);
+    agc_init(agc, target_dbfs);
+    return agc;
+}
+
+API void agc_again(agc_t *agc) { agc_reset(agc); }
+
+/* Returns the gain in dB. */
+API float agc_run(agc_t *agc, float *x, int channels, int count, float speech_probability, int enabled)
+{
+    float *channel[8];
+    for (int c = 0; c < channels; c++)
+        channel[c] = x + c * count;
+    agc_process(agc, channel, channels, count, speech_probability, enabled);
+    return agc->gain_db;
+}
+
+/* ---- delay: spectra of 20 ms frames; returns the believed lag, gives the confidence and the score of every lag */
+
+API void *delay_new(int lags)
+{
+    arena_t arena = {0};
+    delay_t measure;
+    delay_init(&measure, lags, &arena);
+    delay_t *delay = allocate(sizeof *delay, &arena);
+    delay_init(delay, lags, &arena);
+    return delay;
+}
+
+API void delay_again(delay_t *delay) { delay_reset(delay); }
+
+API int delay_run(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im, float *confidence,
+                  float *score)
+{
+    delay_process(delay, far_re, far_im, mic_re, mic_im);
+    *confidence = delay->confidence;
+    memcpy(score, delay->score, sizeof(float) * (size_t)delay->lags);
+    return delay->best;
+}
+
+/* ---- aec: far, mic, echo, error [hop], with its own reference */
+
+typedef struct {
+    fft_t fft;
+    reference_t reference;
+    aec_t aec;
+} canceller_t;
+
+static void canceller_init(canceller_t *canceller, int hop, int partitions, int blocks, arena_t *arena)
+{
+    fft_init(&canceller->fft, 2 * hop, arena);
+    reference_init(&canceller->reference, hop, blocks, arena);
+    aec_init(&canceller->aec, hop, partitions, arena);
+}
+
+API void *aec_new(int hop, int partitions, int blocks)
+{
+    arena_t arena = {0};
+    canceller_t measure;
+    canceller_init(&measure, hop, partitions, blocks, &arena);
+    canceller_t *canceller = allocate(sizeof *canceller, &arena);
+    canceller_init(canceller, hop, partitions, blocks, &arena);
+    return canceller;
+}
+
+API void aec_again(canceller_t *canceller)
+{
+    reference_reset(&canceller->reference);
+    aec_reset(&canceller->aec);
+}
+
+API void aec_move(canceller_t *canceller, int delay_blocks) { aec_set_delay(&canceller->aec, delay_blocks); }
+
+API void aec_run(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
+{
+    reference_push(&canceller->reference, &canceller->fft, far);
+    aec_process(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
+}

@@ -1,0 +1,258 @@
+"""Every stage beside its float64 model, over the same seeded signals. Tolerances are those of single-precision
+rounding, derived where they stand; the worst error is printed even when it passes."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from reference import agc, delay, hpf, limiter, stft
+from reference.signals import RATES_HZ, Signal, at_level, float32, voice
+from scipy.signal import lfilter
+
+EPS = 2.0**-24  # rounding of one single-precision operation, relative
+SMALLEST = 2.0**-149  # where floats end
+
+Floats = npt.NDArray[np.float32]
+Stages = Any  # of conftest.py: calls the library
+
+
+def check(what: str, error: float, bound: float) -> None:
+    print(f"{what}: worst error {error:.2e}, bound {bound:.2e}")
+    assert error <= bound, what
+
+
+def cruel(rng: np.random.Generator, count: int) -> dict[str, Signal]:
+    """Signals that filters fear, within [-1, 1]."""
+    t = np.arange(count)
+    return {
+        "noise": np.clip(0.3 * rng.standard_normal(count), -1.0, 1.0),
+        "full-scale square": np.where(t // 40 % 2, 1.0, -1.0),
+        "Nyquist": np.where(t % 2, 1.0, -1.0),
+        "constant": np.ones(count),
+        "impulse": np.eye(1, count, 10)[0],
+        "subnormal": 1e-40 * rng.standard_normal(count),
+        "sound, then subnormal, then sound": rng.standard_normal(count)
+        * np.where((t // (count // 3)) == 1, 1e-39, 0.3),
+        "zeros": np.zeros(count),
+    }
+
+
+def misaligned(x: Floats, floats: int) -> Floats:
+    """A copy whose address is `floats` floats behind a multiple of 64 bytes."""
+    room = np.empty(x.size + 32, np.float32)
+    start = (-room.ctypes.data // 4) % 16 + floats
+    view = room[start : start + x.size].reshape(x.shape)
+    view[...] = x
+    assert view.ctypes.data % 64 == 4 * floats
+    return view
+
+
+# ---------- fft and stft
+
+
+@pytest.mark.parametrize("size", [160, 320, 640, 960])
+def test_fft(stages: Stages, rng: np.random.Generator, size: int) -> None:
+    """Each of log2(size) levels adds one rounding to every value (Higham 2002, 24.1): EPS sqrt(levels) of the
+    signal's norm, RMS; no value is off by six times that. A rounded factor scales a line as a whole: EPS of it."""
+    for name, x in cruel(rng, size).items():
+        x = float32(x)
+        re, im, back = (np.zeros(n, np.float32) for n in (size // 2 + 1, size // 2 + 1, size))
+        stages.call("fft_run", size, x, re, im, back)
+        right = np.fft.rfft(x.astype(np.float64))
+        sigma = EPS * np.sqrt(np.log2(size)) * np.linalg.norm(x.astype(np.float64))
+        tiny = size * SMALLEST
+        check(
+            f"{name}, spectrum",
+            np.max(np.abs(re + 1j * im - right)),
+            6 * sigma + EPS * np.max(np.abs(right)) + tiny,
+        )
+        check(
+            f"{name}, back", np.max(np.abs(back - x)), 6 * np.sqrt(2.0) * sigma / np.sqrt(size) + EPS + tiny
+        )
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_stft(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    """A gain that changes at random, beside the model; then a gain of one, which must give the input back."""
+    hop, blocks = rate_hz // 100, 30
+    late = hop // 2
+    for name, x in cruel(rng, blocks * hop).items():
+        x = float32(x)
+        rms = np.sqrt(np.max(np.mean(x.astype(np.float64).reshape(blocks, hop) ** 2, axis=1)))
+        sigma = EPS * np.sqrt(np.log2(2 * hop) + 2) * rms  # as in test_fft, two windows more
+        tiny = hop * SMALLEST
+        for gains in (rng.uniform(0.0, 1.0, (blocks, hop + 1)), np.ones((blocks, hop + 1))):
+            model, bank = stft.Stft(hop), stages.new("stft", hop)
+            outs, rights, spectrum_error, line = [], [], 0.0, 0.0
+            for block, gain in zip(x.reshape(blocks, hop), float32(gains), strict=True):
+                re, im, out = (np.zeros(n, np.float32) for n in (hop + 1, hop + 1, hop))
+                stages.call("stft_run", bank, block, gain, re, im, out)
+                spectrum = model.analyse(block.astype(np.float64))
+                spectrum_error = max(spectrum_error, float(np.max(np.abs(re + 1j * im - spectrum))))
+                line = max(line, float(np.max(np.abs(spectrum))))
+                outs.append(out)
+                rights.append(model.synthesise(spectrum * gain))
+            out, right = np.concatenate(outs), np.concatenate(rights)
+            check(f"{name}, spectrum", spectrum_error, 6 * sigma * np.sqrt(2 * hop) + EPS * line + tiny)
+            # the synthesis window rises to 2 where the analysis window is low: up to twice the error
+            check(f"{name}, output", np.max(np.abs(out - right)), 2 * 6 * np.sqrt(2.0) * sigma + EPS + tiny)
+        wanted = np.concatenate([np.zeros(late), x[:-late]])
+        check(
+            f"{name}, reconstruction", np.max(np.abs(out - wanted)), 2 * 6 * np.sqrt(2.0) * sigma + EPS + tiny
+        )
+
+
+# ---------- high-pass
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_hpf(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    """Two errors: of the rounded coefficients, which is computed; and of nine roundings a sample, each uniform
+    within EPS of a term no larger than twice the signal, which leave through 1/A(z)."""
+    cutoff_hz, count = 80.0, rate_hz
+    b, a = hpf.coefficients(rate_hz, cutoff_hz)
+    spread = np.linalg.norm(lfilter([1.0], a, np.eye(1, count)[0]))
+    for name, x in cruel(rng, count).items():
+        x = float32(x)
+        right = hpf.process(x.astype(np.float64), rate_hz, cutoff_hz)
+        rounded = lfilter(float32(b).astype(np.float64), float32(a).astype(np.float64), x.astype(np.float64))
+        whole, handle = x.copy(), stages.new("hpf", rate_hz, cutoff_hz)
+        stages.call("hpf_run", handle, whole, count)
+        largest = max(np.max(np.abs(right)), np.max(np.abs(x)))
+        sigma = np.sqrt(9.0 / 3.0) * EPS * 2 * largest * spread
+        tiny = 9 * SMALLEST * np.sum(np.abs(lfilter([1.0], a, np.eye(1, count)[0])))
+        check(name, np.max(np.abs(whole - right)), np.max(np.abs(rounded - right)) + 6 * sigma + tiny)
+
+        stages.call("hpf_again", handle)
+        split = misaligned(x, 1)
+        for start, stop in itertools.pairwise([0, 1, 4, 333, 960, count]):
+            stages.call("hpf_run", handle, split[start:stop], stop - start)
+        assert np.array_equal(split, whole), "a reset, other pieces or another address give another result"
+
+
+# ---------- limiter
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_limiter(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    channels, count, lookahead = 2, rate_hz // 2, rate_hz // 1000
+    release = 1.0 - np.exp(-1.0 / (limiter.RELEASE_S * rate_hz))
+    for name, first in cruel(rng, count).items():
+        x = float32(np.stack([3.0 * first, 0.5 * rng.standard_normal(count) * (name != "zeros")]))
+        right = limiter.process(x.T.astype(np.float64), rate_hz, -1.0).T
+        handle = stages.new("limiter", rate_hz, channels, -1.0)
+        whole = x.copy()
+        stages.call("limiter_run", handle, whole, count)
+        # The release stops when release * (1 - gain) rounds to nothing, at EPS/2; 1 - exp() is off by EPS/2,
+        # remembered for 1/release samples. The box sums `lookahead` gains.
+        bound = np.max(np.abs(x)) * (EPS / release + (lookahead + 4) * EPS)
+        check(name, np.max(np.abs(whole - right)), bound)
+        ceiling = 10.0 ** (-1.0 / 20.0)
+        check(f"{name}, over the ceiling", np.max(np.abs(whole)) - ceiling, (lookahead + 4) * EPS)
+
+        stages.call("limiter_again", handle)
+        pieces = []
+        for start, stop in itertools.pairwise([0, 1, 4, 333, 960, count]):
+            piece = misaligned(x[:, start:stop], 3)
+            stages.call("limiter_run", handle, piece, stop - start)
+            pieces.append(piece)
+        assert np.array_equal(np.concatenate(pieces, axis=1), whole)
+
+
+# ---------- gain
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_agc(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    channels, hop, blocks = 2, rate_hz // 100, 900
+    x = voice(rng, rate_hz, blocks / 100.0)
+    x *= np.repeat(10.0 ** (rng.uniform(-25.0, 15.0, 9) / 20.0), 100 * hop)
+    x = float32(np.stack([x, 0.3 * x])).reshape(channels, blocks, hop)
+    probability = float32(np.clip(rng.uniform(-0.2, 1.2, blocks), 0.0, 1.0))
+    handle, model = stages.new("agc", -20.0), agc.Agc(-20.0)
+    first, worst_db, worst = [], 0.0, 0.0
+    for b in range(blocks):
+        enabled = not 400 <= b < 450
+        block = misaligned(x[:, b], 1)
+        gain_db = stages.call(
+            "agc_run", handle, block, channels, hop, float(probability[b]), enabled, returns=ctypes.c_float
+        )
+        right = model.process(x[:, b].T.astype(np.float64), float(probability[b]), enabled)
+        worst_db = max(worst_db, abs(gain_db - model.gain_db))
+        worst = max(worst, float(np.max(np.abs(block - right.T)) / max(np.max(np.abs(right)), 1e-9)))
+        first.append(block)
+    # Levels stay below 64 dB, where a rounding is 2^-19 dB; three an update, remembered for LEVEL_S. The power is
+    # a sum of 2*hop squares: relative error below 2*hop EPS, in dB 4.34 times that.
+    bound_db = 3 * 2.0**-19 * agc.LEVEL_S / agc.BLOCK_S + 4.34 * 2 * hop * EPS * 2
+    check("gain in dB", worst_db, bound_db)
+    check("samples, relative", worst, bound_db * np.log(10.0) / 20.0 + 8 * EPS)
+
+    stages.call("agc_again", handle)
+    for b in range(blocks):
+        block = float32(x[:, b])
+        stages.call(
+            "agc_run",
+            handle,
+            block,
+            channels,
+            hop,
+            float(probability[b]),
+            not 400 <= b < 450,
+            returns=ctypes.c_float,
+        )
+        assert np.array_equal(block, first[b])
+
+
+# ---------- delay
+
+
+@pytest.mark.parametrize("true_blocks", [0, 4, 37, 100])
+def test_delay(stages: Stages, rng: np.random.Generator, true_blocks: int) -> None:
+    lags, hop, blocks = 101, 80, 600
+    far = voice(rng, 8000, blocks / 100.0)
+    echo = np.concatenate([np.zeros(true_blocks * hop), 0.3 * far])[: len(far)]
+    mic = echo + at_level(rng.standard_normal(len(far)), -60.0)
+    far[450 * hop :] = 0.0  # then only the microphone
+    mic[450 * hop :] = voice(rng, 8000, 1.5)
+
+    def frames(x: Signal) -> np.ndarray:
+        padded = np.concatenate([np.zeros(hop), x])
+        return np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, 2 * hop)[::hop]).astype(
+            np.complex64
+        )
+
+    handle, model = stages.new("delay", lags), delay.Delay(lags)
+    runs: list[list[tuple[int, float]]] = []
+    for run in range(2):
+        runs.append([])
+        worst = worst_confidence = largest = 0.0
+        found = None
+        for b, (far_now, mic_now) in enumerate(zip(frames(far), frames(mic), strict=True)):
+            score, confidence = np.zeros(lags, np.float32), ctypes.c_float()
+            parts = [float32(part) for part in (far_now.real, far_now.imag, mic_now.real, mic_now.imag)]
+            best = stages.call(
+                "delay_run", handle, *parts, ctypes.byref(confidence), score, returns=ctypes.c_int
+            )
+            runs[run].append((best, confidence.value))
+            if run == 0:
+                model.process(far_now.astype(complex), mic_now.astype(complex))
+                worst = max(worst, float(np.max(np.abs(score - model.score))))
+                worst_confidence = max(worst_confidence, abs(confidence.value - model.confidence))
+                largest = max(largest, float(np.max(model.score)))
+                assert best == model.best, f"block {b}"
+                found = b if found is None and best == true_blocks else found
+        if run == 0:
+            print(f"found after {found} blocks, of which {true_blocks} are the delay itself")
+            assert found is not None and found - true_blocks < 150 and model.best == true_blocks
+            # Averages remember 1/rate roundings of EPS; a score holds four of them, squared.
+            bound = 8 * EPS * (1.0 / delay.LEVEL_RATE + 1.0 / delay.CROSS_RATE) + 64 * EPS
+            check("score, of the largest", worst / largest, bound)
+            # contrast = lags * share of the score; the confidence divides it by SURE - CHANCE
+            check("confidence", worst_confidence, 2 * bound * lags / (delay.SURE - delay.CHANCE))
+        stages.call("delay_again", handle)
+    assert runs[0] == runs[1], "a reset detector is not a fresh one"
