@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+from alsaaudio import PCM_CAPTURE, PCM_PLAYBACK
 from numpy.typing import NDArray
 
-from apmpi import config, loop
+from apmpi import config, loop, pcm
 from apmpi.latency import FrameTimes
 
 if TYPE_CHECKING:
@@ -173,24 +174,21 @@ report_interval_s: 1
 def announcement(seconds: float, device: str | None) -> str:
     a, b, c = (f"{seconds * part / 3:.0f}" for part in (1, 2, 3))
     if device is None:
-        where = "on a simulated sound card, in a simulated room"
-        parts = (
-            "the far end talks, its echo is all that the microphone hears",
-            "both talk",
-            "the near end talks",
-        )
+        where = "a simulated sound card, in a simulated room"
+        parts = ("the far end talks: all echo", "both talk", "the near end talks: no echo")
     else:
-        where = f"on {device}"
-        parts = (
-            "the far end talks: please listen",
-            "the far end goes on: please talk",
-            "please go on talking",
-        )
-    return f"""\
-A call of {c} s {where}:
-  {0:>3} - {a:>2} s  {parts[0]}
-  {a:>3} - {b:>2} s  {parts[1]}
-  {b:>3} - {c:>2} s  {parts[2]}"""
+        where = device
+        parts = ("the far end talks: please listen", "it goes on: please talk", "please go on talking")
+    lines = [
+        f"A call of {c} s on {where}:",
+        f"  {0:>3} - {a:>2} s  {parts[0]}",
+        f"  {a:>3} - {b:>2} s  {parts[1]}",
+        f"  {b:>3} - {c:>2} s  {parts[2]}",
+    ]
+    cards = set(pcm.hardware(PCM_CAPTURE)) & set(pcm.hardware(PCM_PLAYBACK))
+    if device is None and cards:
+        lines.append(f"(A real sound card is here too: make run DEVICE=plug{min(cards)})")
+    return "\n".join(lines)
 
 
 def write_wav(path: Path, samples: Samples) -> None:
