@@ -29,7 +29,8 @@
  *   speed             0.1..1000, card seconds in one second of CLOCK_MONOTONIC.  Default 1.
  *   faults            "DIRECTION:FAULT@SECONDS ...", separated by blanks; direction capture, playback or both:
  *                       xrun@T     an overrun or underrun at T, if that direction runs then
- *                       unplug@T   ENODEV for everything; a handle that was open stays dead, as with a USB card
+ *                       unplug@T   ENODEV for everything, opening included; a handle that was open stays dead, as with
+ *                                  a USB card (alsa-lib's snd_pcm_avail() alone can't say it: look at the state)
  *                       replug@T   can be opened again
  *                       stall@T+D  the pointer stands still for D seconds: no data, no error, nothing skipped
  *   record            WAV file (16 bit, mono) of what playback sent to the loudspeaker (before the clip): sample k was
