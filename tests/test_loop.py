@@ -2,139 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import daemon
 import numpy as np
 import pytest
 import soundfile
+from daemon import RATE_HZ, Configure, Daemon, RoomCard, level_db, talk, write
 
 from apmpi import loop
 from apmpi.config import Endpoint, Settings
 from apmpi.latency import FrameTimes
 
-RATE_HZ = 48000
-APMPI = Path(sys.executable).with_name("apmpi")
-
-RoomCard = Callable[..., str]
-Samples = np.ndarray
-
-
-def talk(rng: np.random.Generator, seconds: float, level: float = 0.1) -> Samples:
-    """Noise with the long-term spectrum and the syllables of speech, its RMS about `level`."""
-    count = int(seconds * RATE_HZ)
-    frequencies_hz = np.fft.rfftfreq(count, 1 / RATE_HZ)
-    shape = frequencies_hz / 500 / (1 + (frequencies_hz / 500) ** 2)
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(count)) * shape, count)
-    syllables = 0.55 + 0.45 * np.sin(2 * np.pi * 3.1 * np.arange(count) / RATE_HZ)
-    noise *= syllables
-    return np.asarray(noise * level / noise.std())
-
-
-def impulse_response(rng: np.random.Generator) -> Samples:
-    """A direct sound and a decay of 60 dB in 0.2 s."""
-    count = int(0.2 * RATE_HZ)
-    tail = rng.standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
-    response = 0.2 * tail / np.sqrt(np.sum(tail**2))
-    response[0] = 0.5
-    return np.asarray(response)
-
-
-def level_db(samples: Samples) -> float:
-    return float(20 * np.log10(np.sqrt(np.mean(samples**2)) + 1e-9))
-
-
-def write(path: Path, samples: Samples) -> Path:
-    soundfile.write(path, samples, RATE_HZ, subtype="FLOAT")
-    return path
-
-
-class Daemon:
-    """`apmpi run` as a process of its own."""
-
-    def __init__(self, yaml: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
-        self._process = subprocess.Popen(
-            [APMPI, "run", "--config", yaml, *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(environment or {})},
-        )
-        self.said = ""
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def hear(self, pattern: str, timeout_s: float = 10.0) -> str:
-        """Waits until a line on standard error matches."""
-        assert self._process.stderr is not None
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            line = self._process.stderr.readline()
-            self.said += line
-            if re.search(pattern, line):
-                return line
-            if not line:
-                break
-        pytest.fail(f"no line matches {pattern!r} in:\n{self.said}")
-
-    def ended(self, timeout_s: float = 15.0) -> int:
-        """Its exit status."""
-        try:
-            _, rest = self._process.communicate(timeout=timeout_s)
-        finally:
-            self._process.kill()
-        self.said += rest
-        print(self.said)
-        assert "Traceback" not in self.said
-        return self._process.returncode
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-Start = Callable[..., Daemon]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    daemons: list[Daemon] = []
-
-    def run(yaml: Path, *arguments: str, environment: dict[str, str] | None = None) -> Daemon:
-        daemons.append(Daemon(yaml, *arguments, environment=environment))
-        return daemons[-1]
-
-    yield run
-    for daemon in daemons:
-        daemon.kill()
-
-
-@pytest.fixture
-def yaml(tmp_path: Path, rng: np.random.Generator, room_card: RoomCard) -> Callable[..., Path]:
-    """A configuration on a room card of its own: 12 s of far end, echo 50 ms later, output in clean.wav."""
-
-    def configure(seconds: float = 12.0, options: str = "", **card: str | float | Path) -> Path:
-        write(tmp_path / "far.wav", talk(rng, seconds))
-        write(tmp_path / "room.wav", impulse_response(rng))
-        device = room_card(impulse_response=tmp_path / "room.wav", delay_ms=30, noise_dbfs=-75, **card)
-        path = tmp_path / "apmpi.yaml"
-        path.write_text(
-            f"microphone: {{device: {device}}}\n"
-            f"speaker: {{device: {device}}}\n"
-            "far_end: {file: far.wav}\n"
-            "output: {file: clean.wav}\n"
-            "report_interval_s: 0.5\n"
-            f"features: {{noise_suppression: false, auto_gain_control: false}}\n{options}"
-        )
-        return path
-
-    return configure
+configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
 
 
 def echo_db(tmp_path: Path) -> float:
@@ -146,24 +29,26 @@ def echo_db(tmp_path: Path) -> float:
 
 
 def test_echo_is_cancelled_on_the_way_to_the_output(
-    yaml: Callable[..., Path], start: Start, tmp_path: Path
+    configure: Configure, start: type[Daemon], tmp_path: Path
 ) -> None:
-    daemon = start(yaml(), "--seconds", "6")
-    assert daemon.ended() == 0
+    process = start(configure(), "--seconds", "6")
+    assert process.ended() == 0
     clean, rate_hz = soundfile.read(tmp_path / "clean.wav")
     assert (rate_hz, len(clean)) == (RATE_HZ, 6 * RATE_HZ)
     reduction_db = echo_db(tmp_path) - level_db(clean[-2 * RATE_HZ :])
     print(f"echo reduced by {reduction_db:.1f} dB in the last 2 s")
     assert reduction_db > 20
-    assert re.search(r"cancelling echo: \d+ dB, latency \d+ ms, 0 xruns", daemon.said)
+    assert re.search(r"cancelling echo: \d+ dB, latency \d+ ms, 0 xruns", process.said)
 
 
-def test_xruns_are_survived_and_counted(yaml: Callable[..., Path], start: Start, tmp_path: Path) -> None:
-    daemon = start(yaml(faults="capture:xrun@3 playback:xrun@3.5"), "--seconds", "7")
-    assert daemon.ended() == 0
-    assert re.search(r"\d xruns?, recovered; sound was lost \(since the start: microphone 1[,)]", daemon.said)
+def test_xruns_are_survived_and_counted(configure: Configure, start: type[Daemon], tmp_path: Path) -> None:
+    process = start(configure(faults="capture:xrun@3 playback:xrun@3.5"), "--seconds", "7")
+    assert process.ended() == 0
+    assert re.search(
+        r"\d xruns?, recovered; sound was lost \(since the start: microphone 1[,)]", process.said
+    )
     # The loudspeaker has 8 ms in hand: the microphone's restart, 10 ms, may let it run dry once more.
-    assert re.search(r"since the start: microphone 1, speaker [12]\)", daemon.said)
+    assert re.search(r"since the start: microphone 1, speaker [12]\)", process.said)
     clean, _ = soundfile.read(tmp_path / "clean.wav")
     assert len(clean) == 7 * RATE_HZ
     reduction_db = echo_db(tmp_path) - level_db(clean[-2 * RATE_HZ :])
@@ -209,12 +94,12 @@ def test_xruns_leave_the_echo_where_it_was(
     assert np.ptp(delays_samples) <= 2
 
 
-def test_sigterm_completes_the_recording(yaml: Callable[..., Path], start: Start, tmp_path: Path) -> None:
-    daemon = start(yaml())
-    daemon.hear(r"latency \d+ ms")
-    daemon.signal(signal.SIGTERM)
-    assert daemon.ended() == 0
-    assert re.search(r"latency \d+ ms, 0 xruns.*\n(.*\n)?apmpi: stopped\n$", daemon.said)
+def test_sigterm_completes_the_recording(configure: Configure, start: type[Daemon], tmp_path: Path) -> None:
+    process = start(configure())
+    process.hear(r"latency \d+ ms")
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+    assert re.search(r"latency \d+ ms, 0 xruns.*\n(.*\n)?apmpi: stopped\n$", process.said)
     clean = soundfile.info(tmp_path / "clean.wav")
     assert (clean.samplerate, clean.channels, clean.subtype) == (RATE_HZ, 1, "PCM_16")
     assert clean.frames >= 0.5 * RATE_HZ and clean.frames % 480 == 0
@@ -222,22 +107,22 @@ def test_sigterm_completes_the_recording(yaml: Callable[..., Path], start: Start
 
 
 def test_sighup_switches_features_without_losing_the_echo_path(
-    yaml: Callable[..., Path], start: Start, tmp_path: Path
+    configure: Configure, start: type[Daemon], tmp_path: Path
 ) -> None:
-    path = yaml()
+    path = configure()
     text = path.read_text()
-    daemon = start(path, "--seconds", "9")
+    process = start(path, "--seconds", "9")
     for _ in range(8):  # 4 s
-        daemon.hear("latency")
+        process.hear("latency")
     path.write_text(text.replace("noise_suppression: false", "echo_cancellation: false"))
-    daemon.signal(signal.SIGHUP)
-    daemon.hear(r"reloaded .*apmpi\.yaml$")
-    daemon.hear("echo cancellation is off, latency")
+    process.signal(signal.SIGHUP)
+    process.hear(r"reloaded .*apmpi\.yaml$")
+    process.hear("echo cancellation is off, latency")
     path.write_text(text)
-    daemon.signal(signal.SIGHUP)
-    daemon.hear("reloaded")
-    daemon.hear("cancelling echo")
-    assert daemon.ended() == 0
+    process.signal(signal.SIGHUP)
+    process.hear("reloaded")
+    process.hear("cancelling echo")
+    assert process.ended() == 0
     clean, _ = soundfile.read(tmp_path / "clean.wav")
     loudness_db = np.array([level_db(part) for part in np.split(clean, len(clean) // 4800)])
     raw = np.flatnonzero(loudness_db > echo_db(tmp_path) - 10)
@@ -249,13 +134,11 @@ def test_sighup_switches_features_without_losing_the_echo_path(
     assert np.median(loudness_db[again : again + 10]) < echo_db(tmp_path) - 20
 
 
-def test_a_bad_reload_keeps_the_last_good_configuration(
-    yaml: Callable[..., Path], start: Start, tmp_path: Path
-) -> None:
-    path = yaml()
+def test_a_bad_reload_keeps_the_last_good_configuration(configure: Configure, start: type[Daemon]) -> None:
+    path = configure()
     good = path.read_text()
-    daemon = start(path)
-    daemon.hear("latency")
+    process = start(path)
+    process.hear("latency")
     for bad, why in (
         (
             good.replace("noise_suppression", "noise_suppresion"),
@@ -265,36 +148,36 @@ def test_a_bad_reload_keeps_the_last_good_configuration(
         ("microphone:\n\tdevice: x\n", r"apmpi\.yaml:2: .*tab"),
     ):
         path.write_text(bad)
-        daemon.signal(signal.SIGHUP)
-        daemon.hear(rf"^apmpi: .*{why}.*; the last good configuration stays in use$")
-        daemon.hear(r"latency \d+ ms, 0 xruns")
+        process.signal(signal.SIGHUP)
+        process.hear(rf"^apmpi: .*{why}.*; the last good configuration stays in use$")
+        process.hear(r"latency \d+ ms, 0 xruns")
     path.write_text(good.replace("far.wav", "other.wav"))
-    daemon.signal(signal.SIGHUP)
-    daemon.hear(r"reloaded .*; needs a restart to take effect: far_end$")
-    daemon.signal(signal.SIGINT)
-    assert daemon.ended() == 0
+    process.signal(signal.SIGHUP)
+    process.hear(r"reloaded .*; needs a restart to take effect: far_end$")
+    process.signal(signal.SIGINT)
+    assert process.ended() == 0
 
 
 @pytest.mark.parametrize("direction", ["capture", "playback"])
 def test_an_unplugged_card_ends_it_with_one_sentence(
-    direction: str, yaml: Callable[..., Path], start: Start, tmp_path: Path
+    direction: str, configure: Configure, start: type[Daemon], tmp_path: Path
 ) -> None:
-    daemon = start(yaml(faults=f"{direction}:unplug@1.5"))
-    assert daemon.ended() == 1
+    process = start(configure(faults=f"{direction}:unplug@1.5"))
+    assert process.ended() == 1
     key = "microphone" if direction == "capture" else "speaker"
-    complaints = [line for line in daemon.said.splitlines() if "gone" in line]
+    complaints = [line for line in process.said.splitlines() if "gone" in line]
     assert complaints == [f"apmpi: {key}.device: 'room0' has gone (unplugged?)"]
     assert soundfile.info(tmp_path / "clean.wav").frames == pytest.approx(1.5 * RATE_HZ, abs=0.1 * RATE_HZ)
 
 
-def test_a_card_that_stands_still_ends_it(yaml: Callable[..., Path], start: Start) -> None:
-    daemon = start(yaml(faults="capture:stall@1.5+30"))
-    assert daemon.ended() == 1
-    assert "apmpi: microphone.device: 'room0' has stopped: no sound for 500 ms\n" in daemon.said
+def test_a_card_that_stands_still_ends_it(configure: Configure, start: type[Daemon]) -> None:
+    process = start(configure(faults="capture:stall@1.5+30"))
+    assert process.ended() == 1
+    assert "apmpi: microphone.device: 'room0' has stopped: no sound for 500 ms\n" in process.said
 
 
-def test_what_can_not_be_opened_is_named(yaml: Callable[..., Path], start: Start, tmp_path: Path) -> None:
-    path = yaml()
+def test_what_can_not_be_opened_is_named(configure: Configure, start: type[Daemon], tmp_path: Path) -> None:
+    path = configure()
     text = path.read_text()
     for change, to, sentence in (
         ("device: room0}\nspeaker", "device: nonsense}\nspeaker",
@@ -305,15 +188,15 @@ def test_what_can_not_be_opened_is_named(yaml: Callable[..., Path], start: Start
         ("clean.wav", "no/folder.wav", r":4: output\.file: .*/no/folder\.wav: cannot be written"),
     ):  # fmt: skip
         path.write_text(text.replace(change, to))
-        daemon = start(path)
-        assert daemon.ended() == 2
-        assert re.search(rf"^apmpi: .*/apmpi\.yaml{sentence}", daemon.said, re.MULTILINE)
-        assert daemon.said.count("\n") == 1, "more than one sentence"
+        process = start(path)
+        assert process.ended() == 2
+        assert re.search(rf"^apmpi: .*/apmpi\.yaml{sentence}", process.said, re.MULTILINE)
+        assert process.said.count("\n") == 1, "more than one sentence"
         assert not list(tmp_path.glob("clean*"))
 
 
-def test_a_card_in_use_is_busy(yaml: Callable[..., Path], start: Start) -> None:
-    path = yaml()
+def test_a_card_in_use_is_busy(configure: Configure, start: type[Daemon]) -> None:
+    path = configure()
     first = start(path)
     first.hear("latency")
     second = start(path)
@@ -323,15 +206,17 @@ def test_a_card_in_use_is_busy(yaml: Callable[..., Path], start: Start) -> None:
     assert first.ended() == 0
 
 
-def test_files_alone_run_as_fast_as_they_can(rng: np.random.Generator, start: Start, tmp_path: Path) -> None:
+def test_files_alone_run_as_fast_as_they_can(
+    start: type[Daemon], rng: np.random.Generator, tmp_path: Path
+) -> None:
     far = talk(rng, 8.0)
     write(tmp_path / "far.wav", far[: 7 * RATE_HZ])  # ends before the microphone does: silence goes on
     write(tmp_path / "mic.wav", 0.5 * np.concatenate([np.zeros(2000), far[:-2000]]))
     path = tmp_path / "apmpi.yaml"
     path.write_text("microphone: {file: mic.wav}\nfar_end: {file: far.wav}\noutput: {file: clean.wav}\n")
     started = time.monotonic()
-    daemon = start(path)
-    assert daemon.ended() == 0
+    process = start(path)
+    assert process.ended() == 0
     assert time.monotonic() - started < 6
     clean, _ = soundfile.read(tmp_path / "clean.wav")
     assert len(clean) == 8 * RATE_HZ
