@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Protocol
 
 from apmpi import _native
@@ -84,11 +85,12 @@ class AudioProcessingModule:
         rate_hz, channels = _checked("process_stream", data)
         chain = self._chain
         if chain is None or (chain.rate_hz, chain.channels) != (rate_hz, channels):
-            chain = self._start(rate_hz, channels)
+            chain = self._new_chain(rate_hz, channels)
         try:
             chain.capture(data.data)
-        except BufferError as error:  # read-only
+        except BufferError as error:  # read-only or not contiguous
             raise RuntimeError(f"process_stream: {error}") from None
+        self._chain = chain  # only now: a frame that was refused changes nothing
 
     def process_reverse_stream(self, data: Frame) -> None:
         """Takes one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
@@ -99,12 +101,16 @@ class AudioProcessingModule:
         rate_hz, channels = _checked("process_reverse_stream", data)
         chain = self._chain
         if chain is None:
-            chain = self._start(rate_hz, 1)
+            chain = self._new_chain(rate_hz, 1)
         if chain.rate_hz != rate_hz:
             raise RuntimeError(
                 f"process_reverse_stream: far end at {rate_hz} Hz, expected the microphone's {chain.rate_hz} Hz"
             )
-        chain.render(data.data, channels)
+        try:
+            chain.render(data.data, channels)
+        except BufferError as error:  # not contiguous
+            raise RuntimeError(f"process_reverse_stream: {error}") from None
+        self._chain = chain
 
     def set_stream_delay_ms(self, delay_ms: int) -> None:
         """Tells what is known of the delay between far end and its echo, 0 to 500 ms. Only a start: the chain measures for itself.
@@ -112,11 +118,15 @@ class AudioProcessingModule:
         Raises:
             RuntimeError: outside 0 to 500 ms, or not a whole number; the delay stays as it was.
         """
-        if not isinstance(delay_ms, int) or not 0 <= delay_ms <= MAX_DELAY_MS:
+        try:
+            delay = index(delay_ms)
+        except TypeError:
+            delay = -1
+        if isinstance(delay_ms, bool) or not 0 <= delay <= MAX_DELAY_MS:
             raise RuntimeError(f"set_stream_delay_ms: got {delay_ms!r}, expected 0 to {MAX_DELAY_MS} ms")
-        self._delay_ms = delay_ms
+        self._delay_ms = delay
         if self._chain is not None:
-            self._chain.set_delay_hint(delay_ms)
+            self._chain.set_delay_hint(delay)
 
     def configure(
         self,
@@ -154,10 +164,10 @@ class AudioProcessingModule:
             return 0.0
         return 1000.0 * _native.latency_samples(self._chain.rate_hz) / self._chain.rate_hz
 
-    def _start(self, rate_hz: int, channels: int) -> _native.Chain:
-        self._chain = _native.Chain(rate_hz, channels, self._flags)
-        self._hint(self._chain)
-        return self._chain
+    def _new_chain(self, rate_hz: int, channels: int) -> _native.Chain:
+        chain = _native.Chain(rate_hz, channels, self._flags)
+        self._hint(chain)
+        return chain
 
     def _hint(self, chain: _native.Chain) -> None:
         if self._delay_ms is not None:

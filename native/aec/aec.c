@@ -72,6 +72,12 @@ void aec_set_delay(aec_t *aec, int blocks)
     }
 }
 
+void aec_advance(aec_t *aec, int most_blocks)
+{
+    if (aec->delay_blocks < most_blocks)
+        aec->delay_blocks++;
+}
+
 /* Keeps the partition's impulse response within its hop: what circular convolution wrote behind it is cut. */
 static void constrain(aec_t *aec, const fft_t *fft, int partition)
 {

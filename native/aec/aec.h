@@ -30,6 +30,9 @@ void aec_reset(aec_t *aec);
 /* Moves the filter's window on the far end; what was learned moves along. 0 <= blocks, blocks + partitions <= ref->blocks. */
 void aec_set_delay(aec_t *aec, int blocks);
 
+/* The far end moved on by a block without the microphone: the same blocks now lie one lag later. */
+void aec_advance(aec_t *aec, int most_blocks);
+
 /* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. Not overlapping. */
 void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error);
 

@@ -28,6 +28,14 @@ void reference_reset(reference_t *ref)
     ref->newest = 0;
 }
 
+static int is_silent(const float *x, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (x[i] != 0.0f)
+            return 0;
+    return 1;
+}
+
 void reference_push(reference_t *ref, const fft_t *fft, const float *far)
 {
     const size_t bytes = sizeof(float) * (size_t)ref->hop;
@@ -35,6 +43,12 @@ void reference_push(reference_t *ref, const fft_t *fft, const float *far)
     memcpy(ref->samples + ref->hop, far, bytes);
     ref->newest = ref->newest + 1 == ref->blocks ? 0 : ref->newest + 1;
     const int at = reference_at(ref, 0);
+    if (is_silent(ref->samples, 2 * ref->hop)) { /* an echo canceller that nobody feeds costs nothing here */
+        memset(ref->re + at, 0, sizeof(float) * (size_t)ref->stride);
+        memset(ref->im + at, 0, sizeof(float) * (size_t)ref->stride);
+        memset(ref->power + at, 0, sizeof(float) * (size_t)ref->stride);
+        return;
+    }
     fft_forward(fft, ref->samples, ref->re + at, ref->im + at);
     spectrum_power(ref->hop + 1, ref->re + at, ref->im + at, ref->power + at);
 }

@@ -18,14 +18,20 @@ enum {
     DELAY_LAGS = 101,      /* 0..1000 ms */
     PARTITIONS = 25,       /* 250 ms of echo path */
     HEADROOM_BLOCKS = 2,   /* the filter begins this much before the echo: an early surprise stays inside */
+    FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 64,  /* far-end blocks that may wait for the microphone: callers come in bursts */
 };
 
 static const float HIGH_PASS_HZ = 80.0f;
 static const float TARGET_DBFS = -20.0f;
 static const float CEILING_DBFS = -1.0f;
-static const float NOISE_ATTENUATION_DB = 18.0f;
-static const float FAR_PRESENT_DBFS = -60.0f;
+float NOISE_ATTENUATION_DB = 18.0f;
+static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
+static const float NEAR_SPEAKS = 0.35f;       /* speech probability */
+static const float FIGURE_RATE = 0.01f;       /* 1 s of far-end speech */
+static const float CONVERGED_DB = 10.0f;
+static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
+static const float TINY_POWER = 1e-10f;       /* -100 dBFS: below a 16-bit step */
 
 typedef struct {
     hpf_t hpf;
@@ -35,25 +41,34 @@ typedef struct {
     float *mic, *echo, *error;         /* hop each */
     float *error_history, *echo_history; /* 2*hop each */
     float *overlap;                    /* hop/2 */
+    float high_pass_share, cancel_share; /* 0..1: how much of the stage's work is in the signal, faded over a block */
 } channel_t;
+
+/* Powers of channel 0 averaged over blocks in which only the far end speaks. */
+typedef struct {
+    float far, echo, mic, error, out;
+} figures_t;
 
 struct apm {
     int rate_hz, channels, hop, stride;
     apm_config_t config;
     fft_t fft;
     stft_t stft;
-    reference_t reference, heard;      /* far end; microphone 0, for the delay */
+    reference_t reference, heard;      /* far end; mean of the microphones, for the delay */
     delay_t delay;
     agc_t agc;
     limiter_t limiter;
     channel_t channel[APM_MAX_CHANNELS];
     float *fifo;                       /* FAR_FIFO_BLOCKS * hop */
     int fifo_first, fifo_count;
-    float *far;                        /* hop */
-    float *re, *im, *error_power, *echo_power, *far_power; /* stride each */
+    int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS */
+    float *block;                      /* hop: far end, mean of the microphones, unfiltered microphone in turn */
+    float *re, *im, *error_power, *echo_power, *far_power, *silence; /* stride each */
     int hint_blocks;                   /* -1: no hint */
+    int started;                       /* a microphone block has come */
     int far_age_blocks, clip_age_blocks;
-    float mic_power, out_power, far_level, echo_level;
+    int far_speaks;                    /* in the last block */
+    figures_t figures;
 };
 
 int apm_valid(int rate_hz, int channels)
@@ -93,12 +108,13 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
         channel->overlap = arena_floats(arena, block / 2);
     }
     apm->fifo = arena_floats(arena, FAR_FIFO_BLOCKS * block);
-    apm->far = arena_floats(arena, block);
+    apm->block = arena_floats(arena, block);
     apm->re = arena_floats(arena, stride);
     apm->im = arena_floats(arena, stride);
     apm->error_power = arena_floats(arena, stride);
     apm->echo_power = arena_floats(arena, stride);
     apm->far_power = arena_floats(arena, stride);
+    apm->silence = arena_floats(arena, stride);
 }
 
 size_t apm_size(int rate_hz, int channels)
@@ -138,11 +154,14 @@ void apm_reset(apm_t *apm)
         memset(channel->error_history, 0, 2 * block);
         memset(channel->echo_history, 0, 2 * block);
         memset(channel->overlap, 0, block / 2);
+        channel->high_pass_share = apm->config.high_pass_filter ? 1.0f : 0.0f;
+        channel->cancel_share = 0.0f;
     }
-    apm->fifo_first = apm->fifo_count = 0;
+    apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->started = apm->far_speaks = 0;
+    apm->fifo_lowest = FAR_FIFO_BLOCKS;
     apm->hint_blocks = -1;
     apm->far_age_blocks = apm->clip_age_blocks = BLOCKS_PER_S;
-    apm->mic_power = apm->out_power = apm->far_level = apm->echo_level = 0.0f;
+    memset(&apm->figures, 0, sizeof apm->figures);
     apm_configure(apm, &apm->config);
 }
 
@@ -172,19 +191,6 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
     apm->fifo_count++;
 }
 
-/* The far-end block that goes with this microphone block; silence when none came. */
-static void take_far(apm_t *apm)
-{
-    const size_t bytes = sizeof(float) * (size_t)apm->hop;
-    if (apm->fifo_count == 0) {
-        memset(apm->far, 0, bytes);
-        return;
-    }
-    memcpy(apm->far, apm->fifo + (size_t)apm->fifo_first * (size_t)apm->hop, bytes);
-    apm->fifo_first = (apm->fifo_first + 1) % FAR_FIFO_BLOCKS;
-    apm->fifo_count--;
-}
-
 static float mean_square(const float *x, int count)
 {
     float sum = 0.0f;
@@ -193,24 +199,66 @@ static float mean_square(const float *x, int count)
     return sum / (float)count;
 }
 
+/* The next far-end block becomes lag 0 of the reference; silence when none came. */
+static void take_far(apm_t *apm)
+{
+    const size_t bytes = sizeof(float) * (size_t)apm->hop;
+    if (apm->fifo_count == 0) {
+        memset(apm->block, 0, bytes);
+    } else {
+        memcpy(apm->block, apm->fifo + (size_t)apm->fifo_first * (size_t)apm->hop, bytes);
+        apm->fifo_first = (apm->fifo_first + 1) % FAR_FIFO_BLOCKS;
+        apm->fifo_count--;
+    }
+    reference_push(&apm->reference, &apm->fft, apm->block);
+    if (mean_square(apm->block, apm->hop) > FAR_PRESENT_POWER)
+        apm->far_age_blocks = 0;
+    else if (apm->far_age_blocks < BLOCKS_PER_S)
+        apm->far_age_blocks++;
+}
+
+/* Far-end blocks beyond the one that belongs to this microphone block are not the future but a past that came late: callers begin with the far
+ * end, or lose microphone blocks. They move into the reference, and every lag grows with them. */
+static void catch_up(apm_t *apm, int blocks)
+{
+    for (; blocks > 0; blocks--) {
+        take_far(apm);
+        const int at = reference_at(&apm->reference, 0);
+        delay_advance(&apm->delay, apm->reference.re + at, apm->reference.im + at);
+        for (int c = 0; c < apm->channels; c++)
+            aec_advance(&apm->channel[c].aec, DELAY_LAGS);
+    }
+}
+
 /* Far-end side of a block: spectra, delay, and where the cancellers listen. */
 static void follow_far(apm_t *apm)
 {
+    if (!apm->started)
+        catch_up(apm, apm->fifo_count - 1);
+    apm->started = 1;
     take_far(apm);
-    reference_push(&apm->reference, &apm->fft, apm->far);
-    const float far_power = mean_square(apm->far, apm->hop);
-    if (far_power > powf(10.0f, FAR_PRESENT_DBFS / 10.0f))
-        apm->far_age_blocks = 0;
-    else if (apm->far_age_blocks < 10 * BLOCKS_PER_S)
-        apm->far_age_blocks++;
-    reference_push(&apm->heard, &apm->fft, apm->channel[0].mic);
+    if (apm->fifo_count < apm->fifo_lowest)
+        apm->fifo_lowest = apm->fifo_count;
+    if (++apm->fifo_watched_blocks == FIFO_WATCH_BLOCKS) {
+        catch_up(apm, apm->fifo_lowest);
+        apm->fifo_lowest = FAR_FIFO_BLOCKS;
+        apm->fifo_watched_blocks = 0;
+    }
+    if (!apm->config.echo_cancellation)
+        return;
+
+    for (int i = 0; i < apm->hop; i++) {
+        float sum = 0.0f;
+        for (int c = 0; c < apm->channels; c++)
+            sum += apm->channel[c].mic[i];
+        apm->block[i] = sum / (float)apm->channels;
+    }
+    reference_push(&apm->heard, &apm->fft, apm->block);
     const int far_at = reference_at(&apm->reference, 0), mic_at = reference_at(&apm->heard, 0);
     delay_process(&apm->delay, apm->reference.re + far_at, apm->reference.im + far_at, apm->heard.re + mic_at,
                   apm->heard.im + mic_at);
     const int believed = apm->delay.best >= 0 ? apm->delay.best : apm->hint_blocks;
-    int wanted = believed - HEADROOM_BLOCKS;
-    if (wanted < 0)
-        wanted = 0;
+    const int wanted = believed > HEADROOM_BLOCKS ? believed - HEADROOM_BLOCKS : 0;
     for (int c = 0; c < apm->channels; c++)
         aec_set_delay(&apm->channel[c].aec, wanted);
 }
@@ -221,9 +269,46 @@ static void append(float *history, const float *block, int hop)
     memcpy(history + hop, block, sizeof(float) * (size_t)hop);
 }
 
+/* share: in and out of a stage over one block, so that switching it does not click. */
+static float fade(float from, float to, int i, int count) { return from + (to - from) * (float)(i + 1) / (float)count; }
+
+static void high_pass(apm_t *apm, channel_t *channel)
+{
+    const float from = channel->high_pass_share, to = apm->config.high_pass_filter ? 1.0f : 0.0f;
+    memcpy(apm->block, channel->mic, sizeof(float) * (size_t)apm->hop);
+    hpf_process(&channel->hpf, channel->mic, apm->hop); /* always: its registers stay true for the next switch */
+    for (int i = 0; i < apm->hop && (from < 1.0f || to < 1.0f); i++)
+        channel->mic[i] = apm->block[i] + fade(from, to, i, apm->hop) * (channel->mic[i] - apm->block[i]);
+    channel->high_pass_share = to;
+}
+
+/* channel->error = mic less the part of the echo estimate that is let through, channel->echo = that part. */
+static void cancel(apm_t *apm, channel_t *channel)
+{
+    const int hop = apm->hop;
+    const float from = channel->cancel_share;
+    float to = 0.0f;
+    if (apm->config.echo_cancellation || from > 0.0f) {
+        aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
+        /* an estimate that adds power is worse than none: it waits until it helps */
+        if (apm->config.echo_cancellation && mean_square(channel->error, hop) <= WORTH_IT * mean_square(channel->mic, hop))
+            to = 1.0f;
+    } else {
+        memset(channel->echo, 0, sizeof(float) * (size_t)hop);
+    }
+    for (int i = 0; i < hop; i++) {
+        channel->echo[i] *= fade(from, to, i, hop);
+        channel->error[i] = channel->mic[i] - channel->echo[i];
+    }
+    channel->cancel_share = to;
+    append(channel->error_history, channel->error, hop);
+    append(channel->echo_history, channel->echo, hop);
+}
+
 static void suppress(apm_t *apm, channel_t *channel)
 {
     const int n = apm->stride;
+    const float *echo = apm->silence;
     if (apm->config.echo_cancellation) {
         stft_analyse(&apm->stft, &apm->fft, channel->echo_history, apm->re, apm->im);
         spectrum_power(n, apm->re, apm->im, apm->echo_power);
@@ -239,10 +324,37 @@ static void suppress(apm_t *apm, channel_t *channel)
                 apm->far_power[k] = fmaxf(apm->far_power[k], scale * far[k]);
         }
         residual_process(&channel->residual, apm->error_power, apm->echo_power, channel->ns.noise, apm->far_power);
-    } else
-        residual_reset(&channel->residual);
-    ns_process(&channel->ns, apm->re, apm->im, apm->error_power, channel->residual.power);
+        echo = channel->residual.power;
+    }
+    ns_process(&channel->ns, apm->re, apm->im, apm->error_power, echo);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
+}
+
+/* Power of the far end where the echo of this block comes from. */
+static float far_power_heard(const apm_t *apm)
+{
+    const float *power = apm->reference.power + reference_at(&apm->reference, apm->channel[0].aec.delay_blocks + HEADROOM_BLOCKS);
+    float sum = 0.0f;
+    for (int k = 0; k <= apm->hop; k++)
+        sum += power[k];
+    return sum / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
+}
+
+static void average(float *state, float now) { *state += FIGURE_RATE * (now - *state); }
+
+/* mic_power: of the block before the chain changed it. */
+static void take_figures(apm_t *apm, float mic_power)
+{
+    const channel_t *channel = &apm->channel[0];
+    const float far = far_power_heard(apm);
+    apm->far_speaks = apm->config.echo_cancellation && far > FAR_PRESENT_POWER;
+    if (!apm->far_speaks || channel->ns.speech_probability > NEAR_SPEAKS)
+        return;
+    average(&apm->figures.far, far);
+    average(&apm->figures.echo, mean_square(channel->echo, apm->hop));
+    average(&apm->figures.mic, mic_power);
+    average(&apm->figures.error, mean_square(channel->error, apm->hop));
+    average(&apm->figures.out, mean_square(channel->mic, apm->hop));
 }
 
 void apm_capture(apm_t *apm, int16_t *frames)
@@ -257,8 +369,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
             clipped |= sample == INT16_MAX || sample == INT16_MIN;
             channel->mic[i] = (float)sample * (1.0f / 32768.0f);
         }
-        if (apm->config.high_pass_filter)
-            hpf_process(&channel->hpf, channel->mic, hop);
+        high_pass(apm, channel);
         out[c] = channel->mic;
     }
     if (clipped)
@@ -266,20 +377,15 @@ void apm_capture(apm_t *apm, int16_t *frames)
     else if (apm->clip_age_blocks < BLOCKS_PER_S)
         apm->clip_age_blocks++;
 
-    if (apm->config.echo_cancellation)
-        follow_far(apm);
+    follow_far(apm);
+    const float mic_power = mean_square(apm->channel[0].mic, hop);
     float speech = 0.0f;
     for (int c = 0; c < channels; c++) {
-        channel_t *channel = &apm->channel[c];
-        if (apm->config.echo_cancellation)
-            aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
-        else
-            memcpy(channel->error, channel->mic, sizeof(float) * (size_t)hop);
-        append(channel->error_history, channel->error, hop);
-        append(channel->echo_history, channel->echo, hop);
-        suppress(apm, channel);
-        speech = fmaxf(speech, channel->ns.speech_probability);
+        cancel(apm, &apm->channel[c]);
+        suppress(apm, &apm->channel[c]);
+        speech = fmaxf(speech, apm->channel[c].ns.speech_probability);
     }
+    take_figures(apm, mic_power);
     agc_process(&apm->agc, out, channels, hop, speech, apm->config.auto_gain_control);
     limiter_process(&apm->limiter, out, hop);
     for (int c = 0; c < channels; c++)
@@ -287,13 +393,24 @@ void apm_capture(apm_t *apm, int16_t *frames)
             frames[i * channels + c] = (int16_t)lrintf(fminf(fmaxf(out[c][i] * 32768.0f, -32768.0f), 32767.0f));
 }
 
+static float ratio_db(float over, float under) { return 10.0f * log10f((over + TINY_POWER) / (under + TINY_POWER)); }
+
 void apm_stats(const apm_t *apm, apm_stats_t *stats)
 {
-    memset(stats, 0, sizeof *stats);
-    stats->delay_ms = apm->delay.best < 0 ? -1.0f : 10.0f * (float)apm->delay.best;
+    const channel_t *channel = &apm->channel[0];
+    const figures_t *figures = &apm->figures;
+    float noise = 0.0f;
+    for (int k = 0; k <= apm->hop; k++)
+        noise += channel->ns.noise[k];
+    stats->erle_db = ratio_db(figures->mic, figures->out);
+    stats->erl_db = ratio_db(figures->far, figures->echo);
+    stats->delay_ms = apm->delay.best < 0 ? -1.0f : (float)(apm->delay.best * 1000 / BLOCKS_PER_S);
     stats->delay_confidence = apm->delay.confidence;
-    stats->speech_probability = apm->channel[0].ns.speech_probability;
+    stats->speech_probability = channel->ns.speech_probability;
+    stats->noise_floor_dbfs = 10.0f * log10f(noise / ((float)(apm->hop + 1) * channel->ns.window_power) + TINY_POWER);
     stats->agc_gain_db = apm->agc.gain_db;
+    stats->converged = ratio_db(figures->mic, figures->error) > CONVERGED_DB;
+    stats->double_talk = apm->far_speaks && channel->ns.speech_probability > NEAR_SPEAKS;
     stats->reference_present = apm->far_age_blocks < BLOCKS_PER_S;
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;
 }

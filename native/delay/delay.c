@@ -11,7 +11,7 @@ static const float ACTIVE = 0.1f;                 /* far end speaks: 10 dB below
 /* Highest coherence over mean coherence of all lags. Uncorrelated speech stays under 6, an echo gives 15 to 40. */
 static const float CHANCE_CONTRAST = 4.0f, BELIEVE_CONTRAST = 8.0f, SURE_CONTRAST = 20.0f;
 enum { BELIEVE_BLOCKS = 20 };
-static const float SILENCE_POWER = 160.0f * 1e-9f; /* per bin: -90 dBFS in a 20 ms frame at 8 kHz */
+static const float SILENCE_POWER = 160.0f * 1e-9f; /* per bin: -90 dBFS in a 20 ms frame at 8 kHz, -98 at 48 kHz */
 
 void delay_init(delay_t *delay, int lags, arena_t *arena)
 {
@@ -66,24 +66,45 @@ static float whiten(const float *re, const float *im, int bins, float *power, fl
     return sum / (float)bins;
 }
 
+/* The newest far-end block, whitened, becomes lag 0; returns its mean whitened power. */
+static float push_far(delay_t *delay, const float *far_re, const float *far_im)
+{
+    delay->newest = delay->newest + 1 == delay->lags ? 0 : delay->newest + 1;
+    const size_t newest = (size_t)delay->newest * (size_t)delay->bins;
+    /* a quick start: the average weighs all it has heard alike until it has heard enough */
+    const float rate = fmaxf(LEVEL_RATE, 1.0f / (1.0f + delay->heard));
+    const float power = whiten(far_re + delay->first_bin, far_im + delay->first_bin, delay->bins, delay->far_power, rate,
+                               delay->far_re + newest, delay->far_im + newest);
+    delay->activity[delay->newest] = power;
+    if (power > ACTIVE)
+        delay->heard = fminf(delay->heard + 1.0f, 1.0f / LEVEL_RATE);
+    return power;
+}
+
+void delay_advance(delay_t *delay, const float *far_re, const float *far_im)
+{
+    push_far(delay, far_re, far_im);
+    const size_t row = (size_t)delay->bins, kept = row * (size_t)(delay->lags - 1);
+    memmove(delay->cross_re + row, delay->cross_re, sizeof(float) * kept);
+    memmove(delay->cross_im + row, delay->cross_im, sizeof(float) * kept);
+    memset(delay->cross_re, 0, sizeof(float) * row);
+    memset(delay->cross_im, 0, sizeof(float) * row);
+    if (delay->best >= 0 && delay->best < delay->lags - 1)
+        delay->best++;
+    if (delay->candidate >= 0 && delay->candidate < delay->lags - 1)
+        delay->candidate++;
+}
+
 void delay_process(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im)
 {
     const int bins = delay->bins;
-    delay->newest = delay->newest + 1 == delay->lags ? 0 : delay->newest + 1;
-    const size_t newest = (size_t)delay->newest * (size_t)bins;
-    /* a quick start: the averages weigh all they have seen alike until they have seen enough */
-    const float start = 1.0f / (1.0f + delay->heard), level_rate = fmaxf(LEVEL_RATE, start);
-    const float far_now = whiten(far_re + delay->first_bin, far_im + delay->first_bin, bins, delay->far_power, level_rate,
-                                 delay->far_re + newest, delay->far_im + newest);
-    const float mic_now = whiten(mic_re + delay->first_bin, mic_im + delay->first_bin, bins, delay->mic_power, level_rate,
-                                 delay->mic_re, delay->mic_im);
-    delay->activity[delay->newest] = far_now;
+    const float far_now = push_far(delay, far_re, far_im);
+    const float mic_now = whiten(mic_re + delay->first_bin, mic_im + delay->first_bin, bins, delay->mic_power,
+                                 fmaxf(LEVEL_RATE, 1.0f / (1.0f + delay->heard)), delay->mic_re, delay->mic_im);
 
     float loudest = 0.0f;
     for (int lag = 0; lag < delay->lags; lag++)
         loudest = fmaxf(loudest, delay->activity[lag]);
-    if (far_now > ACTIVE)
-        delay->heard = fminf(delay->heard + 1.0f, 1000.0f);
     if (loudest < ACTIVE)
         return;
     const float rate = CROSS_RATE;

@@ -35,4 +35,7 @@ void delay_reset(delay_t *delay);
  * After it `best` and `confidence` are up to date. */
 void delay_process(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im);
 
+/* A far-end block came without a microphone block: what was `lag` is lag + 1 from now on. */
+void delay_advance(delay_t *delay, const float *far_re, const float *far_im);
+
 #endif

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+static const float NEARLY_ONE = 0.9998f; /* -0.002 dB */
 static const float RELEASE_S = 0.05f; /* long enough not to buzz on a voice's pitch period, short enough not to pump */
 
 void limiter_init(limiter_t *limiter, int rate_hz, int channels, float ceiling_dbfs, arena_t *arena)
@@ -43,6 +44,8 @@ void limiter_process(limiter_t *limiter, float *const *x, int count)
             lowest = fminf(lowest, limiter->needed[k]);
         limiter->needed[limiter->at] = needed;
         limiter->held = fminf(lowest, limiter->held + limiter->release * (1.0f - limiter->held));
+        if (limiter->held > NEARLY_ONE)
+            limiter->held = lowest; /* float steps would stop just short of 1 */
         limiter->reached[limiter->at] = limiter->held;
         float sum = 0.0f;
         for (int k = 0; k < lookahead; k++)

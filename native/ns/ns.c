@@ -3,14 +3,12 @@
 #include <math.h>
 #include <string.h>
 
-enum { MINIMUM_BLOCKS = 50 };               /* half a window: the minimum looks back 0.5 to 1 s */
+enum { MINIMUM_BLOCKS = 150 };               /* half a window: the minimum looks back 0.5 to 1 s */
 static const float PRIOR_SNR = 31.6f;       /* 15 dB: speech where it is present (Gerkmann & Hendriks 2012, sec. III) */
-static const float NOISE_RATE = 0.13f;      /* 1 - 0.8^(10/16): their 0.8 at 16 ms hops */
 static const float PRESENCE_RATE = 0.065f;  /* 1 - 0.9^(10/16) */
-static const float SMOOTH_RATE = 0.2f;      /* 50 ms */
-static const float MINIMUM_BIAS = 2.0f;     /* mean over minimum of the smoothed power of noise within a second */
+
 static const float QUIET_POWER = 1e-10f;    /* of a sample, see aec.c */
-float ns_dd = 0.95f, ns_over = 1.0f, ns_xmin = 0.003f;
+int ns_width=1; float ns_fast=1.0f, ns_fix=0.0f, ns_low=2.5f, ns_down=0.5f, ns_up=0.2f, ns_cap=1.0f, ns_clip=3.0f, ns_nr=0.1f, ns_dd = 0.95f, ns_over = 1.0f, ns_xmin = 0.003f;
 
 void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena)
 {
@@ -51,23 +49,27 @@ static void track_noise(ns_t *ns, const float *power, const float *echo)
     /* the first blocks: the average of what is heard, so that a noisy room is known at once */
     for (int k = 0; k < ns->bins; k++) {
         const float p2 = power[k];
-        ns->smooth[k] += (ns->started == 0 ? 1.0f : SMOOTH_RATE) * (p2 - ns->smooth[k]);
+        ns->smooth[k] += (ns->started == 0 ? 1.0f : p2 < ns->smooth[k] ? ns_down : ns_up) * (p2 - ns->smooth[k]);
         const int echoes = echo[k] > 0.5f * ns->noise[k];
         if (!echoes) {
             ns->lowest[k] = fminf(ns->lowest[k], ns->smooth[k]);
             ns->lowest_next[k] = fminf(ns->lowest_next[k], ns->smooth[k]);
         }
-        const float posterior = p2 / ns->noise[k];
+        float near = 0.0f; int cnt = 0;
+        for (int j = k - ns_width; j <= k + ns_width; j++)
+            if (j >= 0 && j < ns->bins) { near += power[j] / ns->noise[j]; cnt++; }
+        const float posterior = near / (float)cnt;
         float presence = 1.0f / (1.0f + (1.0f + PRIOR_SNR) * expf(-posterior * PRIOR_SNR / (1.0f + PRIOR_SNR)));
         ns->presence[k] += PRESENCE_RATE * (presence - ns->presence[k]);
         if (ns->presence[k] > 0.99f)
-            presence = fminf(presence, 0.99f);
+            presence = fminf(presence, ns_cap);
         if (!echoes)
-            ns->noise[k] += NOISE_RATE * (1.0f - presence) * (p2 - ns->noise[k]);
+            ns->noise[k] += ns_nr * (1.0f - presence) * (1.0f - ns_fast * ns->speech_probability) * (fminf(p2, ns_clip * ns->noise[k]) - ns->noise[k]);
         /* noise is never less than what the quietest moments of the last second tell */
         if (ns->lowest[k] < 1e8f && ns->started >= 20)
-            ns->noise[k] = fmaxf(ns->noise[k], ns->lowest[k] * 1.5f);
+            ns->noise[k] = fmaxf(ns->noise[k], ns->lowest[k] * ns_low);
         ns->noise[k] = fmaxf(ns->noise[k], QUIET_POWER * ns->window_power);
+        if (ns_fix > 0.0f) ns->noise[k] = ns_fix * ns->window_power;
     }
     if (++ns->window_block == MINIMUM_BLOCKS) {
         ns->window_block = 0;
