@@ -1,7 +1,7 @@
 """Delay of the echo in blocks: where whitened microphone and far end are most coherent.
 
-C. Knapp, G. Carter, IEEE Trans. ASSP 24 (1976). Spectra are those of 20 ms frames, bins of 50 Hz, of which 64 from
-300 Hz on are used.
+C. Knapp, G. Carter, IEEE Trans. ASSP 24 (1976). Spectra are those of 20 ms frames, bins of 50 Hz;
+64 of them from 300 Hz on are used.
 """
 
 from __future__ import annotations

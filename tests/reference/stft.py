@@ -1,8 +1,8 @@
 """Low-delay analysis and synthesis: frames of 2*hop every hop, of which only hop/2 overlap in the output.
 
-The analysis window is a quarter sine over the first 3/4 of the frame and a quarter cosine over the last quarter.
-Times the synthesis window it is a raised-cosine crossfade of hop/2, a flat hop/2, and the crossfade back; the first
-quarter of the frame is not used.
+The analysis window is a quarter sine over the first 3/4 of the frame and a quarter cosine over the last
+quarter. Times the synthesis window it is a raised-cosine crossfade of hop/2, a flat hop/2, and the crossfade
+back; the first quarter of the frame is not used.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Every stage beside its float64 model, over the same seeded signals. Tolerances are those of single-precision
-rounding, derived where they stand; the worst error is printed even when it passes."""
+"""Every stage beside its float64 model, over the same seeded signals.
+
+Tolerances are those of single-precision rounding, derived where they stand; worst errors are printed."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def misaligned(x: Floats, floats: int) -> Floats:
 @pytest.mark.parametrize("size", [160, 320, 640, 960])
 def test_fft(stages: Stages, rng: np.random.Generator, size: int) -> None:
     """Each of log2(size) levels adds one rounding to every value (Higham 2002, 24.1): EPS sqrt(levels) of the
-    signal's norm, RMS; no value is off by six times that. A rounded factor scales a line as a whole: EPS of it."""
+    signal's norm, RMS; no value is off by six times that. A rounded factor scales a line as a whole: EPS."""
     for name, x in cruel(rng, size).items():
         x = float32(x)
         re, im, back = (np.zeros(n, np.float32) for n in (size // 2 + 1, size // 2 + 1, size))
@@ -112,8 +113,8 @@ def test_stft(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_hpf(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Two errors: of the rounded coefficients, which is computed; and of nine roundings a sample, each uniform
-    within EPS of a term no larger than twice the signal, which leave through 1/A(z)."""
+    """Two errors: of the rounded coefficients, which is computed; and of nine roundings a sample, each within
+    EPS of a term no larger than twice the signal, which leave through 1/A(z)."""
     cutoff_hz, count = 80.0, rate_hz
     b, a = hpf.coefficients(rate_hz, cutoff_hz)
     spread = np.linalg.norm(lfilter([1.0], a, np.eye(1, count)[0]))
@@ -186,8 +187,8 @@ def test_agc(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         worst_db = max(worst_db, abs(gain_db - model.gain_db))
         worst = max(worst, float(np.max(np.abs(block - right.T)) / max(np.max(np.abs(right)), 1e-9)))
         first.append(block)
-    # Levels stay below 64 dB, where a rounding is 2^-19 dB; three an update, remembered for LEVEL_S. The power is
-    # a sum of 2*hop squares: relative error below 2*hop EPS, in dB 4.34 times that.
+    # Levels stay below 64 dB, where a rounding is 2^-19 dB; three an update, remembered for LEVEL_S. Power
+    # is a sum of 2*hop squares: relative error below 2*hop EPS, in dB 4.34 times that.
     bound_db = 3 * 2.0**-19 * agc.LEVEL_S / agc.BLOCK_S + 4.34 * 2 * hop * EPS * 2
     check("gain in dB", worst_db, bound_db)
     check("samples, relative", worst, bound_db * np.log(10.0) / 20.0 + 8 * EPS)

@@ -1,0 +1,311 @@
+"""What a listener would notice: echo gone, talker unharmed, nothing added, no click."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reference import hpf
+from reference.drive import frame_of, heard, process
+from reference.signals import (
+    RATES_HZ,
+    Scene,
+    Signal,
+    at_level,
+    db,
+    from_int16,
+    lag_samples,
+    power,
+    scene,
+    si_sdr_db,
+    to_int16,
+    voice,
+)
+from scipy.signal import butter, sosfilt
+
+from apmpi import AudioProcessingModule
+
+CLEAN = {"echo_cancellation": True, "noise_suppression": True, "high_pass_filter": True}
+ALL = {**CLEAN, "auto_gain_control": True}
+
+
+def seconds(x: Signal, rate_hz: int, start_s: float, stop_s: float) -> Signal:
+    return x[round(start_s * rate_hz) : round(stop_s * rate_hz)]
+
+
+def echo_reduction_db(out: Signal, sound: Scene, start_s: float, stop_s: float) -> float:
+    """Echo power at the microphone over everything left, while nobody talks here."""
+    part = [seconds(x, sound.rate_hz, start_s, stop_s) for x in (sound.echo, out)]
+    return db(power(part[0])) - db(power(part[1]))
+
+
+# ---------- conversations
+
+
+@pytest.mark.parametrize("flags", [{"echo_cancellation": True}, CLEAN], ids=["cancel", "cancel+suppress"])
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_echo_goes_and_the_talker_stays(
+    rng: np.random.Generator, rate_hz: int, flags: dict[str, bool]
+) -> None:
+    """Far end alone for 5 s: more than 20 dB down in the fifth second. Then both talk, equally loud: the talker
+    comes out clearer than it went in, by 15 dB from the linear canceller, of which suppression may spend half
+    on what is weak; and loses no more than the 5 dB that hardware cancellers allow themselves."""
+    sound = scene(rng, rate_hz, 10.0, near_from_s=5.0)
+    out = heard(AudioProcessingModule(**flags), rate_hz, sound.mic, sound.far)
+    near = hpf.process(sound.near, rate_hz) if "high_pass_filter" in flags else sound.near
+    erle = [echo_reduction_db(out, sound, second, second + 1) for second in range(5)]
+    both = (6.0, 9.9)
+    talker, heard_talker = (seconds(x, rate_hz, *both) for x in (near, out))
+    before = si_sdr_db(seconds(sound.mic, rate_hz, *both), seconds(sound.near, rate_hz, *both))
+    after, level_db = si_sdr_db(heard_talker, talker), db(power(heard_talker)) - db(power(talker))
+    print(f"echo down by {[round(value) for value in erle]} dB in seconds 1 to 5;", end=" ")
+    print(f"double talk: {before:.1f} -> {after:.1f} dB SI-SDR, talker's level {level_db:+.1f} dB")
+    assert erle[4] > 20.0
+    assert after > before + (15.0 if len(flags) == 1 else 7.5)
+    assert abs(level_db) < 5.0
+
+
+@pytest.mark.parametrize(
+    ("delay_ms", "hint_ms"), [(0, None), (150, None), (300, None), (480, None), (300, 300), (40, 500)]
+)
+def test_the_delay_finds_itself(rng: np.random.Generator, delay_ms: int, hint_ms: int | None) -> None:
+    """A hint is a start, right or wrong."""
+    sound = scene(rng, 16000, 6.0, delay_ms=delay_ms)
+    apm = AudioProcessingModule(echo_cancellation=True)
+    if hint_ms is not None:
+        apm.set_stream_delay_ms(hint_ms)
+    out = heard(apm, 16000, sound.mic, sound.far)
+    erle = [round(echo_reduction_db(out, sound, second, second + 1)) for second in range(1, 6)]
+    print(f"delay {apm.stats().delay_ms} ms, echo down by {erle} dB in seconds 2 to 6")
+    assert apm.stats().delay_ms == pytest.approx(delay_ms, abs=10.0)
+    assert erle[-1] > 20.0
+
+
+def played_and_heard(
+    apm: AudioProcessingModule, sound: Scene, order: list[tuple[str, int]]
+) -> dict[int, np.ndarray]:
+    """Calls in an order of ("far" | "mic", block number); output blocks by number."""
+    block, far, mic, out = sound.rate_hz // 100, to_int16(sound.far), to_int16(sound.mic), {}
+    for kind, number in order:
+        at = slice(number * block, (number + 1) * block)
+        frame = frame_of((far if kind == "far" else mic)[at], sound.rate_hz)
+        if kind == "far":
+            apm.process_reverse_stream(frame)
+        else:
+            apm.process_stream(frame)
+            out[number] = np.frombuffer(frame.data, np.int16).copy()
+    return out
+
+
+BLOCKS = 700
+PAIRS = [[("far", b), ("mic", b)] for b in range(BLOCKS)]
+ORDERS = {
+    "microphone first": [call for pair in PAIRS for call in reversed(pair)],
+    "bursts of five": [
+        (kind, b) for first in range(0, BLOCKS, 5) for kind in ("far", "mic") for b in range(first, first + 5)
+    ],
+    "far end runs 0.5 s before the microphone opens": [
+        call for b, p in enumerate(PAIRS) for call in p[: 1 + (b >= 50)]
+    ],
+    "far end runs 3 s before the microphone opens": [
+        call for b, p in enumerate(PAIRS) for call in p[: 1 + (b >= 300)]
+    ],
+    "microphone loses 10 blocks": [
+        call for b, p in enumerate(PAIRS) for call in p[: 1 + (not 200 <= b < 210)]
+    ],
+    "microphone loses one block a second": [
+        call for b, p in enumerate(PAIRS) for call in p[: 1 + (b % 100 != 99)]
+    ],
+    "far end loses 10 blocks": [
+        call for b, p in enumerate(PAIRS) for call in (p[1:] if 200 <= b < 210 else p)
+    ],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_any_order_of_calls_that_devices_make(rng: np.random.Generator, order: str) -> None:
+    """Whatever the two streams did before, the echo is 15 dB down in the last second."""
+    sound = scene(rng, 16000, BLOCKS / 100.0)
+    apm = AudioProcessingModule(echo_cancellation=True)
+    out = played_and_heard(apm, sound, ORDERS[order])
+    late = 96  # samples the chain takes; a block's output is part of the block before
+    echo = np.concatenate(
+        [sound.echo[b * 160 - late : (b + 1) * 160 - late] for b in out if b >= BLOCKS - 100]
+    )
+    left = from_int16(np.concatenate([out[b] for b in out if b >= BLOCKS - 100]))
+    erle = db(power(echo)) - db(power(left))
+    print(f"{order}: echo {erle:.1f} dB down, delay {apm.stats().delay_ms} ms")
+    assert erle > 15.0
+
+
+def test_switching_features_keeps_the_echo_path(rng: np.random.Generator) -> None:
+    """Off for a second and on again: at once as good as before, but for 10 dB; so with every other flag."""
+    sound = scene(rng, 16000, 9.0)
+    mic, far = to_int16(sound.mic), to_int16(sound.far)
+    for flag in ALL:
+        apm, parts = AudioProcessingModule(echo_cancellation=True), []
+        for at, state in (
+            (0, None),
+            (5, flag != "echo_cancellation"),
+            (6, flag == "echo_cancellation"),
+            (7, None),
+        ):
+            if state is not None:
+                apm.configure(**{flag: state})
+            now = slice(at * 16000, (5 if at == 0 else at + 1) * 16000)
+            parts.append(process(apm, 16000, mic[now], far[now]))
+        out = from_int16(np.concatenate(parts))[96:]
+        before, after = echo_reduction_db(out, sound, 4.0, 5.0), echo_reduction_db(out, sound, 6.1, 6.6)
+        print(f"{flag}: echo {before:.1f} dB down before, {after:.1f} dB after")
+        assert after > before - 10.0
+
+
+# ---------- harmless
+
+
+@pytest.mark.parametrize("far", ["nothing plays", "another sound plays"])
+@pytest.mark.parametrize(
+    "flags", [{}, {"echo_cancellation": True}, CLEAN], ids=["nothing", "cancel", "cancel+suppress"]
+)
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_a_talker_without_echo_is_left_alone(
+    rng: np.random.Generator, rate_hz: int, flags: dict[str, bool], far: str
+) -> None:
+    """With nothing to cancel nothing is added: the talker comes out with the microphone's own noise, 44 dB below.
+    A loudspeaker that is not heard here makes the filter err now and then, and suppression takes what is as weak
+    as the noise: together below a tenth of the power."""
+    near = voice(rng, rate_hz, 8.0)
+    other = voice(rng, rate_hz, 8.0, pitch_hz=110.0) if far == "another sound plays" else None
+    mic = near + at_level(rng.standard_normal(len(near)), -70.0)
+    out = seconds(heard(AudioProcessingModule(**flags), rate_hz, mic, other), rate_hz, 2.0, 7.9)
+    wanted = seconds(hpf.process(near, rate_hz) if "high_pass_filter" in flags else near, rate_hz, 2.0, 7.9)
+    quality, level_db = si_sdr_db(out, wanted), db(power(out)) - db(power(wanted))
+    print(f"{rate_hz} Hz, {far}: SI-SDR {quality:.1f} dB, level {level_db:+.2f} dB")
+    cancels, suppresses = "echo_cancellation" in flags and other is not None, "noise_suppression" in flags
+    assert quality > (10.0 if cancels or suppresses else 40.0)
+    assert abs(level_db) < 1.0
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_silence_stays_silence(rng: np.random.Generator, rate_hz: int) -> None:
+    """Digital silence comes out as such: at the start, after sound, and under a far end at full scale."""
+    quiet = np.zeros(2 * rate_hz, np.int16)
+    sound = scene(rng, rate_hz, 3.0, near_from_s=1.0)
+    full = to_int16(np.sign(rng.standard_normal(2 * rate_hz)))
+    apm = AudioProcessingModule(**ALL)
+    assert not np.any(process(apm, rate_hz, quiet)), "at the start"
+    process(apm, rate_hz, to_int16(sound.mic), to_int16(sound.far))
+    after = process(apm, rate_hz, quiet)
+    assert not np.any(after[rate_hz // 2 :]), "after sound"
+    apm = AudioProcessingModule(**ALL)
+    assert not np.any(process(apm, rate_hz, quiet, full)), "under a loud far end"
+
+
+def cruel(rng: np.random.Generator, rate_hz: int, count: int) -> dict[str, Signal]:
+    t = np.arange(count)
+    return {
+        "square 200 Hz": np.where(t * 400 // rate_hz % 2, 1.0, -1.0),
+        "square 37 Hz": np.where(t * 74 // rate_hz % 2, 1.0, -1.0),
+        "impulses": np.where(t % (rate_hz // 10) == rate_hz // 20, 1.0, 0.0),
+        "constant": np.ones(count),
+        "Nyquist": np.where(t % 2, 1.0, -1.0),
+        "last bit": rng.integers(-1, 2, count) / 32768.0,
+        "noise": np.clip(rng.standard_normal(count), -1.0, 1.0),
+        "bursts": np.clip(rng.standard_normal(count), -1.0, 1.0) * (t * 6 // rate_hz % 2),
+    }
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_never_louder_than_the_microphone(rng: np.random.Generator, rate_hz: int) -> None:
+    """No 100 ms are more than 1 dB over the loudest of the input's 100 ms around them; what is below -80 dBFS is
+    not heard. No sample is above the limiter's ceiling of -1 dBFS, but for rounding to 16 bit."""
+    count, window, worst = 2 * rate_hz, rate_hz // 10, -np.inf
+    fars = [
+        None,
+        *(x for name, x in cruel(rng, rate_hz, count).items() if name in ("noise", "square 200 Hz")),
+    ]
+    for name, x in cruel(rng, rate_hz, count).items():
+        for far in fars:
+            out = heard(AudioProcessingModule(**CLEAN), rate_hz, x, far)
+            now, around = (np.mean(y.reshape(-1, window) ** 2, axis=1) for y in (out, x))
+            around = np.maximum.reduce([around, np.roll(around, 1), np.roll(around, -1)])
+            excess = db(float(np.max((now + 1e-8) / (around + 1e-8))))
+            worst = max(worst, excess)
+            assert excess < 1.0, f"{name}, far end {'silent' if far is None else 'loud'}: {excess:+.1f} dB"
+            assert np.max(np.abs(out)) <= 10.0 ** (-1.0 / 20.0) + 1.0 / 32768.0, name
+    print(f"worst {worst:+.2f} dB")
+
+
+@pytest.mark.parametrize("flags", [CLEAN, ALL], ids=["gain off", "gain on"])
+def test_speech_after_minutes_of_silence_is_as_before(
+    rng: np.random.Generator, flags: dict[str, bool]
+) -> None:
+    speech, rate_hz = to_int16(voice(rng, 8000, 6.0)), 8000
+    far = to_int16(voice(rng, 8000, 6.0, pitch_hz=110.0))
+    apm = AudioProcessingModule(**flags)
+    process(apm, rate_hz, speech, far)
+    before = from_int16(process(apm, rate_hz, speech))
+    room = rng.integers(-1, 2, 10 * rate_hz).astype(np.int16)
+    for minute in range(18):  # three minutes, of digital and of real silence by turns
+        process(apm, rate_hz, room if minute % 2 else np.zeros_like(room))
+    after = from_int16(process(apm, rate_hz, speech))
+    level_db, alike = db(power(after)) - db(power(before)), si_sdr_db(after, before)
+    print(f"level {level_db:+.2f} dB, SI-SDR against before {alike:.1f} dB")
+    assert abs(level_db) < 1.0 and alike > 10.0
+
+
+# ---------- clicks and latency
+
+
+@pytest.mark.parametrize("flag", ALL)
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
+def test_switching_a_feature_does_not_click(rng: np.random.Generator, rate_hz: int, flag: str) -> None:
+    """In low rumble any jump is heard. From sample to sample the output moves no faster, within 20 ms of a switch,
+    than 1.5 times the fastest that the same sound moves there with the feature always off or always on."""
+    samples, block = 6 * rate_hz, rate_hz // 100
+    band = butter(4, [70.0, 300.0], "bandpass", fs=rate_hz, output="sos")
+    far = at_level(sosfilt(band, rng.standard_normal(samples)), -20.0)
+    echo = np.concatenate([np.zeros(rate_hz // 25), far])[:samples]
+    mic = echo + at_level(sosfilt(band, rng.standard_normal(samples)), -26.0)
+    if flag == "high_pass_filter":
+        mic = mic + 0.1
+    far_int, mic_int = to_int16(far), to_int16(mic)
+    others = (
+        {**CLEAN, "high_pass_filter": False} if flag != "auto_gain_control" else {"echo_cancellation": True}
+    )
+    always = []
+    for state in (False, True):
+        always.append(
+            process(AudioProcessingModule(**{**others, flag: state}), rate_hz, mic_int, far_int).astype(int)
+        )
+    apm, parts, state, switches = AudioProcessingModule(**{**others, flag: True}), [], True, []
+    for b in range(samples // block):
+        if b >= 300 and b % 23 == 0:
+            state = not state
+            apm.configure(**{flag: state})
+            switches.append(b * block)
+        at = slice(b * block, (b + 1) * block)
+        parts.append(process(apm, rate_hz, mic_int[at], far_int[at]).astype(int))
+    out = np.concatenate(parts)
+    worst = 0.0
+    for at in switches:
+        step = np.max(np.abs(np.diff(out[at - 1 : at + 2 * block])))
+        usual = max(np.max(np.abs(np.diff(x[at - 2 * block : at + 4 * block]))) for x in always)
+        worst = max(worst, step / max(usual, 8))  # 8: -72 dBFS
+    print(f"{flag} at {rate_hz} Hz, {len(switches)} switches: worst step {worst:.2f} of the usual")
+    assert worst < 1.5
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"echo_cancellation": True}, {"noise_suppression": True}, ALL], ids=len
+)
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_latency_is_true_to_the_sample(
+    rng: np.random.Generator, rate_hz: int, flags: dict[str, bool]
+) -> None:
+    # white syllables: a filter's phase at its edge doesn't move the peak of their correlation
+    syllables = np.sin(np.pi * 4.0 * np.arange(3 * rate_hz) / rate_hz) ** 4
+    near = to_int16(at_level(rng.standard_normal(3 * rate_hz) * syllables, -26.0))
+    apm = AudioProcessingModule(**flags)
+    out = process(apm, rate_hz, near)
+    lag = lag_samples(from_int16(out), from_int16(near), rate_hz // 20)
+    assert lag == pytest.approx(apm.latency_ms * rate_hz / 1000, abs=1e-6)
