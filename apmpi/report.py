@@ -50,6 +50,8 @@ from typing import Any, Protocol
 from apmpi.config import ConfigError, Features, Settings, load
 from apmpi.latency import LatencyLog, LatencySummary, Spread
 
+FRAMES_PER_S = 100
+
 # How often the thread looks: soon enough for a person who stops the program, rare enough to cost nothing.
 TICK_S = 0.1
 # A terminal's line is read while it changes.
@@ -151,7 +153,7 @@ class Figures:
 
     def line(self) -> str:
         """The sentence and what a person at a terminal wants beside it."""
-        minutes, seconds = divmod(self.frames // 100, 60)
+        minutes, seconds = divmod(self.frames // FRAMES_PER_S, 60)
         line = f"{minutes}:{seconds:02d}  {self.sentence()}"
         if self.latency is not None:
             total = self.latency.total
@@ -257,8 +259,8 @@ class Terminal:
         if not self._live:
             self._write(f"{'<6>' if self._to_journal else ''}{figures.line()}\n")
             return
-        width = os.get_terminal_size(2).columns if not final else None
-        self._write("\r\x1b[K" + figures.line()[:width] + ("\n" if final else ""))
+        width = os.get_terminal_size(2).columns or None  # 0: a terminal that doesn't know
+        self._write("\r\x1b[K" + (f"{figures.line()}\n" if final else figures.line()[:width]))
         self._open_line = not final
 
     def _end_line(self) -> str:
@@ -435,7 +437,7 @@ class Reporter(threading.Thread):
     def _show(self, final: bool) -> None:
         now = self._now()
         # Figures of the last few frames alone would say little: the last report looks back one interval more.
-        short = now.time_s - self._shown.time_s < self._voice.interval_s / 2
+        short = now.frames - self._shown.frames < self._voice.interval_s / 2 * FRAMES_PER_S
         figures = self._figures(self._shown_before if final and short else self._shown)
         self._voice.show(figures, final)
         notify(f"STATUS={figures.sentence()}")

@@ -1,0 +1,64 @@
+"""Run in a mount namespace of its own: `journald_namespace.py reload|hang COMMAND...`
+
+Starts a real journald on an empty /run, then COMMAND (the daemon) with its standard error in the journal,
+as systemd would start it, lets the scenario happen, and prints the daemon's entries as JSON lines.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+JOURNAL = Path("/run/systemd/journal")
+
+
+def reload(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> None:
+    time.sleep(2)
+    daemon.send_signal(signal.SIGHUP)
+
+
+def hang(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> None:
+    """journald stops reading for 3 s, and somebody has filled its queue to the brim."""
+    time.sleep(1)
+    journald.send_signal(signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as shouter:
+        try:
+            while True:
+                shouter.sendto(b"MESSAGE=me too", str(JOURNAL / "socket"))
+        except BlockingIOError:
+            pass
+    time.sleep(3)
+    journald.send_signal(signal.SIGCONT)
+
+
+def main(scenario: str, *command: str) -> int:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    Path("/run/log/journal").mkdir(parents=True)
+    JOURNAL.mkdir(parents=True)
+    journald = subprocess.Popen(["/lib/systemd/systemd-journald"], stderr=subprocess.DEVNULL)
+    while not (JOURNAL / "stdout").exists():
+        time.sleep(0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+        stream.connect(str(JOURNAL / "stdout"))
+        # Identifier, unit, priority, whether "<N>" at a line's beginning is one, and nothing to be forwarded.
+        stream.sendall(b"apmpi\n\n6\n1\n0\n0\n0\n")
+        status = os.fstat(stream.fileno())
+        environment = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        daemon = subprocess.Popen(command, stderr=stream, env=environment)
+    {"reload": reload, "hang": hang}[scenario](daemon, journald)
+    code = daemon.wait(20)
+    time.sleep(0.5)
+    journald.terminate()
+    journald.wait(10)
+    entries = ["journalctl", "-D", "/run/log/journal", "-o", "json", "--no-pager", "-t", "apmpi"]
+    subprocess.run(entries, check=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

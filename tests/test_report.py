@@ -1,0 +1,286 @@
+"""What the daemon says: fields and words, a terminal's line, systemd's protocol, and a real journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import daemon
+import pytest
+from daemon import APMPI, Configure, Daemon
+
+from apmpi import report
+from apmpi.apm import Stats
+from apmpi.config import Features
+from apmpi.latency import LatencyLog
+from apmpi.report import Event, Figures
+
+configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
+
+CATALOG = Path(__file__).parents[1] / "systemd/apmpi.catalog"
+
+
+def figures(**changes: object) -> Figures:
+    log = LatencyLog(capacity_frames=10, algorithmic_ms=6.0)
+    log.add(10.25, 0.5, 4.5)
+    example = Figures(
+        frames=6100,
+        latency=log.summary(0),
+        xruns={"microphone": 0, "far_end": 1, "speaker": 0, "output": 0},
+        processor_share=0.0834,
+        features=Features(auto_gain_control=False),
+        core=Stats(erle_db=31.6, converged=True, reference_present=True, delay_ms=48.0),
+    )
+    return dataclasses.replace(example, **changes)  # type: ignore[arg-type]
+
+
+def test_fields_are_those_of_the_catalog() -> None:
+    catalog = CATALOG.read_text()
+    entry = catalog[catalog.index(f"-- {Event.FIGURES.message_id}") :]
+    entry = entry[: entry.index("\n-- ")]
+    assert set(figures().fields()) == set(re.findall(r"APMPI_\w+", entry))
+
+
+def test_fields_have_values_a_program_can_read() -> None:
+    fields = figures().fields()
+    assert fields["APMPI_LATENCY_MEDIAN_MS"] == "21.250"
+    assert fields["APMPI_PLAYBACK_QUEUE_MAX_MS"] == "4.500"
+    assert (fields["APMPI_XRUNS"], fields["APMPI_XRUNS_FAR_END"]) == ("1", "1")
+    assert (fields["APMPI_CONVERGED"], fields["APMPI_AUTO_GAIN_CONTROL"]) == ("1", "0")
+    assert fields["APMPI_ERLE_DB"] == "31.600"
+    without = figures(core=Stats(erle_db=float("nan")), latency=None).fields()
+    assert "APMPI_ERLE_DB" not in without and "APMPI_LATENCY_MEDIAN_MS" not in without
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "cancelling echo: 32 dB, latency 21 ms, 1 xrun"),
+        ({"xruns": {}}, "cancelling echo: 32 dB, latency 21 ms, 0 xruns"),
+        ({"core": Stats(4.0, reference_present=True)}, "learning the echo: 4 dB, latency 21 ms, 1 xrun"),
+        ({"core": Stats()}, "nothing is played, latency 21 ms, 1 xrun"),
+        ({"core": None, "latency": None}, "starting, 1 xrun"),
+        ({"features": Features(echo_cancellation=False)}, "echo cancellation is off, latency 21 ms, 1 xrun"),
+    ],
+)
+def test_status_is_a_sentence_for_people(changes: dict[str, object], sentence: str) -> None:
+    assert figures(**changes).sentence() == sentence
+
+
+def test_terminal_shows_one_line_that_changes(configure: Configure) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen([APMPI, "run", "--config", configure(), "--seconds", "2.2"], stderr=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            said += chunk
+    except OSError:  # the other side is closed: Linux tells a terminal's reader so
+        pass
+    os.close(ours)
+    assert process.wait(10) == 0
+    lines = said.decode().split("\r\n")
+    print(lines)
+    assert re.fullmatch(r"apmpi: running at 48000 Hz: microphone room0, .*", lines[0])
+    shown = [line for line in lines if "latency" in line]
+    assert len(shown) == 1
+    updates = shown[0].split("\r\x1b[K")
+    assert len(updates) >= 4
+    assert all(re.match(r"0:0\d  .*, latency \d+ ms", update) for update in updates[1:])
+    assert lines[-2:] == ["apmpi: stopped", ""]
+
+
+class Systemd:
+    """systemd's end of sd_notify(3)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(folder / "notify"))
+        self.environment = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"}
+        self.heard: list[tuple[float, str]] = []
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def hear(self, wanted: str, timeout_s: float = 10.0) -> str:
+        """The next message that contains `wanted`; all are kept with their time of arrival."""
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            self._socket.settimeout(left_s)
+            message = self._socket.recv(4096).decode()
+            self.heard.append((time.monotonic(), message))
+            if wanted in message:
+                return message
+        pytest.fail(f"no {wanted!r} within {timeout_s} s, but {self.heard}")
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    listener = Systemd(tmp_path)
+    yield listener
+    listener.close()
+
+
+def test_systemd_hears_of_start_reload_and_stop(
+    systemd: Systemd, configure: Configure, start: type[Daemon]
+) -> None:
+    path = configure()
+    process = start(path, **systemd.environment)
+    assert systemd.hear("READY=1").startswith("READY=1\nSTATUS=")
+    assert [message for _, message in systemd.heard[:-1]] == [], "something came before READY"
+    assert re.match(r"STATUS=\w.*, latency \d+ ms, 0 xruns$", systemd.hear("STATUS=")[:200])
+
+    before_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    process.signal(signal.SIGHUP)
+    reloading = systemd.hear("RELOADING=1")
+    after_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    when_us = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", reloading)
+    assert when_us and before_us <= int(when_us[1]) <= after_us
+    assert "reloaded" in systemd.hear("READY=1")
+
+    path.write_text("microphone: {device")
+    process.signal(signal.SIGHUP)
+    systemd.hear("RELOADING=1")
+    assert "last good configuration" in systemd.hear("READY=1")
+
+    process.signal(signal.SIGTERM)
+    systemd.hear("STOPPING=1")
+    assert process.ended() == 0
+
+
+def test_watchdog_is_fed_by_sound_alone(systemd: Systemd, configure: Configure, start: type[Daemon]) -> None:
+    """Sound stops after 2 s. The program runs on, and gives up after 0.5 s: no sign of life in between."""
+    process = start(configure(faults="capture:stall@2+30"), **systemd.environment)
+    systemd.hear("READY=1")
+    ready_s = systemd.heard[-1][0]
+    systemd.hear("STOPPING=1")
+    stopping_s, last = systemd.heard[-1]
+    assert "has stopped: no sound" in last
+    assert process.ended() == 1
+    fed_s = [at_s for at_s, message in systemd.heard if message == "WATCHDOG=1"]
+    gaps_s = [later - earlier for earlier, later in zip([ready_s, *fed_s], fed_s, strict=False)]
+    silent_s = stopping_s - fed_s[-1]
+    print(f"fed {len(fed_s)} times, at most {max(gaps_s):.3f} s apart, {silent_s:.3f} s before the end")
+    assert len(fed_s) >= 8
+    assert max(gaps_s) < 0.4
+    # Stall limit 0.5 s, less one look of the reporter (0.1 s) that may come after the last frame.
+    assert silent_s > 0.35
+
+
+def test_service_without_systemd_python_says_so(configure: Configure) -> None:
+    hide = "import sys; sys.modules['systemd'] = None"
+    code = f"{hide}; from apmpi.cli import main; sys.exit(main(sys.argv[1:]))"
+    read, write = os.pipe()
+    status = os.fstat(write)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code, "run", "--config", configure(), "--seconds", "1"],
+        stderr=write,
+        env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+    )
+    os.close(write)
+    with os.fdopen(read) as stderr:
+        lines = stderr.read().splitlines()
+    print(lines)
+    assert process.wait(10) == 0
+    assert lines[0].startswith("<4>python3-systemd is not installed")
+    assert all(re.match(r"<[3-6]>", line) for line in lines)
+    assert any(re.match(r"<6>0:00  .*latency \d+ ms, 0 xruns", line) for line in lines)
+
+
+# ---- a real journal: journald in a mount namespace of its own
+
+
+def journald_reason() -> str:
+    """Why journald can't be run here, or nothing."""
+    for program in ("/lib/systemd/systemd-journald", "journalctl", "unshare"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+        return "mount namespaces are not permitted here"
+    return ""
+
+
+def journal_of(scenario: str, path: Path, *arguments: str) -> list[dict[str, str]]:
+    """Entries of a run of the daemon, in order."""
+    script = Path(__file__).with_name("journald_namespace.py")
+    command = ["unshare", "-m", "--propagation", "private", sys.executable, script, scenario]
+    command += [APMPI, "run", "--config", path, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    for entry in entries:
+        print(entry.get("PRIORITY"), entry.get("MESSAGE"))
+    return entries
+
+
+needs_journald = pytest.mark.skipif(bool(journald_reason()), reason=journald_reason())
+
+
+@needs_journald
+def test_journal_entries_are_structured(configure: Configure) -> None:
+    path = configure(faults="capture:xrun@1.2")
+    entries = journal_of("reload", path, "--seconds", "3")
+    by_event = {event: [e for e in entries if e.get("MESSAGE_ID") == event.message_id] for event in Event}
+    assert sum(map(len, by_event.values())) == len(entries), "an entry without MESSAGE_ID"
+    assert [len(by_event[event]) for event in (Event.STARTED, Event.RELOADED, Event.STOPPED)] == [1, 1, 1]
+    assert by_event[Event.STARTED][0] is entries[0] or by_event[Event.NOT_PERMITTED]
+    for event, found in by_event.items():
+        assert {entry["PRIORITY"] for entry in found} <= {str(event.priority)}
+        assert {entry["SYSLOG_IDENTIFIER"] for entry in found} <= {"apmpi"}
+
+    reports = by_event[Event.FIGURES]
+    assert len(reports) >= 5  # every 0.5 s
+    for entry in reports[1:]:
+        parts = ("CAPTURE_WAIT", "PROCESSING", "PLAYBACK_QUEUE")
+        total = sum(float(entry[f"APMPI_{part}_MEDIAN_MS"]) for part in parts)
+        total += float(entry["APMPI_ALGORITHMIC_MS"])
+        assert float(entry["APMPI_LATENCY_MEDIAN_MS"]) == pytest.approx(total, abs=1.0)
+        assert 10 < float(entry["APMPI_LATENCY_MEDIAN_MS"]) < 30
+    assert int(reports[-1]["APMPI_XRUNS_MICROPHONE"]) == 1
+    assert int(by_event[Event.XRUN][0]["APMPI_XRUNS_MICROPHONE"]) == 1
+
+
+@needs_journald
+def test_a_journald_that_hangs_costs_no_sound(configure: Configure) -> None:
+    """Its queue is full for 3 s, while a report comes every 0.1 s."""
+    path = configure()
+    path.write_text(path.read_text().replace("report_interval_s: 0.5", "report_interval_s: 0.1"))
+    entries = journal_of("hang", path, "--seconds", "5.5")
+    assert any("earlier entries were left out" in entry["MESSAGE"] for entry in entries)
+    last = [entry for entry in entries if entry["MESSAGE_ID"] == Event.FIGURES.message_id][-1]
+    print(f"latency at most {last['APMPI_LATENCY_MAX_MS']} ms, {last['APMPI_XRUNS']} xruns")
+    assert int(last["APMPI_FRAMES"]) == 550
+    assert int(last["APMPI_XRUNS"]) == 0
+
+
+def test_notify_reaches_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0apmpi-test-{os.getpid()}")
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@apmpi-test-{os.getpid()}")
+        report.notify("READY=1")
+        assert listener.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "pid", "expected_s"),
+    [("2000000", None, 2.0), ("2000000", "own", 2.0), ("2000000", "1", None), ("", None, None)],
+)
+def test_watchdog_is_meant_for_this_process(
+    microseconds: str, pid: str | None, expected_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    if pid:
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
+    assert report.watchdog_s() == expected_s
