@@ -46,9 +46,10 @@ def echo_reduction_db(out: Signal, sound: Scene, start_s: float, stop_s: float) 
 def test_echo_goes_and_the_talker_stays(
     rng: np.random.Generator, rate_hz: int, flags: dict[str, bool]
 ) -> None:
-    """Far end alone for 5 s: more than 20 dB down in the fifth second. Then both talk, equally loud: the talker
-    comes out clearer than it went in, by 15 dB from the linear canceller, of which suppression may spend half
-    on what is weak; and loses no more than the 5 dB that hardware cancellers allow themselves."""
+    """Far end alone for 5 s: more than 20 dB down in the fifth second. Then both talk, equally loud: the
+    talker comes out clearer than it went in, by 15 dB from the linear canceller, of which suppression may
+    spend half on what is weak; and loses no more than the 5 dB that hardware cancellers allow
+    themselves."""
     sound = scene(rng, rate_hz, 10.0, near_from_s=5.0)
     out = heard(AudioProcessingModule(**flags), rate_hz, sound.mic, sound.far)
     near = hpf.process(sound.near, rate_hz) if "high_pass_filter" in flags else sound.near
@@ -170,9 +171,9 @@ def test_switching_features_keeps_the_echo_path(rng: np.random.Generator) -> Non
 def test_a_talker_without_echo_is_left_alone(
     rng: np.random.Generator, rate_hz: int, flags: dict[str, bool], far: str
 ) -> None:
-    """With nothing to cancel nothing is added: the talker comes out with the microphone's own noise, 44 dB below.
-    A loudspeaker that is not heard here makes the filter err now and then, and suppression takes what is as weak
-    as the noise: together below a tenth of the power."""
+    """With nothing to cancel nothing is added: the talker comes out with the microphone's own noise, 44 dB
+    below. A loudspeaker that is not heard here makes the filter err now and then, and suppression takes
+    what is as weak as the noise: together below a tenth of the power."""
     near = voice(rng, rate_hz, 8.0)
     other = voice(rng, rate_hz, 8.0, pitch_hz=110.0) if far == "another sound plays" else None
     mic = near + at_level(rng.standard_normal(len(near)), -70.0)
@@ -216,8 +217,8 @@ def cruel(rng: np.random.Generator, rate_hz: int, count: int) -> dict[str, Signa
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_never_louder_than_the_microphone(rng: np.random.Generator, rate_hz: int) -> None:
-    """No 100 ms are more than 1 dB over the loudest of the input's 100 ms around them; what is below -80 dBFS is
-    not heard. No sample is above the limiter's ceiling of -1 dBFS, but for rounding to 16 bit."""
+    """No 100 ms are more than 1 dB over the loudest of the input's 100 ms around them; what is below -80
+    dBFS is not heard. No sample is above the limiter's ceiling of -1 dBFS, but for rounding to 16 bit."""
     count, window, worst = 2 * rate_hz, rate_hz // 10, -np.inf
     fars = [
         None,
@@ -259,8 +260,9 @@ def test_speech_after_minutes_of_silence_is_as_before(
 @pytest.mark.parametrize("flag", ALL)
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
 def test_switching_a_feature_does_not_click(rng: np.random.Generator, rate_hz: int, flag: str) -> None:
-    """In low rumble any jump is heard. From sample to sample the output moves no faster, within 20 ms of a switch,
-    than 1.5 times the fastest that the same sound moves there with the feature always off or always on."""
+    """In low rumble any jump is heard. From sample to sample the output moves no faster, within 20 ms of a
+    switch, than 1.5 times the fastest that the same sound moves there with the feature always off or always
+    on."""
     samples, block = 6 * rate_hz, rate_hz // 100
     band = butter(4, [70.0, 300.0], "bandpass", fs=rate_hz, output="sos")
     far = at_level(sosfilt(band, rng.standard_normal(samples)), -20.0)

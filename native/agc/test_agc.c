@@ -1,0 +1,94 @@
+/* agc.h: a talker of any level comes to the target; noise and echo move nothing; the gain never jumps. */
+#include "agc/agc.h"
+
+#include "kernels/test_support.h"
+
+enum { HOP = 160, CHANNELS = 2 };
+
+static const float TARGET_DBFS = -20.0f;
+
+/* `seconds` of noise at `level_dbfs`; returns the gain at the end in dB, worst_step_db the largest change in a block. */
+static float talk(agc_t *agc, float seconds, float level_dbfs, float speech_probability, int enabled, float *worst_step_db)
+{
+    float block[CHANNELS][HOP], *x[CHANNELS] = {block[0], block[1]};
+    const float amplitude = sqrtf(3.0f) * powf(10.0f, level_dbfs / 20.0f); /* uniform noise: power a^2/3 */
+    for (int b = 0; b < (int)(100.0f * seconds); b++) {
+        for (int c = 0; c < CHANNELS; c++)
+            for (int i = 0; i < HOP; i++)
+                block[c][i] = amplitude * test_random();
+        const float before = agc->gain_db;
+        agc_process(agc, x, CHANNELS, HOP, speech_probability, enabled);
+        if (worst_step_db)
+            *worst_step_db = fmaxf(*worst_step_db, fabsf(agc->gain_db - before));
+    }
+    return agc->gain_db;
+}
+
+static void reaches_the_target(float level_dbfs)
+{
+    agc_t agc;
+    agc_init(&agc, TARGET_DBFS);
+    const float wanted = fminf(fmaxf(TARGET_DBFS - level_dbfs, agc.min_gain_db), agc.max_gain_db);
+    const float gain = talk(&agc, 5.0f, level_dbfs, 1.0f, 1, NULL);
+    /* the level of 100 ms of noise is known to 10 log10(1 +- sqrt(2/3200)) = 0.1 dB */
+    CHECK(fabsf(gain - wanted) < 0.5f, "talker at %5.1f dBFS: gain %5.1f dB, wanted %5.1f dB", (double)level_dbfs, (double)gain,
+          (double)wanted);
+}
+
+static void learns_from_speech_alone(void)
+{
+    agc_t agc;
+    agc_init(&agc, TARGET_DBFS);
+    const float gain = talk(&agc, 5.0f, -40.0f, 1.0f, 1, NULL);
+    float moved = 0.0f;
+    talk(&agc, 5.0f, -50.0f, 0.1f, 1, &moved); /* noise */
+    talk(&agc, 5.0f, -80.0f, 1.0f, 1, &moved); /* quieter than any room */
+    talk(&agc, 5.0f, -10.0f, 0.2f, 1, &moved); /* what is left of a loud echo */
+    CHECK(moved == 0.0f && agc.gain_db == gain, "noise, echo and silence move the gain by %.2f dB", (double)moved);
+}
+
+static void steps_are_small(void)
+{
+    agc_t agc;
+    agc_init(&agc, TARGET_DBFS);
+    float rise = 0.0f, fall = 0.0f, back = 0.0f;
+    const float quiet = talk(&agc, 6.0f, -50.0f, 1.0f, 1, &rise);
+    const float loud = talk(&agc, 2.5f, -15.0f, 1.0f, 1, &fall);
+    CHECK(rise < 0.16f, "rises by at most %.3f dB in 10 ms, to %.1f dB", (double)rise, (double)quiet);
+    CHECK(fall < 0.61f && fabsf(loud + 5.0f) < 2.5f, "falls by at most %.3f dB in 10 ms, to %.1f dB", (double)fall, (double)loud);
+    talk(&agc, 5.0f, -45.0f, 1.0f, 1, NULL);
+    const float off = talk(&agc, 1.0f, -45.0f, 1.0f, 0, &back);
+    CHECK(off == 0.0f && back < 0.61f, "switched off it returns to %.1f dB in steps of at most %.3f dB", (double)off, (double)back);
+}
+
+/* A constant through changing gains: the samples follow a line, across blocks as well. */
+static void samples_do_not_jump(void)
+{
+    agc_t agc;
+    agc_init(&agc, TARGET_DBFS);
+    float last = 0.0f, worst = 0.0f;
+    for (int b = 0; b < 400; b++) {
+        float block[HOP], *x[1] = {block};
+        for (int i = 0; i < HOP; i++)
+            block[i] = 0.01f;
+        agc_process(&agc, x, 1, HOP, 1.0f, b < 300);
+        for (int i = 0; i < HOP; i++) {
+            if (b > 0)
+                worst = fmaxf(worst, fabsf(block[i] / last - 1.0f));
+            last = block[i];
+        }
+    }
+    /* 0.6 dB, 7.2 %, over the samples of a block */
+    CHECK(worst < 0.072f / HOP * 1.1f, "from sample to sample the gain changes by at most %.5f", (double)worst);
+}
+
+int main(void)
+{
+    static const float levels_dbfs[] = {-60.0f, -45.0f, -30.0f, -20.0f, -12.0f, -6.0f};
+    for (unsigned i = 0; i < sizeof levels_dbfs / sizeof *levels_dbfs; i++)
+        reaches_the_target(levels_dbfs[i]);
+    learns_from_speech_alone();
+    steps_are_small();
+    samples_do_not_jump();
+    return test_failures != 0;
+}

@@ -1,0 +1,52 @@
+/* For C tests only: a check that prints what it saw, memory of the exact size (a sanitizer guards its ends), and random numbers that
+ * are the same on every machine. */
+#ifndef APMPI_KERNELS_TEST_SUPPORT_H
+#define APMPI_KERNELS_TEST_SUPPORT_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/arena.h"
+
+static int test_failures;
+
+/* Prints the line whether it holds or not, so that the figures of a good run are in the log as well. */
+#define CHECK(holds, ...)                           \
+    do {                                            \
+        const int holds_ = (holds);                 \
+        printf("%s ", holds_ ? "ok    " : "FAILED"); \
+        printf(__VA_ARGS__);                        \
+        printf("\n");                               \
+        test_failures += !holds_;                   \
+    } while (0)
+
+static uint32_t test_state = 20260711u;
+
+/* Uniform in [-1, 1): numerical recipes' generator, high bits. */
+static inline float test_random(void)
+{
+    test_state = test_state * 1664525u + 1013904223u;
+    return (float)((int32_t)test_state >> 8) * 0x1p-23f;
+}
+
+static inline void *test_memory(size_t bytes)
+{
+    void *memory = aligned_alloc(ARENA_ALIGN, arena_round(bytes));
+    memset(memory, 0, arena_round(bytes));
+    return memory;
+}
+
+static inline double test_power(const float *x, int count)
+{
+    double sum = 0.0;
+    for (int i = 0; i < count; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum / count;
+}
+
+static inline double test_db(double power) { return 10.0 * log10(power + 1e-30); }
+
+#endif
