@@ -19,6 +19,9 @@ typedef struct {
     int next_constraint;    /* partition whose tail is cut next */
     float *w_re, *w_im;     /* echo path, partitions * stride */
     float *variance;        /* of its error, partitions * stride */
+    float *fast_re, *fast_im; /* the fast filter's echo path, partitions * stride */
+    float *fast_near_power;
+    float main_error, fast_error, mic_power; /* smoothed block powers */
     float *near_power;      /* near end and noise per bin, smoothed */
     float *echo_re, *echo_im, *error_re, *error_im, *gain_re, *gain_im, *weight; /* per bin, of the last frame */
     float *frame;           /* 2*hop scratch */
@@ -27,8 +30,14 @@ typedef struct {
 void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena);
 void aec_reset(aec_t *aec);
 
-/* Moves the filter's window on the far end; what was learned moves along. 0 <= blocks, blocks + partitions <= ref->blocks. */
+/* Moves the filter's window on the far end, 0 <= blocks, blocks + partitions <= ref->blocks. The echo stayed where it is and the window was
+ * wrong: what was learned keeps its lags. */
 void aec_set_delay(aec_t *aec, int blocks);
+/* The echo itself moved by as much as the window: what was learned goes with it. */
+void aec_follow_delay(aec_t *aec, int blocks);
+
+/* Lag in blocks at which the learned echo path is strongest. */
+int aec_peak_blocks(const aec_t *aec);
 
 /* The far end moved on by a block without the microphone: the same blocks now lie one lag later. */
 void aec_advance(aec_t *aec, int most_blocks);

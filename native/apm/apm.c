@@ -1,6 +1,7 @@
 #include "apm/apm.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "aec/aec.h"
@@ -65,6 +66,7 @@ struct apm {
     float *block;                      /* hop: far end, mean of the microphones, unfiltered microphone in turn */
     float *re, *im, *error_power, *echo_power, *far_power, *silence; /* stride each */
     int hint_blocks;                   /* -1: no hint */
+    int believed_blocks, measured;     /* delay for which the cancellers are placed (-1: none), and whether it was measured */
     int started;                       /* a microphone block has come */
     int far_age_blocks, clip_age_blocks;
     int far_speaks;                    /* in the last block */
@@ -159,7 +161,8 @@ void apm_reset(apm_t *apm)
     }
     apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->started = apm->far_speaks = 0;
     apm->fifo_lowest = FAR_FIFO_BLOCKS;
-    apm->hint_blocks = -1;
+    apm->hint_blocks = apm->believed_blocks = -1;
+    apm->measured = 0;
     apm->far_age_blocks = apm->clip_age_blocks = BLOCKS_PER_S;
     memset(&apm->figures, 0, sizeof apm->figures);
     apm_configure(apm, &apm->config);
@@ -226,8 +229,31 @@ static void catch_up(apm_t *apm, int blocks)
         const int at = reference_at(&apm->reference, 0);
         delay_advance(&apm->delay, apm->reference.re + at, apm->reference.im + at);
         for (int c = 0; c < apm->channels; c++)
-            aec_advance(&apm->channel[c].aec, DELAY_LAGS);
+            aec_advance(&apm->channel[c].aec, DELAY_LAGS - 1);
+        if (apm->believed_blocks >= 0 && apm->believed_blocks < DELAY_LAGS - 1)
+            apm->believed_blocks++;
     }
+}
+
+static void place_cancellers(apm_t *apm)
+{
+    const int measured = apm->delay.best >= 0, before = apm->believed_blocks;
+    const int believed = measured ? apm->delay.best : apm->hint_blocks;
+    /* a delay between two blocks may be measured as either: the headroom has room for both */
+    if (believed < 0 || (believed == before && measured == apm->measured) || (measured && apm->measured && abs(believed - before) <= 1))
+        return;
+    const int window = believed > HEADROOM_BLOCKS ? believed - HEADROOM_BLOCKS : 0;
+    for (int c = 0; c < apm->channels; c++) {
+        aec_t *aec = &apm->channel[c].aec;
+        /* did the echo move, or was it always there and only now found? what was learned tells */
+        const int learned = aec_peak_blocks(aec);
+        if (abs(learned - before) < abs(learned - believed))
+            aec_follow_delay(aec, window);
+        else
+            aec_set_delay(aec, window);
+    }
+    apm->believed_blocks = believed;
+    apm->measured = measured;
 }
 
 /* Far-end side of a block: spectra, delay, and where the cancellers listen. */
@@ -257,10 +283,7 @@ static void follow_far(apm_t *apm)
     const int far_at = reference_at(&apm->reference, 0), mic_at = reference_at(&apm->heard, 0);
     delay_process(&apm->delay, apm->reference.re + far_at, apm->reference.im + far_at, apm->heard.re + mic_at,
                   apm->heard.im + mic_at);
-    const int believed = apm->delay.best >= 0 ? apm->delay.best : apm->hint_blocks;
-    const int wanted = believed > HEADROOM_BLOCKS ? believed - HEADROOM_BLOCKS : 0;
-    for (int c = 0; c < apm->channels; c++)
-        aec_set_delay(&apm->channel[c].aec, wanted);
+    place_cancellers(apm);
 }
 
 static void append(float *history, const float *block, int hop)

@@ -10,7 +10,7 @@ static const float LEVEL_RATE = 1.0f / 100.0f;    /* whitening follows the voice
 static const float ACTIVE = 0.1f;                 /* far end speaks: 10 dB below its own average or more */
 /* Highest coherence over mean coherence of all lags. Uncorrelated speech stays under 6, an echo gives 15 to 40. */
 static const float CHANCE_CONTRAST = 4.0f, BELIEVE_CONTRAST = 8.0f, SURE_CONTRAST = 20.0f;
-enum { BELIEVE_BLOCKS = 20 };
+enum { BELIEVE_HEARD_BLOCKS = 30, FIRST_BLOCKS = 10, CHANGE_BLOCKS = 25 };
 static const float SILENCE_POWER = 160.0f * 1e-9f; /* per bin: -90 dBFS in a 20 ms frame at 8 kHz, -98 at 48 kHz */
 
 void delay_init(delay_t *delay, int lags, arena_t *arena)
@@ -107,33 +107,36 @@ void delay_process(delay_t *delay, const float *far_re, const float *far_im, con
         loudest = fmaxf(loudest, delay->activity[lag]);
     if (loudest < ACTIVE)
         return;
-    const float rate = CROSS_RATE;
-    delay->far_mean += rate * (far_now - delay->far_mean);
-    delay->mic_mean += rate * (mic_now - delay->mic_mean);
+    delay->far_mean += CROSS_RATE * (far_now - delay->far_mean);
+    delay->mic_mean += CROSS_RATE * (mic_now - delay->mic_mean);
 
     int best = 0;
     float total = 0.0f;
     const float scale = 1.0f / ((float)bins * fmaxf(delay->far_mean * delay->mic_mean, 1e-3f));
     for (int lag = 0; lag < delay->lags; lag++) {
         const int at = delay->newest - lag;
-        const size_t far = (size_t)(at < 0 ? at + delay->lags : at) * (size_t)bins, cell = (size_t)lag * (size_t)bins;
+        const int ring = at < 0 ? at + delay->lags : at;
+        const size_t far = (size_t)ring * (size_t)bins, cell = (size_t)lag * (size_t)bins;
         const float *xr = delay->far_re + far, *xi = delay->far_im + far;
-        float *cr = delay->cross_re + cell, *ci = delay->cross_im + cell, sum = 0.0f;
-        for (int b = 0; b < bins; b++) {
-            cr[b] += rate * (xr[b] * delay->mic_re[b] + xi[b] * delay->mic_im[b] - cr[b]);
-            ci[b] += rate * (xr[b] * delay->mic_im[b] - xi[b] * delay->mic_re[b] - ci[b]);
-            sum += cr[b] * cr[b] + ci[b] * ci[b];
+        if (delay->activity[ring] > ACTIVE) { /* a pause at this lag tells nothing about it */
+            float *cr = delay->cross_re + cell, *ci = delay->cross_im + cell, sum = 0.0f;
+            for (int b = 0; b < bins; b++) {
+                cr[b] += CROSS_RATE * (xr[b] * delay->mic_re[b] + xi[b] * delay->mic_im[b] - cr[b]);
+                ci[b] += CROSS_RATE * (xr[b] * delay->mic_im[b] - xi[b] * delay->mic_re[b] - ci[b]);
+                sum += cr[b] * cr[b] + ci[b] * ci[b];
+            }
+            delay->score[lag] = sum * scale;
         }
-        delay->score[lag] = sum * scale;
         total += delay->score[lag];
         if (delay->score[lag] > delay->score[best])
             best = lag;
     }
     const float contrast = delay->score[best] * (float)delay->lags / (total + 1e-6f);
     delay->confidence = fminf(1.0f, fmaxf(0.0f, (contrast - CHANCE_CONTRAST) / (SURE_CONTRAST - CHANCE_CONTRAST)));
-    /* a lag is believed once it has stood out for a while: in double talk and in pauses chance wins for some blocks */
-    delay->persistence = best == delay->candidate && contrast > BELIEVE_CONTRAST ? delay->persistence + 1 : 0;
+    /* a lag is believed once it has stood out for a while: at the start, in double talk and in pauses chance wins for some blocks */
+    const int stands_out = contrast > BELIEVE_CONTRAST && delay->heard >= (float)BELIEVE_HEARD_BLOCKS;
+    delay->persistence = best == delay->candidate && stands_out ? delay->persistence + 1 : 0;
     delay->candidate = best;
-    if (delay->persistence >= (delay->best < 0 ? BELIEVE_BLOCKS / 2 : BELIEVE_BLOCKS))
+    if (delay->persistence >= (delay->best < 0 ? FIRST_BLOCKS : CHANGE_BLOCKS))
         delay->best = best;
 }
