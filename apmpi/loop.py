@@ -96,7 +96,9 @@ def run(
             return EXIT_USER
         if loop.live:
             stack.enter_context(_real_time(voice))
-        reporter = report.Reporter(voice, loop.board, loop.latency, loop.xruns, config_path, signals_fd)
+        reporter = report.Reporter(
+            voice, loop.board, loop.latency, loop.xruns, loop.slips, config_path, signals_fd
+        )
         voice.say(report.Event.STARTED, loop.description(), {})
         reporter.start()
         problem: str | None = "stopped by an error in the program"
@@ -111,7 +113,7 @@ class _Loop:
     """The endpoints, the processing, and the way of a frame through them.
 
     live                      a card sets the pace
-    board, latency, xruns()   what the reporter sees of it
+    board, latency, xruns(), slips()   what the reporter sees of it
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class _Loop:
         self._config_path = config_path
         self._stack = stack
         self._tap = tap
+        self._far_slips = 0
         self._cards: dict[str, Capture | Playback] = {}
         self._files: list[WavSink | _WriteBehind] = []
 
@@ -156,6 +159,11 @@ class _Loop:
     def xruns(self) -> dict[str, int]:
         """By endpoint, since the start."""
         return {key: card.xruns for key, card in self._cards.items()}
+
+    def slips(self) -> int:
+        """How often a card was put back in step with the microphone's by leaving out sound or adding
+        silence."""
+        return self._far_slips + sum(c.slips for c in self._cards.values() if isinstance(c, Playback))
 
     def description(self) -> str:
         """What runs, in one line."""
@@ -236,6 +244,7 @@ class _Loop:
             # while the microphone too has more to give, for then the loop is late and about to work off both.
             waits = far_end.available >= 2 * far_end.block_samples
             if waits and microphone.available < microphone.block_samples:
+                self._far_slips += 1
                 block = far_end.read_now()
         return block
 

@@ -382,7 +382,7 @@ def hardware(direction: int) -> list[str]:
 
 
 def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[str]:
-    """Who has the card of an ALSA name open: "arecord (pid 123)". Empty if that can't be known."""
+    """Who has the card of an ALSA name open: "arecord (123)", by process id. Empty if that can't be known."""
     match = re.search(r":(?:CARD=)?(\w+)(?:,(?:DEV=)?(\d+))?", device)
     if not match:
         return []
@@ -391,12 +391,14 @@ def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[s
     stream = f"pcm{number}{'c' if direction == alsaaudio.PCM_CAPTURE else 'p'}"
     holders = []
     for status in sorted((folder / stream).glob("sub*/status")):
+        owner = None
         with contextlib.suppress(OSError):
             owner = re.search(r"^owner_pid\s*: (\d+)", status.read_text(), re.MULTILINE)
-            if owner:
-                # owner_pid is the thread's; its name is the program's unless it was changed.
+        if owner:
+            name = "process"
+            with contextlib.suppress(OSError):  # a service sees no other user's processes
                 name = (proc / owner[1] / "comm").read_text().strip()
-                holders.append(f"{name} (pid {owner[1]})")
+            holders.append(f"{name} ({owner[1]})")
     return holders
 
 

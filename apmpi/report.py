@@ -16,6 +16,8 @@ has these fields, over the interval unless said otherwise; a field that doesn't 
     APMPI_ALGORITHMIC_MS
     APMPI_XRUNS                                   of all devices since the start, and by device:
     APMPI_XRUNS_MICROPHONE _FAR_END _SPEAKER _OUTPUT
+    APMPI_SLIPS                                   how often samples were left out or silence put in, since the
+                                                  start, because a card's clock is not the microphone's
     APMPI_PROCESSOR_SHARE                         of one core: 1.0 is all of it
     APMPI_ECHO_CANCELLATION _NOISE_SUPPRESSION _HIGH_PASS_FILTER _AUTO_GAIN_CONTROL    0 or 1
     APMPI_ERLE_DB                                 how much quieter the echo leaves than it came
@@ -123,13 +125,18 @@ class Figures:
     frames: int
     latency: LatencySummary | None
     xruns: Mapping[str, int]
+    slips: int
     processor_share: float
     features: Features
     core: CoreStats | None
 
     def fields(self) -> dict[str, str]:
         """Journal fields, as listed in the module's docstring."""
-        values: dict[str, object] = {"frames": self.frames, "processor_share": self.processor_share}
+        values: dict[str, object] = {
+            "frames": self.frames,
+            "slips": self.slips,
+            "processor_share": self.processor_share,
+        }
         values |= xrun_values(self.xruns) | flag_values(self.features)
         if self.latency is not None:
             values["algorithmic_ms"] = self.latency.algorithmic_ms
@@ -148,8 +155,10 @@ class Figures:
         parts = [echo_state(self.core, self.features)]
         if self.latency is not None:
             parts.append(f"latency {self.latency.total.median_ms:.0f} ms")
-        count = sum(self.xruns.values())
-        return ", ".join([*parts, f"{count} xrun{'' if count == 1 else 's'}"])
+        parts.append(counted(sum(self.xruns.values()), "xrun"))
+        if self.slips:
+            parts.append(counted(self.slips, "slip"))
+        return ", ".join(parts)
 
     def line(self) -> str:
         """The sentence and what a person at a terminal wants beside it."""
@@ -159,6 +168,10 @@ class Figures:
             total = self.latency.total
             line += f", 99 % below {total.p99_ms:.1f} ms, at most {total.max_ms:.1f} ms"
         return f"{line}, processor {self.processor_share:.1%}"
+
+
+def counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def echo_state(core: CoreStats | None, features: Features) -> str:
@@ -339,6 +352,7 @@ class Reporter(threading.Thread):
         board: Board,
         latency: LatencyLog,
         xruns: Callable[[], dict[str, int]],
+        slips: Callable[[], int],
         config_path: Path | None,
         signals_fd: int,
     ) -> None:
@@ -349,6 +363,7 @@ class Reporter(threading.Thread):
         self._running = board.applied
         self._latency = latency
         self._xruns = xruns
+        self._slips = slips
         self._config_path = config_path
         self._signals_fd = signals_fd
         self._signals = select.poll()
@@ -417,8 +432,7 @@ class Reporter(threading.Thread):
         fresh = sum(xruns.values()) - self._xruns_said
         if fresh and (at_once or now_s - self._xruns_said_s >= XRUN_SILENCE_S):
             where = ", ".join(f"{key} {count}" for key, count in xruns.items() if count)
-            plural = "xrun" if fresh == 1 else "xruns"
-            message = f"{fresh} {plural}, recovered; sound was lost (since the start: {where})"
+            message = f"{counted(fresh, 'xrun')}, recovered; sound was lost (since the start: {where})"
             self._voice.say(Event.XRUN, message, journal_fields(xrun_values(xruns)))
             self._xruns_said += fresh
             self._xruns_said_s = now_s
@@ -429,6 +443,7 @@ class Reporter(threading.Thread):
             frames=now.frames,
             latency=self._latency.summary(since.frames),
             xruns=self._xruns(),
+            slips=self._slips(),
             processor_share=(now.processor_s - since.processor_s) / max(now.time_s - since.time_s, TICK_S),
             features=self._board.applied.features,
             core=self._board.core,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
+import alsaaudio
 import daemon
 import numpy as np
 import pytest
 import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, level_db, talk, write
 
-from apmpi import loop
+from apmpi import loop, pcm
 from apmpi.config import Endpoint, Settings
 from apmpi.latency import FrameTimes
 
@@ -204,6 +206,80 @@ def test_a_card_in_use_is_busy(configure: Configure, start: type[Daemon]) -> Non
     assert "microphone.device: 'room0' is busy: another program uses it" in second.said
     first.signal(signal.SIGTERM)
     assert first.ended() == 0
+
+
+def test_the_holder_of_a_busy_card_is_named(tmp_path: Path) -> None:
+    """A made-up /proc: there is no kernel sound here. The status file is what Linux 6.1 shows."""
+    status = tmp_path / "asound/card1/pcm0c/sub0/status"
+    status.parent.mkdir(parents=True)
+    status.write_text("state: RUNNING\nowner_pid   : 1234\ntrigger_time: 12.345\n")
+    (tmp_path / "asound/Device").symlink_to("card1")
+    closed = tmp_path / "asound/card1/pcm0p/sub0/status"
+    closed.parent.mkdir(parents=True)
+    closed.write_text("closed\n")
+    capture, playback = alsaaudio.PCM_CAPTURE, alsaaudio.PCM_PLAYBACK
+    assert pcm.busy_with("hw:1", capture, tmp_path) == ["process (1234)"]
+    (tmp_path / "1234").mkdir()
+    (tmp_path / "1234/comm").write_text("arecord\n")
+    for device in ("hw:1", "hw:1,0", "plughw:CARD=Device,DEV=0", "sysdefault:CARD=Device"):
+        assert pcm.busy_with(device, capture, tmp_path) == ["arecord (1234)"]
+    assert pcm.busy_with("hw:1", playback, tmp_path) == []
+    assert pcm.busy_with("hw:1,3", capture, tmp_path) == []
+    assert pcm.busy_with("default", capture, tmp_path) == []
+
+
+def test_a_far_end_from_a_card_in_stereo(
+    configure: Configure, start: type[Daemon], rng: np.random.Generator, room_card: RoomCard, tmp_path: Path
+) -> None:
+    """The far end comes in through a card of its own, as from a USB gadget, and out of a mono loudspeaker."""
+    path = configure()
+    gadget = room_card(near=write(tmp_path / "host.wav", 0.7 * talk(rng, 12.0)))
+    path.write_text(path.read_text().replace("file: far.wav", f"device: {gadget}, channels: 2"))
+    process = start(path, "--seconds", "6")
+    assert process.ended() == 0
+    clean, _ = soundfile.read(tmp_path / "clean.wav")
+    reduction_db = echo_db(tmp_path) + 20 * np.log10(0.7) - level_db(clean[-2 * RATE_HZ :])
+    print(f"echo reduced by {reduction_db:.1f} dB in the last 2 s")
+    assert reduction_db > 20
+    assert ", 0 xruns" in process.said.splitlines()[-2]
+
+
+@pytest.mark.parametrize("ppm", [-4000, 4000])
+def test_an_output_on_another_clock_keeps_its_place(
+    ppm: int, room_card: RoomCard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """4 ms off per second, ten times a bad clock: without care the queue would run dry, or fill up."""
+    device = room_card(playback_ppm=ppm, delay_ms=1)
+    seen: list[FrameTimes] = []
+    settings = Settings(microphone=Endpoint(device), output=Endpoint(device))
+    assert loop.run(settings, seconds=5, tap=lambda far, near, out, times: seen.append(times)) == 0
+    totals_ms = [times.total_ms for times in seen]
+    print(f"latency {min(totals_ms):.1f} to {max(totals_ms):.1f} ms, {seen[-1].xruns} xruns")
+    # 18 ms and the chain's delay; half a period is what it may wander, one more a late wake-up.
+    algorithmic_ms = seen[0].algorithmic_ms
+    assert max(totals_ms) < 18 + algorithmic_ms + 6
+    assert min(totals_ms) > 18 + algorithmic_ms - 6
+    assert seen[-1].xruns == 0
+    assert re.search(r"0 xruns, [3-5] slips", capfd.readouterr().err)
+
+
+def test_a_full_disk_ends_it_and_leaves_no_half_recording(
+    configure: Configure, start: type[Daemon], tmp_path: Path
+) -> None:
+    path = configure()
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", small]).returncode != 0:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        path.write_text(path.read_text().replace("clean.wav", "small/clean.wav"))
+        process = start(path)
+        assert process.ended() == 1
+        assert f"apmpi: {small}/clean.wav: cannot be written (No space left on device)\n" in process.said
+        for left in small.iterdir():
+            assert soundfile.info(left).frames > 0.5 * RATE_HZ, "what is left is not a valid recording"
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_files_alone_run_as_fast_as_they_can(
