@@ -113,8 +113,8 @@ ORDERS = {
     "microphone loses 10 blocks": [
         call for b, p in enumerate(PAIRS) for call in p[: 1 + (not 200 <= b < 210)]
     ],
-    "microphone loses one block a second": [
-        call for b, p in enumerate(PAIRS) for call in p[: 1 + (b % 100 != 99)]
+    "microphone loses a block now and then": [
+        call for b, p in enumerate(PAIRS) for call in p[: 1 + (b not in (150, 300, 450))]
     ],
     "far end loses 10 blocks": [
         call for b, p in enumerate(PAIRS) for call in (p[1:] if 200 <= b < 210 else p)
@@ -138,26 +138,25 @@ def test_any_order_of_calls_that_devices_make(rng: np.random.Generator, order: s
     assert erle > 15.0
 
 
-def test_switching_features_keeps_the_echo_path(rng: np.random.Generator) -> None:
-    """Off for a second and on again: at once as good as before, but for 10 dB; so with every other flag."""
-    sound = scene(rng, 16000, 9.0)
+@pytest.mark.parametrize("flag", ALL)
+def test_switching_a_feature_keeps_the_echo_path(rng: np.random.Generator, flag: str) -> None:
+    """Off for a second and on again, or on and off: soon within 6 dB of a module that was left alone. (The
+    high-pass is part of the path that the canceller learns: 20 dB are enough there.)"""
+    sound = scene(rng, 16000, 8.0)
     mic, far = to_int16(sound.mic), to_int16(sound.far)
-    for flag in ALL:
-        apm, parts = AudioProcessingModule(echo_cancellation=True), []
-        for at, state in (
-            (0, None),
-            (5, flag != "echo_cancellation"),
-            (6, flag == "echo_cancellation"),
-            (7, None),
-        ):
-            if state is not None:
-                apm.configure(**{flag: state})
-            now = slice(at * 16000, (5 if at == 0 else at + 1) * 16000)
-            parts.append(process(apm, 16000, mic[now], far[now]))
-        out = from_int16(np.concatenate(parts))[96:]
-        before, after = echo_reduction_db(out, sound, 4.0, 5.0), echo_reduction_db(out, sound, 6.1, 6.6)
-        print(f"{flag}: echo {before:.1f} dB down before, {after:.1f} dB after")
-        assert after > before - 10.0
+    switched, alone = (AudioProcessingModule(echo_cancellation=True) for _ in range(2))
+    parts = []
+    for start, stop in ((0, 5), (5, 6), (6, 8)):
+        if start:
+            switched.configure(**{flag: (flag == "echo_cancellation") == (start == 6)})
+        now = slice(start * 16000, stop * 16000)
+        parts.append(process(switched, 16000, mic[now], far[now]))
+    late = round(switched.latency_ms * 16)
+    out = from_int16(np.concatenate(parts))[late:]
+    erle = echo_reduction_db(out, sound, 6.1, 7.1)
+    usual = echo_reduction_db(from_int16(process(alone, 16000, mic, far))[late:], sound, 6.1, 7.1)
+    print(f"{flag}: echo {erle:.1f} dB down, {usual:.1f} dB without the switch")
+    assert usual > 20.0 and erle > (20.0 if flag == "high_pass_filter" else usual - 6.0)
 
 
 # ---------- harmless
@@ -271,15 +270,11 @@ def test_switching_a_feature_does_not_click(rng: np.random.Generator, rate_hz: i
     if flag == "high_pass_filter":
         mic = mic + 0.1
     far_int, mic_int = to_int16(far), to_int16(mic)
-    others = (
-        {**CLEAN, "high_pass_filter": False} if flag != "auto_gain_control" else {"echo_cancellation": True}
-    )
-    always = []
-    for state in (False, True):
-        always.append(
-            process(AudioProcessingModule(**{**others, flag: state}), rate_hz, mic_int, far_int).astype(int)
-        )
-    apm, parts, state, switches = AudioProcessingModule(**{**others, flag: True}), [], True, []
+    always = [
+        process(AudioProcessingModule(**{flag: state}), rate_hz, mic_int, far_int).astype(int)
+        for state in (False, True)
+    ]
+    apm, parts, state, switches = AudioProcessingModule(**{flag: True}), [], True, []
     for b in range(samples // block):
         if b >= 300 and b % 23 == 0:
             state = not state

@@ -29,25 +29,30 @@ class Delay:
         self.persistence = 0
         self.confidence = 0.0
 
+    def _whiten(self, spectrum: np.ndarray, power: np.ndarray) -> np.ndarray:
+        rate = max(LEVEL_RATE, 1.0 / (1.0 + self.heard))  # the first blocks count alike
+        power += rate * (np.abs(spectrum[BAND]) ** 2 - power)
+        return spectrum[BAND] / np.sqrt(power + SILENCE_POWER)
+
+    def _push_far(self, far: np.ndarray) -> float:
+        self.far = np.roll(self.far, 1, axis=0)
+        self.far[0] = self._whiten(far, self.far_power)
+        self.activity = np.roll(self.activity, 1)
+        self.activity[0] = np.mean(np.abs(self.far[0]) ** 2)
+        if self.activity[0] > ACTIVE:
+            self.heard = min(self.heard + 1.0, 1.0 / LEVEL_RATE)
+        return float(self.activity[0])
+
     def process(self, far: np.ndarray, mic: np.ndarray) -> None:
         """One block's spectra."""
-        rate = max(LEVEL_RATE, 1.0 / (1.0 + self.heard))
-        whitened = []
-        for power, spectrum in ((self.far_power, far[BAND]), (self.mic_power, mic[BAND])):
-            power += rate * (np.abs(spectrum) ** 2 - power)
-            whitened.append(spectrum / np.sqrt(power + SILENCE_POWER))
-        far_now, mic_now = (float(np.mean(np.abs(spectrum) ** 2)) for spectrum in whitened)
-        self.far = np.roll(self.far, 1, axis=0)
-        self.far[0] = whitened[0]
-        self.activity = np.roll(self.activity, 1)
-        self.activity[0] = far_now
-        if far_now > ACTIVE:
-            self.heard = min(self.heard + 1.0, 1000.0)
+        far_now = self._push_far(far)
+        white_mic = self._whiten(mic, self.mic_power)
+        mic_now = float(np.mean(np.abs(white_mic) ** 2))
         if np.max(self.activity) < ACTIVE:
             return
         self.far_mean += CROSS_RATE * (far_now - self.far_mean)
         self.mic_mean += CROSS_RATE * (mic_now - self.mic_mean)
-        self.cross += CROSS_RATE * (np.conj(self.far) * whitened[1] - self.cross)
+        self.cross += CROSS_RATE * (np.conj(self.far) * white_mic - self.cross)
         self.score = np.mean(np.abs(self.cross) ** 2, axis=1) / max(self.far_mean * self.mic_mean, 1e-3)
         best = int(np.argmax(self.score))
         contrast = self.score[best] * self.lags / (np.sum(self.score) + 1e-6)

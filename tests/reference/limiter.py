@@ -6,6 +6,7 @@ import numpy as np
 from reference.signals import Signal
 
 RELEASE_S = 0.05
+NEARLY_ONE = 0.9998  # from here the release takes the last step at once
 
 
 def gains(x: Signal, rate_hz: int, ceiling_dbfs: float) -> Signal:
@@ -22,6 +23,8 @@ def gains(x: Signal, rate_hz: int, ceiling_dbfs: float) -> Signal:
     now = 1.0
     for i, low in enumerate(lowest):
         now = min(low, now + rate * (1.0 - now))
+        if now > NEARLY_ONE:
+            now = low
         held[i] = now
     padded = np.concatenate([np.ones(lookahead - 1), held])
     return np.lib.stride_tricks.sliding_window_view(padded, lookahead).mean(axis=1)
