@@ -1,0 +1,117 @@
+/* aec.h: converges on a room, stands still in double talk and silence, finds the new path after a change, moves with the delay. */
+#include "aec/aec.h"
+
+#include "kernels/test_support.h"
+
+enum { HOP = 80, PARTITIONS = 12, BLOCKS = 40, ROOM = 6 * HOP, LATE = 2 * HOP }; /* 8 kHz: 120 ms of filter, 60 ms of room, 20 ms late */
+
+typedef struct {
+    fft_t fft;
+    reference_t reference;
+    aec_t aec;
+    float *memory, far[LATE + ROOM + HOP], room[ROOM]; /* far: the newest samples last */
+} rig_t;
+
+static void place(rig_t *rig, arena_t *arena)
+{
+    fft_init(&rig->fft, 2 * HOP, arena);
+    reference_init(&rig->reference, HOP, BLOCKS, arena);
+    aec_init(&rig->aec, HOP, PARTITIONS, arena);
+}
+
+static void new_room(rig_t *rig)
+{
+    float energy = 0.0f;
+    for (int i = 0; i < ROOM; i++) {
+        rig->room[i] = test_random() * expf(-6.9f * (float)i / ROOM);
+        energy += rig->room[i] * rig->room[i];
+    }
+    for (int i = 0; i < ROOM; i++)
+        rig->room[i] /= sqrtf(energy);
+}
+
+static rig_t *start(void)
+{
+    rig_t *rig = test_memory(sizeof *rig);
+    arena_t arena = {0};
+    place(rig, &arena);
+    rig->memory = test_memory(arena.used);
+    arena = (arena_t){(unsigned char *)rig->memory, 0};
+    place(rig, &arena);
+    new_room(rig);
+    return rig;
+}
+
+/* `blocks` of far-end noise at `far_level` and near-end noise at `near_level`; returns by how many dB the echo is down in the last half. */
+static double talk(rig_t *rig, int blocks, float far_level, float near_level)
+{
+    double in = 0.0, left = 0.0;
+    for (int b = 0; b < blocks; b++) {
+        float mic[HOP], echo[HOP], out[HOP], near[HOP], clean[HOP];
+        memmove(rig->far, rig->far + HOP, sizeof(float) * (LATE + ROOM));
+        for (int i = 0; i < HOP; i++)
+            rig->far[LATE + ROOM + i] = far_level * test_random();
+        for (int i = 0; i < HOP; i++) {
+            clean[i] = 0.0f;
+            for (int k = 0; k < ROOM; k++)
+                clean[i] += rig->room[k] * rig->far[ROOM + i - k];
+            near[i] = near_level * test_random();
+            mic[i] = clean[i] + near[i];
+        }
+        reference_push(&rig->reference, &rig->fft, rig->far + LATE + ROOM);
+        aec_process(&rig->aec, &rig->reference, &rig->fft, mic, echo, out);
+        for (int i = 0; i < HOP && b >= blocks / 2; i++) {
+            in += (double)clean[i] * (double)clean[i];
+            left += (double)(out[i] - near[i]) * (double)(out[i] - near[i]);
+        }
+        for (int i = 0; i < HOP; i++)
+            if (out[i] != mic[i] - echo[i])
+                CHECK(0, "error is not mic - echo");
+    }
+    return test_db(in) - test_db(left);
+}
+
+int main(void)
+{
+    rig_t *rig = start();
+    const double first = talk(rig, 100, 0.1f, 1e-4f), second = talk(rig, 100, 0.1f, 1e-4f);
+    CHECK(first > 15.0 && second > 30.0, "converges: echo %.1f dB down in the first second, %.1f dB in the second", first, second);
+
+    /* the near end ten times the echo's power: without a model of it an NLMS of step 1 would stand at -10 dB */
+    const double both = talk(rig, 300, 0.1f, 0.3f);
+    CHECK(both > 15.0, "double talk: the echo stays %.1f dB down", both);
+    const double after = talk(rig, 60, 0.1f, 1e-4f);
+    CHECK(after > 25.0, "after it: %.1f dB", after);
+
+    talk(rig, 2000, 0.0f, 0.1f); /* twenty seconds of the near end alone */
+    const double again = talk(rig, 40, 0.1f, 1e-4f);
+    CHECK(again > 20.0, "after 20 s without a far end: %.1f dB", again);
+
+    /* lags change by two partitions, and back: what was learned moves along */
+    aec_set_delay(&rig->aec, 2);
+    const double later = talk(rig, 20, 0.1f, 1e-4f);
+    CHECK(later > 20.0, "window moved by 20 ms: %.1f dB at once", later);
+    aec_set_delay(&rig->aec, 0);
+    const double back = talk(rig, 20, 0.1f, 1e-4f);
+    CHECK(back > 20.0, "and back: %.1f dB at once", back);
+
+    new_room(rig);
+    talk(rig, 100, 0.1f, 1e-4f);
+    const double moved = talk(rig, 200, 0.1f, 1e-4f);
+    CHECK(moved > 25.0, "another room: %.1f dB within three seconds", moved);
+
+    aec_reset(&rig->aec);
+    reference_reset(&rig->reference);
+    float mic[HOP], echo[HOP], out[HOP], silence[HOP] = {0}, heard = 0.0f;
+    for (int b = 0; b < 50; b++) {
+        for (int i = 0; i < HOP; i++)
+            mic[i] = test_random();
+        reference_push(&rig->reference, &rig->fft, silence);
+        aec_process(&rig->aec, &rig->reference, &rig->fft, mic, echo, out);
+        for (int i = 0; i < HOP; i++)
+            heard = fmaxf(heard, fabsf(echo[i]));
+    }
+    CHECK(heard == 0.0f, "a far end that never spoke: largest echo estimate %.1e", (double)heard);
+    free(rig->memory), free(rig);
+    return test_failures != 0;
+}

@@ -1,0 +1,161 @@
+/* apm.h: sizes, bounds, guarded memory, exact latency, reset; every rate, every flag, one and eight channels. */
+#include "apm/apm.h"
+
+#include "kernels/test_support.h"
+
+static const int rates_hz[] = {8000, 16000, 32000, 48000};
+enum { RATES = 4, GUARD = 4096, MOST_SAMPLES = 480 * APM_MAX_CHANNELS };
+static const apm_config_t everything = {1, 1, 1, 1};
+
+/* Memory of the exact size before a guard of known bytes. */
+static unsigned char *guarded(size_t size)
+{
+    unsigned char *memory = aligned_alloc(ARENA_ALIGN, size + GUARD);
+    memset(memory, 0xa5, size + GUARD);
+    return memory;
+}
+
+static int untouched(const unsigned char *memory, size_t size)
+{
+    for (int i = 0; i < GUARD; i++)
+        if (memory[size + (size_t)i] != 0xa5)
+            return 0;
+    return 1;
+}
+
+static void checks_arguments(void)
+{
+    int wrong = 0;
+    for (int rate = -1; rate <= 96000; rate++)
+        for (int channels = -1; channels <= 10; channels++) {
+            const int right = (rate == 8000 || rate == 16000 || rate == 32000 || rate == 48000) && channels >= 1 && channels <= 8;
+            wrong += apm_valid(rate, channels) != right;
+        }
+    CHECK(wrong == 0, "rates -1 to 96000, channels -1 to 10: %d judged wrongly", wrong);
+}
+
+static void fill(int16_t *frames, int count, int kind)
+{
+    for (int i = 0; i < count; i++)
+        switch (kind % 5) {
+        case 0: frames[i] = (int16_t)(8000.0f * test_random()); break;
+        case 1: frames[i] = test_random() > 0.0f ? INT16_MAX : INT16_MIN; break;
+        case 2: frames[i] = 0; break;
+        case 3: frames[i] = (int16_t)(i % 50 < 25 ? INT16_MIN : INT16_MAX); break;
+        default: frames[i] = (int16_t)(1.9f * test_random()); break;
+        }
+}
+
+/* Flags change every 80 ms, sounds every 200 ms; far-end blocks come in bursts and get lost. */
+static void survives(int rate_hz, int channels)
+{
+    const size_t size = apm_size(rate_hz, channels);
+    unsigned char *memory = guarded(size);
+    apm_t *apm = apm_init(memory, rate_hz, channels, &everything);
+    int16_t far[MOST_SAMPLES + 16], mic[MOST_SAMPLES + 16];
+    const int hop = rate_hz / 100;
+    int odd = 0;
+    for (int b = 0; b < 128; b++) {
+        if (b % 8 == 0) {
+            const int flags = b / 8;
+            const apm_config_t config = {flags & 1, flags >> 1 & 1, flags >> 2 & 1, flags >> 3 & 1};
+            apm_configure(apm, &config);
+            apm_set_delay_hint(apm, 3 * b);
+        }
+        for (int bursts = b % 10 == 0 ? 12 : b % 3; bursts > 0; bursts--) {
+            fill(far, hop * channels, b / 20 + 1);
+            apm_render(apm, far, channels);
+        }
+        fill(mic, hop * channels, b / 20);
+        memset(mic + hop * channels, 0x5a, 32);
+        apm_capture(apm, mic);
+        for (int i = 0; i < 16; i++)
+            odd += mic[hop * channels + i] != 0x5a5a;
+        apm_stats_t stats;
+        apm_stats(apm, &stats);
+        odd += !isfinite(stats.erle_db) || !isfinite(stats.erl_db) || !isfinite(stats.noise_floor_dbfs) || !isfinite(stats.agc_gain_db);
+    }
+    /* sound again after all that: nothing is stuck */
+    apm_configure(apm, &everything);
+    double power = 0.0;
+    for (int b = 0; b < 40; b++) {
+        for (int i = 0; i < hop * channels; i++)
+            mic[i] = (int16_t)(b % 20 < 10 ? 8000.0f * test_random() : 0.0f);
+        apm_capture(apm, mic);
+        for (int i = 0; i < hop * channels; i++)
+            power += (double)mic[i] * mic[i] / (hop * channels * 40.0);
+    }
+    CHECK(size % ARENA_ALIGN == 0 && untouched(memory, size) && !odd && power > 1e4,
+          "%5d Hz, %d channels: %zu bytes, ends untouched, %d odd figures or samples, afterwards %.0f dBFS", rate_hz, channels, size,
+          odd, test_db(power) - 90.3);
+    free(memory);
+}
+
+/* One full-scale sample: the output's is exactly apm_latency_samples() later, with every stage that has a phase switched off. */
+static void is_late_by_what_it_says(int rate_hz)
+{
+    static const apm_config_t nothing = {0, 0, 0, 0}, most = {1, 1, 0, 1};
+    const int hop = rate_hz / 100, at = 3 * hop + 7;
+    for (int on = 0; on < 2; on++) {
+        unsigned char *memory = guarded(apm_size(rate_hz, 1));
+        apm_t *apm = apm_init(memory, rate_hz, 1, on ? &most : &nothing);
+        int16_t block[480];
+        int peak = 0, where = -1;
+        for (int b = 0; b < 8; b++) {
+            for (int i = 0; i < hop; i++)
+                block[i] = b * hop + i == at ? 20000 : 0;
+            apm_capture(apm, block);
+            for (int i = 0; i < hop; i++)
+                if (abs(block[i]) > peak) {
+                    peak = abs(block[i]);
+                    where = b * hop + i;
+                }
+        }
+        CHECK(where - at == apm_latency_samples(rate_hz) && apm_latency_samples(rate_hz) <= hop, "%5d Hz: a click is %d samples late, %.1f ms",
+              rate_hz, where - at, 1000.0 * (where - at) / rate_hz);
+        free(memory);
+    }
+}
+
+/* Used and reset, at another address: the same samples as from a fresh one. */
+static void starts_anew(int rate_hz)
+{
+    const int hop = rate_hz / 100;
+    const size_t size = apm_size(rate_hz, 2);
+    unsigned char *memory[2] = {guarded(size), guarded(size + ARENA_ALIGN)};
+    apm_t *fresh = apm_init(memory[0], rate_hz, 2, &everything), *used = apm_init(memory[1] + ARENA_ALIGN, rate_hz, 2, &everything);
+    int16_t far[480], mic[2][960];
+    int different = 0;
+    for (int b = -40; b < 60; b++) {
+        fill(far, hop, 0);
+        fill(mic[0], 2 * hop, 0);
+        memcpy(mic[1], mic[0], sizeof mic[0]);
+        apm_render(used, far, 1);
+        apm_capture(used, mic[1]);
+        if (b < 0)
+            continue;
+        if (b == 0) {
+            apm_reset(used);
+            continue;
+        }
+        apm_render(fresh, far, 1);
+        apm_capture(fresh, mic[0]);
+        different += memcmp(mic[0], mic[1], sizeof(int16_t) * 2 * (size_t)hop) != 0;
+    }
+    CHECK(!different, "%5d Hz: %d of 59 blocks differ after a reset and at another address", rate_hz, different);
+    free(memory[0]), free(memory[1]);
+}
+
+int main(void)
+{
+    checks_arguments();
+    for (int i = 0; i < RATES; i++) {
+        survives(rates_hz[i], 1);
+        is_late_by_what_it_says(rates_hz[i]);
+    }
+    survives(16000, 3);
+    survives(8000, APM_MAX_CHANNELS);
+    starts_anew(8000);
+    starts_anew(48000);
+    return test_failures != 0;
+}
