@@ -1,0 +1,43 @@
+"""What the signal path is made of, read from its object files: no allocation, no lock, no input or output."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+# Arithmetic of libm, and memory that the caller gave.
+ALLOWED = {"memcpy", "memmove", "memset"}
+ALLOWED |= {
+    name + "f"
+    for name in ("cos", "exp", "fabs", "fmax", "fmin", "log", "log10", "lrint", "pow", "sin", "sqrt")
+}
+ALLOWED |= {"cos", "exp", "log", "pow", "sin", "sincos", "sqrt", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+
+
+def symbols(archive: Path, *options: str) -> set[str]:
+    listing = subprocess.run(
+        ["nm", "--format=posix", *options, archive], check=True, capture_output=True, text=True
+    )
+    return {line.split()[0] for line in listing.stdout.splitlines() if len(line.split()) > 1}
+
+
+def test_the_core_calls_nothing_but_arithmetic(library: ctypes.CDLL) -> None:
+    archive = Path(library._name).parent / "native" / "libapmpi_core.a"
+    defined = symbols(archive, "--defined-only")
+    assert "apm_capture" in defined
+    called = symbols(archive, "--undefined-only") - defined
+    print(sorted(called))
+    assert called <= ALLOWED
+
+
+def test_the_core_keeps_no_state_of_its_own(library: ctypes.CDLL) -> None:
+    """Two chains in one program never meet: no variable outlives a call, not even a static one."""
+    archive = Path(library._name).parent / "native" / "libapmpi_core.a"
+    listing = subprocess.run(
+        ["nm", "--format=posix", "--defined-only", archive], check=True, capture_output=True, text=True
+    )
+    variables = [
+        line for line in listing.stdout.splitlines() if len(line.split()) > 1 and line.split()[1] in "bBdDC"
+    ]
+    assert not variables, variables
