@@ -347,6 +347,7 @@ class _ReadAhead:
         self._thread.join()
 
     def _run(self) -> None:
+        report.give_way()
         try:
             while not self._closed and self._fill():
                 time.sleep(DISK_SLEEP_S)
@@ -391,6 +392,7 @@ class _WriteBehind:
         self._sink.close()
 
     def _run(self) -> None:
+        report.give_way()
         try:
             while not self._closed or self._blocks:
                 while self._blocks:

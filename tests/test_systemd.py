@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from daemon import RoomCard, talk, write
 
 from apmpi.report import Event
 
@@ -53,6 +57,75 @@ def test_unit_is_locked_up(unit: Path) -> None:
     exposure = re.search(r"Overall exposure level for apmpi\.service: ([\d.]+)", said)
     assert exposure is not None
     assert float(exposure[1]) <= 1.5
+
+
+def test_service_lives_under_a_real_systemd(
+    unit: Path, tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
+) -> None:
+    """Started, looked at, reloaded, starved until the watchdog bites, restarted and stopped, with all of the
+    unit's restrictions in force."""
+    folder = tmp_path / "boot"
+    etc = folder / "etc"
+    etc.mkdir(parents=True)
+    shutil.copy(unit, folder)
+    device = room_card("room", delay_ms=30, noise_dbfs=-75)
+    shutil.copy(tmp_path / "room.conf", etc)
+    write(etc / "far.wav", talk(rng, 5.0))
+    (etc / "apmpi.yaml").write_text(
+        f"microphone: {{device: {device}}}\n"
+        f"speaker: {{device: {device}}}\n"
+        "far_end: {file: far.wav}\n"
+        "output: {file: /var/lib/apmpi/clean.wav}\n"
+        "report_interval_s: 0.5\n"
+    )
+    # Without the default dependencies nothing else of this machine's services is started there.
+    override = "[Unit]\nDefaultDependencies=no\n"
+    override += "[Service]\nEnvironment=ALSA_CONFIG_PATH=/usr/share/alsa/alsa.conf:/etc/apmpi/room.conf\n"
+    homes = {Path(prefix).parts[1] for prefix in (sys.prefix, sys.base_prefix)}  # where this Python lives
+    if homes & {"root", "home"}:
+        override += "ProtectHome=read-only\n"
+    if "tmp" in homes:
+        override += "PrivateTmp=no\n"
+    (folder / "override.conf").write_text(override)
+
+    script = Path(__file__).with_name("systemd_namespace.py")
+    done = subprocess.run([sys.executable, script, "boot", folder], capture_output=True, text=True)
+    if not (folder / "console").exists():
+        pytest.skip(f"systemd can't be booted in a namespace here: {done.stderr.strip().splitlines()[-1]}")
+    print(done.stderr, (folder / "console").read_text())
+    noted = json.loads((folder / "result.json").read_text())
+    journal = [json.loads(line) for line in (folder / "journal.json").read_text().splitlines()]
+    for entry in journal:
+        print(entry.get("MESSAGE"))
+    print(json.dumps({key: value for key, value in noted.items() if key != "status"}, indent=1))
+
+    assert (noted["start"], noted["running"]["ActiveState"]) == (0, "active")
+    assert noted["start_s"] < 10
+    assert re.search(r"latency \d+ ms, \d+ xruns?", noted["running"]["StatusText"])
+    # One thread does the sound; the others are real time only to be out of its way soon. 1 is SCHED_FIFO.
+    assert sorted(noted["threads"])[-1] == [1, 60]
+    assert sorted(noted["threads"])[-2][1] < 60
+    assert re.search(r"^Uid:\s+[1-9]", noted["status"], re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", noted["status"], re.MULTILINE)
+    assert noted["reload"] == 0
+    assert noted["starved"]["Result"] == "watchdog"
+    assert (noted["restarted"]["ActiveState"], noted["restarted"]["NRestarts"]) == ("active", "1")
+    assert noted["restarted"]["MainPID"] != noted["running"]["MainPID"]
+    assert (noted["stop"], noted["stopped"]["Result"], noted["stopped"]["ExecMainStatus"]) == (
+        0,
+        "success",
+        "0",
+    )
+    assert soundfile.info(folder / "clean.wav").frames > 0.5 * 48000
+    reports = [entry for entry in journal if entry.get("MESSAGE_ID") == Event.FIGURES.message_id]
+    assert len(reports) >= 3
+    assert all("APMPI_LATENCY_MEDIAN_MS" in entry for entry in reports)
+    assert [entry for entry in journal if entry.get("MESSAGE_ID") == Event.RELOADED.message_id]
+    if re.search(r"Max locked memory +unlimited", noted["limits"]):
+        assert int(re.search(r"VmLck:\s*(\d+) kB", noted["status"])[1]) > 0
+        assert not [entry for entry in journal if entry.get("MESSAGE_ID") == Event.NOT_PERMITTED.message_id]
+    else:
+        print("this machine does not let systemd raise LimitMEMLOCK: locked memory is not tested")
 
 
 def test_unit_feeds_the_watchdog_it_promises() -> None:

@@ -1,0 +1,153 @@
+"""A real systemd as PID 1 of a namespace, which starts, reloads, guards and stops the real service.
+
+    systemd_namespace.py boot FOLDER     outside: cgroup and namespaces of its own, removed afterwards
+    systemd_namespace.py init FOLDER     inside, PID 1: an overlay on the machine's files, then systemd
+    systemd_namespace.py drive FOLDER    a unit of that systemd: does what an administrator does, notes it
+
+FOLDER has apmpi.service and its drop-in override.conf, and gets result.json and journal.json. Nothing else of
+the machine is changed: what is written elsewhere goes to memory and is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def run(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def boot(folder: Path) -> None:
+    """Raises CalledProcessError or OSError where namespaces, cgroup v2 or overlays are not permitted."""
+    with tempfile.TemporaryDirectory() as mount:
+        run("mount", "-t", "cgroup2", "cgroup2", mount)
+        cgroup = Path(mount) / f"apmpi-test-{os.getpid()}"
+        cgroup.mkdir()
+        try:
+            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--ipc"]
+            process = subprocess.Popen(
+                [*unshare, "--propagation", "private", sys.executable, __file__, "init", folder],
+                preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())),
+            )
+            process.wait(60)  # systemd's poweroff is a signal to whoever waits for PID 1
+        finally:
+            process.kill()
+            process.wait()
+            for part in sorted(cgroup.rglob("*/"), reverse=True):
+                part.rmdir()
+            cgroup.rmdir()
+            run("umount", mount)
+
+
+def init(folder: Path) -> None:
+    memory = Path(tempfile.mkdtemp())
+    run("mount", "-t", "tmpfs", "tmpfs", memory)
+    for name in ("upper", "work", "root"):
+        (memory / name).mkdir()
+    root = memory / "root"
+    layers = f"lowerdir=/,upperdir={memory}/upper,workdir={memory}/work"
+    run("mount", "-t", "overlay", "overlay", "-o", layers, root)
+    run("mount", "-t", "tmpfs", "tmpfs", root / "run")
+    run("mount", "-t", "proc", "proc", root / "proc")
+    run("mount", "--bind", "-o", "ro", root / "proc/sys", root / "proc/sys")
+    run("mount", "-t", "sysfs", "-o", "ro", "sysfs", root / "sys")
+    run("mount", "-t", "cgroup2", "cgroup2", root / "sys/fs/cgroup")
+    run("mount", "--bind", "/dev", root / "dev")
+    run("mount", "-t", "tmpfs", "tmpfs", root / "dev/shm")
+    (root / "test").mkdir()
+    run("mount", "--bind", folder, root / "test")
+    (root / "test/console").touch()
+    run("mount", "--bind", root / "test/console", root / "dev/console")
+
+    # The interpreter's folders must be open to another user than root; in this overlay that harms nobody.
+    for part in (Path(sys.base_prefix), *Path(sys.base_prefix).parents, *Path(sys.prefix).parents):
+        inside = root / part.relative_to("/")
+        inside.chmod(inside.stat().st_mode | 0o055)
+    units = root / "etc/systemd/system"
+    (units / "apmpi.service.d").mkdir(parents=True)
+    shutil.copy(folder / "apmpi.service", units)
+    shutil.copy(folder / "override.conf", units / "apmpi.service.d")
+    (units / "drive.service").write_text(
+        "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n"
+        f"[Service]\nType=oneshot\nExecStart={sys.executable} {__file__} drive /test\n"
+        "ExecStopPost=systemctl poweroff --force\nTimeoutStartSec=50s\n"
+    )
+    shutil.copytree(folder / "etc", root / "etc/apmpi")
+    run("systemd-sysusers", f"--root={root}", Path(__file__).parents[1] / "systemd/sysusers.d/apmpi.conf")
+    os.chdir(root)
+    (root / "old").mkdir(exist_ok=True)
+    run("pivot_root", ".", "old")
+    os.chroot(".")
+    run("umount", "-l", "/old")
+    # "container": systemd leaves alone what belongs to the machine.
+    systemd = ["/lib/systemd/systemd", "--unit=drive.service", "--log-target=console"]
+    os.execve(systemd[0], systemd, {**os.environ, "container": "apmpi-test"})
+
+
+def show() -> dict[str, str]:
+    names = "ActiveState,SubState,StatusText,MainPID,NRestarts,Result,ExecMainStatus"
+    lines = run("systemctl", "show", "apmpi", f"--property={names}").splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def wait_for(seconds: float, **wanted: str) -> dict[str, str]:
+    """Until the unit has these properties, or time is over; what it has."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = show()
+        if time.monotonic() > deadline or all(seen[name] == value for name, value in wanted.items()):
+            return seen
+        time.sleep(0.1)
+
+
+def scheduling(pid: str) -> list[tuple[int, int]]:
+    """Policy and real-time priority of each thread, proc_pid_stat(5)."""
+    threads = []
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        threads.append((int(fields[38]), int(fields[37])))
+    return threads
+
+
+def drive(folder: Path) -> None:
+    noted: dict[str, Any] = {}
+    began = time.monotonic()
+    try:
+        noted["start"] = subprocess.run(["systemctl", "start", "apmpi"]).returncode
+        noted["start_s"] = time.monotonic() - began
+        time.sleep(1.5)
+        noted["running"] = show()
+        pid = noted["running"]["MainPID"]
+        with contextlib.suppress(OSError):
+            noted["threads"] = scheduling(pid)
+            noted["status"] = Path(f"/proc/{pid}/status").read_text()
+            noted["limits"] = Path(f"/proc/{pid}/limits").read_text()
+        if "notify-reload" in (folder / "apmpi.service").read_text():
+            noted["reload"] = subprocess.run(["systemctl", "reload", "apmpi"]).returncode
+        else:
+            noted["reload"] = subprocess.run(["systemctl", "kill", "--signal=HUP", "apmpi"]).returncode
+            time.sleep(0.5)
+        noted["reloaded"] = show()
+        run("systemctl", "kill", "--signal=STOP", "apmpi")  # no sound, no sign of life
+        noted["starved"] = wait_for(6, Result="watchdog")
+        noted["restarted"] = wait_for(20, ActiveState="active", NRestarts="1")
+        time.sleep(1)
+        noted["stop"] = subprocess.run(["systemctl", "stop", "apmpi"]).returncode
+        noted["stopped"] = show()
+        shutil.copy("/var/lib/apmpi/clean.wav", folder)
+    finally:
+        (folder / "result.json").write_text(json.dumps(noted))
+        (folder / "journal.json").write_text(run("journalctl", "-u", "apmpi", "-o", "json", "--no-pager"))
+
+
+if __name__ == "__main__":
+    {"boot": boot, "init": init, "drive": drive}[sys.argv[1]](Path(sys.argv[2]))
