@@ -44,8 +44,8 @@ XRUNS_IN_A_ROW_MAX = 8
 # When poll() says "ready" and nothing can be read (0.10 can't ask plugins what their poll means): a short
 # sleep keeps the wait from turning into a busy loop and still is far below a period.
 FALSE_WAKE_SLEEP_S = 0.0005
-# How far the playback queue may wander from its place before samples are cut or padded: half a period
-# leaves the other half of the 10 ms margin for the next wake-up.
+# How far the playback queue may wander from its place before samples are left out or silence put in: of the
+# 8 ms that the loop's default leaves for a late wake-up, 3 ms are still there then.
 SLIP_PERIODS = 0.5
 
 
@@ -70,7 +70,6 @@ class Pcm:
         self._frame_bytes = SAMPLE_BYTES * channels
         self._block_bytes = self.block_samples * self._frame_bytes
         self._xruns_in_a_row = 0
-        alsa_says = ""
         try:
             with _stderr_captured() as said:
                 self._pcm: Any = alsaaudio.PCM(
@@ -84,16 +83,17 @@ class Pcm:
                     periods=periods,
                 )
         except alsaaudio.ALSAAudioError as error:
-            alsa_says = _alsa_reason("".join(said))
-            raise EndpointError(_open_failure(key, device, direction, error, alsa_says)) from None
+            problem = _open_failure(key, device, direction, error, _alsa_reason("".join(said)))
+            raise EndpointError(problem) from None
         try:
             self._check()
             self._pcm.set_tstamp_mode(alsaaudio.PCM_TSTAMP_ENABLE)
             self._pcm.set_tstamp_type(alsaaudio.PCM_TSTAMP_TYPE_MONOTONIC)
+        except EndpointError:
+            self.close()
+            raise
         except (alsaaudio.ALSAAudioError, RuntimeError) as error:
             self.close()
-            if isinstance(error, EndpointError):
-                raise
             self._fail(f"cannot be set up ({error})")
 
     def start(self) -> None:
@@ -139,7 +139,9 @@ class Pcm:
         # After, not before: htimestamp() hides errors and then returns numbers without meaning.
         if self._pcm.state() != alsaaudio.PCM_STATE_RUNNING or not 0 <= available <= self._buffer_frames:
             return None
-        return seconds * NS_PER_S + nanoseconds, available
+        at_ns, now_ns = seconds * NS_PER_S + nanoseconds, time.monotonic_ns()
+        # A card just started may have no time stamp yet, and some plugins have one of another clock.
+        return (at_ns if 0 <= now_ns - at_ns < NS_PER_S else now_ns), available
 
     def _frames_to_ns(self, frames: int) -> int:
         return frames * NS_PER_S // self.rate_hz
