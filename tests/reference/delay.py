@@ -12,6 +12,7 @@ BAND = slice(6, 70)
 CROSS_RATE, LEVEL_RATE = 1.0 / 50.0, 1.0 / 100.0
 ACTIVE = 0.1
 CHANCE, BELIEVE, SURE = 4.0, 8.0, 20.0
+HEARD_BLOCKS, FIRST_BLOCKS, CHANGE_BLOCKS = 30, 10, 25
 SILENCE_POWER = 160e-9
 
 
@@ -43,6 +44,14 @@ class Delay:
             self.heard = min(self.heard + 1.0, 1.0 / LEVEL_RATE)
         return float(self.activity[0])
 
+    def advance(self, far: np.ndarray) -> None:
+        """A far-end block without a microphone block: every lag grows by one."""
+        self._push_far(far)
+        self.cross = np.roll(self.cross, 1, axis=0)
+        self.cross[0] = 0.0
+        last = self.lags - 1
+        self.best, self.candidate = (min(lag + (lag >= 0), last) for lag in (self.best, self.candidate))
+
     def process(self, far: np.ndarray, mic: np.ndarray) -> None:
         """One block's spectra."""
         far_now = self._push_far(far)
@@ -52,12 +61,16 @@ class Delay:
             return
         self.far_mean += CROSS_RATE * (far_now - self.far_mean)
         self.mic_mean += CROSS_RATE * (mic_now - self.mic_mean)
-        self.cross += CROSS_RATE * (np.conj(self.far) * white_mic - self.cross)
-        self.score = np.mean(np.abs(self.cross) ** 2, axis=1) / max(self.far_mean * self.mic_mean, 1e-3)
+        heard = self.activity > ACTIVE  # a pause at a lag tells nothing about it
+        cross = self.cross + CROSS_RATE * (np.conj(self.far) * white_mic - self.cross)
+        self.cross = np.where(heard[:, None], cross, self.cross)
+        score = np.mean(np.abs(self.cross) ** 2, axis=1) / max(self.far_mean * self.mic_mean, 1e-3)
+        self.score = np.where(heard, score, self.score)
         best = int(np.argmax(self.score))
         contrast = self.score[best] * self.lags / (np.sum(self.score) + 1e-6)
         self.confidence = float(np.clip((contrast - CHANCE) / (SURE - CHANCE), 0.0, 1.0))
-        self.persistence = self.persistence + 1 if best == self.candidate and contrast > BELIEVE else 0
+        stands_out = contrast > BELIEVE and self.heard >= HEARD_BLOCKS
+        self.persistence = self.persistence + 1 if best == self.candidate and stands_out else 0
         self.candidate = best
-        if self.persistence >= (10 if self.best < 0 else 20):
+        if self.persistence >= (FIRST_BLOCKS if self.best < 0 else CHANGE_BLOCKS):
             self.best = best

@@ -161,6 +161,8 @@ API int delay_run(delay_t *delay, const float *far_re, const float *far_im, cons
     return delay->best;
 }
 
+API void delay_step(delay_t *delay, const float *far_re, const float *far_im) { delay_advance(delay, far_re, far_im); }
+
 /* ---- aec: far, mic, echo, error [hop], with its own reference */
 
 typedef struct {

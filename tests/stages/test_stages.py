@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reference import agc, delay, hpf, limiter, stft
-from reference.signals import RATES_HZ, Signal, at_level, float32, voice
+from reference import aec, agc, delay, hpf, limiter, stft
+from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
 
 EPS = 2.0**-24  # rounding of one single-precision operation, relative
@@ -236,6 +236,10 @@ def test_delay(stages: Stages, rng: np.random.Generator, true_blocks: int) -> No
         for b, (far_now, mic_now) in enumerate(zip(frames(far), frames(mic), strict=True)):
             score, confidence = np.zeros(lags, np.float32), ctypes.c_float()
             parts = [float32(part) for part in (far_now.real, far_now.imag, mic_now.real, mic_now.imag)]
+            if b == 590:  # a far-end block alone: all lags grow
+                stages.call("delay_step", handle, *parts[:2])
+                if run == 0:
+                    model.advance(far_now.astype(complex))
             best = stages.call(
                 "delay_run", handle, *parts, ctypes.byref(confidence), score, returns=ctypes.c_int
             )
@@ -249,7 +253,8 @@ def test_delay(stages: Stages, rng: np.random.Generator, true_blocks: int) -> No
                 found = b if found is None and best == true_blocks else found
         if run == 0:
             print(f"found after {found} blocks, of which {true_blocks} are the delay itself")
-            assert found is not None and found - true_blocks < 150 and model.best == true_blocks
+            assert found is not None and found - true_blocks < 150
+            assert model.best == min(true_blocks + 1, lags - 1)
             # Averages remember 1/rate roundings of EPS; a score holds four of them, squared.
             bound = 8 * EPS * (1.0 / delay.LEVEL_RATE + 1.0 / delay.CROSS_RATE) + 64 * EPS
             check("score, of the largest", worst / largest, bound)
@@ -257,3 +262,51 @@ def test_delay(stages: Stages, rng: np.random.Generator, true_blocks: int) -> No
             check("confidence", worst_confidence, 2 * bound * lags / (delay.SURE - delay.CHANCE))
         stages.call("delay_again", handle)
     assert runs[0] == runs[1], "a reset detector is not a fresh one"
+
+
+# ---------- echo canceller
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 48000])
+def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    """Convergence, a moved window, double talk, another room: as the model does it. Rounding: EPS of the
+    signal for each level of three transforms, for every partition's product and for each of the about 100
+    blocks that a path is averaged over, all independent; worst of many, so six sigma."""
+    hop, partitions, blocks, total = rate_hz // 100, 16, 30, 400
+    count = total * hop
+    far = voice(rng, rate_hz, total / 100.0, -20.0)
+    echoes = [np.convolve(far, np.r_[np.zeros(4 * hop), room(rng, rate_hz, 0.2)])[:count] for _ in range(2)]
+    near = voice(rng, rate_hz, total / 100.0, -26.0, pitch_hz=180.0)
+    t = np.arange(count) // hop
+    mic = np.where(t < 280, echoes[0], -echoes[1]) + near * ((t >= 150) & (t < 200))
+    far, mic = float32(far), float32(mic + at_level(rng.standard_normal(count), -70.0))
+    loudest = np.sqrt(np.max(np.mean(mic.astype(np.float64).reshape(total, hop) ** 2, axis=1)))
+    bound = 6 * EPS * np.sqrt(3 * np.log2(2 * hop)) * np.sqrt(partitions) * np.sqrt(100.0) * loudest
+
+    handle, model = stages.new("aec", hop, partitions, blocks), aec.Canceller(hop, partitions, blocks)
+    moves = {20: 3, 250: 1}
+    first, worst = [], 0.0
+    for b in range(total):
+        at = slice(b * hop, (b + 1) * hop)
+        if b in moves:
+            stages.call("aec_move", handle, moves[b])
+            model.set_delay(moves[b])
+        echo, error = np.zeros(hop, np.float32), np.zeros(hop, np.float32)
+        stages.call("aec_run", handle, far[at], mic[at], echo, error)
+        first.append(error)
+        rights = model.process(far[at].astype(np.float64), mic[at].astype(np.float64))
+        worst = max(
+            worst, *(float(np.max(np.abs(x - y))) for x, y in zip((echo, error), rights, strict=True))
+        )
+    print(f"{rate_hz} Hz: the fast filter took the lead {model.rescues} times")
+    assert model.rescues > 0, "the test must see the race"
+    check("samples", worst, bound)
+
+    stages.call("aec_again", handle)
+    for b in range(total // 4):
+        at = slice(b * hop, (b + 1) * hop)
+        if b in moves:
+            stages.call("aec_move", handle, moves[b])
+        echo, error = np.zeros(hop, np.float32), np.zeros(hop, np.float32)
+        stages.call("aec_run", handle, misaligned(far[at], 1), misaligned(mic[at], 2), echo, error)
+        assert np.array_equal(error, first[b]), "a reset, or another address, gives another result"

@@ -1,0 +1,104 @@
+"""Linear echo canceller: a partitioned-block frequency-domain Kalman filter, and a fast filter that helps it.
+
+G. Enzner, P. Vary, Signal Processing 86 (2006); F. Kuech, E. Mabande, G. Enzner, ICASSP 2014 (diagonal
+covariance); two paths after K. Ochiai et al., IEEE Trans. COM-25 (1977). Spectra hold hop + 1 bins; arrays
+are (partitions, bins).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from reference.signals import Signal
+
+CONSTRAINED = 2  # partitions whose tail is cut in a block
+DECAY = 10.0**-0.1  # of a path's power in 10 ms
+FIRST_GUESS = 5.0
+KEEP = 0.9994
+NEAR_RATE, ENERGY_RATE = 0.1, 0.1
+FLOOR_POWER = 1e-10
+CLEARLY_BETTER = 0.5
+
+
+class Filter:
+    def __init__(self, partitions: int, bins: int) -> None:
+        self.path = np.zeros((partitions, bins), complex)
+        self.near_power = np.zeros(bins)
+        self.energy = 0.0  # of a block's error, smoothed
+
+
+class Canceller:
+    """One microphone with its own record of the far end."""
+
+    def __init__(self, hop: int, partitions: int, blocks: int) -> None:
+        self.hop, self.partitions = hop, partitions
+        bins = hop + 1
+        self.far = np.zeros((blocks, bins), complex)  # spectra of two blocks each, [0] is the newest
+        self.far_samples = np.zeros(2 * hop)
+        self.prior = (1.0 - DECAY) * DECAY ** np.arange(partitions)[:, None]
+        self.kalman, self.fast = Filter(partitions, bins), Filter(partitions, bins)
+        self.variance = np.repeat(FIRST_GUESS * self.prior, bins, axis=1)
+        self.mic_energy = 0.0
+        self.delay_blocks = self.next_constraint = 0
+        self.rescues = 0  # times that the fast filter took the lead
+
+    def set_delay(self, blocks: int) -> None:
+        """The window moves; what was learned keeps its lags, and what comes in is unknown."""
+        shift, self.delay_blocks = blocks - self.delay_blocks, blocks
+        old = np.arange(self.partitions) + shift
+        inside = (old >= 0) & (old < self.partitions)
+        for path in (self.kalman.path, self.fast.path):
+            path[:] = np.where(inside[:, None], path[old % self.partitions], 0.0)
+        moved = self.variance[old % self.partitions]
+        self.variance = np.where(inside[:, None], moved, FIRST_GUESS * self.prior)
+
+    def process(self, far: Signal, mic: Signal) -> tuple[Signal, Signal]:
+        """Echo estimate and error of a block."""
+        self.far_samples = np.concatenate([self.far_samples[self.hop :], far])
+        self.far = np.roll(self.far, 1, axis=0)
+        self.far[0] = np.fft.rfft(self.far_samples)
+        x = self.far[self.delay_blocks : self.delay_blocks + self.partitions]
+        x2 = np.abs(x) ** 2
+
+        _, error = self._filter(self.fast, x, mic)
+        gain, _ = self._normalised(self.fast, error, np.sum(self.prior * x2, axis=0))
+        self.fast.path += self.prior * np.conj(x) * gain
+
+        echo, error = self._filter(self.kalman, x, mic)
+        gain, weight = self._normalised(self.kalman, error, np.sum(self.variance * x2, axis=0))
+        self.kalman.path += self.variance * np.conj(x) * gain
+        told = self.variance**2 * x2 * weight / 2.0  # 1/2: a hop of news in a frame of two
+        self.variance = KEEP * (self.variance - told) + (1.0 - KEEP) * np.abs(self.kalman.path) ** 2
+
+        self._race(mic)
+        for _ in range(CONSTRAINED):
+            for which in (self.kalman, self.fast):
+                response = np.fft.irfft(which.path[self.next_constraint], 2 * self.hop)
+                response[self.hop :] = 0.0
+                which.path[self.next_constraint] = np.fft.rfft(response)
+            self.next_constraint = (self.next_constraint + 1) % self.partitions
+        return echo, error
+
+    def _filter(self, which: Filter, x: np.ndarray, mic: Signal) -> tuple[Signal, Signal]:
+        """Overlap-save: only the second half of the circular convolution is the linear one."""
+        echo = np.fft.irfft(np.sum(x * which.path, axis=0), 2 * self.hop)[self.hop :]
+        error = mic - echo
+        which.energy += ENERGY_RATE * (float(np.sum(error**2)) - which.energy)
+        return echo, error
+
+    def _normalised(self, which: Filter, error: Signal, explained: Signal) -> tuple[np.ndarray, Signal]:
+        """The error's spectrum over its expected power, and one over that power."""
+        spectrum = np.fft.rfft(np.concatenate([np.zeros(self.hop), error]))
+        which.near_power += NEAR_RATE * (np.abs(spectrum) ** 2 - which.near_power)
+        weight = 1.0 / (explained + 2.0 * which.near_power + FLOOR_POWER * self.hop)
+        return spectrum * weight, weight
+
+    def _race(self, mic: Signal) -> None:
+        """The clearly better filter takes the other along."""
+        self.mic_energy += ENERGY_RATE * (float(np.sum(mic**2)) - self.mic_energy)
+        if self.fast.energy < CLEARLY_BETTER * self.kalman.energy:
+            self.rescues += 1
+            self.kalman.path, self.kalman.energy = self.fast.path.copy(), self.fast.energy
+            doubt = min(1.0, self.fast.energy / (self.mic_energy + FLOOR_POWER))
+            self.variance = np.maximum(self.variance, doubt * self.prior)
+        elif self.kalman.energy < CLEARLY_BETTER * self.fast.energy:
+            self.fast.path, self.fast.energy = self.kalman.path.copy(), self.kalman.energy
