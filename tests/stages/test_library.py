@@ -10,7 +10,7 @@ from pathlib import Path
 ALLOWED = {"memcpy", "memmove", "memset"}
 ALLOWED |= {
     name + "f"
-    for name in ("cos", "exp", "fabs", "fmax", "fmin", "log", "log10", "lrint", "pow", "sin", "sqrt")
+    for name in ("cos", "exp", "fabs", "fmax", "fmin", "log", "log10", "log1p", "lrint", "pow", "sin", "sqrt")
 }
 ALLOWED |= {"cos", "exp", "log", "pow", "sin", "sincos", "sqrt", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
 
