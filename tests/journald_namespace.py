@@ -6,6 +6,7 @@ as systemd would start it, lets the scenario happen, and prints the daemon's ent
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,12 +27,17 @@ def hang(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> 
     """journald stops reading for 3 s, and somebody has filled its queue to the brim."""
     time.sleep(1)
     journald.send_signal(signal.SIGSTOP)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as shouter:
-        try:
-            while True:
-                shouter.sendto(b"MESSAGE=me too", str(JOURNAL / "socket"))
-        except BlockingIOError:
-            pass
+    with contextlib.ExitStack() as stack:
+        # One sender may be stopped by its own buffer: go on until a fresh one finds no room.
+        sent = True
+        while sent:
+            sent = False
+            shouter = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            stack.enter_context(shouter)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    shouter.sendto(b"MESSAGE=me too", str(JOURNAL / "socket"))
+                    sent = True
     time.sleep(3)
     journald.send_signal(signal.SIGCONT)
 
