@@ -1,14 +1,28 @@
 #include "aec/aec.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/spectrum.h"
 
-/* tuning hooks while prototyping */
-float fast_p0=1.0f, fast_rate=0.1f, fast_win=0.5f, fast_lose=0.5f, fast_var=1.0f, fast_psi=0.9f; int aec_shadow=1, aec_took=0; float aec_A = 0.9997f, aec_psi = 0.9f, aec_p0 = 5.0f, aec_eps = 0.01f; int aec_ncon = 2;
+enum { CONSTRAINED = 2 }; /* partitions per block; all in turn every 125 ms. More gain nothing measurable */
 
-static const float FLOOR_POWER = 1e-10f; /* of a sample: quantisation noise of 16 bit, (2^-15)^2/12 */
+/* An echo path's power falls by 60 dB in RT60 = 0.6 s, a living room: 10^(-6 * 0.01 s / 0.6 s) a block. */
+static const float DECAY = 0.794328235f;
+static const float FIRST_GUESS = 5.0f;       /* loudspeakers may be 7 dB louder at the microphone than their input */
+static const float KEEP = 0.9994f;           /* A^2 of the state equation: a path is forgotten over 17 s (1 / (1 - A^2) blocks) */
+static const float NEAR_RATE = 0.1f;         /* 100 ms: about a phoneme */
+static const float FLOOR_POWER = 1e-10f;     /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
+static const float ENERGY_RATE = 0.1f;       /* the race of the two filters is judged over 100 ms */
+static const float CLEARLY_BETTER = 0.5f;    /* 3 dB */
+
+static void take_filter(aec_filter_t *filter, size_t cells, size_t bins, arena_t *arena)
+{
+    filter->re = arena_floats(arena, cells);
+    filter->im = arena_floats(arena, cells);
+    filter->near_power = arena_floats(arena, bins);
+}
 
 void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
 {
@@ -16,82 +30,77 @@ void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
     aec->stride = spectrum_stride(hop);
     aec->partitions = partitions;
     const size_t bins = (size_t)aec->stride, cells = bins * (size_t)partitions;
-    aec->w_re = arena_floats(arena, cells);
-    aec->w_im = arena_floats(arena, cells);
+    take_filter(&aec->kalman, cells, bins, arena);
+    take_filter(&aec->fast, cells, bins, arena);
     aec->variance = arena_floats(arena, cells);
-    aec->fast_re = arena_floats(arena, cells);
-    aec->fast_im = arena_floats(arena, cells);
-    aec->fast_near_power = arena_floats(arena, bins);
-    aec->near_power = arena_floats(arena, bins);
-    aec->echo_re = arena_floats(arena, bins);
-    aec->echo_im = arena_floats(arena, bins);
-    aec->error_re = arena_floats(arena, bins);
-    aec->error_im = arena_floats(arena, bins);
-    aec->gain_re = arena_floats(arena, bins);
-    aec->gain_im = arena_floats(arena, bins);
+    aec->prior = arena_floats(arena, (size_t)partitions);
+    aec->sum_re = arena_floats(arena, bins);
+    aec->sum_im = arena_floats(arena, bins);
     aec->weight = arena_floats(arena, bins);
     aec->frame = arena_floats(arena, 2 * (size_t)hop);
-    if (arena->base)
-        aec_reset(aec);
+    if (!arena->base)
+        return;
+    for (int p = 0; p < partitions; p++)
+        aec->prior[p] = (1.0f - DECAY) * powf(DECAY, (float)p);
+    aec_reset(aec);
 }
 
-static void forget(aec_t *aec, int partition)
+static size_t cell_of(const aec_t *aec, int partition) { return (size_t)partition * (size_t)aec->stride; }
+
+static void forget_partition(aec_t *aec, int partition)
 {
-    const size_t at = (size_t)partition * (size_t)aec->stride, bytes = sizeof(float) * (size_t)aec->stride;
-    memset(aec->w_re + at, 0, bytes);
-    memset(aec->w_im + at, 0, bytes);
-    memset(aec->fast_re + at, 0, bytes);
-    memset(aec->fast_im + at, 0, bytes);
-    const float prior = aec_p0 * powf(10.0f, -0.1f * (float)partition) / (float)5;
-    for (int k = 0; k <= aec->hop; k++)
-        aec->variance[at + (size_t)k] = prior;
+    const size_t cell = cell_of(aec, partition), bytes = sizeof(float) * (size_t)aec->stride;
+    memset(aec->kalman.re + cell, 0, bytes);
+    memset(aec->kalman.im + cell, 0, bytes);
+    memset(aec->fast.re + cell, 0, bytes);
+    memset(aec->fast.im + cell, 0, bytes);
+    for (int k = 0; k < aec->stride; k++)
+        aec->variance[cell + (size_t)k] = FIRST_GUESS * aec->prior[partition];
 }
 
 void aec_reset(aec_t *aec)
 {
-    memset(aec->variance, 0, sizeof(float) * (size_t)aec->stride * (size_t)aec->partitions);
     for (int p = 0; p < aec->partitions; p++)
-        forget(aec, p);
-    memset(aec->near_power, 0, sizeof(float) * (size_t)aec->stride);
-    memset(aec->fast_near_power, 0, sizeof(float) * (size_t)aec->stride);
-    aec->main_error = aec->fast_error = aec->mic_power = 0.0f;
+        forget_partition(aec, p);
+    memset(aec->kalman.near_power, 0, sizeof(float) * (size_t)aec->stride);
+    memset(aec->fast.near_power, 0, sizeof(float) * (size_t)aec->stride);
+    aec->kalman.error = aec->fast.error = aec->mic = 0.0f;
     aec->delay_blocks = 0;
     aec->next_constraint = 0;
 }
 
 void aec_set_delay(aec_t *aec, int blocks)
 {
-    const int shift = blocks - aec->delay_blocks;
-    if (shift == 0) return;
+    const int shift = blocks - aec->delay_blocks, kept = aec->partitions - abs(shift);
     aec->delay_blocks = blocks;
-    const int kept = aec->partitions - (shift < 0 ? -shift : shift);
-    const size_t row = (size_t)aec->stride;
     if (kept > 0) {
-        const size_t from = row * (size_t)(shift > 0 ? shift : 0), to = row * (size_t)(shift > 0 ? 0 : -shift);
-        memmove(aec->w_re + to, aec->w_re + from, sizeof(float) * row * (size_t)kept);
-        memmove(aec->w_im + to, aec->w_im + from, sizeof(float) * row * (size_t)kept);
-        memmove(aec->fast_re + to, aec->fast_re + from, sizeof(float) * row * (size_t)kept);
-        memmove(aec->fast_im + to, aec->fast_im + from, sizeof(float) * row * (size_t)kept);
-        memmove(aec->variance + to, aec->variance + from, sizeof(float) * row * (size_t)kept);
+        float *const arrays[] = {aec->kalman.re, aec->kalman.im, aec->fast.re, aec->fast.im, aec->variance};
+        const size_t from = cell_of(aec, shift > 0 ? shift : 0), to = cell_of(aec, shift > 0 ? 0 : -shift);
+        for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+            memmove(arrays[i] + to, arrays[i] + from, sizeof(float) * cell_of(aec, kept));
     }
-    for (int p = 0; p < aec->partitions; p++) {
-        const int old = p + shift;
-        if (old < 0 || old >= aec->partitions)
-            forget(aec, p);
-    }
+    for (int p = 0; p < aec->partitions; p++)
+        if (p + shift < 0 || p + shift >= aec->partitions)
+            forget_partition(aec, p);
 }
 
 void aec_follow_delay(aec_t *aec, int blocks) { aec->delay_blocks = blocks; }
+
+void aec_advance(aec_t *aec, int most_blocks)
+{
+    if (aec->delay_blocks < most_blocks)
+        aec->delay_blocks++;
+}
 
 int aec_peak_blocks(const aec_t *aec)
 {
     int peak = 0;
     float most = 0.0f;
     for (int p = 0; p < aec->partitions; p++) {
-        const size_t cell = (size_t)p * (size_t)aec->stride;
+        const float *re = aec->kalman.re + cell_of(aec, p), *im = aec->kalman.im + cell_of(aec, p);
         float energy = 0.0f;
         for (int k = 0; k <= aec->hop; k++)
-            energy += aec->w_re[cell + (size_t)k] * aec->w_re[cell + (size_t)k] + aec->w_im[cell + (size_t)k] * aec->w_im[cell + (size_t)k];
+            energy += re[k] * re[k] + im[k] * im[k];
         if (energy > most) {
             most = energy;
             peak = p;
@@ -100,129 +109,128 @@ int aec_peak_blocks(const aec_t *aec)
     return aec->delay_blocks + peak;
 }
 
-void aec_advance(aec_t *aec, int most_blocks)
+static float energy_of(const float *x, int count)
 {
-    if (aec->delay_blocks < most_blocks)
-        aec->delay_blocks++;
+    float sum = 0.0f;
+    for (int i = 0; i < count; i++)
+        sum += x[i] * x[i];
+    return sum;
 }
 
-/* Keeps the partition's impulse response within its hop: what circular convolution wrote behind it is cut. */
-static void constrain(aec_t *aec, const fft_t *fft, float *re, float *im)
+/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error; follows the error's energy. */
+static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft, const float *mic,
+                         float *echo, float *error)
 {
+    const int n = aec->stride, hop = aec->hop;
+    memset(aec->sum_re, 0, sizeof(float) * (size_t)n);
+    memset(aec->sum_im, 0, sizeof(float) * (size_t)n);
+    for (int p = 0; p < aec->partitions; p++) {
+        const int at = reference_at(ref, aec->delay_blocks + p);
+        const size_t cell = cell_of(aec, p);
+        spectrum_mac(n, ref->re + at, ref->im + at, filter->re + cell, filter->im + cell, aec->sum_re, aec->sum_im);
+    }
+    fft_inverse(fft, aec->sum_re, aec->sum_im, aec->frame);
+    memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
+    for (int i = 0; i < hop; i++)
+        error[i] = mic[i] - echo[i];
+    filter->error += ENERGY_RATE * (energy_of(error, hop) - filter->error);
+}
+
+/* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the filter's uncertainty explains and goes
+ * out as 1 / (that + near end). Twice the near end, because the error fills only half of its frame. */
+static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, const float *error)
+{
+    const int hop = aec->hop;
+    memset(aec->frame, 0, sizeof(float) * (size_t)hop);
+    memcpy(aec->frame + hop, error, sizeof(float) * (size_t)hop);
+    fft_forward(fft, aec->frame, aec->sum_re, aec->sum_im);
+    const float floor_power = FLOOR_POWER * (float)hop;
+    float *near_power = filter->near_power;
+    for (int k = 0; k < aec->stride; k++) {
+        const float now = aec->sum_re[k] * aec->sum_re[k] + aec->sum_im[k] * aec->sum_im[k];
+        near_power[k] += NEAR_RATE * (now - near_power[k]);
+        const float inverse = 1.0f / (aec->weight[k] + 2.0f * near_power[k] + floor_power);
+        aec->weight[k] = inverse;
+        aec->sum_re[k] *= inverse;
+        aec->sum_im[k] *= inverse;
+    }
+}
+
+static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
+{
+    const int n = aec->stride;
+    memset(aec->weight, 0, sizeof(float) * (size_t)n);
+    for (int p = 0; p < aec->partitions; p++)
+        spectrum_mac_real(n, ref->power + reference_at(ref, aec->delay_blocks + p), aec->variance + cell_of(aec, p), aec->weight);
+    normalise_error(aec, &aec->kalman, fft, error);
+    for (int p = 0; p < aec->partitions; p++) {
+        const int at = reference_at(ref, aec->delay_blocks + p);
+        const size_t cell = cell_of(aec, p);
+        spectrum_kalman(n, ref->re + at, ref->im + at, ref->power + at, aec->sum_re, aec->sum_im, aec->weight, KEEP,
+                        aec->kalman.re + cell, aec->kalman.im + cell, aec->variance + cell);
+    }
+}
+
+static void adapt_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
+{
+    const int n = aec->stride;
+    memset(aec->weight, 0, sizeof(float) * (size_t)n);
+    for (int p = 0; p < aec->partitions; p++)
+        spectrum_add_scaled(n, aec->prior[p], ref->power + reference_at(ref, aec->delay_blocks + p), aec->weight);
+    normalise_error(aec, &aec->fast, fft, error);
+    for (int p = 0; p < aec->partitions; p++) {
+        const int at = reference_at(ref, aec->delay_blocks + p);
+        const size_t cell = cell_of(aec, p);
+        spectrum_lms(n, ref->re + at, ref->im + at, aec->sum_re, aec->sum_im, aec->prior[p], aec->fast.re + cell,
+                     aec->fast.im + cell);
+    }
+}
+
+/* Keeps a partition's impulse response within its hop: what circular convolution wrote behind it is cut. */
+static void constrain(aec_t *aec, const fft_t *fft, aec_filter_t *filter, int partition)
+{
+    float *re = filter->re + cell_of(aec, partition), *im = filter->im + cell_of(aec, partition);
     fft_inverse(fft, re, im, aec->frame);
     memset(aec->frame + aec->hop, 0, sizeof(float) * (size_t)aec->hop);
     fft_forward(fft, aec->frame, re, im);
 }
 
-static void run_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, const float *error)
+static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *to)
 {
-    const int n = aec->stride, hop = aec->hop;
-    memset(aec->echo_re, 0, sizeof(float) * (size_t)n);
-    memset(aec->echo_im, 0, sizeof(float) * (size_t)n);
-    memset(aec->weight, 0, sizeof(float) * (size_t)n);
-    for (int p = 0; p < aec->partitions; p++) {
-        const int at = reference_at(ref, aec->delay_blocks + p);
-        const size_t cell = (size_t)p * (size_t)n;
-        const float prior = fast_p0 * powf(10.0f, -0.1f * (float)p) / 5.0f;
-        spectrum_mac(n, ref->re + at, ref->im + at, aec->fast_re + cell, aec->fast_im + cell, aec->echo_re, aec->echo_im);
-        for (int k = 0; k < n; k++) aec->weight[k] += prior * ref->power[at + k];
-    }
-    fft_inverse(fft, aec->echo_re, aec->echo_im, aec->frame);
-    float me = 0, fe = 0, mp = 0;
-    for (int i = 0; i < hop; i++) {
-        aec->frame[i] = 0.0f;
-        aec->frame[hop + i] = mic[i] - aec->frame[hop + i];
-        me += error[i] * error[i]; fe += aec->frame[hop + i] * aec->frame[hop + i]; mp += mic[i] * mic[i];
-    }
-    fft_forward(fft, aec->frame, aec->error_re, aec->error_im);
-    const float floor_power = FLOOR_POWER * (float)hop;
-    for (int k = 0; k < n; k++) {
-        const float e2 = aec->error_re[k] * aec->error_re[k] + aec->error_im[k] * aec->error_im[k];
-        aec->fast_near_power[k] = fast_psi * aec->fast_near_power[k] + (1.0f - fast_psi) * e2;
-        const float inv = 1.0f / (aec->weight[k] + 2.0f * aec->fast_near_power[k] + floor_power);
-        aec->gain_re[k] = aec->error_re[k] * inv;
-        aec->gain_im[k] = aec->error_im[k] * inv;
-    }
-    for (int p = 0; p < aec->partitions; p++) {
-        const int at = reference_at(ref, aec->delay_blocks + p);
-        const size_t cell = (size_t)p * (size_t)n;
-        const float prior = fast_p0 * powf(10.0f, -0.1f * (float)p) / 5.0f;
-        const float *xr = ref->re + at, *xi = ref->im + at;
-        float *wr = aec->fast_re + cell, *wi = aec->fast_im + cell;
-        for (int k = 0; k < n; k++) {
-            wr[k] += prior * (xr[k] * aec->gain_re[k] + xi[k] * aec->gain_im[k]);
-            wi[k] += prior * (xr[k] * aec->gain_im[k] - xi[k] * aec->gain_re[k]);
+    const size_t bytes = sizeof(float) * cell_of(aec, aec->partitions);
+    memcpy(to->re, from->re, bytes);
+    memcpy(to->im, from->im, bytes);
+    to->error = from->error;
+}
+
+/* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the path may still be. */
+static void race(aec_t *aec, const float *mic)
+{
+    aec->mic += ENERGY_RATE * (energy_of(mic, aec->hop) - aec->mic);
+    if (aec->fast.error < CLEARLY_BETTER * aec->kalman.error) {
+        copy_path(aec, &aec->fast, &aec->kalman);
+        const float doubt = fminf(1.0f, aec->fast.error / (aec->mic + FLOOR_POWER));
+        for (int p = 0; p < aec->partitions; p++) {
+            float *variance = aec->variance + cell_of(aec, p);
+            for (int k = 0; k < aec->stride; k++)
+                variance[k] = fmaxf(variance[k], doubt * aec->prior[p]);
         }
-    }
-    aec->main_error += fast_rate * (me - aec->main_error);
-    aec->fast_error += fast_rate * (fe - aec->fast_error);
-    aec->mic_power += fast_rate * (mp - aec->mic_power);
-    const size_t bytes = sizeof(float) * (size_t)n * (size_t)aec->partitions;
-    if (aec->fast_error < fast_win * aec->main_error) {
-        memcpy(aec->w_re, aec->fast_re, bytes);
-        memcpy(aec->w_im, aec->fast_im, bytes);
-        const float doubt = fast_var * fminf(1.0f, aec->fast_error / (aec->mic_power + 1e-9f));
-        for (int p = 0; p < aec->partitions; p++)
-            for (int k = 0; k <= hop; k++) {
-                float q = doubt * powf(10.0f, -0.1f * (float)p) / 5.0f, *v = &aec->variance[(size_t)p * (size_t)n + (size_t)k];
-                *v = fmaxf(*v, q);
-            }
-        aec->main_error = aec->fast_error; aec_took++;
-    } else if (aec->main_error < fast_lose * aec->fast_error) {
-        memcpy(aec->fast_re, aec->w_re, bytes);
-        memcpy(aec->fast_im, aec->w_im, bytes);
-        aec->fast_error = aec->main_error;
+    } else if (aec->kalman.error < CLEARLY_BETTER * aec->fast.error) {
+        copy_path(aec, &aec->kalman, &aec->fast);
     }
 }
 
 void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error)
 {
-    const int n = aec->stride, hop = aec->hop;
-    memset(aec->echo_re, 0, sizeof(float) * (size_t)n);
-    memset(aec->echo_im, 0, sizeof(float) * (size_t)n);
-    memset(aec->weight, 0, sizeof(float) * (size_t)n);
-    for (int p = 0; p < aec->partitions; p++) {
-        const int at = reference_at(ref, aec->delay_blocks + p);
-        const size_t cell = (size_t)p * (size_t)n;
-        spectrum_mac(n, ref->re + at, ref->im + at, aec->w_re + cell, aec->w_im + cell, aec->echo_re, aec->echo_im);
-        spectrum_mac_real(n, ref->power + at, aec->variance + cell, aec->weight);
-    }
-    fft_inverse(fft, aec->echo_re, aec->echo_im, aec->frame);
-    memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
-    for (int i = 0; i < hop; i++)
-        error[i] = mic[i] - echo[i];
-    memset(aec->frame, 0, sizeof(float) * (size_t)hop);
-    memcpy(aec->frame + hop, error, sizeof(float) * (size_t)hop);
-    fft_forward(fft, aec->frame, aec->error_re, aec->error_im);
-
-    const float floor_power = FLOOR_POWER * (float)hop;
-    for (int k = 0; k < n; k++) {
-        const float e2 = aec->error_re[k] * aec->error_re[k] + aec->error_im[k] * aec->error_im[k];
-        aec->near_power[k] = aec_psi * aec->near_power[k] + (1.0f - aec_psi) * e2;
-        /* the error frame is half zeros: its power is half that of the far end's full frames */
-        const float inv = 1.0f / (aec->weight[k] + 2.0f * aec->near_power[k] + floor_power);
-        aec->weight[k] = inv;
-        aec->gain_re[k] = aec->error_re[k] * inv;
-        aec->gain_im[k] = aec->error_im[k] * inv;
-    }
-    const float keep = aec_A * aec_A, wander = 1.0f - keep;
-    for (int p = 0; p < aec->partitions; p++) {
-        const int at = reference_at(ref, aec->delay_blocks + p);
-        const size_t cell = (size_t)p * (size_t)n;
-        const float *xr = ref->re + at, *xi = ref->im + at, *x2 = ref->power + at;
-        float *wr = aec->w_re + cell, *wi = aec->w_im + cell, *v = aec->variance + cell;
-        for (int k = 0; k < n; k++) {
-            wr[k] += v[k] * (xr[k] * aec->gain_re[k] + xi[k] * aec->gain_im[k]);
-            wi[k] += v[k] * (xr[k] * aec->gain_im[k] - xi[k] * aec->gain_re[k]);
-            const float left = v[k] * (1.0f - 0.5f * v[k] * x2[k] * aec->weight[k]);
-            v[k] = keep * left + wander * (wr[k] * wr[k] + wi[k] * wi[k]);
-        }
-    }
-    for (int i = 0; i < aec_ncon; i++) {
-        const size_t cell = (size_t)aec->next_constraint * (size_t)n;
-        constrain(aec, fft, aec->w_re + cell, aec->w_im + cell);
-        if (aec_shadow) constrain(aec, fft, aec->fast_re + cell, aec->fast_im + cell);
+    /* the fast filter first: its echo and error are not wanted outside */
+    filter_block(aec, &aec->fast, ref, fft, mic, echo, error);
+    adapt_fast(aec, ref, fft, error);
+    filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
+    adapt_kalman(aec, ref, fft, error);
+    race(aec, mic);
+    for (int i = 0; i < CONSTRAINED; i++) {
+        constrain(aec, fft, &aec->kalman, aec->next_constraint);
+        constrain(aec, fft, &aec->fast, aec->next_constraint);
         aec->next_constraint = aec->next_constraint + 1 == aec->partitions ? 0 : aec->next_constraint + 1;
     }
-    if (aec_shadow) run_fast(aec, ref, fft, mic, error);
 }

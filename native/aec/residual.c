@@ -3,19 +3,24 @@
 #include <math.h>
 #include <string.h>
 
-float res_rate = 0.02f, res_decay = 0.7f, res_over = 1.5f, res_far = 0.0005f, res_sm=0.4f;
+static const float SMOOTH_RATE = 0.4f;      /* 25 ms: errors of single bins scatter, syllables must not blur */
+static const float LEAK_RATE = 0.02f;       /* 0.5 s of far-end sound */
+static const float AUDIBLE = 0.1f;          /* echo estimates from 10 dB under the noise tell about leakage */
+static const float SURE_ERROR = 1e-3f;      /* an error 30 dB under the echo is as good as it gets: caps a block's weight */
+static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks", before anything was heard */
+/* The weighted regression sits near the leakage's lower quartile; its peaks are about 8 dB above (measured on loudspeakers with distortion
+ * and on rooms of 0.3 to 1 s). */
+static const float MARGIN = 6.0f;
+static const float DECAY = 0.7f;            /* 15 dB in 100 ms: a room of RT60 0.4 s */
 
-void residual_init(residual_t *residual, int rate_hz, int bins, int stride, arena_t *arena)
+void residual_init(residual_t *residual, int bins, int stride, arena_t *arena)
 {
-    (void)rate_hz;
     residual->bins = bins;
     residual->stride = stride;
-    /* bands of 200 Hz that widen above 1 kHz, about the ear's */
-    int bands = 0, at = 1;
-    while (at < bins && bands < RESIDUAL_MAX_BANDS) {
+    /* bands of 200 Hz up to 1 kHz, then a fifth of their frequency: about the ear's */
+    int bands = 0;
+    for (int at = 1; at < bins && bands < RESIDUAL_MAX_BANDS; at += at < 20 ? 4 : at / 5)
         residual->edge[bands++] = at;
-        at += at < 20 ? 4 : at / 5;
-    }
     residual->bands = bands;
     residual->edge[bands] = bins;
     residual->error = arena_floats(arena, (size_t)stride);
@@ -36,29 +41,36 @@ void residual_reset(residual_t *residual)
     }
 }
 
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *noise, const float *far)
+static void learn_leak(residual_t *residual, int band, const float *noise)
+{
+    float cross = 0.0f, square = 0.0f;
+    for (int k = residual->edge[band]; k < residual->edge[band + 1]; k++) {
+        const float echo = residual->echo[k];
+        if (echo <= AUDIBLE * noise[k])
+            continue;
+        /* weight 1/error^2, written with echo/error so that nothing over- or underflows */
+        const float ratio = echo / (residual->error[k] + SURE_ERROR * echo + noise[k]);
+        cross += ratio * ratio * fmaxf(residual->error[k] - noise[k], 0.0f) / echo;
+        square += ratio * ratio;
+    }
+    if (square > 0.0f) {
+        residual->cross[band] += LEAK_RATE * (cross - residual->cross[band]);
+        residual->square[band] += LEAK_RATE * (square - residual->square[band]);
+    }
+    residual->leak[band] = fminf(1.0f, (residual->cross[band] + PRIOR_WEIGHT) / (residual->square[band] + PRIOR_WEIGHT));
+}
+
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *noise)
 {
     for (int k = 0; k < residual->bins; k++) {
-        residual->error[k] += res_sm * (error[k] - residual->error[k]);
-        residual->echo[k] += res_sm * (echo[k] - residual->echo[k]);
+        residual->error[k] += SMOOTH_RATE * (error[k] - residual->error[k]);
+        residual->echo[k] += SMOOTH_RATE * (echo[k] - residual->echo[k]);
     }
     for (int b = 0; b < residual->bands; b++) {
-        float cross = 0.0f, square = 0.0f;
+        learn_leak(residual, b, noise);
         for (int k = residual->edge[b]; k < residual->edge[b + 1]; k++) {
-            const float e = fmaxf(residual->error[k] - noise[k], 0.0f), y = residual->echo[k];
-            const float weight = y / (residual->error[k] + y * 0.001f + noise[k] + 1e-20f);
-            const float w2 = weight * weight / (y * y + 1e-20f);
-            if (y > noise[k] * 0.1f) {
-                cross += w2 * e * y;
-                square += w2 * y * y;
-            }
-        }
-        residual->cross[b] += res_rate * (cross - residual->cross[b]) * (square > 0.0f);
-        residual->square[b] += res_rate * (square - residual->square[b]) * (square > 0.0f);
-        residual->leak[b] = fminf(1.0f, (residual->cross[b] + 1e-3f) / (residual->square[b] + 1e-3f));
-        for (int k = residual->edge[b]; k < residual->edge[b + 1]; k++) {
-            const float now = res_over * residual->leak[b] * fmaxf(echo[k], residual->echo[k]) + res_far * far[k];
-            residual->power[k] = fmaxf(now, res_decay * residual->power[k]);
+            const float now = MARGIN * residual->leak[b] * fmaxf(echo[k], residual->echo[k]);
+            residual->power[k] = fmaxf(now, DECAY * residual->power[k]);
         }
     }
 }

@@ -1,31 +1,32 @@
 /* What echo the linear canceller leaves: its power per bin, from which the suppressor makes its gain.
  *
- * Leakage: the error's power regressed on the echo estimate's, per band, each block weighted by the inverse square of the error's power, so
- * that double talk (a large error) hardly counts (after J.-M. Valin, IEEE TASLP 15 (2007), who regresses too, for a step size). Reverberation
- * behind the filter's tail: exponential decay of the leaked power (E. Habets, IEEE Signal Processing Letters 15 (2008)).
- * Nothing is estimated, and so nothing suppressed, while the far end is silent.
+ * Leakage, the error's power over the echo estimate's, is regressed per band, each block weighted by the inverse square of its error:
+ * a block of double talk, whose error is large, hardly counts (J.-M. Valin, IEEE TASLP 15 (2007) regresses too, for a step size). It covers
+ * a filter that has not converged, loudspeaker distortion and the room behind the filter's tail alike; late reverberation lets it decay
+ * exponentially (E. Habets et al., IEEE Signal Processing Letters 15 (2008), in its simplest form).
+ * No echo estimate, no residual: nothing is suppressed while nothing plays.
  */
 #ifndef APMPI_AEC_RESIDUAL_H
 #define APMPI_AEC_RESIDUAL_H
 
 #include "kernels/arena.h"
 
-enum { RESIDUAL_MAX_BANDS = 24 };
+enum { RESIDUAL_MAX_BANDS = 32 };
 
 typedef struct {
     int bins, stride, bands;
-    int edge[RESIDUAL_MAX_BANDS + 1];   /* first bin of each band */
-    float *error, *echo;                /* smoothed powers per bin */
-    float *power;                       /* the estimate, per bin */
+    int edge[RESIDUAL_MAX_BANDS + 1]; /* first bin of each band; bin 0 (DC) is in none, the high-pass took it */
+    float *error, *echo;              /* smoothed powers per bin */
+    float *power;                     /* the result, stride; stays 0 in bin 0 and in the padding */
     float cross[RESIDUAL_MAX_BANDS], square[RESIDUAL_MAX_BANDS]; /* weighted regression sums */
-    float leak[RESIDUAL_MAX_BANDS];     /* power of the error over that of the echo estimate */
+    float leak[RESIDUAL_MAX_BANDS];   /* 0..1 */
 } residual_t;
 
-void residual_init(residual_t *residual, int rate_hz, int bins, int stride, arena_t *arena);
+void residual_init(residual_t *residual, int bins, int stride, arena_t *arena);
 void residual_reset(residual_t *residual);
 
-/* error, echo: power spectra of the canceller's error and echo estimate (same window); noise: tracked noise power;
- * far: power spectrum of the far end at the filter's delay, in the scale of the others. Result in residual->power. */
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *noise, const float *far);
+/* error, echo: power spectra of the canceller's error and echo estimate, through the same window; noise: tracked noise power.
+ * Result in residual->power. */
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *noise);
 
 #endif

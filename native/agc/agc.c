@@ -35,9 +35,13 @@ void agc_process(agc_t *agc, float *const *x, int channels, int count, float spe
         for (int i = 0; i < count; i++)
             power += x[c][i] * x[c][i];
     power /= (float)(channels * count);
-    agc->block_power += (BLOCK_S / SYLLABLE_S) * (power - agc->block_power);
-    const float dbfs = 10.0f * log10f(fmaxf(power, agc->block_power) + 1e-12f);
 
+    if (speech_probability <= SPEECH) {
+        agc->block_power = 0.0f; /* what was noise or echo is not the beginning of a word */
+    } else {
+        agc->block_power += (BLOCK_S / SYLLABLE_S) * (power - agc->block_power);
+    }
+    const float dbfs = 10.0f * log10f(fmaxf(power, agc->block_power) + 1e-12f);
     if (speech_probability > SPEECH && dbfs > QUIETEST_DBFS) {
         agc->heard_s += BLOCK_S;
         /* the first words are averaged evenly: the gain is right after a second, not after three */

@@ -26,9 +26,9 @@ enum {
 static const float HIGH_PASS_HZ = 80.0f;
 static const float TARGET_DBFS = -20.0f;
 static const float CEILING_DBFS = -1.0f;
-float NOISE_ATTENUATION_DB = 18.0f;
+static const float NOISE_ATTENUATION_DB = 18.0f;
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
-static const float NEAR_SPEAKS = 0.35f;       /* speech probability */
+static const float NEAR_SPEAKS = 0.5f;        /* speech probability */
 static const float FIGURE_RATE = 0.01f;       /* 1 s of far-end speech */
 static const float CONVERGED_DB = 10.0f;
 static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
@@ -64,7 +64,7 @@ struct apm {
     int fifo_first, fifo_count;
     int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS */
     float *block;                      /* hop: far end, mean of the microphones, unfiltered microphone in turn */
-    float *re, *im, *error_power, *echo_power, *far_power, *silence; /* stride each */
+    float *re, *im, *error_power, *echo_power, *silence; /* stride each */
     int hint_blocks;                   /* -1: no hint */
     int believed_blocks, measured;     /* delay for which the cancellers are placed (-1: none), and whether it was measured */
     int started;                       /* a microphone block has come */
@@ -100,7 +100,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     for (int c = 0; c < channels; c++) {
         channel_t *channel = &apm->channel[c];
         aec_init(&channel->aec, hop, PARTITIONS, arena);
-        residual_init(&channel->residual, rate_hz, hop + 1, apm->stride, arena);
+        residual_init(&channel->residual, hop + 1, apm->stride, arena);
         ns_init(&channel->ns, hop + 1, apm->stride, window_power, arena);
         channel->mic = arena_floats(arena, block);
         channel->echo = arena_floats(arena, block);
@@ -115,7 +115,6 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     apm->im = arena_floats(arena, stride);
     apm->error_power = arena_floats(arena, stride);
     apm->echo_power = arena_floats(arena, stride);
-    apm->far_power = arena_floats(arena, stride);
     apm->silence = arena_floats(arena, stride);
 }
 
@@ -339,14 +338,7 @@ static void suppress(apm_t *apm, channel_t *channel)
     stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
     spectrum_power(n, apm->re, apm->im, apm->error_power);
     if (apm->config.echo_cancellation) {
-        const float scale = channel->ns.window_power / (2.0f * (float)apm->hop);
-        memset(apm->far_power, 0, sizeof(float) * (size_t)n);
-        for (int p = 0; p < 6; p++) {
-            const float *far = apm->reference.power + reference_at(&apm->reference, channel->aec.delay_blocks + p);
-            for (int k = 0; k < n; k++)
-                apm->far_power[k] = fmaxf(apm->far_power[k], scale * far[k]);
-        }
-        residual_process(&channel->residual, apm->error_power, apm->echo_power, channel->ns.noise, apm->far_power);
+        residual_process(&channel->residual, apm->error_power, apm->echo_power, channel->ns.noise);
         echo = channel->residual.power;
     }
     ns_process(&channel->ns, apm->re, apm->im, apm->error_power, echo);

@@ -21,8 +21,29 @@ void spectrum_mac_real(int n, const float *restrict a, const float *restrict b, 
         acc[k] += a[k] * b[k];
 }
 
-void spectrum_smooth(int n, float rate, const float *restrict x, float *restrict state)
+void spectrum_add_scaled(int n, float scale, const float *restrict a, float *restrict acc)
 {
     for (int k = 0; k < n; k++)
-        state[k] += rate * (x[k] - state[k]);
+        acc[k] += scale * a[k];
+}
+
+void spectrum_lms(int n, const float *restrict xr, const float *restrict xi, const float *restrict gr,
+                  const float *restrict gi, float step, float *restrict wr, float *restrict wi)
+{
+    for (int k = 0; k < n; k++) {
+        wr[k] += step * (xr[k] * gr[k] + xi[k] * gi[k]);
+        wi[k] += step * (xr[k] * gi[k] - xi[k] * gr[k]);
+    }
+}
+
+void spectrum_kalman(int n, const float *restrict xr, const float *restrict xi, const float *restrict x2,
+                     const float *restrict gr, const float *restrict gi, const float *restrict weight, float keep,
+                     float *restrict wr, float *restrict wi, float *restrict v)
+{
+    for (int k = 0; k < n; k++) {
+        wr[k] += v[k] * (xr[k] * gr[k] + xi[k] * gi[k]);
+        wi[k] += v[k] * (xr[k] * gi[k] - xi[k] * gr[k]);
+        const float left = v[k] - 0.5f * v[k] * v[k] * x2[k] * weight[k];
+        v[k] = keep * left + (1.0f - keep) * (wr[k] * wr[k] + wi[k] * wi[k]);
+    }
 }

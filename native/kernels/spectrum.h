@@ -12,7 +12,13 @@ void spectrum_power(int n, const float *re, const float *im, float *power);
 void spectrum_mac(int n, const float *xr, const float *xi, const float *wr, const float *wi, float *acc_r, float *acc_i);
 /* acc += a * b, real */
 void spectrum_mac_real(int n, const float *a, const float *b, float *acc);
-/* state += rate * (x - state) */
-void spectrum_smooth(int n, float rate, const float *x, float *state);
+/* acc += scale * a, real */
+void spectrum_add_scaled(int n, float scale, const float *a, float *acc);
+/* w += step * conj(x) * g, complex; step the same for all bins */
+void spectrum_lms(int n, const float *xr, const float *xi, const float *gr, const float *gi, float step, float *wr, float *wi);
+/* The diagonal Kalman update of one partition: w += v conj(x) g, then the variance loses what the block told and gains what the path wanders:
+ * v = keep (v - v^2 |x|^2 weight / 2) + (1 - keep) |w|^2 (Kuech, Mabande, Enzner 2014, eq. 17 to 20; 1/2 = hop over frame). */
+void spectrum_kalman(int n, const float *xr, const float *xi, const float *x2, const float *gr, const float *gi, const float *weight,
+                     float keep, float *wr, float *wi, float *v);
 
 #endif

@@ -1,9 +1,11 @@
 /* Noise and residual-echo suppression: one spectral gain for both disturbances, one channel.
  *
- * Noise: speech-presence-probability tracker of T. Gerkmann, R. Hendriks, "Unbiased MMSE-based noise power estimation with low complexity and
- * low tracking delay", IEEE TASLP 20 (2012), helped by the minimum of the last second so that a step up (a fan switched on) and a
- * first word are both told right. Gain: log-spectral amplitude of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), decision-directed
- * prior; held at a floor where noise remains as it was, attenuated, and echo is replaced by noise of that level (comfort noise).
+ * Noise: speech-presence-probability tracker after T. Gerkmann, R. Hendriks, "Unbiased MMSE-based noise power estimation with low complexity
+ * and low tracking delay", IEEE TASLP 20 (2012). Where their tracker holds still for long speech, the minimum of the last seconds (R. Martin,
+ * IEEE TSAP 9 (2001), without his bias model) lifts it when the noise itself has risen; their cap on the probability is left out for it.
+ * Gain: log-spectral amplitude of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), with their decision-directed prior. At its floor, noise remains as
+ * it was, attenuated, and echo is replaced by noise of that level (comfort noise).
+ * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, residual echo goes down to the floor.
  */
 #ifndef APMPI_NS_H
 #define APMPI_NS_H
@@ -17,15 +19,14 @@ typedef struct {
     float window_power;     /* sum of the squared analysis window: a white signal's |X|^2 over its power */
     float floor_gain;       /* linear: what is left of the noise */
     float *noise;           /* tracked noise power per bin */
-    float *presence;        /* smoothed speech presence probability per bin */
     float *smooth;          /* smoothed input power */
     float *lowest, *lowest_next; /* minima of `smooth` over this and the coming window */
-    float *prior;           /* power of the speech estimate of the last frame */
-    float *gain;            /* of the last frame */
+    float *speech;          /* power of the last frame's speech estimate */
+    float *gain;            /* of the last frame; in between scratch of the noise tracker */
     int window_block;       /* blocks since the minimum's window began */
-    int started;            /* blocks seen, saturating */
+    int heard_blocks;       /* saturating */
     uint32_t random;
-    float speech_probability; /* of near-end speech in the last frame, 0..1 */
+    float speech_probability; /* of near-end speech, 0..1 */
 } ns_t;
 
 void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena);
@@ -33,7 +34,7 @@ void ns_reset(ns_t *ns);
 /* Largest attenuation of noise in dB, 0..40; 0 leaves noise alone. */
 void ns_configure(ns_t *ns, float attenuation_db);
 
-/* Suppresses in place. power: |re + i im|^2; echo: power of the residual echo in it, per bin; both `stride` long. */
+/* Suppresses in place. power: |re + i im|^2; echo: power of the residual echo in it; both `stride` long, per bin. */
 void ns_process(ns_t *ns, float *re, float *im, const float *power, const float *echo);
 
 #endif
