@@ -1,12 +1,10 @@
 """How long sound takes through the device, per 10 ms frame, and its median, 99th percentile and maximum.
 
-    at the microphone's       capture_wait  oldest sample of the period at the converter -> period in our
-    hands: converter                               10 ms of the period itself, and how late the loop woke up
-         │                    processing    -> frame processed
-         ▼                    playback_queue  -> first sample of the frame at the output's converter (0 for
-         a file)
-    at the output's           algorithmic   how far the chain's output lags behind its input, a constant of
-    the chain converter
+    capture_wait     oldest sample of the period at the microphone's converter -> period in our hands: the
+                     10 ms of the period itself, and how late the loop woke up
+    processing       -> frame processed
+    playback_queue   -> first sample of the frame at the output's converter (0 for a file)
+    algorithmic      how far the chain's output lags behind its input, a constant of the chain
 
 The four follow each other without gap or overlap, so their sum is what a click takes from microphone to
 output. The converters' own delay (filters, USB packets: about 1 ms) is not seen by ALSA and not in these
@@ -57,9 +55,8 @@ class LatencySummary:
 class LatencyLog:
     """The last `capacity_frames` frames; one thread adds, another one summarises, without a lock.
 
-    frames   how many were added since the beginning; written after the frame's figures, so whoever sees the
-    new
-             count sees the figures
+    frames   how many were added since the beginning; written after the frame's figures, so whoever sees
+             the new count sees the figures
     """
 
     def __init__(self, capacity_frames: int, algorithmic_ms: float) -> None:

@@ -389,7 +389,9 @@ class _WriteBehind:
         """Completes the file with all that was left. Raises EndpointError."""
         self._closed = True
         self._thread.join()
-        self._sink.close()
+        self._sink.close()  # what was written before an error is kept
+        if self._error:
+            raise self._error
 
     def _run(self) -> None:
         report.give_way()
