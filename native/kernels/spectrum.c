@@ -6,6 +6,13 @@ void spectrum_power(int n, const float *restrict re, const float *restrict im, f
         power[k] = re[k] * re[k] + im[k] * im[k];
 }
 
+void spectrum_cross(int n, const float *restrict ar, const float *restrict ai, const float *restrict br,
+                    const float *restrict bi, float *restrict cross)
+{
+    for (int k = 0; k < n; k++)
+        cross[k] = ar[k] * br[k] + ai[k] * bi[k];
+}
+
 void spectrum_mac(int n, const float *restrict xr, const float *restrict xi, const float *restrict wr,
                   const float *restrict wi, float *restrict acc_r, float *restrict acc_i)
 {

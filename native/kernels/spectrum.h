@@ -8,6 +8,8 @@ static inline int spectrum_stride(int hop) { return (hop + 1 + 3) & ~3; }
 
 /* power = |x|^2 */
 void spectrum_power(int n, const float *re, const float *im, float *power);
+/* cross = real part of a * conj(b) */
+void spectrum_cross(int n, const float *ar, const float *ai, const float *br, const float *bi, float *cross);
 /* acc += x * w, complex */
 void spectrum_mac(int n, const float *xr, const float *xi, const float *wr, const float *wi, float *acc_r, float *acc_i);
 /* acc += a * b, real */

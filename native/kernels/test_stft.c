@@ -36,7 +36,7 @@ static void reconstructs(int hop)
     }
     double worst = 0.0;
     for (int i = late; i < count; i++)
-        worst = fmax(worst, fabs((double)(y[i] - x[i - late])));
+        test_worst(&worst, fabs((double)(y[i] - x[i - late])));
     /* two transforms of up to 10 levels and windows of up to 2: 2^-24 * sqrt(22) * 6 sigma * 2 */
     CHECK(worst < 3.4e-6 && late == hop / 2, "hop %3d: %d samples late, worst error %.1e", hop, late, worst);
     free(arena.base), free(x), free(y), free(history), free(overlap), free(re), free(im);

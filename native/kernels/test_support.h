@@ -47,6 +47,13 @@ static inline double test_power(const float *x, int count)
     return sum / count;
 }
 
+/* Keeps the larger; a NaN counts as infinitely wrong (fmax would skip it). */
+static inline void test_worst(double *worst, double error)
+{
+    if (!(error <= *worst))
+        *worst = isnan(error) ? HUGE_VAL : error;
+}
+
 static inline double test_db(double power) { return 10.0 * log10(power + 1e-30); }
 
 #endif
