@@ -228,6 +228,8 @@ void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const flo
     filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
     adapt_kalman(aec, ref, fft, error);
     race(aec, mic);
+    if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error)) /* no 16-bit input does this; if one did, it would last */
+        aec_reset(aec);
     for (int i = 0; i < CONSTRAINED; i++) {
         constrain(aec, fft, &aec->kalman, aec->next_constraint);
         constrain(aec, fft, &aec->fast, aec->next_constraint);

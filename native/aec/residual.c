@@ -11,6 +11,9 @@ static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks", before anything w
 /* The weighted regression sits near the leakage's lower quartile; its peaks are about 8 dB above (measured on loudspeakers with distortion
  * and on rooms of 0.3 to 1 s). */
 static const float MARGIN = 6.0f;
+static const float TRUTH_RATE = 0.01f;      /* 1 s of far-end sound */
+/* Chance gives a share of 0 +- 0.1; nonlinear and drifting loudspeakers still reach 0.4. */
+static const float CHANCE_TRUTH = 0.1f, SURE_TRUTH = 0.4f;
 static const float DECAY = 0.7f;            /* 15 dB in 100 ms: a room of RT60 0.4 s */
 
 void residual_init(residual_t *residual, int bins, int stride, arena_t *arena)
@@ -39,6 +42,8 @@ void residual_reset(residual_t *residual)
         residual->cross[b] = residual->square[b] = 0.0f;
         residual->leak[b] = 1.0f;
     }
+    residual->shared = residual->claimed = 0.0f;
+    residual->truth = 1.0f;
 }
 
 static void learn_leak(residual_t *residual, int band, const float *noise)
@@ -60,16 +65,33 @@ static void learn_leak(residual_t *residual, int band, const float *noise)
     residual->leak[band] = fminf(1.0f, (residual->cross[band] + PRIOR_WEIGHT) / (residual->square[band] + PRIOR_WEIGHT));
 }
 
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *noise)
+/* microphone = error + echo, so its product with the echo estimate is cross + |echo|^2. Whitened by the error: every band has a say. */
+static void judge_truth(residual_t *residual, const float *echo, const float *cross, const float *noise)
+{
+    float shared = 0.0f, claimed = 0.0f;
+    for (int k = 1; k < residual->bins; k++) {
+        const float weight = 1.0f / (residual->error[k] + residual->echo[k] + noise[k]);
+        shared += weight * (cross[k] + echo[k]);
+        claimed += weight * echo[k];
+    }
+    residual->shared += TRUTH_RATE * (shared - residual->shared);
+    residual->claimed += TRUTH_RATE * (claimed - residual->claimed);
+    residual->truth = fminf(1.0f, fmaxf(0.0f, (residual->shared + PRIOR_WEIGHT) / (residual->claimed + PRIOR_WEIGHT)));
+}
+
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise)
 {
     for (int k = 0; k < residual->bins; k++) {
         residual->error[k] += SMOOTH_RATE * (error[k] - residual->error[k]);
         residual->echo[k] += SMOOTH_RATE * (echo[k] - residual->echo[k]);
     }
+    judge_truth(residual, echo, cross, noise);
+    const float believed = fminf(1.0f, fmaxf(0.0f, (residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH)));
+    const float margin = MARGIN * believed;
     for (int b = 0; b < residual->bands; b++) {
         learn_leak(residual, b, noise);
         for (int k = residual->edge[b]; k < residual->edge[b + 1]; k++) {
-            const float now = MARGIN * residual->leak[b] * fmaxf(echo[k], residual->echo[k]);
+            const float now = margin * residual->leak[b] * fmaxf(echo[k], residual->echo[k]);
             residual->power[k] = fmaxf(now, DECAY * residual->power[k]);
         }
     }

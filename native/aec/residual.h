@@ -4,7 +4,8 @@
  * a block of double talk, whose error is large, hardly counts (J.-M. Valin, IEEE TASLP 15 (2007) regresses too, for a step size). It covers
  * a filter that has not converged, loudspeaker distortion and the room behind the filter's tail alike; late reverberation lets it decay
  * exponentially (E. Habets et al., IEEE Signal Processing Letters 15 (2008), in its simplest form).
- * No echo estimate, no residual: nothing is suppressed while nothing plays.
+ * Truth: an echo estimate that is no echo (another far end plays, or none reaches the microphone) has nothing in common with the
+ * microphone. Its least-squares share in the microphone scales the residual, so that nobody is suppressed for what is not there.
  */
 #ifndef APMPI_AEC_RESIDUAL_H
 #define APMPI_AEC_RESIDUAL_H
@@ -20,13 +21,15 @@ typedef struct {
     float *power;                     /* the result, stride; stays 0 in bin 0 and in the padding */
     float cross[RESIDUAL_MAX_BANDS], square[RESIDUAL_MAX_BANDS]; /* weighted regression sums */
     float leak[RESIDUAL_MAX_BANDS];   /* 0..1 */
+    float shared, claimed;            /* whitened averages: of echo estimate times microphone, of the estimate's power */
+    float truth;                      /* shared / claimed, 0..1 */
 } residual_t;
 
 void residual_init(residual_t *residual, int bins, int stride, arena_t *arena);
 void residual_reset(residual_t *residual);
 
-/* error, echo: power spectra of the canceller's error and echo estimate, through the same window; noise: tracked noise power.
- * Result in residual->power. */
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *noise);
+/* error, echo: power spectra of the canceller's error and echo estimate, through the same window; cross: real part of error times conj(echo);
+ * noise: tracked noise power. Result in residual->power. */
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise);
 
 #endif

@@ -64,7 +64,7 @@ struct apm {
     int fifo_first, fifo_count;
     int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS */
     float *block;                      /* hop: far end, mean of the microphones, unfiltered microphone in turn */
-    float *re, *im, *error_power, *echo_power, *silence; /* stride each */
+    float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *silence; /* stride each */
     int hint_blocks;                   /* -1: no hint */
     int believed_blocks, measured;     /* delay for which the cancellers are placed (-1: none), and whether it was measured */
     int started;                       /* a microphone block has come */
@@ -114,7 +114,10 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     apm->re = arena_floats(arena, stride);
     apm->im = arena_floats(arena, stride);
     apm->error_power = arena_floats(arena, stride);
+    apm->echo_re = arena_floats(arena, stride);
+    apm->echo_im = arena_floats(arena, stride);
     apm->echo_power = arena_floats(arena, stride);
+    apm->cross = arena_floats(arena, stride);
     apm->silence = arena_floats(arena, stride);
 }
 
@@ -331,14 +334,13 @@ static void suppress(apm_t *apm, channel_t *channel)
 {
     const int n = apm->stride;
     const float *echo = apm->silence;
-    if (apm->config.echo_cancellation) {
-        stft_analyse(&apm->stft, &apm->fft, channel->echo_history, apm->re, apm->im);
-        spectrum_power(n, apm->re, apm->im, apm->echo_power);
-    }
     stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
     spectrum_power(n, apm->re, apm->im, apm->error_power);
     if (apm->config.echo_cancellation) {
-        residual_process(&channel->residual, apm->error_power, apm->echo_power, channel->ns.noise);
+        stft_analyse(&apm->stft, &apm->fft, channel->echo_history, apm->echo_re, apm->echo_im);
+        spectrum_power(n, apm->echo_re, apm->echo_im, apm->echo_power);
+        spectrum_cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
+        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise);
         echo = channel->residual.power;
     }
     ns_process(&channel->ns, apm->re, apm->im, apm->error_power, echo);
