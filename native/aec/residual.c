@@ -22,7 +22,7 @@ void residual_init(residual_t *residual, int bins, int stride, arena_t *arena)
     residual->stride = stride;
     /* bands of 200 Hz up to 1 kHz, then a fifth of their frequency: about the ear's */
     int bands = 0;
-    for (int at = 1; at < bins && bands < RESIDUAL_MAX_BANDS; at += at < 20 ? 4 : at / 5)
+    for (int at = 0; at < bins && bands < RESIDUAL_MAX_BANDS; at += at < 20 ? 4 : at / 5)
         residual->edge[bands++] = at;
     residual->bands = bands;
     residual->edge[bands] = bins;
@@ -69,7 +69,7 @@ static void learn_leak(residual_t *residual, int band, const float *noise)
 static void judge_truth(residual_t *residual, const float *echo, const float *cross, const float *noise)
 {
     float shared = 0.0f, claimed = 0.0f;
-    for (int k = 1; k < residual->bins; k++) {
+    for (int k = 0; k < residual->bins; k++) {
         const float weight = 1.0f / (residual->error[k] + residual->echo[k] + noise[k]);
         shared += weight * (cross[k] + echo[k]);
         claimed += weight * echo[k];

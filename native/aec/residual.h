@@ -16,9 +16,9 @@ enum { RESIDUAL_MAX_BANDS = 32 };
 
 typedef struct {
     int bins, stride, bands;
-    int edge[RESIDUAL_MAX_BANDS + 1]; /* first bin of each band; bin 0 (DC) is in none, the high-pass took it */
+    int edge[RESIDUAL_MAX_BANDS + 1]; /* first bin of each band */
     float *error, *echo;              /* smoothed powers per bin */
-    float *power;                     /* the result, stride; stays 0 in bin 0 and in the padding */
+    float *power;                     /* the result, stride; stays 0 in the padding */
     float cross[RESIDUAL_MAX_BANDS], square[RESIDUAL_MAX_BANDS]; /* weighted regression sums */
     float leak[RESIDUAL_MAX_BANDS];   /* 0..1 */
     float shared, claimed;            /* whitened averages: of echo estimate times microphone, of the estimate's power */

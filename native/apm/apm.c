@@ -29,6 +29,7 @@ static const float CEILING_DBFS = -1.0f;
 static const float NOISE_ATTENUATION_DB = 18.0f;
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
 static const float NEAR_SPEAKS = 0.5f;        /* speech probability */
+static const float NEAR_QUIET = 0.35f;        /* speech probability below which figures are taken */
 static const float FIGURE_RATE = 0.01f;       /* 1 s of far-end speech */
 static const float CONVERGED_DB = 10.0f;
 static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
@@ -365,7 +366,7 @@ static void take_figures(apm_t *apm, float mic_power)
     const channel_t *channel = &apm->channel[0];
     const float far = far_power_heard(apm);
     apm->far_speaks = apm->config.echo_cancellation && far > FAR_PRESENT_POWER;
-    if (!apm->far_speaks || channel->ns.speech_probability > NEAR_SPEAKS)
+    if (!apm->far_speaks || channel->ns.speech_probability > NEAR_QUIET)
         return;
     average(&apm->figures.far, far);
     average(&apm->figures.echo, mean_square(channel->echo, apm->hop));
