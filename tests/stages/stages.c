@@ -7,12 +7,14 @@
 #include <string.h>
 
 #include "aec/aec.h"
+#include "aec/residual.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
 #include "hpf/hpf.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
 #include "limiter/limiter.h"
+#include "ns/ns.h"
 
 #define API __attribute__((visibility("default")))
 
@@ -200,4 +202,48 @@ API void aec_run(canceller_t *canceller, const float *far, const float *mic, flo
 {
     reference_push(&canceller->reference, &canceller->fft, far);
     aec_process(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
+}
+
+/* ---- residual and ns: arrays of stride floats, of which the first hop + 1 are bins; spectra of 20 ms frames */
+
+API int stride_of(int hop) { return spectrum_stride(hop); }
+
+API void *residual_new(int hop)
+{
+    arena_t arena = {0};
+    residual_t measure;
+    residual_init(&measure, hop + 1, spectrum_stride(hop), &arena);
+    residual_t *residual = allocate(sizeof *residual, &arena);
+    residual_init(residual, hop + 1, spectrum_stride(hop), &arena);
+    return residual;
+}
+
+API void residual_again(residual_t *residual) { residual_reset(residual); }
+
+API void residual_run(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, float *power)
+{
+    residual_process(residual, error, echo, cross, noise);
+    memcpy(power, residual->power, sizeof(float) * (size_t)residual->stride);
+}
+
+API void *ns_new(int hop, float window_power, float attenuation_db)
+{
+    arena_t arena = {0};
+    ns_t measure;
+    ns_init(&measure, hop + 1, spectrum_stride(hop), window_power, &arena);
+    ns_t *ns = allocate(sizeof *ns, &arena);
+    ns_init(ns, hop + 1, spectrum_stride(hop), window_power, &arena);
+    ns_configure(ns, attenuation_db);
+    return ns;
+}
+
+API void ns_again(ns_t *ns) { ns_reset(ns); }
+
+/* Returns the speech probability; re and im in place. */
+API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, float *gain, float *noise)
+{
+    ns_process(ns, re, im, power, echo);
+    memcpy(gain, ns->gain, sizeof(float) * (size_t)ns->stride);
+    memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);
+    return ns->speech_probability;
 }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reference import aec, agc, delay, hpf, limiter, stft
+from reference import aec, agc, delay, hpf, limiter, ns, residual, stft
 from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
 
@@ -310,3 +310,117 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         echo, error = np.zeros(hop, np.float32), np.zeros(hop, np.float32)
         stages.call("aec_run", handle, misaligned(far[at], 1), misaligned(mic[at], 2), echo, error)
         assert np.array_equal(error, first[b]), "a reset, or another address, gives another result"
+
+
+# ---------- suppression
+
+
+def spectra(x: Signal, hop: int) -> np.ndarray:
+    """Of every block, as the suppressor sees it."""
+    bank = stft.Stft(hop)
+    return np.array([bank.analyse(block) for block in x.reshape(-1, hop)])
+
+
+def padded(x: npt.ArrayLike, hop: int) -> Floats:
+    """hop + 1 bins in whole vectors of four, zeros behind."""
+    out = np.zeros((hop + 4) // 4 * 4, np.float32)
+    out[: hop + 1] = x
+    return out
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 48000])
+def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    """Far end alone, both, near end alone, silence, and an estimate that is no echo. The regression
+    remembers 50 blocks, and sums up to 100 bins; roundings add up like noise."""
+    hop, blocks = rate_hz // 100, 500
+    bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
+    far = voice(rng, rate_hz, blocks / 100.0) * ((t < 200) | (t >= 320))
+    near = voice(rng, rate_hz, blocks / 100.0, pitch_hz=180.0) * ((t >= 100) & (t < 280) | (t >= 400))
+    echo = far * np.where(t < 400, 1.0, 0.5)
+    left = np.where(t < 400, 0.1 * far, -echo)
+    parts = [spectra(x, hop) for x in (near + left + at_level(rng.standard_normal(count), -70.0), echo)]
+    noise = np.full(bins, 1e-7 * np.sum(stft.windows(hop)[0] ** 2))
+    handle, model = stages.new("residual", hop), residual.Residual(bins)
+    first, worst, highest = [], 0.0, 0.0
+    for run in range(2):
+        for b in range(blocks):
+            error, estimate = (part[b] for part in parts)
+            cross = padded((error * np.conj(estimate)).real, hop)
+            given = [
+                padded(np.abs(error) ** 2, hop),
+                padded(np.abs(estimate) ** 2, hop),
+                cross,
+                padded(noise, hop),
+            ]
+            if run:
+                given = [misaligned(x, 3) for x in given]
+            power = np.zeros(len(cross), np.float32)
+            stages.call("residual_run", handle, *given, power)
+            if run:
+                assert np.array_equal(power, first[b]), "a reset, or another address, gives another result"
+                continue
+            first.append(power)
+            right = model.process(*(x[:bins].astype(np.float64) for x in given))
+            worst = max(worst, float(np.max(np.abs(power[:bins] - right) / (right + 1e-6 * noise))))
+            highest = max(highest, float(np.max(right)))
+            assert not np.any(power[bins:])
+        stages.call("residual_again", handle)
+    assert highest > 0.0
+    check("power, relative", worst, 6 * EPS * np.sqrt(50.0 * 100.0))
+
+
+@pytest.mark.parametrize("attenuation_db", [18.0, 0.0])
+@pytest.mark.parametrize("rate_hz", [8000, 48000])
+def test_ns(stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_db: float) -> None:
+    """Noise, speech in it, more noise, echo in some bands. A bin that lies within rounding of a threshold
+    (is this more echo than noise?) may fall to the other side: one in ten thousand at most."""
+    hop, blocks = rate_hz // 100, 700
+    bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
+    near = voice(rng, rate_hz, blocks / 100.0) * ((t >= 150) & (t < 450))
+    hiss = at_level(rng.standard_normal(count), -55.0) * np.where(t < 400, 1.0, 3.0) * (t < 650)
+    heard = spectra(near + hiss, hop)
+    window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
+    echoes = np.where(
+        rng.uniform(size=(blocks, 1)) < 0.5, 0.0, np.abs(heard) ** 2 * rng.uniform(size=heard.shape) ** 4
+    )
+    handle = stages.new("ns", hop, window_power, attenuation_db)
+    model = ns.Suppressor(bins, window_power, attenuation_db)
+    first: list[Floats] = []
+    errors, fills, levels, worst_speech = [], [], [], 0.0
+    for run in range(2):
+        for b in range(blocks):
+            re, im, echo = padded(heard[b].real, hop), padded(heard[b].imag, hop), padded(echoes[b], hop)
+            power = re * re + im * im
+            gain, noise = np.zeros_like(re), np.zeros_like(re)
+            out_re, out_im = misaligned(re, run), misaligned(im, run)
+            speech = stages.call(
+                "ns_run", handle, out_re, out_im, power, echo, gain, noise, returns=ctypes.c_float
+            )
+            if run:
+                assert np.array_equal(out_re, first[b]), "a reset, or another address, gives another result"
+                continue
+            first.append(out_re)
+            right, comfort = model.process(power[:bins].astype(np.float64), echo[:bins].astype(np.float64))
+            errors.append(
+                np.maximum(np.abs(gain[:bins] - right) / right, np.abs(noise[:bins] / model.noise - 1.0))
+            )
+            worst_speech = max(worst_speech, abs(speech - model.speech_probability))
+            fills.append((out_re - gain * re)[:bins] + 1j * (out_im - gain * im)[:bins])
+            levels.append(comfort)
+        stages.call("ns_again", handle)
+    # Twenty operations a block, remembered by the prior for 1/0.05 blocks; and twice that, since gains feed
+    # back.
+    bound = 20 * EPS * 20 * 2
+    error = np.array(errors)
+    print(f"gain and noise: {np.mean(error > bound):.1e} of the bins fell to the other side of a threshold")
+    check("gain and noise, relative", float(np.quantile(error, 1.0 - 1e-4)), bound)
+    check("speech probability", worst_speech, bound)
+    # comfort noise: uniform within its level in both parts, so of a third of its power each; none elsewhere
+    fill, level = np.array(fills), np.array(levels)
+    rounding = 4 * EPS * np.abs(heard)
+    over = np.maximum(np.abs(fill.real), np.abs(fill.imag)) > level * (1.0 + 1e-3) + rounding
+    assert np.mean(over) < 1e-4
+    if np.any(level):
+        share = np.mean(np.abs(fill[level > 0]) ** 2) / np.mean(level[level > 0] ** 2)
+        print(f"comfort noise in {np.mean(level > 0):.1%} of the bins, power {share:.3f} of its square level")
+        assert share == pytest.approx(2.0 / 3.0, rel=0.2)

@@ -1,0 +1,87 @@
+"""Noise and residual-echo suppression by one gain per bin.
+
+Noise: T. Gerkmann, R. Hendriks, IEEE TASLP 20 (2012), lifted by the minimum of the last seconds (R. Martin,
+IEEE TSAP 9 (2001)). Gain: Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), log-spectral amplitude, prior
+decision-directed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from reference.signals import Signal
+from scipy.special import exp1
+
+PRIOR_SNR = 31.6
+NOISE_RATE, OUTLIER = 0.1, 3.0
+FALL_RATE, RISE_RATE = 0.5, 0.2
+MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 2.5, 150, 20
+QUIET_POWER = 1e-10
+DECISION_DIRECTED, LOWEST_PRIOR = 0.95, 0.003
+COMFORT_SPREAD = 1.5
+VOTE_FIRST_BIN, VOTE_LAST_BIN = 4, 140
+NOISE_MARGIN, NO_SPEECH_VOTE, SPEECH_VOTE = 2.0, 0.5, 1.5
+ATTACK_RATE, RELEASE_RATE = 0.7, 0.2
+
+
+class Suppressor:
+    def __init__(self, bins: int, window_power: float, attenuation_db: float) -> None:
+        self.bins = bins
+        self.quiet = QUIET_POWER * window_power
+        self.floor_gain = 10.0 ** (-attenuation_db / 20.0)
+        self.noise = np.full(bins, self.quiet)
+        self.smooth, self.speech = np.zeros(bins), np.zeros(bins)
+        self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
+        self.block = 0
+        self.speech_probability = 0.0
+
+    def process(self, power: Signal, echo: Signal) -> tuple[Signal, Signal]:
+        """Gain, and amplitude of comfort noise (0: none), by bin."""
+        self._track_noise(power, echo)
+        self._vote_on_speech(power, echo)
+        tiny = self.quiet * 1e-3
+        disturbance = (self.noise if self.floor_gain < 1.0 else 0.0) + echo + tiny
+        posterior = power / disturbance
+        prior = DECISION_DIRECTED * self.speech / disturbance
+        prior = np.maximum(prior + (1.0 - DECISION_DIRECTED) * np.maximum(posterior - 1.0, 0.0), LOWEST_PRIOR)
+        wiener = prior / (1.0 + prior)
+        gain = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
+        # what is residual echo goes down to the floor unless somebody speaks here
+        echo_share = echo / (echo + self.noise)
+        gain *= 1.0 - echo_share * (1.0 - self.speech_probability)
+        gain = np.maximum(gain, self.floor_gain * np.sqrt(1.0 - echo_share))
+        self.speech = gain**2 * power
+        missing = self.floor_gain**2 * self.noise - self.speech
+        comfort = np.where(echo > self.noise, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0)), 0.0)
+        return gain, comfort
+
+    def _track_noise(self, power: Signal, echo: Signal) -> None:
+        rate = np.where(power > self.smooth, RISE_RATE, FALL_RATE) if self.block else 1.0
+        self.smooth = self.smooth + rate * (power - self.smooth)
+        posterior = np.pad(power / self.noise, 1, mode="edge")
+        mean = (posterior[:-2] + posterior[1:-1] + posterior[2:]) / 3.0
+        presence = 1.0 / (1.0 + (1.0 + PRIOR_SNR) * np.exp(-mean * PRIOR_SNR / (1.0 + PRIOR_SNR)))
+        step = NOISE_RATE * (1.0 - self.speech_probability) * (1.0 - presence)
+        noise = self.noise + step * (np.minimum(power, OUTLIER * self.noise) - self.noise)
+        lowest = np.minimum(self.lowest, self.smooth)
+        least = MINIMUM_BIAS * lowest if self.block >= FIRST_MINIMUM_BLOCKS else 0.0
+        clear = echo <= 0.5 * self.smooth  # of echo: elsewhere nothing is told of the noise
+        self.noise = np.where(clear, np.maximum(np.maximum(noise, least), self.quiet), self.noise)
+        self.lowest = np.where(clear, lowest, self.lowest)
+        self.lowest_next = np.where(clear, np.minimum(self.lowest_next, self.smooth), self.lowest_next)
+        self.block += 1
+        if self.block % MINIMUM_BLOCKS == 0:
+            self.lowest, self.lowest_next = self.lowest_next, np.full(self.bins, np.inf)
+
+    def _vote_on_speech(self, power: Signal, echo: Signal) -> None:
+        """Bands vote whether more is heard than noise and echo explain."""
+        explained = NOISE_MARGIN * self.noise + echo
+        end = min(self.bins, VOTE_LAST_BIN)
+        votes, at = [], VOTE_FIRST_BIN
+        while at < end:
+            band = slice(at, min(end, at + (4 if at < 20 else at // 5)))
+            votes.append(np.log1p(np.sum(power[band]) / np.sum(explained[band])))
+            at = band.stop
+        vote = float(np.mean(votes))
+        now = float(np.clip((vote - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE), 0.0, 1.0))
+        rate = ATTACK_RATE if now > self.speech_probability else RELEASE_RATE
+        self.speech_probability += rate * (now - self.speech_probability)
