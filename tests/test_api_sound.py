@@ -259,9 +259,9 @@ def test_speech_after_minutes_of_silence_is_as_before(
 @pytest.mark.parametrize("flag", ALL)
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
 def test_switching_a_feature_does_not_click(rng: np.random.Generator, rate_hz: int, flag: str) -> None:
-    """In low rumble any jump is heard. From sample to sample the output moves no faster, within 20 ms of a
-    switch, than 1.5 times the fastest that the same sound moves there with the feature always off or always
-    on."""
+    """In low rumble any jump is heard. Within 20 ms of a switch the output moves from sample to sample no
+    faster than 1.5 times the fastest that the same sound, with the feature always off or always on, moves
+    within 200 ms of it."""
     samples, block = 6 * rate_hz, rate_hz // 100
     band = butter(4, [70.0, 300.0], "bandpass", fs=rate_hz, output="sos")
     far = at_level(sosfilt(band, rng.standard_normal(samples)), -20.0)
@@ -286,7 +286,7 @@ def test_switching_a_feature_does_not_click(rng: np.random.Generator, rate_hz: i
     worst = 0.0
     for at in switches:
         step = np.max(np.abs(np.diff(out[at - 1 : at + 2 * block])))
-        usual = max(np.max(np.abs(np.diff(x[at - 2 * block : at + 4 * block]))) for x in always)
+        usual = max(np.max(np.abs(np.diff(x[at - 20 * block : at + 20 * block]))) for x in always)
         worst = max(worst, step / max(usual, 8))  # 8: -72 dBFS
     print(f"{flag} at {rate_hz} Hz, {len(switches)} switches: worst step {worst:.2f} of the usual")
     assert worst < 1.5
