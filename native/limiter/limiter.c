@@ -26,12 +26,41 @@ void limiter_reset(limiter_t *limiter)
         limiter->needed[i] = limiter->reached[i] = 1.0f;
     limiter->at = 0;
     limiter->held = 1.0f;
+    limiter->at_rest = limiter->lookahead;
+}
+
+static int advance(const limiter_t *limiter) { return limiter->at + 1 == limiter->lookahead ? 0 : limiter->at + 1; }
+
+static int stays_below(float ceiling, float *const *x, int channels, int count)
+{
+    float peak = 0.0f;
+    for (int c = 0; c < channels; c++)
+        for (int i = 0; i < count; i++)
+            peak = fmaxf(peak, fabsf(x[c][i]));
+    return peak <= ceiling;
+}
+
+/* What the loop below does when every gain in its rings is 1 and stays 1. */
+static void only_delay(limiter_t *limiter, float *const *x, int count)
+{
+    for (int i = 0; i < count; i++, limiter->at = advance(limiter)) {
+        float *slot = limiter->delayed + limiter->at * limiter->channels;
+        for (int c = 0; c < limiter->channels; c++) {
+            const float out = slot[c];
+            slot[c] = x[c][i];
+            x[c][i] = out;
+        }
+    }
 }
 
 void limiter_process(limiter_t *limiter, float *const *x, int count)
 {
     const int channels = limiter->channels, lookahead = limiter->lookahead;
-    for (int i = 0; i < count; i++) {
+    if (limiter->at_rest >= lookahead && stays_below(limiter->ceiling, x, channels, count)) {
+        only_delay(limiter, x, count);
+        return;
+    }
+    for (int i = 0; i < count; i++, limiter->at = advance(limiter)) {
         float peak = 0.0f;
         for (int c = 0; c < channels; c++)
             peak = fmaxf(peak, fabsf(x[c][i]));
@@ -46,6 +75,7 @@ void limiter_process(limiter_t *limiter, float *const *x, int count)
         limiter->held = fminf(lowest, limiter->held + limiter->release * (1.0f - limiter->held));
         if (limiter->held > NEARLY_ONE)
             limiter->held = lowest; /* float steps would stop just short of 1 */
+        limiter->at_rest = limiter->held < 1.0f ? 0 : limiter->at_rest + (limiter->at_rest < lookahead);
         limiter->reached[limiter->at] = limiter->held;
         float sum = 0.0f;
         for (int k = 0; k < lookahead; k++)
@@ -58,6 +88,5 @@ void limiter_process(limiter_t *limiter, float *const *x, int count)
             slot[c] = x[c][i];
             x[c][i] = out;
         }
-        limiter->at = limiter->at + 1 == lookahead ? 0 : limiter->at + 1;
     }
 }

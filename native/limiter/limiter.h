@@ -18,6 +18,7 @@ typedef struct {
     float *reached;          /* ring: minimum-filtered gains in the box filter */
     int at;
     float held;              /* the minimum, given back at `release` */
+    int at_rest;             /* samples in a row without need or memory of gain, saturating */
 } limiter_t;
 
 void limiter_init(limiter_t *limiter, int rate_hz, int channels, float ceiling_dbfs, arena_t *arena);
