@@ -42,10 +42,8 @@ static void learns_from_speech_alone(void)
     const float gain = talk(&agc, 5.0f, -40.0f, 1.0f, 1, NULL);
     talk(&agc, 5.0f, -50.0f, 0.1f, 1, NULL); /* noise */
     talk(&agc, 5.0f, -10.0f, 0.2f, 1, NULL); /* what is left of a loud echo */
-    CHECK(agc.gain_db == gain, "gain %.2f dB after speech, %.2f dB after noise and echo", (double)gain, (double)agc.gain_db);
-    agc_reset(&agc);
     talk(&agc, 5.0f, -80.0f, 1.0f, 1, NULL); /* quieter than any room, whatever the detector says */
-    CHECK(agc.gain_db == 0.0f, "gain %.2f dB after silence", (double)agc.gain_db);
+    CHECK(agc.gain_db == gain, "gain %.2f dB after speech, %.2f dB after noise, echo and silence", (double)gain, (double)agc.gain_db);
 }
 
 static void steps_are_small(void)

@@ -23,13 +23,15 @@ static int test_failures;
         test_failures += !holds_;                   \
     } while (0)
 
-static uint32_t test_state = 20260711u;
+static uint64_t test_state = 88172645463325252u;
 
-/* Uniform in [-1, 1): numerical recipes' generator, high bits. */
+/* Uniform in [-1, 1): G. Marsaglia, "Xorshift RNGs" (2003), 64 bit. (Successive numbers of a linear congruence are too alike for spectra.) */
 static inline float test_random(void)
 {
-    test_state = test_state * 1664525u + 1013904223u;
-    return (float)((int32_t)test_state >> 8) * 0x1p-23f;
+    test_state ^= test_state << 13;
+    test_state ^= test_state >> 7;
+    test_state ^= test_state << 17;
+    return (float)((int32_t)(test_state >> 32) >> 8) * 0x1p-23f;
 }
 
 static inline void *test_memory(size_t bytes)

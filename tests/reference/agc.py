@@ -26,7 +26,10 @@ class Agc:
     def process(self, x: Signal, speech_probability: float, enabled: bool) -> Signal:
         """One block, (samples, channels)."""
         power = float(np.mean(x**2))
-        self.block_power += BLOCK_S / SYLLABLE_S * (power - self.block_power)
+        if speech_probability > SPEECH:
+            self.block_power += BLOCK_S / SYLLABLE_S * (power - self.block_power)
+        else:
+            self.block_power = 0.0  # what was noise or echo is not the beginning of a word
         dbfs = 10.0 * np.log10(max(power, self.block_power) + 1e-12)
         if speech_probability > SPEECH and dbfs > QUIETEST_DBFS:
             self.heard_s += BLOCK_S

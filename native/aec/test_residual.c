@@ -1,0 +1,88 @@
+/* residual.h: finds how much of the echo is left, is not misled by double talk or by an echo that is none, and lets go. */
+#include "aec/residual.h"
+
+#include "kernels/spectrum.h"
+#include "kernels/test_support.h"
+
+enum { BINS = 161, STRIDE = 164 };
+
+static const float NOISE = 1e-6f;
+
+typedef struct {
+    residual_t residual;
+    void *memory;
+    float error[STRIDE], echo[STRIDE], cross[STRIDE], noise[STRIDE];
+} rig_t;
+
+static rig_t *start(void)
+{
+    rig_t *rig = test_memory(sizeof *rig);
+    arena_t arena = {0};
+    residual_init(&rig->residual, BINS, STRIDE, &arena);
+    rig->memory = test_memory(arena.used);
+    arena = (arena_t){rig->memory, 0};
+    residual_init(&rig->residual, BINS, STRIDE, &arena);
+    for (int k = 0; k < BINS; k++)
+        rig->noise[k] = NOISE;
+    return rig;
+}
+
+/* Blocks of an echo estimate of amplitude `echo`, of which the error holds `left` times its amplitude, and a near end of amplitude `near`.
+ * Returns the mean of residual power over echo power in dB. */
+static double listen(rig_t *rig, int blocks, float echo, float left, float near)
+{
+    double power = 0.0, reference = 0.0;
+    for (int b = 0; b < blocks; b++) {
+        const float level = 0.1f + fabsf(test_random()); /* syllables */
+        for (int k = 0; k < BINS; k++) {
+            const float yr = echo * level * test_random(), yi = echo * level * test_random();
+            const float er = left * yr + near * test_random(), ei = left * yi + near * test_random();
+            rig->error[k] = er * er + ei * ei + NOISE;
+            rig->echo[k] = yr * yr + yi * yi;
+            rig->cross[k] = er * yr + ei * yi;
+        }
+        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise);
+        for (int k = 0; k < BINS; k++) {
+            power += (double)rig->residual.power[k];
+            reference += (double)rig->echo[k];
+        }
+    }
+    return test_db(power) - test_db(reference);
+}
+
+int main(void)
+{
+    rig_t *rig = start();
+    listen(rig, 100, 0.0f, 0.0f, 1.0f);
+    float most = 0.0f;
+    for (int k = 0; k < STRIDE; k++)
+        most = fmaxf(most, rig->residual.power[k]);
+    CHECK(most == 0.0f, "no echo, loud near end: residual %.1e", (double)most);
+
+    static const float lefts[] = {0.3f, 0.1f, 0.03f};
+    for (unsigned i = 0; i < sizeof lefts / sizeof *lefts; i++) {
+        residual_reset(&rig->residual);
+        listen(rig, 300, 1.0f, lefts[i], 0.0f);
+        const double found = listen(rig, 100, 1.0f, lefts[i], 0.0f), truth = test_db((double)(lefts[i] * lefts[i]));
+        /* between all that is left and four times the margin of 8 dB that it allows for peaks and smoothing */
+        CHECK(found > truth && found < truth + 14.0, "%.0f dB of the echo are left: residual at %.1f dB", truth, found);
+    }
+    const double alone = listen(rig, 100, 1.0f, 0.03f, 0.0f), both = listen(rig, 300, 1.0f, 0.03f, 1.0f);
+    CHECK(both < alone + 6.0, "a near end as loud as the echo lifts it from %.1f to %.1f dB", alone, both);
+
+    listen(rig, 100, 1.0f, 0.1f, 0.0f);
+    const float before = rig->residual.power[BINS / 2];
+    listen(rig, 30, 0.0f, 0.0f, 0.0f);
+    const double fallen = test_db((double)rig->residual.power[BINS / 2]) - test_db((double)before);
+    CHECK(fallen < -40.0, "300 ms after the echo: %.0f dB", fallen);
+
+    /* microphone = near end only: the error holds the whole wrong estimate, with its sign turned */
+    residual_reset(&rig->residual);
+    listen(rig, 400, 1.0f, -1.0f, 1.0f);
+    const double chance = listen(rig, 100, 1.0f, -1.0f, 1.0f);
+    CHECK(chance < -15.0, "an estimate that is no echo: residual at %.1f dB", chance);
+    const double again = (listen(rig, 300, 1.0f, 0.1f, 0.0f), listen(rig, 100, 1.0f, 0.1f, 0.0f));
+    CHECK(again > -20.0, "and once it is one: residual at %.1f dB, -20 dB are left", again);
+    free(rig->memory), free(rig);
+    return test_failures != 0;
+}

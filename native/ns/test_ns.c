@@ -1,0 +1,102 @@
+/* ns.h: noise goes down by what was asked, also after it has risen; speech stays; echo is replaced by noise. */
+#include "ns/ns.h"
+
+#include "kernels/test_support.h"
+
+enum { BINS = 161, STRIDE = 164 };
+
+static const float WINDOW_POWER = 160.0f; /* about that of 16 kHz */
+static const double ATTENUATION_DB = 18.0;
+
+typedef struct {
+    ns_t ns;
+    void *memory;
+    float re[STRIDE], im[STRIDE], power[STRIDE], echo[STRIDE];
+} rig_t;
+
+static rig_t *start(float attenuation_db)
+{
+    rig_t *rig = test_memory(sizeof *rig);
+    arena_t arena = {0};
+    ns_init(&rig->ns, BINS, STRIDE, WINDOW_POWER, &arena);
+    rig->memory = test_memory(arena.used);
+    arena = (arena_t){rig->memory, 0};
+    ns_init(&rig->ns, BINS, STRIDE, WINDOW_POWER, &arena);
+    ns_configure(&rig->ns, attenuation_db);
+    return rig;
+}
+
+static void stop(rig_t *rig) { free(rig->memory), free(rig); }
+
+/* Nearly Gaussian. */
+static float bell(void) { return test_random() + test_random() + test_random(); }
+
+/* Spectra of noise, speech (every other 200 ms, in every other 400 Hz) and residual echo of these amplitudes. Returns the output's power
+ * over the input's in dB: where speech is, if there is any, else everywhere. */
+static double listen(rig_t *rig, int blocks, float noise, float speech, float echo)
+{
+    double in = 0.0, out = 0.0;
+    for (int b = 0; b < blocks; b++) {
+        const int talks = speech > 0.0f && b % 40 < 20;
+        for (int k = 0; k < BINS; k++) {
+            const int voiced = talks && k / 8 % 2;
+            rig->re[k] = noise * bell() + echo * bell() + (voiced ? speech * bell() : 0.0f);
+            rig->im[k] = noise * bell() + echo * bell() + (voiced ? speech * bell() : 0.0f);
+            rig->power[k] = rig->re[k] * rig->re[k] + rig->im[k] * rig->im[k];
+            rig->echo[k] = 6.0f * 2.0f * echo * echo; /* variance of bell(): 1; with the margin that residual.c gives */
+        }
+        ns_process(&rig->ns, rig->re, rig->im, rig->power, rig->echo);
+        for (int k = 0; k < BINS; k++)
+            if (speech == 0.0f || (talks && k / 8 % 2)) {
+                in += (double)rig->power[k];
+                out += (double)(rig->re[k] * rig->re[k] + rig->im[k] * rig->im[k]);
+            }
+    }
+    return test_db(out) - test_db(in);
+}
+
+int main(void)
+{
+    rig_t *rig = start((float)ATTENUATION_DB);
+    listen(rig, 300, 0.01f, 0.0f, 0.0f);
+    const double quiet = listen(rig, 200, 0.01f, 0.0f, 0.0f);
+    /* the gain's peaks at chance peaks of the noise cost some of it */
+    CHECK(quiet < -ATTENUATION_DB + 3.0 && quiet > -ATTENUATION_DB - 1.0, "noise: %.1f dB, asked for %.0f dB", quiet, -ATTENUATION_DB);
+    CHECK(rig->ns.speech_probability < 0.3f, "noise: speech probability %.2f", (double)rig->ns.speech_probability);
+
+    const double talker = listen(rig, 400, 0.01f, 0.2f, 0.0f);
+    CHECK(talker > -1.0 && talker <= 0.0, "speech 26 dB above it: %.2f dB", talker);
+    listen(rig, 400, 0.05f, 0.0f, 0.0f);
+    const double risen = listen(rig, 100, 0.05f, 0.0f, 0.0f);
+    CHECK(risen < -ATTENUATION_DB + 3.0, "noise 14 dB louder than before, after four seconds: %.1f dB", risen);
+    listen(rig, 100, 0.01f, 0.0f, 0.0f);
+
+    double noise = 0.0;
+    for (int k = 0; k < BINS; k++)
+        noise += (double)rig->ns.noise[k] / BINS;
+    const double truth = 2.0 * 0.01 * 0.01;
+    CHECK(fabs(test_db(noise) - test_db(truth)) < 3.0, "noise floor found at %.1f dB, true %.1f dB", test_db(noise), test_db(truth));
+
+    listen(rig, 20, 0.01f, 0.0f, 0.3f);
+    const double echo = listen(rig, 100, 0.01f, 0.0f, 0.3f);
+    const double floor = test_db(noise) - ATTENUATION_DB - test_db(2.0 * (0.3 * 0.3 + 0.01 * 0.01));
+    CHECK(echo < floor + 6.0 && echo > floor - 3.0, "residual echo: %.1f dB, noise's own level there would be %.1f dB", echo, floor);
+    const double both = listen(rig, 200, 0.01f, 0.3f, 0.03f);
+    CHECK(both > -2.0, "speech 20 dB above residual echo: %.2f dB", both);
+
+    ns_reset(&rig->ns);
+    const double first = listen(rig, 100, 0.01f, 0.2f, 0.0f);
+    CHECK(first > -2.0, "speech in the first second, before the noise is known: %.2f dB", first);
+    stop(rig);
+
+    rig = start(0.0f);
+    double worst = 0.0;
+    for (int b = 0; b < 200; b++) {
+        listen(rig, 1, 0.01f, b % 2 ? 0.2f : 0.0f, 0.0f);
+        for (int k = 0; k < BINS; k++)
+            test_worst(&worst, fabs((double)rig->ns.gain[k] - 1.0));
+    }
+    CHECK(worst < 1e-6, "switched off: gain is off by %.1e", worst);
+    stop(rig);
+    return test_failures != 0;
+}
