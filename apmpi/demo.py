@@ -336,7 +336,7 @@ def draw_change(axes: Axes, mic: Samples, out: Samples, seconds: float, near_end
     axes.axhline(0, color="black", linewidth=0.8)
     axes.margins(y=0.15)
     axes.set(
-        title="Echo reduction over time: high while there is only echo, near zero while the near end talks",
+        title="Echo reduction over time (below zero: the gain control makes the near end louder)",
         xlabel="time (s)",
         ylabel="quieter by (dB)",
     )
