@@ -223,8 +223,8 @@ static void take_far(apm_t *apm)
         apm->far_age_blocks++;
 }
 
-/* Far-end blocks beyond the one that belongs to this microphone block are not the future but a past that came late: callers begin with the far
- * end, or lose microphone blocks. They move into the reference, and every lag grows with them. */
+/* Far-end blocks beyond the one that belongs to this microphone block are not the future but a past that came late: callers begin
+ * with the far end, or lose microphone blocks. They move into the reference, and every lag grows with them. */
 static void catch_up(apm_t *apm, int blocks)
 {
     for (; blocks > 0; blocks--) {
@@ -243,7 +243,8 @@ static void place_cancellers(apm_t *apm)
     const int measured = apm->delay.best >= 0, before = apm->believed_blocks;
     const int believed = measured ? apm->delay.best : apm->hint_blocks;
     /* a delay between two blocks may be measured as either: the headroom has room for both */
-    if (believed < 0 || (believed == before && measured == apm->measured) || (measured && apm->measured && abs(believed - before) <= 1))
+    const int tolerance = measured && apm->measured ? 1 : 0;
+    if (believed < 0 || (measured == apm->measured && abs(believed - before) <= tolerance))
         return;
     const int window = believed > HEADROOM_BLOCKS ? believed - HEADROOM_BLOCKS : 0;
     for (int c = 0; c < apm->channels; c++) {

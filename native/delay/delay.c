@@ -89,6 +89,8 @@ void delay_advance(delay_t *delay, const float *far_re, const float *far_im)
     memmove(delay->cross_im + row, delay->cross_im, sizeof(float) * kept);
     memset(delay->cross_re, 0, sizeof(float) * row);
     memset(delay->cross_im, 0, sizeof(float) * row);
+    memmove(delay->score + 1, delay->score, sizeof(float) * (size_t)(delay->lags - 1));
+    delay->score[0] = 0.0f;
     if (delay->best >= 0 && delay->best < delay->lags - 1)
         delay->best++;
     if (delay->candidate >= 0 && delay->candidate < delay->lags - 1)
