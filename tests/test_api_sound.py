@@ -172,9 +172,9 @@ def test_a_talker_without_echo_is_left_alone(
 ) -> None:
     """With nothing to cancel nothing is added: the talker comes out with the microphone's own noise, 44 dB
     below. Suppression takes what is as weak as the noise, less than a tenth of the power. A loudspeaker
-    that is not heard here makes the filter err now and then, one part in ten more or less, and in bad cases
-    one in three."""
-    near = voice(rng, rate_hz, 8.0)
+    that is not heard here makes the filter err now and then, by less than a fifth."""
+    # pitches apart: two hums of one pitch would be one sound to any canceller
+    near = voice(rng, rate_hz, 8.0, pitch_hz=190.0)
     other = voice(rng, rate_hz, 8.0, pitch_hz=110.0) if far == "another sound plays" else None
     mic = near + at_level(rng.standard_normal(len(near)), -70.0)
     out = seconds(heard(AudioProcessingModule(**flags), rate_hz, mic, other), rate_hz, 2.0, 7.9)
@@ -182,7 +182,7 @@ def test_a_talker_without_echo_is_left_alone(
     quality, level_db = si_sdr_db(out, wanted), db(power(out)) - db(power(wanted))
     print(f"{rate_hz} Hz, {far}: SI-SDR {quality:.1f} dB, level {level_db:+.2f} dB")
     if "echo_cancellation" in flags and other is not None:
-        assert quality > 5.0
+        assert quality > 7.0
     else:
         assert quality > (10.0 if "noise_suppression" in flags else 40.0)
     assert abs(level_db) < 1.5

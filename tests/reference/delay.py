@@ -47,8 +47,8 @@ class Delay:
     def advance(self, far: np.ndarray) -> None:
         """A far-end block without a microphone block: every lag grows by one."""
         self._push_far(far)
-        self.cross = np.roll(self.cross, 1, axis=0)
-        self.cross[0] = 0.0
+        self.cross, self.score = (np.roll(x, 1, axis=0) for x in (self.cross, self.score))
+        self.cross[0] = self.score[0] = 0.0
         last = self.lags - 1
         self.best, self.candidate = (min(lag + (lag >= 0), last) for lag in (self.best, self.candidate))
 
