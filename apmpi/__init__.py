@@ -1,4 +1,4 @@
-"""apmpi: echo cancellation, noise suppression, high-pass filter and gain control for a Raspberry Pi with a loudspeaker."""
+"""apmpi: echo cancellation, noise suppression, high-pass filter and gain control for a Raspberry Pi."""
 
 from apmpi.apm import AudioProcessingModule, Stats
 from apmpi.frame import AudioFrame

@@ -53,9 +53,10 @@ class Stats:
 class AudioProcessingModule:
     """Echo cancellation, noise suppression, high-pass filter and gain control over 10 ms frames, in place.
 
-    Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8 channels. Every microphone channel
-    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. Far-end channels are averaged. The rate and
-    channel count of the first microphone frame decide; a microphone frame of another shape starts the chain anew.
+    Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8
+    channels. Every microphone channel has its own canceller and suppressor; the gain is linked, so that
+    channels keep their balance. Far-end channels are averaged. The rate and channel count of the first
+    microphone frame decide; a microphone frame of another shape starts the chain anew.
     Safe from several threads (far end in one, microphone in another).
     """
 
@@ -80,7 +81,8 @@ class AudioProcessingModule:
         """Processes one 10 ms microphone frame in place.
 
         Raises:
-            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a read-only buffer; nothing is changed then.
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a read-only buffer;
+                nothing is changed then.
         """
         rate_hz, channels = _checked("process_stream", data)
         chain = self._chain
@@ -96,7 +98,8 @@ class AudioProcessingModule:
         """Takes one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
 
         Raises:
-            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or another rate than the microphone's.
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or another rate than the
+                microphone's.
         """
         rate_hz, channels = _checked("process_reverse_stream", data)
         chain = self._chain
@@ -104,7 +107,8 @@ class AudioProcessingModule:
             chain = self._new_chain(rate_hz, 1)
         if chain.rate_hz != rate_hz:
             raise RuntimeError(
-                f"process_reverse_stream: far end at {rate_hz} Hz, expected the microphone's {chain.rate_hz} Hz"
+                f"process_reverse_stream: far end at {rate_hz} Hz, "
+                f"expected the microphone's {chain.rate_hz} Hz"
             )
         try:
             chain.render(data.data, channels)
@@ -113,7 +117,9 @@ class AudioProcessingModule:
         self._chain = chain
 
     def set_stream_delay_ms(self, delay_ms: int) -> None:
-        """Tells what is known of the delay between far end and its echo, 0 to 500 ms. Only a start: the chain measures for itself.
+        """Tells what is known of the delay between far end and its echo, 0 to 500 ms.
+
+        It is only where the search begins: the chain measures for itself.
 
         Raises:
             RuntimeError: outside 0 to 500 ms, or not a whole number; the delay stays as it was.
@@ -136,9 +142,14 @@ class AudioProcessingModule:
         high_pass_filter: bool | None = None,
         auto_gain_control: bool | None = None,
     ) -> None:
-        """Switches features from the next frame on, without a click; what was learned is kept. None leaves a feature as it is."""
+        """Switches features from the next frame on, without a click; what was learned is kept.
+
+        None leaves a feature as it is.
+        """
         wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control)
-        self._flags = tuple(old if new is None else bool(new) for old, new in zip(self._flags, wanted, strict=True))  # type: ignore[assignment]
+        self._flags = tuple(
+            old if new is None else bool(new) for old, new in zip(self._flags, wanted, strict=True)
+        )  # type: ignore[assignment]
         if self._chain is not None:
             self._chain.configure(self._flags)
 
@@ -159,7 +170,7 @@ class AudioProcessingModule:
 
     @property
     def latency_ms(self) -> float:
-        """Delay the chain adds to the microphone's signal, the same whatever the flags; 0.0 before the first frame."""
+        """Delay that the chain adds, the same whatever the flags; 0.0 before the first frame."""
         if self._chain is None:
             return 0.0
         return 1000.0 * _native.latency_samples(self._chain.rate_hz) / self._chain.rate_hz
@@ -177,11 +188,14 @@ class AudioProcessingModule:
 def _checked(call: str, frame: Frame) -> tuple[int, int]:
     rate_hz, channels, count = frame.sample_rate, frame.num_channels, frame.samples_per_channel
     if rate_hz not in RATES_HZ:
-        raise RuntimeError(f"{call}: sample rate is {rate_hz} Hz, expected one of {', '.join(map(str, RATES_HZ))}")
+        raise RuntimeError(
+            f"{call}: sample rate is {rate_hz} Hz, expected one of {', '.join(map(str, RATES_HZ))}"
+        )
     if not 1 <= channels <= _native.MAX_CHANNELS:
         raise RuntimeError(f"{call}: frame has {channels} channels, expected 1 to {_native.MAX_CHANNELS}")
     if count != rate_hz // 100:
         raise RuntimeError(
-            f"{call}: frame has {count} samples per channel, expected {rate_hz // 100} (10 ms at {rate_hz} Hz)"
+            f"{call}: frame has {count} samples per channel, "
+            f"expected {rate_hz // 100} (10 ms at {rate_hz} Hz)"
         )
     return rate_hz, channels

@@ -10,8 +10,9 @@ from typing import Any
 class AudioFrame:
     """Interleaved int16 samples of `num_channels` channels, `samples_per_channel` each, at `sample_rate` Hz.
 
-    `data` may be bytes, bytearray or memoryview of at least num_channels * samples_per_channel samples. A writable buffer is
-    used as it is (no copy); a read-only one is copied, because frames are processed in place.
+    `data` may be bytes, bytearray or memoryview of at least num_channels * samples_per_channel samples. A
+    writable buffer is used as it is (no copy); a read-only one is copied, because frames are processed in
+    place.
 
     Raises:
         TypeError: data is of another type.

@@ -12,8 +12,8 @@ static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks", before anything w
  * and on rooms of 0.3 to 1 s). */
 static const float MARGIN = 6.0f;
 static const float TRUTH_RATE = 0.01f;      /* 1 s of far-end sound */
-/* Chance gives a share of 0 +- 0.1; nonlinear and drifting loudspeakers still reach 0.4. */
-static const float CHANCE_TRUTH = 0.1f, SURE_TRUTH = 0.4f;
+/* Chance gives a share below 0.05; nonlinear and drifting loudspeakers still reach 0.2. */
+static const float CHANCE_TRUTH = 0.05f, SURE_TRUTH = 0.2f;
 static const float DECAY = 0.7f;            /* 15 dB in 100 ms: a room of RT60 0.4 s */
 
 void residual_init(residual_t *residual, int bins, int stride, arena_t *arena)
@@ -65,7 +65,8 @@ static void learn_leak(residual_t *residual, int band, const float *noise)
     residual->leak[band] = fminf(1.0f, (residual->cross[band] + PRIOR_WEIGHT) / (residual->square[band] + PRIOR_WEIGHT));
 }
 
-/* microphone = error + echo, so its product with the echo estimate is cross + |echo|^2. Whitened by the error: every band has a say. */
+/* microphone = error + echo, so its product with the echo estimate is cross + |echo|^2. Whitened by the error of the blocks before, so that
+ * every band has a say; this block's own error would be small just where chance makes the product large. */
 static void judge_truth(residual_t *residual, const float *echo, const float *cross, const float *noise)
 {
     float shared = 0.0f, claimed = 0.0f;
@@ -81,11 +82,11 @@ static void judge_truth(residual_t *residual, const float *echo, const float *cr
 
 void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise)
 {
-    for (int k = 0; k < residual->bins; k++) {
-        residual->error[k] += SMOOTH_RATE * (error[k] - residual->error[k]);
+    for (int k = 0; k < residual->bins; k++)
         residual->echo[k] += SMOOTH_RATE * (echo[k] - residual->echo[k]);
-    }
     judge_truth(residual, echo, cross, noise);
+    for (int k = 0; k < residual->bins; k++)
+        residual->error[k] += SMOOTH_RATE * (error[k] - residual->error[k]);
     const float believed = fminf(1.0f, fmaxf(0.0f, (residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH)));
     const float margin = MARGIN * believed;
     for (int b = 0; b < residual->bands; b++) {

@@ -10,6 +10,7 @@ static const float OUTLIER = 3.0f;         /* noise blocks above 3 times the mea
 static const float FALL_RATE = 0.5f, RISE_RATE = 0.2f; /* smoothing for the minimum: a pause of 50 ms shows, a click does not */
 static const float MINIMUM_BIAS = 2.5f;    /* mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that */
 enum { MINIMUM_BLOCKS = 150, FIRST_MINIMUM_BLOCKS = 20 };
+static const float CLEAR_BLOCKS = 50.0f;   /* the minimum of fewer is that of a word, not of the pauses */
 static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float NEVER = 1e9f;
 
@@ -34,6 +35,7 @@ void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena)
     ns->smooth = arena_floats(arena, n);
     ns->lowest = arena_floats(arena, n);
     ns->lowest_next = arena_floats(arena, n);
+    ns->clear_blocks = arena_floats(arena, n);
     ns->speech = arena_floats(arena, n);
     ns->gain = arena_floats(arena, n);
     if (arena->base)
@@ -44,7 +46,7 @@ void ns_reset(ns_t *ns)
 {
     for (int k = 0; k < ns->stride; k++) {
         ns->noise[k] = QUIET_POWER * ns->window_power;
-        ns->smooth[k] = ns->speech[k] = 0.0f;
+        ns->smooth[k] = ns->speech[k] = ns->clear_blocks[k] = 0.0f;
         ns->lowest[k] = ns->lowest_next[k] = NEVER;
         ns->gain[k] = 1.0f;
     }
@@ -70,6 +72,7 @@ static void track_noise(ns_t *ns, const float *power, const float *echo)
             continue; /* nothing can be told of the noise under an echo */
         ns->lowest[k] = fminf(ns->lowest[k], ns->smooth[k]);
         ns->lowest_next[k] = fminf(ns->lowest_next[k], ns->smooth[k]);
+        ns->clear_blocks[k] += 1.0f;
         /* speech is seldom in one bin alone */
         const float below = posterior[k ? k - 1 : k], above = posterior[k + 1 < bins ? k + 1 : k];
         const float mean = (below + posterior[k] + above) * (1.0f / 3.0f);
@@ -81,8 +84,10 @@ static void track_noise(ns_t *ns, const float *power, const float *echo)
     if (++ns->window_block == MINIMUM_BLOCKS) {
         ns->window_block = 0;
         for (int k = 0; k < bins; k++) {
-            ns->lowest[k] = ns->lowest_next[k];
+            if (ns->clear_blocks[k] >= CLEAR_BLOCKS)
+                ns->lowest[k] = ns->lowest_next[k];
             ns->lowest_next[k] = NEVER;
+            ns->clear_blocks[k] = 0.0f;
         }
     }
     if (!settled)

@@ -21,6 +21,7 @@ typedef struct {
     float *noise;           /* tracked noise power per bin */
     float *smooth;          /* smoothed input power */
     float *lowest, *lowest_next; /* minima of `smooth` over this and the coming window */
+    float *clear_blocks;    /* without echo since the minimum's window began */
     float *speech;          /* power of the last frame's speech estimate */
     float *gain;            /* of the last frame; in between scratch of the noise tracker */
     int window_block;       /* blocks since the minimum's window began */

@@ -15,6 +15,7 @@ PRIOR_SNR = 31.6
 NOISE_RATE, OUTLIER = 0.1, 3.0
 FALL_RATE, RISE_RATE = 0.5, 0.2
 MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 2.5, 150, 20
+CLEAR_BLOCKS = 50
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, LOWEST_PRIOR = 0.95, 0.003
 COMFORT_SPREAD = 1.5
@@ -31,6 +32,7 @@ class Suppressor:
         self.noise = np.full(bins, self.quiet)
         self.smooth, self.speech = np.zeros(bins), np.zeros(bins)
         self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
+        self.clear_blocks = np.zeros(bins)
         self.block = 0
         self.speech_probability = 0.0
 
@@ -68,9 +70,12 @@ class Suppressor:
         self.noise = np.where(clear, np.maximum(np.maximum(noise, least), self.quiet), self.noise)
         self.lowest = np.where(clear, lowest, self.lowest)
         self.lowest_next = np.where(clear, np.minimum(self.lowest_next, self.smooth), self.lowest_next)
+        self.clear_blocks += clear
         self.block += 1
         if self.block % MINIMUM_BLOCKS == 0:
-            self.lowest, self.lowest_next = self.lowest_next, np.full(self.bins, np.inf)
+            # the minimum of few blocks is that of a word, not of the pauses
+            self.lowest = np.where(self.clear_blocks >= CLEAR_BLOCKS, self.lowest_next, self.lowest)
+            self.lowest_next, self.clear_blocks = np.full(self.bins, np.inf), np.zeros(self.bins)
 
     def _vote_on_speech(self, power: Signal, echo: Signal) -> None:
         """Bands vote whether more is heard than noise and echo explain."""

@@ -13,7 +13,7 @@ from reference.signals import Signal
 SMOOTH_RATE, LEAK_RATE, TRUTH_RATE = 0.4, 0.02, 0.01
 AUDIBLE, SURE_ERROR, PRIOR_WEIGHT = 0.1, 1e-3, 1e-3
 MARGIN = 6.0
-CHANCE_TRUTH, SURE_TRUTH = 0.1, 0.4
+CHANCE_TRUTH, SURE_TRUTH = 0.05, 0.2
 DECAY = 0.7
 
 
@@ -36,15 +36,15 @@ class Residual:
 
     def process(self, error: Signal, echo: Signal, cross: Signal, noise: Signal) -> Signal:
         """Powers of error, echo estimate and noise by bin; cross: real part of error times conj(echo)."""
-        self.error += SMOOTH_RATE * (error - self.error)
         self.echo += SMOOTH_RATE * (echo - self.echo)
 
-        # microphone times conj(echo) over echo times conj(echo), whitened
+        # microphone times conj(echo) over echo times conj(echo), whitened by the error before this block
         weight = 1.0 / (self.error + self.echo + noise)
         self.shared += TRUTH_RATE * (float(np.sum(weight * (cross + echo))) - self.shared)
         self.claimed += TRUTH_RATE * (float(np.sum(weight * echo)) - self.claimed)
         truth = float(np.clip((self.shared + PRIOR_WEIGHT) / (self.claimed + PRIOR_WEIGHT), 0.0, 1.0))
         believed = float(np.clip((truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH), 0.0, 1.0))
+        self.error += SMOOTH_RATE * (error - self.error)
 
         heard = self.echo > AUDIBLE * noise
         safe = np.where(heard, self.echo, 1.0)
