@@ -21,7 +21,7 @@ hypothesis.settings.load_profile("apmpi")
 # A shell's background job ignores Ctrl-C, and so would the programs that tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What runs in real time: a virtual machine whose host has no time for it for 50 ms has xruns, whoever is at fault.
+# In real time, a machine that stands still for 50 ms, as virtual ones do, has xruns without our fault.
 REAL_TIME_FIXTURES = {"room_card", "card"}
 REAL_TIME_RERUNS = 2
 
