@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/spectrum.h"
+
 static const float SMOOTH_RATE = 0.4f;      /* 25 ms: errors of single bins scatter, syllables must not blur */
 static const float LEAK_RATE = 0.02f;       /* 0.5 s of far-end sound */
 static const float AUDIBLE = 0.1f;          /* echo estimates from 10 dB under the noise tell about leakage */
@@ -20,9 +22,8 @@ void residual_init(residual_t *residual, int bins, int stride, arena_t *arena)
 {
     residual->bins = bins;
     residual->stride = stride;
-    /* bands of 200 Hz up to 1 kHz, then a fifth of their frequency: about the ear's */
     int bands = 0;
-    for (int at = 0; at < bins && bands < RESIDUAL_MAX_BANDS; at += at < 20 ? 4 : at / 5)
+    for (int at = 0; at < bins && bands < RESIDUAL_MAX_BANDS; at = spectrum_band_end(at))
         residual->edge[bands++] = at;
     residual->bands = bands;
     residual->edge[bands] = bins;

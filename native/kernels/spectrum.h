@@ -6,6 +6,10 @@
 /* Bins of a frame of 2*hop samples, rounded up to whole vectors of 4; the padding holds zeros. */
 static inline int spectrum_stride(int hop) { return (hop + 1 + 3) & ~3; }
 
+/* End of the band that begins at bin `first` of a 20 ms frame (50 Hz a bin): 200 Hz up to 1 kHz, then a fifth of the frequency, about
+ * the ear's. */
+static inline int spectrum_band_end(int first) { return first + (first < 20 ? 4 : first / 5); }
+
 /* power = |x|^2 */
 void spectrum_power(int n, const float *re, const float *im, float *power);
 /* cross = real part of a * conj(b) */

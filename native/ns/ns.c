@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/spectrum.h"
+
 /* Noise tracker */
 static const float PRIOR_SNR = 31.6f;      /* 15 dB: speech where it is present (Gerkmann & Hendriks 2012, sec. III) */
 static const float NOISE_RATE = 0.1f;      /* 100 ms; their 0.2 at 16 ms hops would be 0.13 */
@@ -100,7 +102,7 @@ static void vote_on_speech(ns_t *ns, const float *power, const float *echo)
     float votes = 0.0f;
     int bands = 0;
     for (int at = VOTE_FIRST_BIN; at < end; bands++) {
-        const int next = at + (at < 20 ? 4 : at / 5); /* bands of about the ear's width, as in residual.c */
+        const int next = spectrum_band_end(at);
         float heard = 0.0f, explained = 0.0f;
         for (; at < next && at < end; at++) {
             heard += power[at];
