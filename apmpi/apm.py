@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Protocol
@@ -54,10 +57,24 @@ class AudioProcessingModule:
     """Echo cancellation, noise suppression, high-pass filter and gain control over 10 ms frames, in place.
 
     Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8
-    channels. Every microphone channel has its own canceller and suppressor; the gain is linked, so that
-    channels keep their balance. Far-end channels are averaged. The rate and channel count of the first
-    microphone frame decide; a microphone frame of another shape starts the chain anew.
-    Safe from several threads (far end in one, microphone in another).
+    channels; apmpi's AudioFrame, livekit.rtc's, or any object with those attributes. Every microphone channel
+    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. Far-end
+    channels are averaged. The rate and channel count of the first microphone frame decide; a microphone frame
+    of another shape starts the chain anew.
+
+    Safe from several threads (far end in one, microphone in another); modules share nothing with each other.
+    After os.fork() parent and child each go on with a module of their own.
+
+    Args:
+        echo_cancellation: takes out what the loudspeaker plays; needs process_reverse_stream().
+        noise_suppression: takes out fans, traffic, hiss.
+        high_pass_filter: takes out rumble and handling noise below speech.
+        auto_gain_control: brings quiet and loud talkers to one level.
+        stream_delay_ms: as set_stream_delay_ms(); None: nothing is known of the delay.
+
+    Raises:
+        TypeError: a flag is neither bool nor int.
+        RuntimeError: stream_delay_ms is no whole number from 0 to 500.
     """
 
     def __init__(
@@ -67,15 +84,18 @@ class AudioProcessingModule:
         noise_suppression: bool = False,
         high_pass_filter: bool = False,
         auto_gain_control: bool = False,
+        stream_delay_ms: int | None = None,
     ) -> None:
-        self._flags = (
-            bool(echo_cancellation),
-            bool(noise_suppression),
-            bool(high_pass_filter),
-            bool(auto_gain_control),
-        )
+        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control)
+        self._flags = tuple(bool(index(flag)) for flag in wanted)
         self._delay_ms: int | None = None
         self._chain: _native.Chain | None = None
+        # For settings and for another chain; what a chain does to a block, its own lock keeps apart.
+        self._lock = threading.Lock()
+        if stream_delay_ms is not None:
+            self.set_stream_delay_ms(stream_delay_ms)
+        with _fork_guard:
+            _modules.add(self)
 
     def process_stream(self, data: Frame) -> None:
         """Processes one 10 ms microphone frame in place.
@@ -86,13 +106,13 @@ class AudioProcessingModule:
         """
         rate_hz, channels = _checked("process_stream", data)
         chain = self._chain
-        if chain is None or (chain.rate_hz, chain.channels) != (rate_hz, channels):
+        if chain is not None and (chain.rate_hz, chain.channels) == (rate_hz, channels):
+            _capture(chain, data)
+            return
+        with self._lock:
             chain = self._new_chain(rate_hz, channels)
-        try:
-            chain.capture(data.data)
-        except BufferError as error:  # read-only or not contiguous
-            raise RuntimeError(f"process_stream: {error}") from None
-        self._chain = chain  # only now: a frame that was refused changes nothing
+            _capture(chain, data)
+            self._chain = chain  # only now: a frame that was refused changes nothing
 
     def process_reverse_stream(self, data: Frame) -> None:
         """Takes one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
@@ -104,17 +124,17 @@ class AudioProcessingModule:
         rate_hz, channels = _checked("process_reverse_stream", data)
         chain = self._chain
         if chain is None:
-            chain = self._new_chain(rate_hz, 1)
+            with self._lock:
+                chain = self._chain or self._new_chain(rate_hz, 1)
+                _render(chain, data, channels)
+                self._chain = chain
+            return
         if chain.rate_hz != rate_hz:
             raise RuntimeError(
                 f"process_reverse_stream: far end at {rate_hz} Hz, "
                 f"expected the microphone's {chain.rate_hz} Hz"
             )
-        try:
-            chain.render(data.data, channels)
-        except BufferError as error:  # not contiguous
-            raise RuntimeError(f"process_reverse_stream: {error}") from None
-        self._chain = chain
+        _render(chain, data, channels)
 
     def set_stream_delay_ms(self, delay_ms: int) -> None:
         """Tells what is known of the delay between far end and its echo, 0 to 500 ms.
@@ -130,9 +150,10 @@ class AudioProcessingModule:
             delay = -1
         if isinstance(delay_ms, bool) or not 0 <= delay <= MAX_DELAY_MS:
             raise RuntimeError(f"set_stream_delay_ms: got {delay_ms!r}, expected 0 to {MAX_DELAY_MS} ms")
-        self._delay_ms = delay
-        if self._chain is not None:
-            self._chain.set_delay_hint(delay)
+        with self._lock:
+            self._delay_ms = delay
+            if self._chain is not None:
+                self._chain.set_delay_hint(delay)
 
     def configure(
         self,
@@ -145,25 +166,31 @@ class AudioProcessingModule:
         """Switches features from the next frame on, without a click; what was learned is kept.
 
         None leaves a feature as it is.
+
+        Raises:
+            TypeError: a flag is neither bool nor int; nothing is changed then.
         """
         wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control)
-        self._flags = tuple(
-            old if new is None else bool(new) for old, new in zip(self._flags, wanted, strict=True)
-        )  # type: ignore[assignment]
-        if self._chain is not None:
-            self._chain.configure(self._flags)
+        with self._lock:
+            self._flags = tuple(
+                old if new is None else bool(index(new)) for old, new in zip(self._flags, wanted, strict=True)
+            )
+            if self._chain is not None:
+                self._chain.configure(self._flags)
 
     def reset(self) -> None:
         """Forgets everything learned; flags and delay stay."""
-        if self._chain is not None:
-            self._chain.reset()
-            self._hint(self._chain)
+        with self._lock:
+            if self._chain is not None:
+                self._chain.reset()
+                self._hint(self._chain)
 
     def stats(self) -> Stats:
-        """Figures after the last frame."""
-        if self._chain is None:
+        """Figures after the last frame; the defaults of Stats before the first one."""
+        chain = self._chain
+        if chain is None:
             return Stats()
-        raw: dict[str, Any] = self._chain.stats()
+        raw: dict[str, Any] = chain.stats()
         for flag in ("converged", "double_talk", "reference_present", "microphone_clipping"):
             raw[flag] = bool(raw[flag])
         return Stats(**raw)
@@ -171,9 +198,8 @@ class AudioProcessingModule:
     @property
     def latency_ms(self) -> float:
         """Delay that the chain adds, the same whatever the flags; 0.0 before the first frame."""
-        if self._chain is None:
-            return 0.0
-        return 1000.0 * _native.latency_samples(self._chain.rate_hz) / self._chain.rate_hz
+        chain = self._chain
+        return 1000.0 * _native.latency_samples(chain.rate_hz) / chain.rate_hz if chain else 0.0
 
     def _new_chain(self, rate_hz: int, channels: int) -> _native.Chain:
         chain = _native.Chain(rate_hz, channels, self._flags)
@@ -183,6 +209,59 @@ class AudioProcessingModule:
     def _hint(self, chain: _native.Chain) -> None:
         if self._delay_ms is not None:
             chain.set_delay_hint(self._delay_ms)
+
+
+# What another thread holds locked or half done while this one forks would stay so in the child for ever: no
+# module works while the process forks.
+_modules: weakref.WeakSet[AudioProcessingModule] = weakref.WeakSet()
+_fork_guard = threading.Lock()
+_held: list[tuple[AudioProcessingModule, _native.Chain | None]] = []
+
+
+def _before_fork() -> None:
+    _fork_guard.acquire()
+    for module in _modules:
+        module._lock.acquire()
+        if module._chain is not None:
+            module._chain.hold()
+        _held.append((module, module._chain))
+
+
+def _after_fork() -> None:
+    for module, chain in _held:
+        if chain is not None:
+            chain.let_go()
+        module._lock.release()
+    _held.clear()
+    _fork_guard.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _capture(chain: _native.Chain, frame: Frame) -> None:
+    try:
+        chain.capture(frame.data)
+    except BufferError as error:  # read-only or not contiguous; nothing has been done yet
+        if not _made_writable(frame):
+            raise RuntimeError(f"process_stream: {error}") from None
+        chain.capture(frame.data)
+
+
+def _render(chain: _native.Chain, frame: Frame, channels: int) -> None:
+    try:
+        chain.render(frame.data, channels)
+    except BufferError as error:  # not contiguous
+        raise RuntimeError(f"process_reverse_stream: {error}") from None
+
+
+def _made_writable(frame: Any) -> bool:
+    """Gives a LiveKit frame that was made of read-only bytes a copy of them, as LiveKit's module does."""
+    data = getattr(frame, "_data", None)
+    if not isinstance(data, bytes | memoryview) or not memoryview(data).readonly:
+        return False
+    frame._data = bytearray(data)
+    return True
 
 
 def _checked(call: str, frame: Frame) -> tuple[int, int]:

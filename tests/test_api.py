@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import io
 import os
+import signal
 import threading
 import wave
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from reference.drive import Samples, frame_of, process
 from reference.signals import RATES_HZ, at_level, from_int16, power, scene, to_int16, voice
 
 from apmpi import AudioFrame, AudioProcessingModule, Stats
+from apmpi.config import Features
 
 ALL = {
     "echo_cancellation": True,
@@ -95,6 +99,52 @@ def test_frame_as_wav_holds_its_samples_and_no_more() -> None:
     with wave.open(io.BytesIO(AudioFrame(samples.tobytes(), 8000, 2, 80).to_wav_bytes())) as wav:
         assert (wav.getframerate(), wav.getnchannels(), wav.getsampwidth()) == (8000, 2, 2)
         assert wav.readframes(1000) == samples[:160].tobytes()
+
+
+def test_frames_and_arrays_share_their_memory() -> None:
+    for shape in ((160,), (160, 1), (160, 3)):
+        samples = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+        frame = AudioFrame.from_ndarray(samples, 16000)
+        channels = shape[1] if len(shape) == 2 else 1
+        assert (frame.sample_rate, frame.num_channels, frame.samples_per_channel) == (16000, channels, 160)
+        assert frame.data.tolist() == samples.reshape(-1).tolist()
+        frame.data[5] = -1
+        assert samples.reshape(-1)[5] == -1
+        samples.reshape(-1)[6] = -2
+        back = frame.to_ndarray()
+        assert back.shape == (160, channels) and back.dtype == np.int16 and back.reshape(-1)[6] == -2
+        back[0, 0] = -3
+        assert frame.data[0] == -3 and samples.reshape(-1)[0] == -3
+
+
+def test_an_array_is_processed_where_it_lies(rng: np.random.Generator) -> None:
+    samples = loud(rng, 16000, 1)
+    before = samples.copy()
+    AudioProcessingModule(**ALL).process_stream(AudioFrame.from_ndarray(samples, 16000))
+    assert not np.array_equal(samples, before)
+
+
+def test_a_larger_buffer_gives_an_array_of_the_frame_alone() -> None:
+    assert AudioFrame(bytearray(1000), 16000, 2, 160).to_ndarray().shape == (160, 2)
+    assert AudioFrame(b"", 8000, 1, 0).to_ndarray().shape == (0, 1)
+
+
+def test_a_read_only_array_is_copied() -> None:
+    samples = np.frombuffer(bytes(320), np.int16)
+    frame = AudioFrame.from_ndarray(samples, 16000)
+    frame.data[0] = 1
+    assert samples[0] == 0 and frame.to_ndarray()[0, 0] == 1
+
+
+def test_arrays_that_cannot_be_a_frame_are_refused() -> None:
+    for wrong, words in ((np.zeros(160), "float64"), (np.zeros(160, ">i2"), ">i2"), ([0] * 160, "list")):
+        with pytest.raises(TypeError, match=f"expected an int16 array, got .*{words}"):
+            AudioFrame.from_ndarray(wrong, 16000)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"shape \(160, 1, 1\), expected \(samples_per_channel,\)"):
+        AudioFrame.from_ndarray(np.zeros((160, 1, 1), np.int16), 16000)
+    for strided in (np.zeros(320, np.int16)[::2], np.zeros((2, 160), np.int16).T):
+        with pytest.raises(ValueError, match="C-contiguous"):
+            AudioFrame.from_ndarray(strided, 16000)
 
 
 # ---------- errors
@@ -199,6 +249,30 @@ def test_flags_are_keyword_only() -> None:
         AudioProcessingModule(echo=True)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         AudioProcessingModule().configure(echo=True)  # type: ignore[call-arg]
+
+
+def test_flags_are_true_or_false() -> None:
+    for wrong in ("off", None, 0.5, [True]):
+        with pytest.raises(TypeError):
+            AudioProcessingModule(noise_suppression=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        AudioProcessingModule().configure(noise_suppression="off")  # type: ignore[arg-type]
+
+
+def test_every_setting_of_a_configuration_is_a_keyword() -> None:
+    """What YAML tells the chain (the features, the delay) can be told to the module, by the same name."""
+    keywords = set(inspect.signature(AudioProcessingModule).parameters)
+    assert {field.name for field in dataclasses.fields(Features)} | {"stream_delay_ms"} == keywords
+
+
+def test_the_delay_as_a_keyword(rng: np.random.Generator) -> None:
+    told, later = AudioProcessingModule(**ALL, stream_delay_ms=120), AudioProcessingModule(**ALL)
+    later.set_stream_delay_ms(120)
+    mic, far = loud(rng, 16000, 50), loud(rng, 16000, 50)
+    assert np.array_equal(process(told, 16000, mic, far), process(later, 16000, mic, far))
+    for delay in (-1, 501, True):
+        with pytest.raises(RuntimeError, match=f"{delay}.*0 to 500 ms"):
+            AudioProcessingModule(stream_delay_ms=delay)
 
 
 # ---------- shapes
@@ -385,6 +459,21 @@ def test_latency_is_at_most_ten_milliseconds(rate_hz: int) -> None:
 # ---------- threads, forks
 
 
+def test_modules_do_not_know_of_each_other(rng: np.random.Generator) -> None:
+    """Each of two modules that take turns, at two rates, does what it does alone."""
+    sounds = {rate_hz: scene(rng, rate_hz, 1.0) for rate_hz in (16000, 48000)}
+    alone = {
+        rate_hz: process(AudioProcessingModule(**ALL), rate_hz, to_int16(s.mic), to_int16(s.far))
+        for rate_hz, s in sounds.items()
+    }
+    modules = {rate_hz: AudioProcessingModule(**ALL) for rate_hz in sounds}
+    for number in range(100):
+        for rate_hz, sound in sounds.items():
+            now = slice(number * rate_hz // 100, (number + 1) * rate_hz // 100)
+            out = process(modules[rate_hz], rate_hz, to_int16(sound.mic[now]), to_int16(sound.far[now]))
+            assert np.array_equal(out, alone[rate_hz][now])
+
+
 def test_far_end_and_microphone_in_threads_of_their_own(rng: np.random.Generator) -> None:
     """Two audio threads and a third that reads figures and retunes: all finish, and nothing is refused."""
     apm = AudioProcessingModule(**ALL)
@@ -444,3 +533,31 @@ def test_a_forked_child_goes_on_with_a_copy(rng: np.random.Generator) -> None:
         from_child = pipe.read()
     assert os.waitpid(child, 0)[1] == 0
     assert from_child == process(apm, 16000, mic, far)[-320:].tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_in_the_middle_of_a_block_goes_on(rng: np.random.Generator) -> None:
+    """Threads that the child does not have may have been inside the module: nothing stays locked."""
+    apm = AudioProcessingModule(**ALL)
+    mic, far = loud(rng, 48000, 20), loud(rng, 48000, 20)
+    process(apm, 48000, mic, far)
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            process(apm, 48000, mic, far)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for number in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # a lock that stays shut is the end of this child
+                process(apm, 48000, mic, far)
+                apm.configure(noise_suppression=False)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0, f"fork {number}"
+    finally:
+        done.set()
+        thread.join()

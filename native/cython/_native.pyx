@@ -68,6 +68,14 @@ cdef class Chain:
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
 
+    def hold(self):
+        """Keeps every other call waiting until let_go()."""
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+
+    def let_go(self):
+        PyThread_release_lock(self.lock)
+
     def reset(self):
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)
