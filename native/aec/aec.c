@@ -236,3 +236,17 @@ void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const flo
         aec->next_constraint = aec->next_constraint + 1 == aec->partitions ? 0 : aec->next_constraint + 1;
     }
 }
+
+void aec_keep(aec_t *aec, int most_blocks, tape_t *tape)
+{
+    const size_t bins = (size_t)aec->stride, cells = cell_of(aec, aec->partitions);
+    tape_int(tape, &aec->delay_blocks, 0, most_blocks);
+    tape_floats(tape, aec->kalman.re, cells, -TAPE_ANY, TAPE_ANY);
+    tape_floats(tape, aec->kalman.im, cells, -TAPE_ANY, TAPE_ANY);
+    tape_floats(tape, aec->variance, cells, 0.0f, TAPE_ANY);
+    tape_floats(tape, aec->kalman.near_power, bins, 0.0f, TAPE_ANY);
+    if (tape->mode == TAPE_PLAY) {
+        copy_path(aec, &aec->kalman, &aec->fast);
+        memcpy(aec->fast.near_power, aec->kalman.near_power, sizeof(float) * bins);
+    }
+}

@@ -18,6 +18,7 @@
 #include <stddef.h>
 
 #include "aec/reference.h"
+#include "kernels/tape.h"
 
 typedef struct {
     float *re, *im;    /* echo path by partition and bin, partitions * stride */
@@ -52,5 +53,9 @@ int aec_peak_blocks(const aec_t *aec);
 
 /* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. None overlap. */
 void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error);
+
+/* What is worth keeping over a restart: echo path, how sure it is, the near end's power, and the window, at most most_blocks late.
+ * The fast filter begins with the Kalman filter's path. */
+void aec_keep(aec_t *aec, int most_blocks, tape_t *tape);
 
 #endif

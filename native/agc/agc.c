@@ -60,3 +60,12 @@ void agc_process(agc_t *agc, float *const *x, int channels, int count, float spe
             x[c][i] *= agc->last_gain + step * (float)(i + 1);
     agc->last_gain = gain;
 }
+
+void agc_keep(agc_t *agc, tape_t *tape)
+{
+    tape_float(tape, &agc->level_dbfs, -200.0f, 20.0f);
+    tape_float(tape, &agc->heard_s, 0.0f, TAPE_ANY);
+    tape_float(tape, &agc->gain_db, agc->min_gain_db, agc->max_gain_db);
+    if (tape->mode == TAPE_PLAY)
+        agc->last_gain = powf(10.0f, agc->gain_db / 20.0f);
+}

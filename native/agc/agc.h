@@ -6,6 +6,8 @@
 #ifndef APMPI_AGC_H
 #define APMPI_AGC_H
 
+#include "kernels/tape.h"
+
 typedef struct {
     float target_dbfs;  /* active speech level wanted */
     float max_gain_db, min_gain_db;
@@ -22,5 +24,8 @@ void agc_reset(agc_t *agc);
 /* x[c]: count samples (10 ms) of channel c, in place; speech_probability: 0..1, of near-end speech in this block.
  * enabled 0: the gain returns to 0 dB without a click, the level is still tracked. */
 void agc_process(agc_t *agc, float *const *x, int channels, int count, float speech_probability, int enabled);
+
+/* What is worth keeping over a restart: the talker's level and the gain. */
+void agc_keep(agc_t *agc, tape_t *tape);
 
 #endif

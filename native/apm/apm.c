@@ -11,6 +11,7 @@
 #include "hpf/hpf.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
+#include "kernels/tape.h"
 #include "limiter/limiter.h"
 #include "ns/ns.h"
 
@@ -69,6 +70,7 @@ struct apm {
     int hint_blocks;                   /* -1: no hint */
     int believed_blocks, measured;     /* delay for which the cancellers are placed (-1: none), and whether it was measured */
     int started;                       /* a microphone block has come */
+    int restored;                      /* lags are those of an earlier run, which began as this one does */
     int far_age_blocks, clip_age_blocks;
     int far_speaks;                    /* in the last block */
     figures_t figures;
@@ -162,7 +164,7 @@ void apm_reset(apm_t *apm)
         channel->high_pass_share = apm->config.high_pass_filter ? 1.0f : 0.0f;
         channel->cancel_share = 0.0f;
     }
-    apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->started = apm->far_speaks = 0;
+    apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->started = apm->restored = apm->far_speaks = 0;
     apm->fifo_lowest = FAR_FIFO_BLOCKS;
     apm->hint_blocks = apm->believed_blocks = -1;
     apm->measured = 0;
@@ -263,6 +265,8 @@ static void place_cancellers(apm_t *apm)
 /* Far-end side of a block: spectra, delay, and where the cancellers listen. */
 static void follow_far(apm_t *apm)
 {
+    while (!apm->started && apm->restored && apm->fifo_count > 1)
+        take_far(apm); /* the restored lags have grown with blocks like these */
     if (!apm->started)
         catch_up(apm, apm->fifo_count - 1);
     apm->started = 1;
@@ -432,6 +436,106 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->double_talk = apm->far_speaks && channel->ns.speech_probability > NEAR_SPEAKS;
     stats->reference_present = apm->far_age_blocks < BLOCKS_PER_S;
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;
+}
+
+/* What is worth keeping, by stage. */
+static void keep(apm_t *apm, tape_t *tape)
+{
+    delay_keep(&apm->delay, tape);
+    tape_int(tape, &apm->believed_blocks, -1, DELAY_LAGS - 1);
+    tape_int(tape, &apm->measured, 0, 1);
+    for (int c = 0; c < apm->channels; c++) {
+        aec_keep(&apm->channel[c].aec, DELAY_LAGS - 1, tape);
+        residual_keep(&apm->channel[c].residual, tape);
+        ns_keep(&apm->channel[c].ns, tape);
+    }
+    agc_keep(&apm->agc, tape);
+}
+
+enum { STATE_VERSION = 1 }; /* rises when a value changes its meaning but not its place */
+
+/* A state: this, then the tape. */
+typedef struct {
+    char magic[8];
+    uint32_t crc; /* of all that follows it */
+    uint32_t layout;
+    int32_t rate_hz, channels;
+} header_t;
+
+static const char STATE_MAGIC[8] = "apmpi\r\n\x1a"; /* like PNG's: what a text conversion would change */
+
+static tape_t measured_tape(apm_t *apm)
+{
+    tape_t tape = {TAPE_MEASURE, NULL, 0, 2166136261u ^ STATE_VERSION, 0}; /* FNV's offset basis */
+    keep(apm, &tape);
+    return tape;
+}
+
+/* The list once more, over the bytes behind the header; how many values were odd. */
+static int run_tape(apm_t *apm, tape_mode_t mode, unsigned char *state)
+{
+    tape_t tape = {mode, state + sizeof(header_t), 0, 0, 0};
+    keep(apm, &tape);
+    return tape.odd;
+}
+
+size_t apm_state_size(apm_t *apm) { return sizeof(header_t) + measured_tape(apm).used; }
+
+void apm_save(apm_t *apm, unsigned char *state)
+{
+    header_t header = {{0}, 0, measured_tape(apm).layout, apm->rate_hz, apm->channels};
+    memcpy(header.magic, STATE_MAGIC, sizeof header.magic);
+    memcpy(state, &header, sizeof header);
+    run_tape(apm, TAPE_RECORD, state);
+}
+
+static uint32_t crc_of(const unsigned char *state, size_t bytes)
+{
+    const size_t skipped = offsetof(header_t, layout);
+    return tape_crc(state + skipped, bytes - skipped);
+}
+
+void apm_seal(unsigned char *state, size_t bytes)
+{
+    const uint32_t crc = crc_of(state, bytes);
+    memcpy(state + offsetof(header_t, crc), &crc, sizeof crc);
+}
+
+/* Copies the header out; 0 if there is none. */
+static int read_header(const unsigned char *state, size_t bytes, header_t *header)
+{
+    if (bytes < sizeof *header)
+        return 0;
+    memcpy(header, state, sizeof *header);
+    return memcmp(header->magic, STATE_MAGIC, sizeof header->magic) == 0;
+}
+
+void apm_state_shape(const unsigned char *state, size_t bytes, int *rate_hz, int *channels)
+{
+    header_t header;
+    const int known = read_header(state, bytes, &header);
+    *rate_hz = known ? header.rate_hz : 0;
+    *channels = known ? header.channels : 0;
+}
+
+apm_state_t apm_restore(apm_t *apm, const unsigned char *state, size_t bytes)
+{
+    header_t header;
+    const tape_t tape = measured_tape(apm);
+    if (!read_header(state, bytes, &header))
+        return APM_STATE_FOREIGN;
+    if (crc_of(state, bytes) != header.crc)
+        return APM_STATE_DAMAGED;
+    if (header.rate_hz != apm->rate_hz || header.channels != apm->channels)
+        return APM_STATE_SHAPE;
+    if (header.layout != tape.layout || bytes != sizeof header + tape.used)
+        return APM_STATE_LAYOUT;
+    unsigned char *read_only = (unsigned char *)state; /* neither mode writes there */
+    if (run_tape(apm, TAPE_CHECK, read_only))
+        return APM_STATE_ODD;
+    run_tape(apm, TAPE_PLAY, read_only);
+    apm->restored = 1;
+    return APM_STATE_GOOD;
 }
 
 int apm_latency_samples(int rate_hz)

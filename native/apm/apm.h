@@ -52,6 +52,26 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels);
 /* rate_hz/100 frames from the microphone, processed in place. */
 void apm_capture(apm_t *apm, int16_t *frames);
 
+/* What was learned (echo path, delay, leakage, noise, gain) as bytes, for a chain of the same rate and channels in a later run.
+ * apm_save copies: for between two blocks. apm_seal then makes the bytes valid and needs no apm_t: for another thread's time. */
+size_t apm_state_size(apm_t *apm);
+void apm_save(apm_t *apm, unsigned char *state);
+void apm_seal(unsigned char *state, size_t bytes);
+
+typedef enum {
+    APM_STATE_GOOD,
+    APM_STATE_FOREIGN,  /* not a saved state */
+    APM_STATE_SHAPE,    /* of another rate or channel count */
+    APM_STATE_LAYOUT,   /* of a version that learns other things */
+    APM_STATE_DAMAGED,  /* too short, too long, or changed after it was sealed */
+    APM_STATE_ODD,      /* well sealed, but with values that nothing learns */
+} apm_state_t;
+
+/* rate_hz and channels of a state; both 0 if it is none. */
+void apm_state_shape(const unsigned char *state, size_t bytes, int *rate_hz, int *channels);
+/* Goes on from a state; changes nothing if that is refused. Blocks that are still under way (FIFO, overlaps) are kept. */
+apm_state_t apm_restore(apm_t *apm, const unsigned char *state, size_t bytes);
+
 void apm_stats(const apm_t *apm, apm_stats_t *stats);
 /* Delay of the near end through the chain; the same whatever the flags. */
 int apm_latency_samples(int rate_hz);

@@ -146,6 +146,86 @@ static void starts_anew(int rate_hz)
     free(memory[0]), free(memory[1]);
 }
 
+static apm_t *echo_heard(unsigned char *memory, int rate_hz, int channels, int blocks)
+{
+    apm_t *apm = apm_init(memory, rate_hz, channels, &everything);
+    int16_t far[480], mic[MOST_SAMPLES], last[480] = {0};
+    const int hop = rate_hz / 100;
+    for (int b = 0; b < blocks; b++) {
+        fill(far, hop, 0);
+        for (int i = 0; i < hop * channels; i++) /* one block late, 6 dB down */
+            mic[i] = (int16_t)(last[i / channels] / 2 + (int)(30.0f * test_random()));
+        memcpy(last, far, sizeof last);
+        apm_render(apm, far, 1);
+        apm_capture(apm, mic);
+    }
+    return apm;
+}
+
+/* A state goes through another chain and comes out as it was. Whatever is wrong with one, it is refused, and nothing changes. */
+static void keeps_its_state(int rate_hz, int channels)
+{
+    unsigned char *memory[2] = {guarded(apm_size(rate_hz, channels)), guarded(apm_size(rate_hz, channels))};
+    apm_t *apm = echo_heard(memory[0], rate_hz, channels, 120), *other = apm_init(memory[1], rate_hz, channels, &everything);
+    const size_t bytes = apm_state_size(apm);
+    unsigned char *state = malloc(bytes), *again = malloc(bytes), *damaged = malloc(bytes + 1);
+    apm_save(apm, state);
+    apm_seal(state, bytes);
+
+    int shape_hz, shape_channels, refused = 0, tried = 0;
+    apm_state_shape(state, bytes, &shape_hz, &shape_channels);
+    apm_save(other, again); /* as it is before: fresh */
+    for (; tried < 200; tried++) {
+        memcpy(damaged, state, bytes);
+        damaged[bytes] = 0;
+        const size_t where = (size_t)((0.5f + 0.5f * test_random()) * (float)(bytes - 1));
+        if (tried % 3 == 0) /* one bit */
+            damaged[tried < 100 ? where % 24 : where] ^= (unsigned char)(1 << tried % 8);
+        else if (tried % 3 == 1) /* cut off */
+            refused += apm_restore(other, damaged, tried == 1 ? 0 : where) != APM_STATE_GOOD;
+        else /* something behind it */
+            refused += apm_restore(other, damaged, bytes + 1) != APM_STATE_GOOD;
+        if (tried % 3 == 0)
+            refused += apm_restore(other, damaged, bytes) != APM_STATE_GOOD;
+    }
+    unsigned char *after = malloc(bytes);
+    apm_save(other, after);
+    CHECK(refused == tried && memcmp(after, again, bytes) == 0, "%5d Hz, %d channels: %d of %d damaged states refused, nothing changed", rate_hz,
+          channels, refused, tried);
+
+    const apm_state_t verdict = apm_restore(other, state, bytes);
+    apm_save(other, again);
+    apm_seal(again, bytes);
+    CHECK(verdict == APM_STATE_GOOD && shape_hz == rate_hz && shape_channels == channels && memcmp(state, again, bytes) == 0,
+          "%5d Hz, %d channels: a state of %zu bytes comes back as it was", rate_hz, channels, bytes);
+
+    /* well sealed nonsense: refused, or harmless */
+    int accepted = 0, odd = 0;
+    int16_t mic[MOST_SAMPLES];
+    for (int n = 0; n < 60; n++) {
+        memcpy(damaged, state, bytes);
+        for (int flips = 0; flips <= n % 7; flips++)
+            damaged[24 + (size_t)((0.5f + 0.5f * test_random()) * (float)(bytes - 25))] ^= (unsigned char)(1 << (n + flips) % 8);
+        apm_seal(damaged, bytes);
+        accepted += apm_restore(other, damaged, bytes) == APM_STATE_GOOD;
+        for (int b = 0; b < 3; b++) {
+            fill(mic, channels * rate_hz / 100, b);
+            apm_render(other, mic, channels);
+            apm_capture(other, mic);
+        }
+        apm_stats_t stats;
+        apm_stats(other, &stats);
+        odd += !isfinite(stats.erle_db) || !isfinite(stats.agc_gain_db);
+    }
+    CHECK(!odd && accepted < 60, "%5d Hz, %d channels: of 60 forged states %d taken, none with harm", rate_hz, channels, accepted);
+
+    apm_restore(other, state, bytes);
+    unsigned char *elsewhere = guarded(apm_size(8000, 2));
+    apm_t *stranger = apm_init(elsewhere, 8000, 2, &everything);
+    CHECK(apm_restore(stranger, state, bytes) == APM_STATE_SHAPE, "%5d Hz, %d channels: refused at 8000 Hz with 2 channels", rate_hz, channels);
+    free(elsewhere), free(after), free(damaged), free(again), free(state), free(memory[0]), free(memory[1]);
+}
+
 int main(void)
 {
     checks_arguments();
@@ -157,5 +237,7 @@ int main(void)
     survives(8000, APM_MAX_CHANNELS);
     starts_anew(8000);
     starts_anew(48000);
+    keeps_its_state(16000, 1);
+    keeps_its_state(48000, 3);
     return test_failures != 0;
 }

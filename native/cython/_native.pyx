@@ -2,6 +2,7 @@
 """The chain of native/apm for Python: checks shapes, releases the GIL, calls, maps the error. No arithmetic."""
 
 from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport (PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
                                PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from libc.stdint cimport int16_t
@@ -19,6 +20,8 @@ cdef extern from "apm/apm.h" nogil:
         float erle_db, erl_db, delay_ms, delay_confidence, speech_probability, noise_floor_dbfs, agc_gain_db
         int converged, double_talk, reference_present, microphone_clipping
     enum: APM_MAX_CHANNELS
+    ctypedef enum apm_state_t:
+        APM_STATE_GOOD, APM_STATE_FOREIGN, APM_STATE_SHAPE, APM_STATE_LAYOUT, APM_STATE_DAMAGED, APM_STATE_ODD
     int apm_valid(int rate_hz, int channels)
     size_t apm_size(int rate_hz, int channels)
     apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config)
@@ -29,12 +32,33 @@ cdef extern from "apm/apm.h" nogil:
     void apm_capture(apm_t *apm, int16_t *frames)
     void apm_stats(const apm_t *apm, apm_stats_t *stats)
     int apm_latency_samples(int rate_hz)
+    size_t apm_state_size(apm_t *apm)
+    void apm_save(apm_t *apm, unsigned char *state)
+    void apm_seal(unsigned char *state, size_t bytes)
+    void apm_state_shape(const unsigned char *state, size_t bytes, int *rate_hz, int *channels)
+    apm_state_t apm_restore(apm_t *apm, const unsigned char *state, size_t bytes)
 
 MAX_CHANNELS = APM_MAX_CHANNELS
 
 
 def latency_samples(int rate_hz):
     return apm_latency_samples(rate_hz)
+
+
+def state_shape(const unsigned char[::1] state not None):
+    """(rate in Hz, channels) of a saved state, (0, 0) of anything else."""
+    cdef int rate_hz, channels
+    apm_state_shape(&state[0] if state.shape[0] else NULL, state.shape[0], &rate_hz, &channels)
+    return rate_hz, channels
+
+
+REFUSALS = {
+    APM_STATE_FOREIGN: "not a saved state",
+    APM_STATE_SHAPE: "saved with another sample rate or number of channels",
+    APM_STATE_LAYOUT: "saved by another version",
+    APM_STATE_DAMAGED: "damaged (its checksum is wrong)",
+    APM_STATE_ODD: "holds values that are never learned",
+}
 
 
 cdef apm_config_t pack(flags) except *:
@@ -131,3 +155,29 @@ cdef class Chain:
             apm_stats(self.apm, &stats)
             PyThread_release_lock(self.lock)
         return stats
+
+    def save(self):
+        """What was learned, as bytes. The lock is held for a copy of some 100 KiB, no longer."""
+        cdef bytes state
+        cdef unsigned char *at
+        cdef size_t size = apm_state_size(self.apm)
+        state = PyBytes_FromStringAndSize(NULL, size)
+        at = <unsigned char *>PyBytes_AS_STRING(state)
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            apm_save(self.apm, at)
+            PyThread_release_lock(self.lock)
+            apm_seal(at, size)
+        return state
+
+    def restore(self, const unsigned char[::1] state not None):
+        """Goes on from what save() gave. Raises ValueError, and changes nothing, if it is not for this chain."""
+        cdef apm_state_t verdict
+        cdef const unsigned char *at = &state[0] if state.shape[0] else NULL
+        cdef size_t size = state.shape[0]
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            verdict = apm_restore(self.apm, at, size)
+            PyThread_release_lock(self.lock)
+        if verdict != APM_STATE_GOOD:
+            raise ValueError(REFUSALS[verdict])

@@ -142,3 +142,5 @@ void delay_process(delay_t *delay, const float *far_re, const float *far_im, con
     if (delay->persistence >= (delay->best < 0 ? FIRST_BLOCKS : CHANGE_BLOCKS))
         delay->best = best;
 }
+
+void delay_keep(delay_t *delay, tape_t *tape) { tape_int(tape, &delay->best, -1, delay->lags - 1); }

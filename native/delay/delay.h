@@ -9,6 +9,7 @@
 #define APMPI_DELAY_H
 
 #include "kernels/arena.h"
+#include "kernels/tape.h"
 
 typedef struct {
     int lags;             /* 0 .. lags-1 blocks are searched */
@@ -37,5 +38,8 @@ void delay_process(delay_t *delay, const float *far_re, const float *far_im, con
 
 /* A far-end block came without a microphone block: what was `lag` is lag + 1 from now on. */
 void delay_advance(delay_t *delay, const float *far_re, const float *far_im);
+
+/* What is worth keeping over a restart: the believed lag. Its confidence is measured anew. */
+void delay_keep(delay_t *delay, tape_t *tape);
 
 #endif

@@ -159,3 +159,8 @@ void ns_process(ns_t *ns, float *re, float *im, const float *power, const float 
         }
     }
 }
+
+void ns_keep(ns_t *ns, tape_t *tape)
+{
+    tape_floats(tape, ns->noise, (size_t)ns->bins, 0.99f * QUIET_POWER * ns->window_power, TAPE_ANY);
+}

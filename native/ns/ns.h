@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "kernels/arena.h"
+#include "kernels/tape.h"
 
 typedef struct {
     int bins, stride;
@@ -37,5 +38,8 @@ void ns_configure(ns_t *ns, float attenuation_db);
 
 /* Suppresses in place. power: |re + i im|^2; echo: power of the residual echo in it; both `stride` long, per bin. */
 void ns_process(ns_t *ns, float *re, float *im, const float *power, const float *echo);
+
+/* What is worth keeping over a restart: the noise. */
+void ns_keep(ns_t *ns, tape_t *tape);
 
 #endif
