@@ -50,5 +50,5 @@ void reference_push(reference_t *ref, const fft_t *fft, const float *far)
         return;
     }
     fft_forward(fft, ref->samples, ref->re + at, ref->im + at);
-    spectrum_power(ref->hop + 1, ref->re + at, ref->im + at, ref->power + at);
+    spectrum_power(ref->stride, ref->re + at, ref->im + at, ref->power + at);
 }

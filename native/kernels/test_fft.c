@@ -38,7 +38,7 @@ static void check(int size)
 
 int main(void)
 {
-    static const int sizes[] = {8, 16, 24, 40, 160, 320, 640, 960};
+    static const int sizes[] = {160, 320, 480, 640, 960, 1280, 2880};
     for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
         check(sizes[i]);
     return test_failures != 0;

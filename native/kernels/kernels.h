@@ -1,0 +1,57 @@
+/* The arithmetic under every stage, as a table of functions: loops over the bins of split spectra, the real FFT, dense layers, elementary functions.
+ *
+ * The text of a kernel is written once (text.h, fft_text.h), in terms of a vector V and a few operations on it. Each variant is that text for another V:
+ *   scalar.c   V is one float: the reference of all tests, and what an x86 compiler makes into SSE2
+ *   neon.c     V is four floats, on 64-bit ARM; the only file with intrinsics
+ * Variants may differ by rounding only.
+ *
+ * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest). n is a multiple of 4, 0 included: owners
+ * of spectra pad them with zeros (spectrum_stride). Complex arrays come as a pair: re, im. */
+#ifndef APMPI_KERNELS_KERNELS_H
+#define APMPI_KERNELS_KERNELS_H
+
+#include <stdint.h>
+
+#include "kernels/fft.h"
+
+typedef struct {
+    const char *name;
+
+    /* power = |x|^2 */
+    void (*power)(int n, const float *re, const float *im, float *power);
+    /* cross = real part of a * conj(b) */
+    void (*cross)(int n, const float *ar, const float *ai, const float *br, const float *bi, float *cross);
+    /* acc += x * w, complex */
+    void (*mac)(int n, const float *xr, const float *xi, const float *wr, const float *wi, float *acc_r, float *acc_i);
+    /* acc += a * b, real */
+    void (*mac_real)(int n, const float *a, const float *b, float *acc);
+    /* acc += scale * a, real */
+    void (*add_scaled)(int n, float scale, const float *a, float *acc);
+    /* w += step * conj(x) * g, complex; step the same for all bins */
+    void (*lms)(int n, const float *xr, const float *xi, const float *gr, const float *gi, float step, float *wr, float *wi);
+    /* The diagonal Kalman update of one partition: w += v conj(x) g, then the variance loses what the block told and gains what the path wanders:
+     * v = keep (v - v^2 |x|^2 weight / 2) + (1 - keep) |w|^2 (Kuech, Mabande, Enzner 2014, eq. 17 to 20; 1/2 = hop over frame). */
+    void (*kalman)(int n, const float *xr, const float *xi, const float *x2, const float *gr, const float *gi, const float *weight, float keep,
+                   float *wr, float *wi, float *v);
+    /* out = a * b, real; out may be a or b */
+    void (*multiply)(int n, const float *a, const float *b, float *out);
+    /* sum of x^2 */
+    float (*energy)(int n, const float *x);
+
+    /* see fft.h */
+    void (*fft_forward)(const fft_t *fft, const float *x, float *re, float *im);
+    void (*fft_inverse)(const fft_t *fft, const float *re, const float *im, float *x);
+} kernels_t;
+
+extern const kernels_t kernels_scalar;
+#ifdef __aarch64__
+extern const kernels_t kernels_neon;
+#endif
+
+/* From the best for this processor to the scalar one, which is always there; NULL ends it. */
+extern const kernels_t *const kernel_variants[];
+
+/* The best one, used by every stage. */
+static inline const kernels_t *kernels(void) { return kernel_variants[0]; }
+
+#endif
