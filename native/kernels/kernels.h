@@ -38,6 +38,16 @@ typedef struct {
     /* sum of x^2 */
     float (*energy)(int n, const float *x);
 
+    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7. log: natural, of 1.2e-38 and more; absolute
+     * error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1 / (1 + e^-x), and tanh: absolute error below 1.5e-7 and 3e-7. */
+    void (*exp)(int n, const float *in, float *out);
+    void (*log)(int n, const float *in, float *out);
+    void (*sigmoid)(int n, const float *in, float *out);
+    void (*tanh)(int n, const float *in, float *out);
+
+    /* y[o] += step * scale[o] * sum_i weight[o * inputs + i] * x[i]; inputs: a multiple of 16; see dense.h */
+    void (*dense)(int outputs, int inputs, const int8_t *weight, const float *scale, const int16_t *x, float step, float *y);
+
     /* see fft.h */
     void (*fft_forward)(const fft_t *fft, const float *x, float *re, float *im);
     void (*fft_inverse)(const fft_t *fft, const float *re, const float *im, float *x);

@@ -26,6 +26,35 @@ static inline float32x4_t reversed(float32x4_t v)
 #define STORE_PAIRS(p, re, im) vst2q_f32(p, ((float32x4x2_t){{re, im}}))
 #define STORE_FOURS(p, a, b, c, d) vst4q_f32(p, ((float32x4x4_t){{a, b, c, d}}))
 
+#define I int32x4_t
+#define BITS(v) vreinterpretq_s32_f32(v)
+#define FROM_BITS(i) vreinterpretq_f32_s32(i)
+#define TO_EXPONENT(i) vshlq_n_s32(i, 23)
+#define FROM_EXPONENT(i) vshrq_n_s32(i, 23)
+#define FROM_INT(i) vcvtq_f32_s32(i)
+#define MIN(a, b) vminq_f32(a, b)
+#define MAX(a, b) vmaxq_f32(a, b)
+
+/* Four rows share the inputs; a sum's lanes are added at the end. */
+enum { DOT_ROWS = 4 };
+static inline void dot(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+{
+    int32x4_t lanes[DOT_ROWS] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    for (int i = 0; i < inputs; i += 16) {
+        const int16x8_t x0 = vld1q_s16(x + i), x1 = vld1q_s16(x + i + 8);
+        for (int r = 0; r < DOT_ROWS; r++) {
+            const int8x16_t w = vld1q_s8(row[r] + i);
+            const int16x8_t w0 = vmovl_s8(vget_low_s8(w)), w1 = vmovl_high_s8(w);
+            lanes[r] = vmlal_s16(lanes[r], vget_low_s16(w0), vget_low_s16(x0));
+            lanes[r] = vmlal_high_s16(lanes[r], w0, x0);
+            lanes[r] = vmlal_s16(lanes[r], vget_low_s16(w1), vget_low_s16(x1));
+            lanes[r] = vmlal_high_s16(lanes[r], w1, x1);
+        }
+    }
+    for (int r = 0; r < DOT_ROWS; r++)
+        sum[r] = vaddvq_s32(lanes[r]);
+}
+
 #include "kernels/text.h"
 
 const kernels_t kernels_neon = KERNELS("neon");

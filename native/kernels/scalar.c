@@ -1,4 +1,7 @@
 /* Kernels for one float at a time: the reference of the other variants. */
+#include <stdint.h>
+#include <string.h>
+
 #define V float
 enum { LANES = 1 };
 
@@ -10,6 +13,37 @@ enum { LANES = 1 };
 #define LOAD_PAIRS(p, re, im) ((re) = (p)[0], (im) = (p)[1])
 #define STORE_PAIRS(p, re, im) ((p)[0] = (re), (p)[1] = (im))
 #define STORE_FOURS(p, a, b, c, d) ((p)[0] = (a), (p)[1] = (b), (p)[2] = (c), (p)[3] = (d))
+
+#define I int32_t
+#define TO_EXPONENT(i) ((int32_t)((uint32_t)(i) << 23))
+#define FROM_EXPONENT(i) ((i) >> 23)
+#define FROM_INT(i) ((float)(i))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+static inline int32_t bits_of(float v)
+{
+    int32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+#define BITS(v) bits_of(v)
+
+static inline float from_bits(int32_t bits)
+{
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+#define FROM_BITS(i) from_bits(i)
+
+enum { DOT_ROWS = 1 };
+static inline void dot(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+{
+    *sum = 0;
+    for (int i = 0; i < inputs; i++)
+        *sum += row[0][i] * x[i];
+}
 
 #include "kernels/text.h"
 

@@ -4,8 +4,10 @@
  *   LOAD(p) STORE(p, v) LANES floats from and to memory
  *   SPLAT(f)            the same float in every lane
  *   SUM(v)              of all lanes
- *   and what fft_text.h asks for
+ *   DOT_ROWS            rows of weights that dot(inputs, row, x, sum) takes at once: sum[r] = sum_i row[r][i] * x[i]
+ *   and what fft_text.h and elementary_text.h ask for
  */
+#include "kernels/elementary_text.h"
 #include "kernels/fft_text.h"
 #include "kernels/kernels.h"
 
@@ -96,8 +98,23 @@ static float energy(int n, const float *x)
     return total;
 }
 
+/* The last rows are taken together with the last one repeated. */
+static void dense(int outputs, int inputs, const int8_t *weight, const float *scale, const int16_t *x, float step, float *y)
+{
+    for (int o = 0; o < outputs; o += DOT_ROWS) {
+        const int8_t *row[DOT_ROWS];
+        int32_t sum[DOT_ROWS];
+        for (int r = 0; r < DOT_ROWS; r++)
+            row[r] = weight + (o + r < outputs ? o + r : outputs - 1) * inputs;
+        dot(inputs, row, x, sum);
+        for (int r = 0; r < DOT_ROWS && o + r < outputs; r++)
+            y[o + r] += step * scale[o + r] * (float)sum[r];
+    }
+}
+
 #define KERNELS(variant)                                                                                                           \
     {                                                                                                                              \
         .name = variant, .power = power, .cross = cross, .mac = mac, .mac_real = mac_real, .add_scaled = add_scaled, .lms = lms,    \
-        .kalman = kalman, .multiply = multiply, .energy = energy, .fft_forward = forward, .fft_inverse = inverse,                   \
+        .kalman = kalman, .multiply = multiply, .energy = energy, .exp = exponential, .log = logarithm, .sigmoid = sigmoid,         \
+        .tanh = hyperbolic_tangent, .dense = dense, .fft_forward = forward, .fft_inverse = inverse,                                 \
     }

@@ -44,6 +44,13 @@ API void fft_run(int size, const float *x, float *re, float *im, float *back)
     free(fft);
 }
 
+/* ---- elementary functions of the kernels: count a multiple of 4 */
+
+API void exp_run(int count, const float *in, float *out) { kernels()->exp(count, in, out); }
+API void log_run(int count, const float *in, float *out) { kernels()->log(count, in, out); }
+API void sigmoid_run(int count, const float *in, float *out) { kernels()->sigmoid(count, in, out); }
+API void tanh_run(int count, const float *in, float *out) { kernels()->tanh(count, in, out); }
+
 /* ---- stft: one channel with its history; gain[hop + 1] is applied in between */
 
 typedef struct {

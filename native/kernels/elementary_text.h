@@ -1,0 +1,64 @@
+/* The text of the elementary functions; included by text.h, which says what V is. The variant also offers
+ *
+ *   I                        a vector of LANES int32_t; + - & work on it
+ *   TO_EXPONENT(i) FROM_EXPONENT(i)   shifts by 23 bits, to and from where a float's exponent is; the latter keeps the sign
+ *   BITS(v) FROM_BITS(i)     the same bits as I and as V
+ *   FROM_INT(i)              the value of I as V
+ *   MIN(a, b) MAX(a, b)
+ *
+ * Coefficients: tests/reference/elementary.py computes them. Worst errors over the whole range, measured by tests/stages/test_elementary.py, are in
+ * kernels.h. */
+
+static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; /* ln(2) in 9 bits, so that products with small integers are exact, and the rest */
+
+/* 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which then is in the lowest bits. */
+static inline V exp_of(V x)
+{
+    const V to_integer = SPLAT(12582912.0f);
+    const V inside = MIN(MAX(x, SPLAT(-87.0f)), SPLAT(88.0f));
+    const V moved = inside * SPLAT(1.44269504f) + to_integer;
+    const V n = moved - to_integer;
+    const V r = inside - n * SPLAT(LN2_HIGH) - n * SPLAT(LN2_LOW);
+    const V tail = SPLAT(0.499992311f) + r * (SPLAT(0.166671142f) + r * (SPLAT(0.0418901332f) + r * SPLAT(0.00831253268f)));
+    const V power = SPLAT(1.0f) + (r + r * r * tail);
+    return FROM_BITS(BITS(power) + TO_EXPONENT(BITS(moved)));
+}
+
+/* x = 2^e m, m from sqrt(1/2) to sqrt(2), whose bits are 0x3f3504f3 and more; log(m) from the series of 2 artanh(s). */
+static inline V log_of(V x)
+{
+    const I bits = BITS(MAX(x, SPLAT(1.17549435e-38f)));
+    const I exponent = FROM_EXPONENT(bits - 0x3f3504f3);
+    const V m = FROM_BITS(bits - TO_EXPONENT(exponent)), e = FROM_INT(exponent);
+    const V s = (m - SPLAT(1.0f)) / (m + SPLAT(1.0f)), z = s * s;
+    const V tail = SPLAT(0.666667759f) + z * (SPLAT(0.399775714f) + z * SPLAT(0.298709989f));
+    return e * SPLAT(LN2_HIGH) + (s * SPLAT(2.0f) + (s * z * tail + e * SPLAT(LN2_LOW)));
+}
+
+static inline V sigmoid_of(V x) { return SPLAT(1.0f) / (SPLAT(1.0f) + exp_of(-x)); }
+
+static void exponential(int n, const float *in, float *out)
+{
+    for (int k = 0; k < n; k += LANES)
+        STORE(out + k, exp_of(LOAD(in + k)));
+}
+
+static void logarithm(int n, const float *in, float *out)
+{
+    for (int k = 0; k < n; k += LANES)
+        STORE(out + k, log_of(LOAD(in + k)));
+}
+
+static void sigmoid(int n, const float *in, float *out)
+{
+    for (int k = 0; k < n; k += LANES)
+        STORE(out + k, sigmoid_of(LOAD(in + k)));
+}
+
+static void hyperbolic_tangent(int n, const float *in, float *out)
+{
+    for (int k = 0; k < n; k += LANES) {
+        const V x = LOAD(in + k);
+        STORE(out + k, SPLAT(2.0f) * sigmoid_of(x + x) - SPLAT(1.0f));
+    }
+}

@@ -1,0 +1,185 @@
+/* kernels.h: every variant against the scalar one, on cruel buffers: every length and offset, memory that ends where the array ends (a sanitizer watches
+ * it), silence, full scale, denormals. */
+#include "kernels/kernel_cases.h"
+#include "kernels/test_support.h"
+
+enum { LENGTHS = 13, OFFSETS = 4 };
+static const int lengths[LENGTHS] = {0, 4, 8, 12, 16, 20, 24, 28, 84, 160, 164, 324, 484};
+static const char *const sounds[] = {"noise", "silence", "full scale", "denormals"};
+enum { SOUNDS = sizeof sounds / sizeof *sounds };
+
+static float value_of(int sound)
+{
+    const float random = test_random();
+    switch (sound) {
+    case 1: return 0.0f;
+    case 2: return random < 0.0f ? -1.0f : 1.0f;
+    case 3: return random * 1e-39f;
+    default: return random;
+    }
+}
+
+/* `count` floats behind `offset` more: the block ends with the array. */
+static float *buffer(int count, int offset, int sound)
+{
+    float *block = malloc(sizeof(float) * (size_t)(count + offset) + 1); /* never of size 0 */
+    for (int i = 0; i < count + offset; i++)
+        block[i] = value_of(sound);
+    return block;
+}
+
+/* Two ways to round the same operations differ by at most one unit in the last place (2^-23) of the largest number for each. */
+static void compare(const kernels_t *variant, const kernel_case_t *test)
+{
+    double worst = 0.0;
+    for (int l = 0; l < LENGTHS; l++)
+        for (int offset = 0; offset < OFFSETS; offset++)
+            for (int sound = 0; sound < SOUNDS; sound++) {
+                const int n = lengths[l], result = test->result ? test->result : n;
+                float *in[CASE_INPUTS], *wanted[CASE_OUTPUTS], *got[CASE_OUTPUTS];
+                const float *in_at[CASE_INPUTS];
+                float *wanted_at[CASE_OUTPUTS], *got_at[CASE_OUTPUTS];
+                for (int i = 0; i < CASE_INPUTS; i++) {
+                    in[i] = buffer(n, offset, sound);
+                    in_at[i] = in[i] + offset;
+                }
+                for (int o = 0; o < CASE_OUTPUTS; o++) {
+                    wanted[o] = buffer(result, offset, sound);
+                    got[o] = buffer(result, offset, sound);
+                    memcpy(got[o], wanted[o], sizeof(float) * (size_t)(result + offset));
+                    wanted_at[o] = wanted[o] + offset;
+                    got_at[o] = got[o] + offset;
+                }
+                test->run(&kernels_scalar, n, in_at, wanted_at);
+                test->run(variant, n, in_at, got_at);
+                for (int o = 0; o < test->outputs; o++)
+                    for (int i = -offset; i < result; i++)
+                        test_worst(&worst, fabs((double)got_at[o][i] - (double)wanted_at[o][i]));
+                for (int i = 0; i < CASE_INPUTS; i++)
+                    free(in[i]);
+                for (int o = 0; o < CASE_OUTPUTS; o++)
+                    free(wanted[o]), free(got[o]);
+            }
+    const double allowed = test->operations * test->magnitude * 0x1p-23;
+    CHECK(worst <= allowed, "%-6s %-10s differs from scalar by up to %.1e (allowed %.1e)", variant->name, test->name, worst, allowed);
+}
+
+static void compare_fft(const kernels_t *variant, int size)
+{
+    arena_t measure = {0};
+    fft_t fft;
+    fft_init(&fft, size, &measure);
+    arena_t arena = {test_memory(measure.used), 0};
+    fft_init(&fft, size, &arena);
+    const int bins = size / 2 + 1;
+    double there = 0.0, back = 0.0;
+    for (int offset = 0; offset < OFFSETS; offset++)
+        for (int sound = 0; sound < SOUNDS; sound++) {
+            float *x = buffer(size, offset, sound), *spectra[4], *y[2];
+            for (int i = 0; i < 4; i++)
+                spectra[i] = buffer(bins, offset, sound);
+            for (int i = 0; i < 2; i++)
+                y[i] = buffer(size, offset, sound);
+            kernels_scalar.fft_forward(&fft, x + offset, spectra[0] + offset, spectra[1] + offset);
+            variant->fft_forward(&fft, x + offset, spectra[2] + offset, spectra[3] + offset);
+            kernels_scalar.fft_inverse(&fft, spectra[0] + offset, spectra[1] + offset, y[0] + offset);
+            variant->fft_inverse(&fft, spectra[0] + offset, spectra[1] + offset, y[1] + offset);
+            for (int k = offset; k < offset + bins; k++) {
+                test_worst(&there, fabs((double)spectra[0][k] - (double)spectra[2][k]));
+                test_worst(&there, fabs((double)spectra[1][k] - (double)spectra[3][k]));
+            }
+            for (int i = offset; i < offset + size; i++)
+                test_worst(&back, fabs((double)y[0][i] - (double)y[1][i]));
+            free(x);
+            for (int i = 0; i < 4; i++)
+                free(spectra[i]);
+            for (int i = 0; i < 2; i++)
+                free(y[i]);
+        }
+    /* Full scale makes spectra of sqrt(size) on average and 5 times that at most; about 10 roundings on the way. */
+    const double allowed = 10.0 * 5.0 * sqrt((double)size) * 0x1p-23;
+    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d    differs from scalar by up to %.1e there (allowed %.1e), %.1e back", variant->name, size, there,
+          allowed, back);
+    free(arena.base);
+}
+
+/* Layers of any shape against sums of products in double; the sums of both variants are the same integers. */
+static void check_dense(const kernels_t *variant)
+{
+    static const int shapes[][2] = {{1, 1}, {3, 15}, {4, 16}, {5, 17}, {7, 100}, {96, 130}, {2, DENSE_MAX_INPUTS}};
+    double worst = 0.0;
+    for (unsigned s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const int outputs = shapes[s][0], inputs = dense_stride(shapes[s][1]);
+        int8_t *weight = malloc((size_t)(outputs * inputs));
+        int16_t *x = malloc(sizeof *x * (size_t)inputs);
+        float *scale = buffer(outputs, 0, 0), *y = buffer(outputs, 0, 0), *before = buffer(outputs, 0, 0);
+        memcpy(before, y, sizeof(float) * (size_t)outputs);
+        for (int extreme = 0; extreme < 2; extreme++) {
+            for (int i = 0; i < outputs * inputs; i++)
+                weight[i] = (int8_t)(extreme ? -127 : lrintf(127.0f * test_random()));
+            for (int i = 0; i < inputs; i++)
+                x[i] = (int16_t)(extreme ? -16383 : lrintf(16383.0f * test_random()));
+            memcpy(y, before, sizeof(float) * (size_t)outputs);
+            variant->dense(outputs, inputs, weight, scale, x, 1e-4f, y);
+            for (int o = 0; o < outputs; o++) {
+                double sum = 0.0;
+                for (int i = 0; i < inputs; i++)
+                    sum += (double)weight[o * inputs + i] * (double)x[i];
+                const double wanted = (double)before[o] + 1e-4 * (double)scale[o] * sum;
+                test_worst(&worst, fabs((double)y[o] - wanted) / (1.0 + fabs(1e-4 * (double)scale[o] * sum)));
+            }
+        }
+        free(weight), free(x), free(scale), free(y), free(before);
+    }
+    /* the integer sum becomes a float, two products, one addition */
+    CHECK(worst <= 4.0 * 0x1p-24, "%-6s dense      relative error up to %.1e", variant->name, worst);
+}
+
+/* dense_add: quantised inputs of any scale give the layer's float sums. */
+static void check_dense_add(void)
+{
+    enum { OUTPUTS = 9, INPUTS = 37 };
+    static const float scales[] = {1e-6f, 1.0f, 1e6f};
+    int8_t weight[OUTPUTS * 48] = {0};
+    float scale[OUTPUTS], x[INPUTS], y[OUTPUTS];
+    int16_t scratch[48];
+    double worst = 0.0;
+    for (int s = 0; s < 3; s++) {
+        for (int o = 0; o < OUTPUTS; o++) {
+            scale[o] = 1.0f / 127.0f;
+            y[o] = 0.0f;
+            for (int i = 0; i < INPUTS; i++)
+                weight[o * dense_stride(INPUTS) + i] = (int8_t)lrintf(127.0f * test_random());
+        }
+        for (int i = 0; i < INPUTS; i++)
+            x[i] = i ? scales[s] * test_random() : scales[s];
+        dense_add(OUTPUTS, INPUTS, weight, scale, x, scratch, y);
+        for (int o = 0; o < OUTPUTS; o++) {
+            double wanted = 0.0;
+            for (int i = 0; i < INPUTS; i++)
+                wanted += (double)weight[o * dense_stride(INPUTS) + i] / 127.0 * (double)x[i];
+            test_worst(&worst, fabs((double)y[o] - wanted) / (double)scales[s]);
+        }
+    }
+    /* half a step of 1/16383 for each input at worst, all in one direction */
+    CHECK(worst <= INPUTS * 0.5 / 16383.0, "dense_add: off by up to %.1e of the loudest input", worst);
+    memset(x, 0, sizeof x);
+    y[0] = 3.0f;
+    dense_add(1, INPUTS, weight, scale, x, scratch, y);
+    CHECK(y[0] == 3.0f, "dense_add: silence leaves the bias as it is");
+}
+
+int main(void)
+{
+    CHECK(kernel_variants[0] == kernels(), "stages use %s", kernels()->name);
+    for (const kernels_t *const *variant = kernel_variants; *variant; variant++) {
+        for (int i = 0; i < KERNEL_CASES; i++)
+            compare(*variant, &kernel_cases[i]);
+        for (int size = 160; size <= 960; size += 160)
+            if (size != 800)
+                compare_fft(*variant, size);
+        check_dense(*variant);
+    }
+    check_dense_add();
+    return test_failures != 0;
+}

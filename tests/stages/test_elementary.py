@@ -1,0 +1,57 @@
+"""The elementary functions of native/kernels: their coefficients are the minimax ones, their errors as kernels.h says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import elementary
+
+KERNELS = Path(__file__).parents[2] / "native" / "kernels"
+COUNT = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("polynomial", "first"), [(elementary.exp_polynomial, "0.499"), (elementary.log_polynomial, "0.666")]
+)
+def test_coefficients_are_what_the_script_computes(polynomial, first: str) -> None:
+    line = next(line for line in (KERNELS / "elementary_text.h").read_text().splitlines() if first in line)
+    written = [float(number) for number in re.findall(r"SPLAT\(([\d.]+)f\)", line)]
+    wanted = polynomial()
+    print(f"{written} in the header, {list(wanted)} computed")
+    # a change in the fifth digit of a coefficient moves the result by less than a float's last place
+    np.testing.assert_allclose(written, wanted, rtol=1e-5)
+
+
+def worst(stages, name: str, x: np.ndarray, wanted: np.ndarray, relative: bool) -> float:
+    x = x.astype(np.float32)
+    out = np.empty_like(x)
+    stages.call(f"{name}_run", len(x), x, out)
+    error = np.abs(out - wanted) / (np.abs(wanted) if relative else 1.0)
+    print(f"{name}: worst error {error.max():.2e} at {x[error.argmax()]:g}")
+    return float(error.max())
+
+
+def test_exp(stages) -> None:
+    x = np.linspace(-87, 88, COUNT).astype(np.float32)
+    assert worst(stages, "exp", x, np.exp(x.astype(float)), relative=True) < 2.5e-7
+
+
+def test_exp_beyond_its_range_holds_still(stages) -> None:
+    x = np.array([-1e30, -100, 100, 1e30], np.float32)
+    assert worst(stages, "exp", x, np.exp([-87.0, -87.0, 88.0, 88.0]), relative=True) < 2.5e-7
+
+
+def test_log(stages) -> None:
+    x = np.exp(np.linspace(np.log(1.2e-38), np.log(3.4e38), COUNT)).astype(np.float32)
+    assert worst(stages, "log", x, np.log(x.astype(float)), relative=False) < 4e-6  # half of 88's last place
+    x = np.linspace(0.5, 2, COUNT).astype(np.float32)
+    assert worst(stages, "log", x, np.log(x.astype(float)), relative=False) < 1e-7
+
+
+def test_sigmoid_and_tanh(stages) -> None:
+    x = np.linspace(-100, 100, COUNT).astype(np.float32)
+    assert worst(stages, "sigmoid", x, 1 / (1 + np.exp(-x.astype(float))), relative=False) < 1.5e-7
+    assert worst(stages, "tanh", x, np.tanh(x.astype(float)), relative=False) < 3e-7
