@@ -1,26 +1,25 @@
-/* kernels.h: every variant against the scalar one, on cruel buffers: every length and offset, memory that ends where the array ends (a sanitizer watches
- * it), silence, full scale, denormals. */
+/* kernels.h: every variant against the scalar one, on cruel buffers: many lengths, every offset, memory that ends where the array ends
+ * (a sanitizer watches it), silence, full scale, denormals. */
 #include "kernels/kernel_cases.h"
 #include "kernels/test_support.h"
 
 enum { LENGTHS = 13, OFFSETS = 4 };
 static const int lengths[LENGTHS] = {0, 4, 8, 12, 16, 20, 24, 28, 84, 160, 164, 324, 484};
-static const char *const sounds[] = {"noise", "silence", "full scale", "denormals"};
-enum { SOUNDS = sizeof sounds / sizeof *sounds };
+typedef enum { NOISE, SILENCE, FULL_SCALE, DENORMALS, SOUNDS } sound_t;
 
-static float value_of(int sound)
+static float value_of(sound_t sound)
 {
     const float random = test_random();
     switch (sound) {
-    case 1: return 0.0f;
-    case 2: return random < 0.0f ? -1.0f : 1.0f;
-    case 3: return random * 1e-39f;
+    case SILENCE: return 0.0f;
+    case FULL_SCALE: return random < 0.0f ? -1.0f : 1.0f;
+    case DENORMALS: return random * 1e-39f;
     default: return random;
     }
 }
 
 /* `count` floats behind `offset` more: the block ends with the array. */
-static float *buffer(int count, int offset, int sound)
+static float *buffer(int count, int offset, sound_t sound)
 {
     float *block = malloc(sizeof(float) * (size_t)(count + offset) + 1); /* never of size 0 */
     for (int i = 0; i < count + offset; i++)
@@ -34,7 +33,7 @@ static void compare(const kernels_t *variant, const kernel_case_t *test)
     double worst = 0.0;
     for (int l = 0; l < LENGTHS; l++)
         for (int offset = 0; offset < OFFSETS; offset++)
-            for (int sound = 0; sound < SOUNDS; sound++) {
+            for (sound_t sound = NOISE; sound < SOUNDS; sound++) {
                 const int n = lengths[l], result = test->result ? test->result : n;
                 float *in[CASE_INPUTS], *wanted[CASE_OUTPUTS], *got[CASE_OUTPUTS];
                 const float *in_at[CASE_INPUTS];
@@ -74,7 +73,7 @@ static void compare_fft(const kernels_t *variant, int size)
     const int bins = size / 2 + 1;
     double there = 0.0, back = 0.0;
     for (int offset = 0; offset < OFFSETS; offset++)
-        for (int sound = 0; sound < SOUNDS; sound++) {
+        for (sound_t sound = NOISE; sound < SOUNDS; sound++) {
             float *x = buffer(size, offset, sound), *spectra[4], *y[2];
             for (int i = 0; i < 4; i++)
                 spectra[i] = buffer(bins, offset, sound);
@@ -98,8 +97,8 @@ static void compare_fft(const kernels_t *variant, int size)
         }
     /* Full scale makes spectra of sqrt(size) on average and 5 times that at most; about 10 roundings on the way. */
     const double allowed = 10.0 * 5.0 * sqrt((double)size) * 0x1p-23;
-    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d    differs from scalar by up to %.1e there (allowed %.1e), %.1e back", variant->name, size, there,
-          allowed, back);
+    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d    differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
+          variant->name, size, there, allowed, back);
     free(arena.base);
 }
 
@@ -112,7 +111,7 @@ static void check_dense(const kernels_t *variant)
         const int outputs = shapes[s][0], inputs = dense_stride(shapes[s][1]);
         int8_t *weight = malloc((size_t)(outputs * inputs));
         int16_t *x = malloc(sizeof *x * (size_t)inputs);
-        float *scale = buffer(outputs, 0, 0), *y = buffer(outputs, 0, 0), *before = buffer(outputs, 0, 0);
+        float *scale = buffer(outputs, 0, NOISE), *y = buffer(outputs, 0, NOISE), *before = buffer(outputs, 0, NOISE);
         memcpy(before, y, sizeof(float) * (size_t)outputs);
         for (int extreme = 0; extreme < 2; extreme++) {
             for (int i = 0; i < outputs * inputs; i++)

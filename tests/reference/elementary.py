@@ -1,4 +1,4 @@
-"""The polynomials of native/kernels/elementary.h, computed anew: `python tests/reference/elementary.py` prints them.
+"""The polynomials of native/kernels/elementary_text.h, computed anew: run this file to print them.
 
 Minimax by Lawson's algorithm: least squares on a dense grid, each point weighted by the errors of the rounds
 before, until the largest errors are alike.

@@ -1,4 +1,4 @@
-"""The elementary functions of native/kernels: their coefficients are the minimax ones, their errors as kernels.h says."""
+"""The kernels' elementary functions: coefficients are the minimax ones, errors as kernels.h says."""
 
 from __future__ import annotations
 
