@@ -23,19 +23,31 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from apmpi import report
 from apmpi.apm import AudioProcessingModule
+from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
+from apmpi.endpoints import (
+    Card,
+    Caretaker,
+    FarEnd,
+    FileFarEnd,
+    FileMicrophone,
+    FileSink,
+    Microphone,
+    Player,
+    ReadAhead,
+    Slot,
+    WriteBehind,
+    remixed,
+)
 from apmpi.frame import AudioFrame
 from apmpi.latency import FrameTimes, LatencyLog
-from apmpi.pcm import NS_PER_S, Capture, Playback
+from apmpi.pcm import Capture, Playback
 from apmpi.wav import WavSink, WavSource
 
 FRAMES_PER_S = 100
@@ -47,11 +59,6 @@ NS_PER_MS = 1e6
 MARGIN_PART = 5
 # The canceller is asked for its state 10 times a second: often for a person, seldom for the processor.
 STATS_EVERY_FRAMES = 10
-# Files are read 2 s ahead, and up to 60 s of sound wait in memory for a disk that blocks.
-READ_AHEAD_BLOCKS = 200
-WRITE_BEHIND_BLOCKS = 6000
-DISK_SLEEP_S = 0.05
-
 # Above the 50 that Linux gives its interrupt threads where it has any: a busy disk or network must wait.
 REALTIME_PRIORITY = 60
 # How long another thread may keep the interpreter when the audio thread wants it; Python's 5 ms are half a
@@ -65,9 +72,6 @@ MCL_CURRENT, MCL_FUTURE = 1, 2  # <sys/mman.h>
 # thread: it may only store.
 Tap = Callable[[bytes, bytes, bytes, FrameTimes], None]
 
-# Takes a block and the time when its first sample is due (ns); returns when it will be heard.
-Play = Callable[[bytes, int], int]
-
 EXIT_OK, EXIT_FAILED, EXIT_USER = 0, 1, 2
 
 
@@ -77,11 +81,13 @@ def run(
     config_path: Path | None = None,
     seconds: float | None = None,
     tap: Tap | None = None,
+    speed: float = 1.0,
 ) -> int:
     """Run until SIGTERM, SIGINT, the end of a microphone file, or `seconds` of sound; from the main thread.
 
-    `config_path` is read again on SIGHUP. Returns the exit status: 0, or 2 if an endpoint can't be used as
-    configured, or 1 if one fails later. What was wrong has been said by then.
+    `config_path` is read again on SIGHUP. `speed` is that of the room cards, if they live faster than we do.
+    Returns the exit status: 0, or 2 if an endpoint can't be used as configured, or 1 if a file fails later.
+    What was wrong has been said by then. Devices that are lost are waited for.
     """
     voice = report.voice(settings.report_interval_s)
     with contextlib.ExitStack() as stack:
@@ -89,7 +95,7 @@ def run(
         stack.enter_context(_warnings_said_by(voice))
         threading.stack_size(THREAD_STACK_BYTES)
         try:
-            loop = _Loop(settings, config_path, stack, tap)
+            loop = _Loop(settings, config_path, stack, tap, Timebase(speed))
         except EndpointError as error:
             voice.say(report.Event.ENDPOINT_FAILED, str(error), {})
             report.notify(f"STATUS={error}")
@@ -117,7 +123,12 @@ class _Loop:
     """
 
     def __init__(
-        self, settings: Settings, config_path: Path | None, stack: contextlib.ExitStack, tap: Tap | None
+        self,
+        settings: Settings,
+        config_path: Path | None,
+        stack: contextlib.ExitStack,
+        tap: Tap | None,
+        timebase: Timebase,
     ) -> None:
         """Opens the endpoints; `stack` closes them. Raises EndpointError."""
         self.live = settings.microphone.device is not None
@@ -125,9 +136,11 @@ class _Loop:
         self._config_path = config_path
         self._stack = stack
         self._tap = tap
-        self._far_slips = 0
-        self._cards: dict[str, Capture | Playback] = {}
-        self._files: list[WavSink | _WriteBehind] = []
+        self._time = timebase
+        self._files: list[FileSink] = []
+        self._cards = Caretaker(timebase)
+        stack.callback(self._cards.close)
+        self._helpers: list[threading.Thread] = [self._cards]
 
         # All that the chain allocates, it allocates with its first frame: let that be none of the
         # microphone's.
@@ -142,14 +155,20 @@ class _Loop:
         if settings.stream_delay_ms is not None:
             self._apm.set_stream_delay_ms(settings.stream_delay_ms)
 
-        self._far_end: Capture | WavSource | _ReadAhead | None
-        self._microphone = self._open_source("microphone", settings.microphone)
-        self._far_end = self._open_source("far_end", settings.far_end) if settings.far_end else None
-        if self.live and isinstance(self._far_end, WavSource):
-            self._far_end = _ReadAhead(self._far_end)
-            stack.callback(self._far_end.close)
-        self._speaker = self._sink("speaker", settings.speaker, far_channels)
-        self._output = self._sink("output", settings.output, settings.microphone.channels)
+        with self._said_where("microphone", settings.microphone):
+            self._microphone = self._open_microphone(settings.microphone)
+        self._far_end = self._speaker = self._output = None
+        if settings.far_end:
+            with self._said_where("far_end", settings.far_end):
+                self._far_end = self._open_far_end(settings.far_end)
+        if settings.speaker:
+            with self._said_where("speaker", settings.speaker):
+                self._speaker = self._open_sink("speaker", settings.speaker)
+            self._far_to_speaker = far_channels, settings.speaker.channels
+        if settings.output:
+            with self._said_where("output", settings.output):
+                self._output = self._open_sink("output", settings.output)
+            self._near_to_output = settings.microphone.channels, settings.output.channels
 
         self._playout_ns = FRAME_NS + FRAME_NS * settings.periods // MARGIN_PART
         self.board = report.Board(settings=settings, applied=settings)
@@ -158,12 +177,12 @@ class _Loop:
 
     def xruns(self) -> dict[str, int]:
         """By endpoint, since the start."""
-        return {key: card.xruns for key, card in self._cards.items()}
+        return self._cards.xruns()
 
     def slips(self) -> int:
         """How often a card was put back in step with the microphone's by leaving out sound or adding
         silence."""
-        return self._far_slips + sum(c.slips for c in self._cards.values() if isinstance(c, Playback))
+        return sum(end.slips for end in (self._far_end, self._speaker, self._output) if end)
 
     def description(self) -> str:
         """What runs, in one line."""
@@ -178,10 +197,12 @@ class _Loop:
     def run(self, seconds: float | None) -> str | None:
         """Frames until the end. Returns None, or the problem that ended it; files are complete either way."""
         problem = None
+        for thread in self._helpers:  # only now: real-time scheduling is inherited
+            thread.start()
         try:
             self._frames(sys.maxsize if seconds is None else round(seconds * FRAMES_PER_S))
-            if self.live:
-                time.sleep((self._playout_ns + FRAME_NS) / NS_PER_S)  # the last frames are still queued
+            if self.live:  # the last frames are still queued
+                time.sleep(self._time.real_s((self._playout_ns + FRAME_NS) / NS_PER_S))
         except EndpointError as error:
             problem = str(error)
         for file in self._files:
@@ -195,29 +216,36 @@ class _Loop:
         board, latency, microphone = self.board, self.latency, self._microphone
         while latency.frames < frames_max and not board.stop:
             near = microphone.read()
+            board.parked = self._cards.problem()
             if near is None:
                 return
-            read_ns = captured_ns = time.monotonic_ns()
-            if isinstance(microphone, Capture):
-                captured_ns = microphone.captured_ns
-                if microphone.restarted:
-                    self._realign()
+            if not near:
+                self._rest()
+                continue
+            read_ns, captured_ns = self._time.now_ns(), microphone.captured_ns
             due_ns = captured_ns + self._playout_ns
-            far = self._far_block() or self._silence
+            if microphone.restarted:
+                self._realign()
+            far = (self._far_end and self._far_end.read(captured_ns)) or self._silence
             if self._speaker:
-                self._speaker(far, due_ns)
+                self._speaker.play(remixed(far, *self._far_to_speaker), due_ns)
             out = self._process(far, near)
-            done_ns = time.monotonic_ns()
-            played_ns = self._output(out, due_ns) if self._output else done_ns
+            done_ns = self._time.now_ns()
+            played_ns = None
+            if self._output:
+                played_ns = self._output.play(remixed(out, *self._near_to_output), due_ns)
 
             wait_ms = (read_ns - captured_ns) / NS_PER_MS
             processing_ms = (done_ns - read_ns) / NS_PER_MS
-            queue_ms = (played_ns - done_ns) / NS_PER_MS
+            queue_ms = (played_ns - done_ns) / NS_PER_MS if played_ns else 0.0
             if self._tap:
-                times = FrameTimes(
-                    wait_ms, processing_ms, queue_ms, latency.algorithmic_ms, self._xruns_sum()
+                xruns = sum(self.xruns().values())
+                self._tap(
+                    far,
+                    near,
+                    out,
+                    FrameTimes(wait_ms, processing_ms, queue_ms, latency.algorithmic_ms, xruns),
                 )
-                self._tap(far, near, out, times)
             if latency.frames % STATS_EVERY_FRAMES == 0:
                 board.core = self._apm.stats()
             if board.settings is not board.applied:
@@ -231,30 +259,17 @@ class _Loop:
         self._apm.process_stream(self._near)
         return self._near.data.tobytes()
 
-    def _far_block(self) -> bytes | None:
-        """The far end's block for this frame, None where it has none: not there, not yet, not any more."""
-        far_end, microphone = self._far_end, self._microphone
-        if far_end is None:
-            return None
-        if isinstance(far_end, WavSource):
-            return far_end.read()
-        block = far_end.read_now()
-        if isinstance(far_end, Capture) and isinstance(microphone, Capture):
-            # Its card is faster than the microphone's: what waits beyond a period only adds delay. Not
-            # while the microphone too has more to give, for then the loop is late and about to work off both.
-            waits = far_end.available >= 2 * far_end.block_samples
-            if waits and microphone.available < microphone.block_samples:
-                self._far_slips += 1
-                block = far_end.read_now()
-        return block
-
     def _realign(self) -> None:
-        for card in self._cards.values():
-            if isinstance(card, Playback):
-                card.realign()
+        """The pace has jumped: what is played goes exactly where it is due."""
+        for sink in (self._speaker, self._output):
+            if sink:
+                sink.realign()
 
-    def _xruns_sum(self) -> int:
-        return sum(card.xruns for card in self._cards.values())
+    def _rest(self) -> None:
+        """There is no microphone: nothing is played, nothing listened to."""
+        for end in (self._far_end, self._speaker, self._output):
+            if end:
+                end.rest()
 
     def _apply(self, settings: Settings) -> None:
         """What a reload changes between two frames: flags and the delay hint. The echo path is kept."""
@@ -265,53 +280,47 @@ class _Loop:
 
     # ---- opening
 
-    def _open_source(self, key: str, endpoint: Endpoint) -> Capture | WavSource:
-        settings = self._settings
-        with self._said_where(key, endpoint):
-            if endpoint.device is not None:
-                card = Capture(
-                    key, endpoint.device, settings.sample_rate_hz, endpoint.channels, settings.periods
-                )
-                self._cards[key] = card
-                self._stack.callback(card.close)
-                return card
-            assert endpoint.file is not None
-            file = WavSource(endpoint.file, settings.sample_rate_hz, endpoint.channels)
-            return self._stack.enter_context(file)
-
-    def _sink(self, key: str, endpoint: Endpoint | None, channels: int) -> Play | None:
-        """How to play blocks of `channels` there."""
-        if endpoint is None:
-            return None
-        with self._said_where(key, endpoint):
-            play = self._open_sink(key, endpoint)
-        if channels == endpoint.channels:
-            return play
-        return lambda block, due_ns: play(_remixed(block, channels, endpoint.channels), due_ns)
-
-    def _open_sink(self, key: str, endpoint: Endpoint) -> Play:
-        settings = self._settings
+    def _open_microphone(self, endpoint: Endpoint) -> Microphone | FileMicrophone:
         if endpoint.device is not None:
-            card = Playback(
-                key, endpoint.device, settings.sample_rate_hz, endpoint.channels, settings.periods
-            )
-            self._cards[key] = card
-            self._stack.callback(card.close)
-            return card.play
+            return Microphone(self._slot(Capture, "microphone", endpoint))
+        return FileMicrophone(self._file_source(endpoint), self._time)
+
+    def _open_far_end(self, endpoint: Endpoint) -> FarEnd | FileFarEnd:
+        if endpoint.device is not None:
+            return FarEnd(self._slot(Capture, "far_end", endpoint))
+        if not self.live:
+            return FileFarEnd(self._file_source(endpoint))
+        ahead = ReadAhead(self._file_source(endpoint))
+        self._helpers.append(ahead.thread)
+        self._stack.callback(ahead.close)
+        return ahead
+
+    def _open_sink(self, key: str, endpoint: Endpoint) -> Player | FileSink:
+        if endpoint.device is not None:
+            return Player(self._slot(Playback, key, endpoint), self._time)
         assert endpoint.file is not None
-        file = WavSink(endpoint.file, settings.sample_rate_hz, endpoint.channels)
+        file = WavSink(endpoint.file, self._settings.sample_rate_hz, endpoint.channels)
         self._stack.callback(file.abort)  # nothing to do after close()
+        sink = FileSink(file)
         if self.live:
-            behind = _WriteBehind(file)
-            self._files.append(behind)
-            return behind.play
-        self._files.append(file)
+            sink = WriteBehind(file)
+            self._helpers.append(sink.thread)
+        self._files.append(sink)
+        return sink
 
-        def write(block: bytes, due_ns: int) -> int:
-            file.write(block)
-            return time.monotonic_ns()
+    def _slot(self, kind: type[Card], key: str, endpoint: Endpoint) -> Slot[Card]:
+        settings, device = self._settings, endpoint.device
+        assert device is not None
 
-        return write
+        def open_card() -> Card:
+            return kind(key, device, settings.sample_rate_hz, endpoint.channels, settings.periods, self._time)
+
+        return self._cards.adopt(Slot(key, open_card))
+
+    def _file_source(self, endpoint: Endpoint) -> WavSource:
+        assert endpoint.file is not None
+        file = WavSource(endpoint.file, self._settings.sample_rate_hz, endpoint.channels)
+        return self._stack.enter_context(file)
 
     @contextlib.contextmanager
     def _said_where(self, key: str, endpoint: Endpoint) -> Iterator[None]:
@@ -322,96 +331,6 @@ class _Loop:
             named = error if endpoint.device else f"{key}.file: {error}"
             where = f"{self._config_path}:{endpoint.line}: " if self._config_path and endpoint.line else ""
             raise EndpointError(f"{where}{named}") from None
-
-
-class _ReadAhead:
-    """A WAV file whose reading another thread does: `read_now` never waits for a disk."""
-
-    def __init__(self, source: WavSource) -> None:
-        self._source = source
-        self._blocks: deque[bytes] = deque()
-        self._closed = False
-        self._error: EndpointError | None = None
-        self._fill()
-        self._thread = threading.Thread(target=self._run, name="read ahead", daemon=True)
-        self._thread.start()
-
-    def read_now(self) -> bytes | None:
-        """The next block; None at the end of the file, or if the disk is slower than the sound."""
-        if self._error:
-            raise self._error
-        return self._blocks.popleft() if self._blocks else None
-
-    def close(self) -> None:
-        self._closed = True
-        self._thread.join()
-
-    def _run(self) -> None:
-        report.give_way()
-        try:
-            while not self._closed and self._fill():
-                time.sleep(DISK_SLEEP_S)
-        except EndpointError as error:
-            self._error = error
-
-    def _fill(self) -> bool:
-        """False at the end of the file."""
-        while len(self._blocks) < READ_AHEAD_BLOCKS:
-            block = self._source.read()
-            if block is None:
-                return False
-            self._blocks.append(block)
-        return True
-
-
-class _WriteBehind:
-    """A WAV file whose writing another thread does: `play` never waits for a disk."""
-
-    def __init__(self, sink: WavSink) -> None:
-        self._sink = sink
-        self._blocks: deque[bytes] = deque()
-        self._closed = False
-        self._error: EndpointError | None = None
-        self._thread = threading.Thread(target=self._run, name="write behind", daemon=True)
-        self._thread.start()
-
-    def play(self, block: bytes, due_ns: int) -> int:
-        """Leaves the block for writing. Raises EndpointError if an earlier one could not be written."""
-        if self._error:
-            raise self._error
-        if len(self._blocks) >= WRITE_BEHIND_BLOCKS:
-            seconds = WRITE_BEHIND_BLOCKS // FRAMES_PER_S
-            raise EndpointError(f"output files: the disk has taken nothing for {seconds} s")
-        self._blocks.append(block)
-        return time.monotonic_ns()
-
-    def close(self) -> None:
-        """Completes the file with all that was left. Raises EndpointError."""
-        self._closed = True
-        self._thread.join()
-        self._sink.close()  # what was written before an error is kept
-        if self._error:
-            raise self._error
-
-    def _run(self) -> None:
-        report.give_way()
-        try:
-            while not self._closed or self._blocks:
-                while self._blocks:
-                    self._sink.write(self._blocks.popleft())
-                time.sleep(DISK_SLEEP_S)
-        except EndpointError as error:
-            self._error = error
-
-
-def _remixed(block: bytes, channels: int, wanted: int) -> bytes:
-    """Interleaved int16 of `channels` channels as `wanted` ones: their mean, or one of them everywhere."""
-    samples = np.frombuffer(block, dtype="<i2").reshape(-1, channels)
-    if wanted == 1:
-        samples = samples.mean(axis=1).round().astype("<i2")
-    else:
-        samples = np.repeat(samples, wanted, axis=1)
-    return bytes(samples.tobytes())
 
 
 @contextlib.contextmanager

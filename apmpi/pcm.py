@@ -1,24 +1,28 @@
 """One ALSA endpoint: blocks of 10 ms, interleaved 16-bit little endian, in from a card or out to one.
 
-Where the microphone sets the pace, nothing else may stop the loop. So every device is opened non-blocking;
-`Capture.read` alone waits, in poll() and never longer than STALL_S.
+Every device is opened non-blocking, because nothing but the microphone may hold up the loop: `Capture.read`
+alone waits, in poll() and never longer than STALL_S.
 
     Capture.read()         next block; `captured_ns` is when its first sample was at the converter
-    Capture.read_now()     the same without waiting: a block or None
-    Playback.play(block, at_ns)   queue a block so that its first sample leaves the converter at `at_ns`
+    Capture.take(most)     what there is, without waiting
+    Playback.next_ns()     when the next sample that is written will leave the converter
+    Playback.write(block)  queue it
 
-Playback starts late rather than with a guess: its first write is one piece, as much silence as makes the
-first sample leave at `at_ns`, then the block. That fixes the delay between the two directions to the
-sample, and the same write puts it back after an xrun on either side, so what an echo canceller has learned
-stays true.
+A device that goes away, or moves no sample for STALL_S, raises DeviceLost: it may come back
+(apmpi.endpoints). Any other EndpointError is a mistake that waiting does not cure.
 
-Times are CLOCK_MONOTONIC nanoseconds. ALSA gives them in pairs: at this time that many frames were available.
+Cards that have no 16-bit samples are opened with the widest format of theirs that is known here, and samples
+are converted: rounded coming in, exact going out.
+
+Times are nanoseconds of the `Timebase`, CLOCK_MONOTONIC as a rule. ALSA gives them in pairs: at this time
+that many frames were available.
 
 Written for pyalsaaudio 0.10 (Debian 13) and 0.11. 0.10 has no avail(); it raises EPIPE where 0.11 returns
 it, and after an xrun it restarts without a word, hence the look at state() before each transfer.
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -29,14 +33,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alsaaudio
+import numpy as np
+from numpy.typing import NDArray
 
+from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import EndpointError
 
 BLOCKS_PER_S = 100
-SAMPLE_BYTES = 2
-NS_PER_S = 1_000_000_000
 
-# A card that moved no sample for so long is gone or broken: 50 periods, far beyond any scheduling delay.
+# A card that moved no sample for so long is gone or broken: 50 blocks, far beyond any scheduling delay.
 STALL_S = 0.5
 # An unplugged device can look like an endless row of xruns (ENODEV gets lost on its way through ALSA's
 # plugins).
@@ -44,9 +49,19 @@ XRUNS_IN_A_ROW_MAX = 8
 # When poll() says "ready" and nothing can be read (0.10 can't ask plugins what their poll means): a short
 # sleep keeps the wait from turning into a busy loop and still is far below a period.
 FALSE_WAKE_SLEEP_S = 0.0005
-# How far the playback queue may wander from its place before samples are left out or silence put in: of the
-# 8 ms that the loop's default leaves for a late wake-up, 3 ms are still there then.
-SLIP_PERIODS = 0.5
+
+# What is tried, in this order; the processing works with 16 bits.
+FORMATS = {
+    "S16_LE": alsaaudio.PCM_FORMAT_S16_LE,
+    "S32_LE": alsaaudio.PCM_FORMAT_S32_LE,
+    "S24_3LE": alsaaudio.PCM_FORMAT_S24_3LE,
+    "FLOAT_LE": alsaaudio.PCM_FORMAT_FLOAT_LE,
+}
+SAMPLE_BYTES = {"S16_LE": 2, "S32_LE": 4, "S24_3LE": 3, "FLOAT_LE": 4}
+
+
+class DeviceLost(EndpointError):
+    """A device that is not there (any more), or stands still. It may come back."""
 
 
 class Pcm:
@@ -54,38 +69,40 @@ class Pcm:
 
     key             the key of the endpoint in the configuration: "microphone", "speaker", ...
     rate_hz, channels, block_samples (per channel)
-    xruns           how often the card ran dry or over since start()
+    xruns           how often the card ran dry or over
+    card_number     the kernel's; -1 for plugins that are no card
     """
 
+    _pcm: Any = None  # until it is open
+
     def __init__(
-        self, key: str, device: str, direction: int, rate_hz: int, channels: int, periods: int
+        self,
+        key: str,
+        device: str,
+        direction: int,
+        rate_hz: int,
+        channels: int,
+        periods: int,
+        timebase: Timebase | None = None,
+        block_parts: int = 1,
     ) -> None:
-        """Opens `device` with a buffer of `periods` blocks. Raises EndpointError."""
+        """Opens `device` with a buffer of `periods` blocks, ALSA's own period being a block's
+        `block_parts`-th part. Raises EndpointError."""
         self.key = key
         self.device = device
         self.rate_hz = rate_hz
         self.channels = channels
         self.block_samples = rate_hz // BLOCKS_PER_S
         self.xruns = 0
-        self._frame_bytes = SAMPLE_BYTES * channels
-        self._block_bytes = self.block_samples * self._frame_bytes
+        self._time = timebase or Timebase()
+        self._period_frames = self.block_samples // block_parts
         self._xruns_in_a_row = 0
         try:
-            with _stderr_captured() as said:
-                self._pcm: Any = alsaaudio.PCM(
-                    type=direction,
-                    mode=alsaaudio.PCM_NONBLOCK,
-                    device=device,
-                    rate=rate_hz,
-                    channels=channels,
-                    format=alsaaudio.PCM_FORMAT_S16_LE,
-                    periodsize=self.block_samples,
-                    periods=periods,
-                )
-        except alsaaudio.ALSAAudioError as error:
-            problem = _open_failure(key, device, direction, error, _alsa_reason("".join(said)))
-            raise EndpointError(problem) from None
-        try:
+            self._open(direction, periods * block_parts, "S16_LE")
+            formats = self._pcm.getformats()
+            if "S16_LE" not in formats and (other := next(filter(formats.__contains__, FORMATS), None)):
+                self._pcm.close()
+                self._open(direction, periods * block_parts, other)
             self._check()
             self._pcm.set_tstamp_mode(alsaaudio.PCM_TSTAMP_ENABLE)
             self._pcm.set_tstamp_type(alsaaudio.PCM_TSTAMP_TYPE_MONOTONIC)
@@ -96,27 +113,55 @@ class Pcm:
             self.close()
             self._fail(f"cannot be set up ({error})")
 
-    def start(self) -> None:
-        """Nothing to do: capture starts with the first read, playback with the first block."""
+    def _open(self, direction: int, periods: int, sample_format: str) -> None:
+        said: list[str] = []
+        try:
+            with _alsa_complaints(said):
+                self._pcm = alsaaudio.PCM(
+                    type=direction,
+                    mode=alsaaudio.PCM_NONBLOCK,
+                    device=self.device,
+                    rate=self.rate_hz,
+                    channels=self.channels,
+                    format=FORMATS[sample_format],
+                    periodsize=self._period_frames,
+                    periods=periods,
+                )
+        except alsaaudio.ALSAAudioError as error:
+            # The first complaint says what is wrong; what follows are consequences.
+            raise _open_failure(self.key, self.device, direction, error, said[0] if said else "") from None
 
     def close(self) -> None:
         """Drop what is queued and close: without drop() pyalsaaudio waits until all has been played."""
+        if self._pcm is None:
+            return
         with contextlib.suppress(alsaaudio.ALSAAudioError):
             self._pcm.drop()
         self._pcm.close()
 
     def _fail(self, problem: str) -> NoReturn:
-        raise EndpointError(f"{self.key}.device: '{self.device}' {problem}")
+        raise EndpointError(self._named(problem))
+
+    def _lost(self, problem: str) -> NoReturn:
+        raise DeviceLost(self._named(problem))
+
+    def _named(self, problem: str) -> str:
+        return f"{self.key}.device: '{self.device}' {problem}"
 
     def _check(self) -> None:
         """pyalsaaudio sets each parameter "near" the request; anything but the request itself is refused
         here."""
         info = self._pcm.info()
+        self.card_number = int(info["card_no"])
         self._buffer_frames: int = info["buffer_size"]
+        self._format: str = info["format_name"]
+        self._frame_bytes = SAMPLE_BYTES.get(self._format, 0) * self.channels
+        self._block_bytes = self.block_samples * self._frame_bytes
         got_rate_hz, got_channels = info["rate"], info["channels"]
-        if info["format_name"] != "S16_LE":
-            formats = ", ".join(sorted(self._pcm.getformats())) or info["format_name"]
-            self._fail(f"has no 16-bit samples (S16_LE) but {formats}, expected 'plughw:...' in front of it")
+        if self._format not in FORMATS:
+            formats = ", ".join(sorted(self._pcm.getformats())) or self._format
+            known = ", ".join(FORMATS)
+            self._fail(f"has none of {known} but {formats}, expected 'plughw:...' in front of it")
         if got_rate_hz != self.rate_hz:
             rates = self._pcm.getrates()
             self._fail(f"cannot do {self.rate_hz} Hz, it can do {_choices(rates or got_rate_hz)} Hz")
@@ -125,13 +170,18 @@ class Pcm:
             self._fail(
                 f"cannot do {self.channels} channel(s), it can do {_choices(channels or got_channels)}"
             )
-        if info["period_size"] != self.block_samples:
-            wanted = f"{self.block_samples} samples (10 ms)"
+        if info["period_size"] != self._period_frames:
+            wanted = f"{self._period_frames} samples ({1000 * self._period_frames / self.rate_hz:g} ms)"
             self._fail(f"cannot do periods of {wanted}, it does {info['period_size']}; try 'plughw:...'")
         if self._buffer_frames < 2 * self.block_samples:
             self._fail(
                 f"has a buffer of {self._buffer_frames} samples, expected at least two periods of 10 ms"
             )
+
+    def rest(self) -> None:
+        """Stop and forget what is queued; the next transfer starts it again, and that is no xrun."""
+        with contextlib.suppress(alsaaudio.ALSAAudioError):  # it will be told by that transfer
+            self._pcm.drop()
 
     def _position(self) -> tuple[int, int] | None:
         """(time in ns, frames available at that time), or None while the card is not running."""
@@ -141,28 +191,33 @@ class Pcm:
             return None
         at_ns, now_ns = seconds * NS_PER_S + nanoseconds, time.monotonic_ns()
         # A card just started may have no time stamp yet, and some plugins have one of another clock.
-        return (at_ns if 0 <= now_ns - at_ns < NS_PER_S else now_ns), available
+        at_ns = at_ns if 0 <= now_ns - at_ns < NS_PER_S else now_ns
+        return self._time.of_monotonic(at_ns), available
 
     def _frames_to_ns(self, frames: int) -> int:
         return frames * NS_PER_S // self.rate_hz
 
-    def _frames(self, ns: int) -> int:
-        return ns * self.rate_hz // NS_PER_S
-
     def _xrun(self) -> None:
-        """Count, and stop the card: the next transfer prepares and starts it. Raises EndpointError if it's
+        """Count, and stop the card: the next transfer prepares and starts it. Raises DeviceLost if it's
         gone."""
         self.xruns += 1
         self._xruns_in_a_row += 1
         if self._xruns_in_a_row > XRUNS_IN_A_ROW_MAX:
-            self._fail(f"has gone ({self._xruns_in_a_row} xruns in a row without sound)")
+            self._lost(f"has gone ({self._xruns_in_a_row} xruns in a row without sound)")
         try:
             self._pcm.drop()
         except alsaaudio.ALSAAudioError as error:
-            self._fail(_failure(error))
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> NoReturn:
+        """It failed while it ran. pyalsaaudio gives text only: no errno."""
+        text = str(error)
+        if text.startswith((os.strerror(errno.ENODEV), os.strerror(errno.EBADFD))):
+            self._lost("has gone (unplugged?)")
+        self._lost(f"failed ({text.split(' [')[0]})")
 
     def _transfer(self, transfer: Any, *data: bytes) -> Any:
-        """read() or write(). None is an xrun, counted, the card stopped. Raises EndpointError."""
+        """read() or write(). None is an xrun, counted, the card stopped. Raises DeviceLost."""
         if self._pcm.state() == alsaaudio.PCM_STATE_XRUN:
             return self._xrun()
         try:
@@ -170,23 +225,35 @@ class Pcm:
         except alsaaudio.ALSAAudioError as error:
             if str(error).startswith(os.strerror(errno.EPIPE)):
                 return self._xrun()
-            self._fail(_failure(error))
+            self._broken(error)
         if (result[0] if isinstance(result, tuple) else result) == -errno.EPIPE:
             return self._xrun()
         return result
 
 
 class Capture(Pcm):
-    """A source of blocks.
+    """A source of samples.
 
-    restarted   True after the first block that follows a start or an overrun: samples before it were lost
+    restarted   True after the first samples that follow a start or an overrun: some before them were lost
     """
 
-    def __init__(self, key: str, device: str, rate_hz: int, channels: int, periods: int) -> None:
-        super().__init__(key, device, alsaaudio.PCM_CAPTURE, rate_hz, channels, periods)
+    def __init__(
+        self,
+        key: str,
+        device: str,
+        rate_hz: int,
+        channels: int,
+        periods: int,
+        timebase: Timebase | None = None,
+        block_parts: int = 1,
+    ) -> None:
+        super().__init__(
+            key, device, alsaaudio.PCM_CAPTURE, rate_hz, channels, periods, timebase, block_parts
+        )
         self.restarted = True
-        self._pending = bytearray()  # a kernel device may give less than a period
+        self._pending = bytearray()  # of a block that is not complete yet
         self._stopped = True
+        self._moved_ns = self._time.now_ns()
         self._poll = select.poll()
         for descriptor, events in self._pcm.polldescriptors():
             self._poll.register(descriptor, events)
@@ -194,59 +261,67 @@ class Capture(Pcm):
         self._demangle = getattr(self._pcm, "polldescriptors_revents", None)
 
     def read(self) -> bytes:
-        """The next block; waits at most STALL_S. Raises EndpointError."""
-        deadline = time.monotonic() + STALL_S
+        """The next block; waits at most STALL_S. Raises DeviceLost."""
         while True:
-            if block := self.read_now():
-                return block
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                self._fail(f"has stopped: no sound for {STALL_S * 1000:.0f} ms")
-            self._wait(left_s)
+            position = self._position()
+            # poll() wakes for a whole period: what is read before would make it oversleep.
+            if position is None or position[1] >= self._period_frames:
+                self._read()
+                if len(self._pending) >= self._block_bytes:
+                    block = bytes(self._pending[: self._block_bytes])
+                    del self._pending[: self._block_bytes]
+                    return to_int16(block, self._format)
+            left_ns = self._moved_ns + STALL_S * NS_PER_S - self._time.now_ns()
+            if left_ns <= 0:
+                self._lost(f"has stopped: no sound for {STALL_S * 1000:.0f} ms")
+            self._wait(left_ns / NS_PER_S)
 
-    def read_now(self) -> bytes | None:
-        """The next block if it is there; a card that stands is started. Raises EndpointError."""
-        position = self._position()
-        if position is not None and position[1] + self._pending_frames < self.block_samples:
-            # Not taken piece by piece: poll() wakes for a whole period beyond what has been read.
-            return None
+    def take(self) -> bytes:
+        """What there is, at most a period; starts a card that stands. Raises DeviceLost."""
+        self._read()
+        if not self._pending:
+            if self._time.now_ns() - self._moved_ns > STALL_S * NS_PER_S:
+                self._lost(f"has stopped: no sound for {STALL_S * 1000:.0f} ms")
+            return b""
+        samples = to_int16(bytes(self._pending), self._format)
+        self._pending.clear()
+        return samples
+
+    def _read(self) -> None:
+        """Moves what can be read at once, at most a period, to `_pending`."""
+        if self._pcm.state() != alsaaudio.PCM_STATE_RUNNING:  # starts now, so it can't have stalled
+            self._stopped, self._moved_ns = True, self._time.now_ns()
         result = self._transfer(self._pcm.read)
         if result is None:
             self._pending.clear()
-            self._stopped = True
             result = self._transfer(self._pcm.read)  # starts it again: a card that stands wakes nobody
         count, data = result or (0, b"")
         if count <= 0:
-            return None
+            return
         self._xruns_in_a_row = 0
+        self._moved_ns = self._time.now_ns()
         self._pending += data
-        if len(self._pending) < self._block_bytes:
-            return None
-        block = bytes(self._pending[: self._block_bytes])
-        del self._pending[: self._block_bytes]
         self.restarted, self._stopped = self._stopped, False
-        return block
 
-    @property
-    def available(self) -> int:
-        """Frames that can be read at once."""
-        position = self._position()
-        return self._pending_frames + (position[1] if position else 0)
+    def rest(self) -> None:
+        super().rest()
+        self._pending.clear()
 
     @property
     def captured_ns(self) -> int:
         """When the first sample of the block read last was at the converter."""
-        now_ns, available = self._position() or (time.monotonic_ns(), 0)
-        return now_ns - self._frames_to_ns(available + self._pending_frames + self.block_samples)
+        return self.unread_ns - self._frames_to_ns(self.block_samples)
 
     @property
-    def _pending_frames(self) -> int:
-        return len(self._pending) // self._frame_bytes
+    def unread_ns(self) -> int:
+        """When the next sample to be read was at the converter."""
+        now_ns, available = self._position() or (self._time.now_ns(), 0)
+        return now_ns - self._frames_to_ns(available + len(self._pending) // self._frame_bytes)
 
     def _wait(self, timeout_s: float) -> None:
         """Until there may be something to read. Woken for nothing at once, sleeps a little: never a busy
         loop."""
-        ready = self._poll.poll(timeout_s * 1000)
+        ready = self._poll.poll(self._time.real_s(timeout_s) * 1000)
         if ready and self._demangle and self._demangle(ready) & (select.POLLIN | select.POLLERR):
             return
         if ready:
@@ -254,127 +329,150 @@ class Capture(Pcm):
 
 
 class Playback(Pcm):
-    """A sink of blocks.
+    """A sink of samples. It starts with its first write, after opening as after an xrun.
 
-    slips   how often samples were cut or silence put in because the card's clock had wandered from the pace
+    moving   True since the card has been seen to play
     """
 
-    def __init__(self, key: str, device: str, rate_hz: int, channels: int, periods: int) -> None:
-        super().__init__(key, device, alsaaudio.PCM_PLAYBACK, rate_hz, channels, periods)
-        self.slips = 0
-        self._silence = bytes(self._frame_bytes * self._buffer_frames)
+    def __init__(
+        self,
+        key: str,
+        device: str,
+        rate_hz: int,
+        channels: int,
+        periods: int,
+        timebase: Timebase | None = None,
+        block_parts: int = 1,
+    ) -> None:
+        super().__init__(
+            key, device, alsaaudio.PCM_PLAYBACK, rate_hz, channels, periods, timebase, block_parts
+        )
+        self.moving = False
         self._started = False
-        self._realign = False
-        self._slip_max_frames = int(SLIP_PERIODS * self.block_samples)
         self._written_frames = 0
         self._played_frames = -1  # last seen, and when it last moved
         self._moved_ns = 0
 
-    def realign(self) -> None:
-        """The pace has jumped (the microphone restarted): the next block goes exactly where `at_ns` says."""
-        self._realign = True
+    def rest(self) -> None:
+        super().rest()
+        self._started = False
 
-    def play(self, block: bytes, at_ns: int) -> int:
-        """Queue a block whose first sample is due at `at_ns`; never waits. Returns when it will really
-        leave the converter (ns). Raises EndpointError when the card is gone or stands still."""
-        while True:
-            position = self._position()
-            if position is None:
-                if self._started:
-                    self._started = False
-                    self._xrun()
-                next_ns = time.monotonic_ns()
-                free = self._buffer_frames - self.block_samples
-                shift = min(max(self._frames(at_ns - next_ns), 0), free)
-            else:
-                next_ns = position[0] + self._frames_to_ns(self._buffer_frames - position[1])
-                self._watch(*position)
-                shift = self._correction(self._frames(at_ns - next_ns))
-            # Early: silence first. Late: without the block's beginning, at most all of it.
-            skipped = block[max(-shift, 0) * self._frame_bytes :]
-            data = self._silence[: max(shift, 0) * self._frame_bytes] + skipped
-            written = self._transfer(self._pcm.write, data) if data else 0
-            if written is None:
+    def next_ns(self) -> int | None:
+        """When the next sample that is written will leave the converter; None while the card stands and the
+        next write will start it. Raises DeviceLost."""
+        position = self._position()
+        if position is None:
+            if self._started:
                 self._started = False
-                continue
-            if position is None:
-                self._started, self._written_frames, self._played_frames = True, 0, -1
-                self._realign = True  # by the few samples that starting took
-            else:
+                self._xrun()
+            return None
+        now_ns, available = position
+        queued_frames = self._buffer_frames - available
+        played_frames = self._written_frames - queued_frames
+        if played_frames != self._played_frames:
+            if self._played_frames >= 0:
+                self.moving = True
                 self._xruns_in_a_row = 0
-            self._written_frames += written
-            return next_ns + self._frames_to_ns(shift)
-
-    def _correction(self, early_frames: int) -> int:
-        """Frames of silence to put in (or, negative, of sound to leave out) so that the block is on time."""
-        if not self._realign:
-            if abs(early_frames) <= self._slip_max_frames:
-                return 0
-            self.slips += 1
-        # More to leave out than this block has: go on with the next one.
-        self._realign = early_frames < -self.block_samples
-        return max(early_frames, -self.block_samples)
-
-    def _watch(self, now_ns: int, available: int) -> None:
-        played = self._written_frames - (self._buffer_frames - available)
-        if played != self._played_frames:
-            self._played_frames, self._moved_ns = played, now_ns
+            self._played_frames, self._moved_ns = played_frames, now_ns
         elif now_ns - self._moved_ns > STALL_S * NS_PER_S:
-            self._fail(f"has stopped: played nothing for {STALL_S * 1000:.0f} ms")
+            self._lost(f"has stopped: played nothing for {STALL_S * 1000:.0f} ms")
+        return now_ns + self._frames_to_ns(queued_frames)
+
+    @property
+    def room_frames(self) -> int:
+        """The longest first write."""
+        return self._buffer_frames
+
+    def write(self, block: bytes) -> bool:
+        """Queue interleaved int16. False: an xrun came first, nothing was queued, the card stands. Raises
+        DeviceLost."""
+        written = self._transfer(self._pcm.write, from_int16(block, self._format))
+        if written is None:
+            self._started = False
+            return False
+        if not self._started:
+            self._started, self._written_frames, self._played_frames = True, 0, -1
+        self._written_frames += written
+        return True
+
+
+def to_int16(samples: bytes, sample_format: str) -> bytes:
+    """Little endian samples of one of FORMATS as int16: rounded, saturated, no number is silence."""
+    if sample_format == "S16_LE":
+        return samples
+    if sample_format == "FLOAT_LE":
+        scaled = np.nan_to_num(np.frombuffer(samples, "<f4") * np.float32(32768), nan=0.0)
+        return np.clip(np.rint(scaled), -32768, 32767).astype("<i2").tobytes()
+    if sample_format == "S24_3LE":
+        three = np.frombuffer(samples, "u1").reshape(-1, 3)
+        high = np.ascontiguousarray(three[:, 1:]).view("<i2")[:, 0].astype(np.int32)
+        half = three[:, 0] >> 7
+    else:
+        whole = np.frombuffer(samples, "<i4")
+        high, half = whole >> 16, (whole >> 15) & 1
+    return np.minimum(high + half, 32767).astype("<i2").tobytes()
+
+
+def from_int16(samples: bytes, sample_format: str) -> bytes:
+    """Int16 as samples of one of FORMATS: exact."""
+    if sample_format == "S16_LE":
+        return samples
+    sixteen: NDArray[np.int16] = np.frombuffer(samples, "<i2")
+    if sample_format == "FLOAT_LE":
+        return (sixteen * np.float32(1 / 32768)).astype("<f4").tobytes()
+    if sample_format == "S32_LE":
+        return (sixteen.astype("<i4") << 16).tobytes()
+    three = np.zeros((len(sixteen), 3), "u1")
+    three[:, 1:] = sixteen.view("u1").reshape(-1, 2)
+    return three.tobytes()
+
+
+# ---- what ALSA says when a device can't be opened
+
+_libc, _alsa = ctypes.CDLL(None), ctypes.CDLL("libasound.so.2")
+_alsa.snd_lib_error_set_local.restype = ctypes.c_void_p
+_alsa.snd_lib_error_set_local.argtypes = [ctypes.c_void_p]
+_LocalErrorHandler = ctypes.CFUNCTYPE(
+    None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
+)
 
 
 @contextlib.contextmanager
-def _stderr_captured() -> Iterator[list[str]]:
-    """What ALSA writes to standard error meanwhile, in a list, filled at the end: its reasons are worth a
-    place in our sentence, its lines are not worth a user's screen."""
-    said: list[str] = []
+def _alsa_complaints(said: list[str]) -> Iterator[None]:
+    """Puts into `said` what ALSA would write to standard error: its reasons are worth a place in our
+    sentence, its lines are not worth a user's screen. For this thread only (snd_lib_error_set_local)."""
+
+    def keep(file: bytes, line: int, function: bytes, code: int, form: bytes, arguments: int) -> None:
+        text = ctypes.create_string_buffer(512)
+        # A va_list travels as a pointer (x86-64, arm64) or is one (arm).
+        _libc.vsnprintf(text, ctypes.c_size_t(len(text)), form, ctypes.c_void_p(arguments))
+        said.append(text.value.decode(errors="replace").strip())
+
+    handler = _LocalErrorHandler(keep)
+    before = _alsa.snd_lib_error_set_local(ctypes.cast(handler, ctypes.c_void_p))
     try:
-        kept = os.dup(2)
-    except OSError:  # no standard error at all
-        yield said
-        return
-    with os.fdopen(os.memfd_create("alsa"), "w+b") as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            sink.seek(0)
-            said.append(sink.read().decode(errors="replace"))
+        yield
+    finally:
+        _alsa.snd_lib_error_set_local(before)
 
 
-def _alsa_reason(said: str) -> str:
-    """The first thing ALSA complained of (what follows are consequences), without file and line of its
-    source."""
-    for line in said.splitlines():
-        if line.startswith("ALSA lib "):
-            return re.sub(r"^ALSA lib [^(]*(\(\w+\))? *", "", line).strip()
-    return ""
-
-
-def _failure(error: Exception) -> str:
-    """What a device that failed while running did. pyalsaaudio gives text only: no errno."""
-    text = str(error)
-    if text.startswith((os.strerror(errno.ENODEV), os.strerror(errno.EBADFD))):
-        return "has gone (unplugged?)"
-    return f"failed ({text.split(' [')[0]})"
-
-
-def _open_failure(key: str, device: str, direction: int, error: Exception, alsa_says: str) -> str:
+def _open_failure(key: str, device: str, direction: int, error: Exception, alsa_says: str) -> EndpointError:
     what = "record from" if direction == alsaaudio.PCM_CAPTURE else "play on"
     name = f"{key}.device: '{device}'"
     text = str(error).removesuffix(f" [{device}]")
     if text == os.strerror(errno.EBUSY):
         holders = " and ".join(busy_with(device, direction)) or "another program"
-        return f"{name} is busy: {holders} uses it, expected a device that is free"
+        return EndpointError(f"{name} is busy: {holders} uses it, expected a device that is free")
     if text in (os.strerror(errno.ENOENT), os.strerror(errno.ENODEV), os.strerror(errno.ENXIO)):
+        if not alsa_says.startswith("Unknown PCM"):  # that would stay wrong; a card may still be plugged in
+            return DeviceLost(f"{name} does not exist" + (f" ({alsa_says})" if alsa_says else ""))
         known = ", ".join(dict.fromkeys(hardware(direction))) or "none"
-        reason = f" ({alsa_says})" if alsa_says else ""
-        return f"{name} does not exist{reason}, expected one to {what}; cards here: {known}"
+        return EndpointError(
+            f"{name} does not exist ({alsa_says}), expected one to {what}; cards here: {known}"
+        )
     if text == os.strerror(errno.EACCES):
-        return f"{name} may not be opened, expected a user of the group audio"
-    return f"{name} cannot be opened to {what} it ({alsa_says or text})"
+        return EndpointError(f"{name} may not be opened, expected a user of the group audio")
+    return EndpointError(f"{name} cannot be opened to {what} it ({alsa_says or text})")
 
 
 def hardware(direction: int) -> list[str]:

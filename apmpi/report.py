@@ -26,10 +26,12 @@ has these fields, over the interval unless said otherwise; a field that doesn't 
     APMPI_CONVERGED _DOUBLE_TALK _REFERENCE_PRESENT _MICROPHONE_CLIPPING               0 or 1, at this moment
     APMPI_SPEECH_PROBABILITY _NOISE_FLOOR_DBFS _AGC_GAIN_DB                            at this moment
 
-Event.XRUN has APMPI_XRUNS*, Event.RELOADED the flags.
+Event.XRUN has APMPI_XRUNS*, Event.RELOADED the flags. While the microphone is waited for there are no
+figures.
 
-systemd (Type=notify-reload): READY=1 after the first frame, STATUS= with each report, WATCHDOG=1 only while
-frames are being finished, RELOADING=1 ... READY=1 around SIGHUP, STOPPING=1 at the end.
+systemd (Type=notify-reload): READY=1 after the first frame or when a device is waited for, STATUS= with each
+report, WATCHDOG=1 only while frames are being finished or a device is waited for, RELOADING=1 ... READY=1
+around SIGHUP, STOPPING=1 at the end.
 """
 
 import enum
@@ -83,6 +85,8 @@ class Event(enum.Enum):
     RELOAD_FAILED = "0f989861912744d1ac3ae22ed3893f67", 3
     ENDPOINT_FAILED = "8a490739a8584a689b9b76b5b3e20067", 3
     NOT_PERMITTED = "55e766fadd004446b7e76db2a9c9d080", 4
+    PARKED = "b0a54101503d491abc65e1ded02fbc03", 4
+    RESUMED = "c15c72f1bf6947899be577e1bfaae3a5", 5
     WARNING = "34781a29b95a4175b754063fb055fa2b", 4
 
     def __init__(self, message_id: str, priority: int) -> None:
@@ -115,6 +119,7 @@ class Board:
     settings: Settings  # by the reporter: what the audio thread is to apply
     applied: Settings  # by the audio thread: what it has applied
     core: CoreStats | None = None  # by the audio thread
+    parked: str = ""  # by the audio thread: what it waits for, one sentence
     stop: bool = False  # by the reporter
 
 
@@ -374,6 +379,7 @@ class Reporter(threading.Thread):
         self._fed_frames = 0
         self._ready = False
         self._shown = self._shown_before = self._now()
+        self._parked_said = ""
         self._xruns_said = 0
         self._xruns_said_s = -XRUN_SILENCE_S
 
@@ -408,11 +414,12 @@ class Reporter(threading.Thread):
             self._reload()
 
     def _look(self, now_s: float) -> None:
-        frames = self._latency.frames
-        if frames and not self._ready:
+        frames, parked = self._latency.frames, self._board.parked
+        if (frames or parked) and not self._ready:
             self._ready = True
-            notify(f"READY=1\nSTATUS={self._figures(self._shown).sentence()}")
-        self._feed_watchdog(now_s, frames)
+            notify(f"READY=1\nSTATUS={parked or self._figures(self._shown).sentence()}")
+        self._feed_watchdog(now_s, frames, parked)
+        self._say_parked(parked)
         self._say_xruns(now_s)
         if now_s - self._shown.time_s >= self._voice.interval_s and not self._finished:
             self._show(final=False)
@@ -420,12 +427,21 @@ class Reporter(threading.Thread):
             # little and collected at once.
             gc.collect()
 
-    def _feed_watchdog(self, now_s: float, frames: int) -> None:
-        if self._watchdog_s is None or frames == self._fed_frames:
+    def _feed_watchdog(self, now_s: float, frames: int, parked: str) -> None:
+        if self._watchdog_s is None or (frames == self._fed_frames and not parked):
             return
         if now_s - self._fed_s >= self._watchdog_s * WATCHDOG_FRACTION:
             notify("WATCHDOG=1")
             self._fed_s, self._fed_frames = now_s, frames
+
+    def _say_parked(self, parked: str) -> None:
+        """Once when it changes: what is waited for, or that all is back."""
+        if parked == self._parked_said:
+            return
+        self._parked_said = parked
+        event, message = (Event.PARKED, parked) if parked else (Event.RESUMED, "all devices are back")
+        self._voice.say(event, message, {})
+        notify(f"STATUS={message}")
 
     def _say_xruns(self, now_s: float, at_once: bool = False) -> None:
         xruns = self._xruns()
@@ -454,8 +470,9 @@ class Reporter(threading.Thread):
         # Figures of the last few frames alone would say little: the last report looks back one interval more.
         short = now.frames - self._shown.frames < self._voice.interval_s / 2 * FRAMES_PER_S
         figures = self._figures(self._shown_before if final and short else self._shown)
-        self._voice.show(figures, final)
-        notify(f"STATUS={figures.sentence()}")
+        if not self._board.parked or figures.frames != self._shown.frames:
+            self._voice.show(figures, final)
+        notify(f"STATUS={self._board.parked or figures.sentence()}")
         self._shown_before, self._shown = self._shown, now
 
     def _now(self) -> _Moment:

@@ -15,12 +15,13 @@ PYTHON = {
     "frame": set(),
     "config": set(),
     "apm": {"frame", "_native"},
-    "pcm": {"frame", "config"},
+    "pcm": {"frame", "config", "clock"},
     "wav": {"frame", "config"},
     "clock": {"frame", "config"},
     "latency": {"frame", "config"},
     "report": {"latency", "config"},
-    "loop": {"frame", "config", "pcm", "wav", "clock", "latency", "report", "apm"},
+    "endpoints": {"config", "pcm", "wav", "clock", "report"},
+    "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency", "report", "apm"},
     "media_devices": {"frame", "apm", "pcm", "wav", "clock"},
 }
 # These stand above all others: the command line, the demonstration, and the package's public face.
