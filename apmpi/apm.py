@@ -40,6 +40,8 @@ class Stats:
     """of the echo behind the far end; negative: not known yet"""
     delay_confidence: float = 0.0
     """0..1"""
+    drift_ppm: float = 0.0
+    """microphone clock over far-end clock, as compensated here"""
     speech_probability: float = 0.0
     """of near-end speech, 0..1"""
     noise_floor_dbfs: float = -100.0

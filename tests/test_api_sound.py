@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from reference import hpf
@@ -20,6 +22,7 @@ from reference.signals import (
     to_int16,
     voice,
 )
+from scipy.interpolate import CubicSpline
 from scipy.signal import butter, sosfilt
 
 from apmpi import AudioProcessingModule
@@ -79,6 +82,35 @@ def test_the_delay_finds_itself(rng: np.random.Generator, delay_ms: int, hint_ms
     print(f"delay {apm.stats().delay_ms} ms, echo down by {erle} dB in seconds 2 to 6")
     assert apm.stats().delay_ms == pytest.approx(delay_ms, abs=10.0)
     assert erle[-1] > 20.0
+
+
+def read_by_a_clock(x: Signal, ppm: float) -> Signal:
+    """x as a clock hears it that runs `ppm` faster."""
+    return CubicSpline(np.arange(len(x)), x)(np.arange(len(x)) / (1.0 + 1e-6 * ppm))
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "delay_ms", "ppm"),
+    [(16000, 40, 300.0), (16000, 40, -300.0), (16000, 40, 10.0), (8000, 3, 100.0), (48000, 150, -100.0)],
+)
+def test_clocks_may_drift(rng: np.random.Generator, rate_hz: int, delay_ms: float, ppm: float) -> None:
+    """Without a word from the caller: the drift is found to 3 ppm within 10 s, and the echo is then no more
+    than 3 dB louder than with one clock, or 35 dB down."""
+    seconds_, noise = 12.0, at_level(rng.standard_normal(round(12.0 * rate_hz)), -70.0)
+    sound = scene(rng, rate_hz, seconds_, delay_ms=delay_ms, noise_dbfs=-200.0)
+    erle, apm = [], AudioProcessingModule()
+    for clock_ppm in (0.0, ppm):
+        apm = AudioProcessingModule(echo_cancellation=True)
+        echo = read_by_a_clock(sound.echo, clock_ppm)
+        out = heard(apm, rate_hz, echo + noise, sound.far)
+        now = replace(sound, echo=echo)
+        erle.append(echo_reduction_db(out, now, 8.0, 11.9))
+        if clock_ppm == 0.0:
+            assert apm.stats().drift_ppm == 0.0
+    found = apm.stats().drift_ppm
+    print(f"{ppm:+.0f} ppm: found {found:+.1f}, echo {erle[1]:.1f} dB down, with one clock {erle[0]:.1f} dB")
+    assert found == pytest.approx(ppm, abs=3.0)
+    assert erle[1] > min(erle[0] - 3.0, 35.0)
 
 
 def played_and_heard(

@@ -7,6 +7,7 @@
 #include "kernels/spectrum.h"
 
 enum { CONSTRAINED = 2 }; /* partitions per block; all in turn every 125 ms. More gain nothing measurable */
+enum { LAG_BINS = 80 };   /* up to 4 kHz: half a period is 125 us, more than the filter ever trails */
 
 /* An echo path's power falls by 60 dB in RT60 = 0.6 s, a living room: 10^(-6 * 0.01 s / 0.6 s) a block. */
 static const float DECAY = 0.794328235f;
@@ -34,6 +35,8 @@ void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
     take_filter(&aec->fast, cells, bins, arena);
     aec->variance = arena_floats(arena, cells);
     aec->prior = arena_floats(arena, (size_t)partitions);
+    aec->echo_re = arena_floats(arena, bins);
+    aec->echo_im = arena_floats(arena, bins);
     aec->sum_re = arena_floats(arena, bins);
     aec->sum_im = arena_floats(arena, bins);
     aec->weight = arena_floats(arena, bins);
@@ -65,6 +68,7 @@ void aec_reset(aec_t *aec)
     memset(aec->kalman.near_power, 0, sizeof(float) * (size_t)aec->stride);
     memset(aec->fast.near_power, 0, sizeof(float) * (size_t)aec->stride);
     aec->kalman.error = aec->fast.error = aec->mic = 0.0f;
+    aec->lag_sum = aec->lag_information = 0.0f;
     aec->delay_blocks = 0;
     aec->next_constraint = 0;
 }
@@ -86,10 +90,11 @@ void aec_set_delay(aec_t *aec, int blocks)
 
 void aec_follow_delay(aec_t *aec, int blocks) { aec->delay_blocks = blocks; }
 
-void aec_advance(aec_t *aec, int most_blocks)
+void aec_slip(aec_t *aec, int blocks, int most_blocks)
 {
-    if (aec->delay_blocks < most_blocks)
-        aec->delay_blocks++;
+    if (aec->delay_blocks + blocks < 0)
+        aec_set_delay(aec, -blocks); /* the window can't go along: its content does */
+    aec->delay_blocks += aec->delay_blocks + blocks > most_blocks ? 0 : blocks;
 }
 
 int aec_peak_blocks(const aec_t *aec)
@@ -122,14 +127,14 @@ static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *re
                          float *echo, float *error)
 {
     const int n = aec->stride, hop = aec->hop;
-    memset(aec->sum_re, 0, sizeof(float) * (size_t)n);
-    memset(aec->sum_im, 0, sizeof(float) * (size_t)n);
+    memset(aec->echo_re, 0, sizeof(float) * (size_t)n);
+    memset(aec->echo_im, 0, sizeof(float) * (size_t)n);
     for (int p = 0; p < aec->partitions; p++) {
         const int at = reference_at(ref, aec->delay_blocks + p);
         const size_t cell = cell_of(aec, p);
-        spectrum_mac(n, ref->re + at, ref->im + at, filter->re + cell, filter->im + cell, aec->sum_re, aec->sum_im);
+        spectrum_mac(n, ref->re + at, ref->im + at, filter->re + cell, filter->im + cell, aec->echo_re, aec->echo_im);
     }
-    fft_inverse(fft, aec->sum_re, aec->sum_im, aec->frame);
+    fft_inverse(fft, aec->echo_re, aec->echo_im, aec->frame);
     memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
     for (int i = 0; i < hop; i++)
         error[i] = mic[i] - echo[i];
@@ -156,6 +161,21 @@ static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, 
     }
 }
 
+/* By how much the echo came later than estimated: aec->echo holds its spectrum, aec->sum the error's over its power. The estimate's frame is twice as
+ * long as what of it counts. */
+static void measure_lag(aec_t *aec)
+{
+    const float turn = (float)M_PI / (float)aec->hop;
+    float lag = 0.0f, information = 0.0f;
+    for (int k = 1; k < LAG_BINS; k++) {
+        const float w = turn * (float)k, yr = aec->echo_re[k], yi = aec->echo_im[k];
+        lag += w * (aec->sum_re[k] * yi - aec->sum_im[k] * yr);
+        information += 0.5f * w * w * (yr * yr + yi * yi) * aec->weight[k];
+    }
+    aec->lag_sum = lag;
+    aec->lag_information = information;
+}
+
 static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
 {
     const int n = aec->stride;
@@ -163,6 +183,7 @@ static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, c
     for (int p = 0; p < aec->partitions; p++)
         spectrum_mac_real(n, ref->power + reference_at(ref, aec->delay_blocks + p), aec->variance + cell_of(aec, p), aec->weight);
     normalise_error(aec, &aec->kalman, fft, error);
+    measure_lag(aec);
     for (int p = 0; p < aec->partitions; p++) {
         const int at = reference_at(ref, aec->delay_blocks + p);
         const size_t cell = cell_of(aec, p);

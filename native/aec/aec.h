@@ -34,7 +34,8 @@ typedef struct {
     float *variance;     /* of the Kalman filter's error, partitions * stride */
     float *prior;        /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */
     float mic;           /* energy of a block of the microphone, smoothed */
-    float *sum_re, *sum_im, *weight; /* per bin, scratch */
+    float lag_sum, lag_information; /* of the last block, for drift.h */
+    float *echo_re, *echo_im, *sum_re, *sum_im, *weight; /* per bin, scratch */
     float *frame;        /* 2*hop, scratch */
 } aec_t;
 
@@ -46,8 +47,9 @@ void aec_reset(aec_t *aec);
 void aec_set_delay(aec_t *aec, int blocks);
 /* The echo itself moved by as much as the window: what was learned goes with it. */
 void aec_follow_delay(aec_t *aec, int blocks);
-/* The far end moved on by a block without the microphone: the same blocks now lie one lag later, but no later than most_blocks. */
-void aec_advance(aec_t *aec, int most_blocks);
+/* The far end moved on by a block without the microphone (1), or the microphone without the far end (-1): what lay at a lag lies one further or
+ * nearer now. The window goes along within 0 .. most_blocks. */
+void aec_slip(aec_t *aec, int blocks, int most_blocks);
 /* Lag in blocks at which the learned echo path is strongest. */
 int aec_peak_blocks(const aec_t *aec);
 

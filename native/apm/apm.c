@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "aec/aec.h"
+#include "aec/drift.h"
+#include "aec/resampler.h"
 #include "aec/residual.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
@@ -59,13 +61,15 @@ struct apm {
     stft_t stft;
     reference_t reference, heard;      /* far end; mean of the microphones, for the delay */
     delay_t delay;
+    resampler_t resampler;
+    drift_t drift;
     agc_t agc;
     limiter_t limiter;
     channel_t channel[APM_MAX_CHANNELS];
     float *fifo;                       /* FAR_FIFO_BLOCKS * hop */
     int fifo_first, fifo_count;
     int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS */
-    float *block;                      /* hop: far end, mean of the microphones, unfiltered microphone in turn */
+    float *block;                      /* 2*hop: far end, mean of the microphones, unfiltered microphone in turn */
     float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *silence; /* stride each */
     int hint_blocks;                   /* -1: no hint */
     int believed_blocks, measured;     /* delay for which the cancellers are placed (-1: none), and whether it was measured */
@@ -99,6 +103,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     reference_init(&apm->reference, hop, DELAY_LAGS + PARTITIONS, arena);
     reference_init(&apm->heard, hop, 1, arena);
     delay_init(&apm->delay, DELAY_LAGS, arena);
+    resampler_init(&apm->resampler, hop, arena);
     limiter_init(&apm->limiter, rate_hz, channels, CEILING_DBFS, arena);
     for (int c = 0; c < channels; c++) {
         channel_t *channel = &apm->channel[c];
@@ -113,7 +118,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
         channel->overlap = arena_floats(arena, block / 2);
     }
     apm->fifo = arena_floats(arena, FAR_FIFO_BLOCKS * block);
-    apm->block = arena_floats(arena, block);
+    apm->block = arena_floats(arena, 2 * block);
     apm->re = arena_floats(arena, stride);
     apm->im = arena_floats(arena, stride);
     apm->error_power = arena_floats(arena, stride);
@@ -150,6 +155,8 @@ void apm_reset(apm_t *apm)
     reference_reset(&apm->reference);
     reference_reset(&apm->heard);
     delay_reset(&apm->delay);
+    resampler_reset(&apm->resampler);
+    drift_init(&apm->drift, apm->hop);
     agc_init(&apm->agc, TARGET_DBFS);
     limiter_reset(&apm->limiter);
     for (int c = 0; c < apm->channels; c++) {
@@ -207,37 +214,47 @@ static float mean_square(const float *x, int count)
     return sum / (float)count;
 }
 
-/* The next far-end block becomes lag 0 of the reference; silence when none came. */
-static void take_far(apm_t *apm)
+/* The next far-end block, silence when none came, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many blocks it gave. */
+static int take_far(apm_t *apm)
 {
-    const size_t bytes = sizeof(float) * (size_t)apm->hop;
-    if (apm->fifo_count == 0) {
-        memset(apm->block, 0, bytes);
-    } else {
-        memcpy(apm->block, apm->fifo + (size_t)apm->fifo_first * (size_t)apm->hop, bytes);
+    const float *far = apm->silence;
+    if (apm->fifo_count > 0) {
+        far = apm->fifo + (size_t)apm->fifo_first * (size_t)apm->hop;
         apm->fifo_first = (apm->fifo_first + 1) % FAR_FIFO_BLOCKS;
         apm->fifo_count--;
     }
-    reference_push(&apm->reference, &apm->fft, apm->block);
-    if (mean_square(apm->block, apm->hop) > FAR_PRESENT_POWER)
+    if (mean_square(far, apm->hop) > FAR_PRESENT_POWER)
         apm->far_age_blocks = 0;
     else if (apm->far_age_blocks < BLOCKS_PER_S)
         apm->far_age_blocks++;
+    const int blocks = resampler_push(&apm->resampler, far, apm->block);
+    for (int b = 0; b < blocks; b++) {
+        reference_push(&apm->reference, &apm->fft, apm->block + b * apm->hop);
+        const int at = reference_at(&apm->reference, 0);
+        delay_push(&apm->delay, apm->reference.re + at, apm->reference.im + at);
+    }
+    return blocks;
+}
+
+/* Far-end blocks and microphone blocks are out of step by `blocks`: every lag moves with them. */
+static void slip(apm_t *apm, int blocks)
+{
+    const int step = blocks < 0 ? -1 : 1;
+    for (; blocks != 0; blocks -= step) {
+        delay_slip(&apm->delay, step);
+        for (int c = 0; c < apm->channels; c++)
+            aec_slip(&apm->channel[c].aec, step, DELAY_LAGS - 1);
+        if (apm->believed_blocks >= 0 && apm->believed_blocks + step >= 0 && apm->believed_blocks + step < DELAY_LAGS)
+            apm->believed_blocks += step;
+    }
 }
 
 /* Far-end blocks beyond the one that belongs to this microphone block are not the future but a past that came late: callers begin
  * with the far end, or lose microphone blocks. They move into the reference, and every lag grows with them. */
 static void catch_up(apm_t *apm, int blocks)
 {
-    for (; blocks > 0; blocks--) {
-        take_far(apm);
-        const int at = reference_at(&apm->reference, 0);
-        delay_advance(&apm->delay, apm->reference.re + at, apm->reference.im + at);
-        for (int c = 0; c < apm->channels; c++)
-            aec_advance(&apm->channel[c].aec, DELAY_LAGS - 1);
-        if (apm->believed_blocks >= 0 && apm->believed_blocks < DELAY_LAGS - 1)
-            apm->believed_blocks++;
-    }
+    for (; blocks > 0; blocks--)
+        slip(apm, take_far(apm));
 }
 
 static void place_cancellers(apm_t *apm)
@@ -270,7 +287,7 @@ static void follow_far(apm_t *apm)
     if (!apm->started)
         catch_up(apm, apm->fifo_count - 1);
     apm->started = 1;
-    take_far(apm);
+    slip(apm, take_far(apm) - 1);
     if (apm->fifo_count < apm->fifo_lowest)
         apm->fifo_lowest = apm->fifo_count;
     if (++apm->fifo_watched_blocks == FIFO_WATCH_BLOCKS) {
@@ -288,9 +305,8 @@ static void follow_far(apm_t *apm)
         apm->block[i] = sum / (float)apm->channels;
     }
     reference_push(&apm->heard, &apm->fft, apm->block);
-    const int far_at = reference_at(&apm->reference, 0), mic_at = reference_at(&apm->heard, 0);
-    delay_process(&apm->delay, apm->reference.re + far_at, apm->reference.im + far_at, apm->heard.re + mic_at,
-                  apm->heard.im + mic_at);
+    const int mic_at = reference_at(&apm->heard, 0);
+    delay_process(&apm->delay, apm->heard.re + mic_at, apm->heard.im + mic_at);
     place_cancellers(apm);
 }
 
@@ -380,6 +396,19 @@ static void take_figures(apm_t *apm, float mic_power)
     average(&apm->figures.out, mean_square(channel->mic, apm->hop));
 }
 
+/* All microphones run on one clock. An echo that comes within 10 ms has no block to spare for reading the far end later. */
+static void follow_clock(apm_t *apm)
+{
+    float lag_sum = 0.0f, information = 0.0f;
+    for (int c = 0; c < apm->channels && apm->config.echo_cancellation && apm->measured; c++) {
+        lag_sum += apm->channel[c].aec.lag_sum;
+        information += apm->channel[c].aec.lag_information;
+    }
+    apm->resampler.slide = drift_process(&apm->drift, lag_sum, information);
+    if (apm->drift.steering && !apm->resampler.started)
+        resampler_start(&apm->resampler, apm->believed_blocks > 0);
+}
+
 void apm_capture(apm_t *apm, int16_t *frames)
 {
     const int hop = apm->hop, channels = apm->channels;
@@ -408,6 +437,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
         suppress(apm, &apm->channel[c]);
         speech = fmaxf(speech, apm->channel[c].ns.speech_probability);
     }
+    follow_clock(apm);
     take_figures(apm, mic_power);
     agc_process(&apm->agc, out, channels, hop, speech, apm->config.auto_gain_control);
     limiter_process(&apm->limiter, out, hop);
@@ -427,8 +457,11 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
         noise += channel->ns.noise[k];
     stats->erle_db = ratio_db(figures->mic, figures->out);
     stats->erl_db = ratio_db(figures->far, figures->echo);
-    stats->delay_ms = apm->delay.best < 0 ? -1.0f : (float)(apm->delay.best * 1000 / BLOCKS_PER_S);
+    stats->delay_ms = -1.0f;
+    if (apm->delay.best >= 0)
+        stats->delay_ms = 1000.0f / BLOCKS_PER_S * ((float)apm->delay.best + (float)apm->resampler.unread / (float)apm->hop);
     stats->delay_confidence = apm->delay.confidence;
+    stats->drift_ppm = drift_ppm(&apm->drift);
     stats->speech_probability = channel->ns.speech_probability;
     stats->noise_floor_dbfs = 10.0f * log10f(noise / ((float)(apm->hop + 1) * channel->ns.window_power) + TINY_POWER);
     stats->agc_gain_db = apm->agc.gain_db;
@@ -442,6 +475,8 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
 static void keep(apm_t *apm, tape_t *tape)
 {
     delay_keep(&apm->delay, tape);
+    drift_keep(&apm->drift, tape);
+    resampler_keep(&apm->resampler, tape);
     tape_int(tape, &apm->believed_blocks, -1, DELAY_LAGS - 1);
     tape_int(tape, &apm->measured, 0, 1);
     for (int c = 0; c < apm->channels; c++) {

@@ -27,6 +27,7 @@ typedef struct {
     float erl_db;             /* far-end power over echo power at the microphone */
     float delay_ms;           /* of the echo behind the far end; negative: not known yet */
     float delay_confidence;   /* 0..1 */
+    float drift_ppm;          /* microphone clock over far-end clock, as compensated */
     float speech_probability; /* near-end speech in the last block, 0..1 */
     float noise_floor_dbfs;
     float agc_gain_db;

@@ -17,7 +17,7 @@ cdef extern from "apm/apm.h" nogil:
     ctypedef struct apm_config_t:
         int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control
     ctypedef struct apm_stats_t:
-        float erle_db, erl_db, delay_ms, delay_confidence, speech_probability, noise_floor_dbfs, agc_gain_db
+        float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs, agc_gain_db
         int converged, double_talk, reference_present, microphone_clipping
     enum: APM_MAX_CHANNELS
     ctypedef enum apm_state_t:

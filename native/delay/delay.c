@@ -66,8 +66,7 @@ static float whiten(const float *re, const float *im, int bins, float *power, fl
     return sum / (float)bins;
 }
 
-/* The newest far-end block, whitened, becomes lag 0; returns its mean whitened power. */
-static float push_far(delay_t *delay, const float *far_re, const float *far_im)
+void delay_push(delay_t *delay, const float *far_re, const float *far_im)
 {
     delay->newest = delay->newest + 1 == delay->lags ? 0 : delay->newest + 1;
     const size_t newest = (size_t)delay->newest * (size_t)delay->bins;
@@ -78,29 +77,31 @@ static float push_far(delay_t *delay, const float *far_re, const float *far_im)
     delay->activity[delay->newest] = power;
     if (power > ACTIVE)
         delay->heard = fminf(delay->heard + 1.0f, 1.0f / LEVEL_RATE);
-    return power;
 }
 
-void delay_advance(delay_t *delay, const float *far_re, const float *far_im)
+/* to[i] = from[i - blocks] by rows of `row` floats; what comes in is 0. */
+static void move_rows(float *rows, int count, size_t row, int blocks)
 {
-    push_far(delay, far_re, far_im);
-    const size_t row = (size_t)delay->bins, kept = row * (size_t)(delay->lags - 1);
-    memmove(delay->cross_re + row, delay->cross_re, sizeof(float) * kept);
-    memmove(delay->cross_im + row, delay->cross_im, sizeof(float) * kept);
-    memset(delay->cross_re, 0, sizeof(float) * row);
-    memset(delay->cross_im, 0, sizeof(float) * row);
-    memmove(delay->score + 1, delay->score, sizeof(float) * (size_t)(delay->lags - 1));
-    delay->score[0] = 0.0f;
-    if (delay->best >= 0 && delay->best < delay->lags - 1)
-        delay->best++;
-    if (delay->candidate >= 0 && delay->candidate < delay->lags - 1)
-        delay->candidate++;
+    const size_t kept = row * (size_t)(count - 1), first = blocks > 0 ? 0 : kept;
+    memmove(rows + (blocks > 0 ? row : 0), rows + (blocks > 0 ? 0 : row), sizeof(float) * kept);
+    memset(rows + first, 0, sizeof(float) * row);
 }
 
-void delay_process(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im)
+static int moved(int lag, int blocks, int lags) { return lag < 0 || lag + blocks < 0 || lag + blocks >= lags ? lag : lag + blocks; }
+
+void delay_slip(delay_t *delay, int blocks)
+{
+    move_rows(delay->cross_re, delay->lags, (size_t)delay->bins, blocks);
+    move_rows(delay->cross_im, delay->lags, (size_t)delay->bins, blocks);
+    move_rows(delay->score, delay->lags, 1, blocks);
+    delay->best = moved(delay->best, blocks, delay->lags);
+    delay->candidate = moved(delay->candidate, blocks, delay->lags);
+}
+
+void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
 {
     const int bins = delay->bins;
-    const float far_now = push_far(delay, far_re, far_im);
+    const float far_now = delay->activity[delay->newest];
     const float mic_now = whiten(mic_re + delay->first_bin, mic_im + delay->first_bin, bins, delay->mic_power,
                                  fmaxf(LEVEL_RATE, 1.0f / (1.0f + delay->heard)), delay->mic_re, delay->mic_im);
 

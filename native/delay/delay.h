@@ -32,12 +32,13 @@ typedef struct {
 void delay_init(delay_t *delay, int lags, arena_t *arena);
 void delay_reset(delay_t *delay);
 
-/* Spectra of the newest far-end and microphone blocks (20 ms frames, at least 3500 Hz of bins).
- * After it `best` and `confidence` are up to date. */
-void delay_process(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im);
-
-/* A far-end block came without a microphone block: what was `lag` is lag + 1 from now on. */
-void delay_advance(delay_t *delay, const float *far_re, const float *far_im);
+/* Spectrum of the next far-end block (20 ms frame, at least 3500 Hz of bins). One belongs to every microphone block; where one more or one less
+ * comes, delay_slip() tells. */
+void delay_push(delay_t *delay, const float *far_re, const float *far_im);
+/* What was `lag` is lag + blocks from now on, -1 or 1. */
+void delay_slip(delay_t *delay, int blocks);
+/* Spectrum of the microphone block that belongs to the newest far-end block. After it `best` and `confidence` are up to date. */
+void delay_process(delay_t *delay, const float *mic_re, const float *mic_im);
 
 /* What is worth keeping over a restart: the believed lag. Its confidence is measured anew. */
 void delay_keep(delay_t *delay, tape_t *tape);

@@ -27,7 +27,8 @@ static int listen(const float *far, const float *mic, int blocks_late, delay_t *
     for (int b = 1; b < COUNT / HOP; b++) {
         fft_forward(fft, far + (b - 1) * HOP, far_re, far_im);
         fft_forward(fft, mic + (b - 1) * HOP, mic_re, mic_im);
-        delay_process(delay, far_re, far_im, mic_re, mic_im);
+        delay_push(delay, far_re, far_im);
+        delay_process(delay, mic_re, mic_im);
         if (delay->best != blocks_late)
             found = COUNT / HOP;
         else if (found == COUNT / HOP)

@@ -17,6 +17,7 @@ KEEP = 0.9994
 NEAR_RATE, ENERGY_RATE = 0.1, 0.1
 FLOOR_POWER = 1e-10
 CLEARLY_BETTER = 0.5
+LAG_BINS = 80  # below 4 kHz
 
 
 class Filter:
@@ -38,6 +39,7 @@ class Canceller:
         self.kalman, self.fast = Filter(partitions, bins), Filter(partitions, bins)
         self.variance = np.repeat(FIRST_GUESS * self.prior, bins, axis=1)
         self.mic_energy = 0.0
+        self.lag_sum = self.lag_information = 0.0
         self.delay_blocks = self.next_constraint = 0
         self.rescues = 0  # times that the fast filter took the lead
 
@@ -50,6 +52,12 @@ class Canceller:
             path[:] = np.where(inside[:, None], path[old % self.partitions], 0.0)
         moved = self.variance[old % self.partitions]
         self.variance = np.where(inside[:, None], moved, FIRST_GUESS * self.prior)
+
+    def slip(self, blocks: int, most_blocks: int) -> None:
+        """A far-end block more (1) or less (-1) than microphone blocks."""
+        if self.delay_blocks + blocks < 0:
+            self.set_delay(self.delay_blocks - blocks)
+        self.delay_blocks += 0 if self.delay_blocks + blocks > most_blocks else blocks
 
     def process(self, far: Signal, mic: Signal) -> tuple[Signal, Signal]:
         """Echo estimate and error of a block."""
@@ -64,7 +72,12 @@ class Canceller:
         self.fast.path += self.prior * np.conj(x) * gain
 
         echo, error = self._filter(self.kalman, x, mic)
+        estimate = np.sum(x * self.kalman.path, axis=0)
         gain, weight = self._normalised(self.kalman, error, np.sum(self.variance * x2, axis=0))
+        w = np.pi * np.arange(LAG_BINS) / self.hop
+        at = slice(LAG_BINS)
+        self.lag_sum = -float(np.sum(w * (gain[at] * np.conj(estimate[at])).imag))
+        self.lag_information = 0.5 * float(np.sum((w * np.abs(estimate[at])) ** 2 * weight[at]))
         self.kalman.path += self.variance * np.conj(x) * gain
         told = self.variance**2 * x2 * weight / 2.0  # 1/2: a hop of news in a frame of two
         self.variance = KEEP * (self.variance - told) + (1.0 - KEEP) * np.abs(self.kalman.path) ** 2

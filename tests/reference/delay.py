@@ -35,26 +35,27 @@ class Delay:
         power += rate * (np.abs(spectrum[BAND]) ** 2 - power)
         return spectrum[BAND] / np.sqrt(power + SILENCE_POWER)
 
-    def _push_far(self, far: np.ndarray) -> float:
+    def push(self, far: np.ndarray) -> None:
+        """The next far-end block's spectrum."""
         self.far = np.roll(self.far, 1, axis=0)
         self.far[0] = self._whiten(far, self.far_power)
         self.activity = np.roll(self.activity, 1)
         self.activity[0] = np.mean(np.abs(self.far[0]) ** 2)
         if self.activity[0] > ACTIVE:
             self.heard = min(self.heard + 1.0, 1.0 / LEVEL_RATE)
-        return float(self.activity[0])
 
-    def advance(self, far: np.ndarray) -> None:
-        """A far-end block without a microphone block: every lag grows by one."""
-        self._push_far(far)
-        self.cross, self.score = (np.roll(x, 1, axis=0) for x in (self.cross, self.score))
-        self.cross[0] = self.score[0] = 0.0
-        last = self.lags - 1
-        self.best, self.candidate = (min(lag + (lag >= 0), last) for lag in (self.best, self.candidate))
+    def slip(self, blocks: int) -> None:
+        """A far-end block more (1) or less (-1) than microphone blocks: every lag moves."""
+        self.cross, self.score = (np.roll(x, blocks, axis=0) for x in (self.cross, self.score))
+        self.cross[0 if blocks > 0 else -1] = self.score[0 if blocks > 0 else -1] = 0.0
+        self.best, self.candidate = (
+            lag if lag < 0 or not 0 <= lag + blocks < self.lags else lag + blocks
+            for lag in (self.best, self.candidate)
+        )
 
-    def process(self, far: np.ndarray, mic: np.ndarray) -> None:
-        """One block's spectra."""
-        far_now = self._push_far(far)
+    def process(self, mic: np.ndarray) -> None:
+        """The microphone block that belongs to the newest far-end block."""
+        far_now = self.activity[0]
         white_mic = self._whiten(mic, self.mic_power)
         mic_now = float(np.mean(np.abs(white_mic) ** 2))
         if np.max(self.activity) < ACTIVE:

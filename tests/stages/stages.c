@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "aec/aec.h"
+#include "aec/drift.h"
+#include "aec/resampler.h"
 #include "aec/residual.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
@@ -164,13 +166,59 @@ API void delay_again(delay_t *delay) { delay_reset(delay); }
 API int delay_run(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im, float *confidence,
                   float *score)
 {
-    delay_process(delay, far_re, far_im, mic_re, mic_im);
+    delay_push(delay, far_re, far_im);
+    delay_process(delay, mic_re, mic_im);
     *confidence = delay->confidence;
     memcpy(score, delay->score, sizeof(float) * (size_t)delay->lags);
     return delay->best;
 }
 
-API void delay_step(delay_t *delay, const float *far_re, const float *far_im) { delay_advance(delay, far_re, far_im); }
+/* A far-end block without a microphone block, or (far_re NULL) a microphone block without a far-end block. */
+API void delay_step(delay_t *delay, const float *far_re, const float *far_im)
+{
+    if (far_re)
+        delay_push(delay, far_re, far_im);
+    delay_slip(delay, far_re ? 1 : -1);
+}
+
+/* ---- resampler: far[hop] -> out[2*hop], returns blocks */
+
+API void *resampler_new(int hop)
+{
+    arena_t arena = {0};
+    resampler_t measure;
+    resampler_init(&measure, hop, &arena);
+    resampler_t *resampler = allocate(sizeof *resampler, &arena);
+    resampler_init(resampler, hop, &arena);
+    return resampler;
+}
+
+API void resampler_again(resampler_t *resampler) { resampler_reset(resampler); }
+API void resampler_begin(resampler_t *resampler, int a_block_late) { resampler_start(resampler, a_block_late); }
+
+API int resampler_run(resampler_t *resampler, float slide, const float *far, float *out)
+{
+    resampler->slide = slide;
+    return resampler_push(resampler, far, out);
+}
+
+/* ---- drift: returns the slide */
+
+API void *drift_new(int hop)
+{
+    drift_t *drift = malloc(sizeof *drift);
+    drift_init(drift, hop);
+    return drift;
+}
+
+API void drift_again(drift_t *drift) { drift_reset(drift); }
+
+API float drift_run(drift_t *drift, float lag_sum, float information, float *rate)
+{
+    const float slide = drift_process(drift, lag_sum, information);
+    *rate = drift->rate;
+    return slide;
+}
 
 /* ---- aec: far, mic, echo, error [hop], with its own reference */
 
@@ -204,6 +252,14 @@ API void aec_again(canceller_t *canceller)
 }
 
 API void aec_move(canceller_t *canceller, int delay_blocks) { aec_set_delay(&canceller->aec, delay_blocks); }
+
+API void aec_step(canceller_t *canceller, int blocks, int most_blocks) { aec_slip(&canceller->aec, blocks, most_blocks); }
+
+API void aec_lag(canceller_t *canceller, float *lag_sum, float *information)
+{
+    *lag_sum = canceller->aec.lag_sum;
+    *information = canceller->aec.lag_information;
+}
 
 API void aec_run(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
 {
