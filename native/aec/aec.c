@@ -161,8 +161,8 @@ static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, 
     }
 }
 
-/* By how much the echo came later than estimated: aec->echo holds its spectrum, aec->sum the error's over its power. The estimate's frame is twice as
- * long as what of it counts. */
+/* By how much the echo came later than estimated: aec->echo holds its spectrum, aec->sum the error's over its power. The estimate's frame
+ * is twice as long as what of it counts. */
 static void measure_lag(aec_t *aec)
 {
     const float turn = (float)M_PI / (float)aec->hop;

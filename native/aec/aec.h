@@ -47,8 +47,8 @@ void aec_reset(aec_t *aec);
 void aec_set_delay(aec_t *aec, int blocks);
 /* The echo itself moved by as much as the window: what was learned goes with it. */
 void aec_follow_delay(aec_t *aec, int blocks);
-/* The far end moved on by a block without the microphone (1), or the microphone without the far end (-1): what lay at a lag lies one further or
- * nearer now. The window goes along within 0 .. most_blocks. */
+/* The far end moved on by a block without the microphone (1), or the microphone without the far end (-1): what lay at a lag lies one
+ * further or nearer now. The window goes along within 0 .. most_blocks. */
 void aec_slip(aec_t *aec, int blocks, int most_blocks);
 /* Lag in blocks at which the learned echo path is strongest. */
 int aec_peak_blocks(const aec_t *aec);

@@ -1,16 +1,17 @@
 /* How much faster the microphone's clock runs than the far end's, from how the echo slides past the canceller's estimate of it.
  *
- * An echo that comes late by a lag l has the spectrum Y exp(-j w l) where Y was estimated, so the canceller's error E holds -j w l Y. The lag of
- * most likelihood under Gaussian noise of power N per bin is
+ * An echo that comes late by a lag l has the spectrum Y exp(-j w l) where Y was estimated, so the canceller's error E holds -j w l Y. The
+ * lag of most likelihood under Gaussian noise of power N per bin is
  *
  *   l = - sum w Im(E conj Y) / N  /  I,   I = sum w^2 |Y|^2 / N,   with variance 1 / I,
  *
- * the gradient of M. Pawig, G. Enzner, P. Vary, "Adaptive sampling rate correction for acoustic echo control in voice-over-IP", IEEE Trans. Signal
- * Processing 58 (2010), weighed by bin. Double talk and a path not learned yet make N large and say little; random errors of the path
- * average out, because they have nothing to do with the estimate's derivative.
- * The canceller takes the lag over by and by, so its mean tells the sign of a drift but not its size. Hence two phases: watching, until the lag of the last seconds is
- * beyond chance; then a Kalman filter of two states (lag; rate at which it grows) steers the resampler, which closes the loop: the rate is
- * right when no lag is left. What is not modelled: that the canceller takes part of the lag over. It only makes the loop slower.
+ * the gradient of M. Pawig, G. Enzner, P. Vary, "Adaptive sampling rate correction for acoustic echo control in voice-over-IP", IEEE
+ * Trans. Signal Processing 58 (2010), weighed by bin. Double talk and a path not learned yet make N large and say little; random errors
+ * of the path average out, because they have nothing to do with the estimate's derivative.
+ * The canceller takes the lag over by and by, so its mean tells the sign of a drift but not its size. Hence two phases: watching, until
+ * the lag of the last seconds is beyond chance; then a Kalman filter of two states (lag; rate at which it grows) steers the resampler,
+ * which closes the loop: the rate is right when no lag is left. Left out: that the canceller takes part of the lag over, which only
+ * makes the loop slower; and a way back to watching, since a rate near 0 costs no more than the resampler.
  */
 #ifndef APMPI_AEC_DRIFT_H
 #define APMPI_AEC_DRIFT_H
@@ -28,8 +29,8 @@ typedef struct {
 void drift_init(drift_t *drift, int hop);
 void drift_reset(drift_t *drift);
 
-/* lag_sum: the last block's sum - w Im(E conj Y) / N, information: its I, w in rad a sample. Returns the samples by which the far end is to fall back
- * during the next block. */
+/* lag_sum: the last block's sum - w Im(E conj Y) / N, information: its I, w in rad a sample. Returns the samples by which the far end is
+ * to fall back during the next block. */
 float drift_process(drift_t *drift, float lag_sum, float information);
 
 /* Microphone clock over far-end clock. */

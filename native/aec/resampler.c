@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/spectrum.h"
+
 enum {
     HALF = RESAMPLER_TAPS / 2,
     AHEAD = HALF + 1, /* samples that must lie behind the last one read */
@@ -30,8 +32,8 @@ void resampler_start(resampler_t *resampler, int a_block_late)
     resampler->unread = a_block_late ? 0 : AHEAD;
 }
 
-/* The value `fraction` of a sample behind tap HALF - 1, -1 < fraction < 2. Hann's window reaches one sample further than the taps, so that it covers every
- * fraction: errors 55 dB down up to 0.7 of the Nyquist frequency. */
+/* The value `fraction` of a sample behind tap HALF - 1, -1 < fraction < 2. Hann's window reaches one sample further than the taps, so that
+ * it covers every fraction: errors 55 dB down up to 0.7 of the Nyquist frequency. */
 static void make_kernel(float fraction, float *kernel)
 {
     const float pi = (float)M_PI, nearest = rintf(fraction), rest = fraction - nearest, sine = sinf(pi * rest) / pi;
@@ -43,7 +45,7 @@ static void make_kernel(float fraction, float *kernel)
     }
 }
 
-/* The fraction changes from sample to sample; between the block's first and last kernel a straight line does (slide < 1/20 of a sample at 300 ppm). */
+/* The fraction changes from sample to sample; between the block's first and last kernel a straight line does. */
 static void read_block(resampler_t *resampler, float *out)
 {
     const int hop = resampler->hop;
@@ -54,11 +56,10 @@ static void read_block(resampler_t *resampler, float *out)
     make_kernel(resampler->fraction, to);
     memset(out, 0, sizeof(float) * (size_t)hop);
     memset(resampler->late, 0, sizeof(float) * (size_t)hop);
-    for (int tap = 0; tap < RESAMPLER_TAPS; tap++)
-        for (int i = 0; i < hop; i++) {
-            out[i] += from[tap] * first[tap + i];
-            resampler->late[i] += to[tap] * first[tap + i];
-        }
+    for (int tap = 0; tap < RESAMPLER_TAPS; tap++) {
+        spectrum_add_scaled(hop, from[tap], first + tap, out);
+        spectrum_add_scaled(hop, to[tap], first + tap, resampler->late);
+    }
     for (int i = 0; i < hop; i++)
         out[i] += (resampler->late[i] - out[i]) * (float)i / (float)hop;
     const float whole = floorf(resampler->fraction);

@@ -1,8 +1,8 @@
 /* Reads the far end onto the microphone's clock, block by block.
  *
  * Until resampler_start() blocks go through as they are. From then on they are read at a position that slides against them, between the
- * samples by a windowed sinc (T. Laakso et al., "Splitting the unit delay", IEEE Signal Processing Magazine 13 (1996), ch. 3). Where the slide has
- * come to a whole block, a block more or less comes out than went in.
+ * samples by a windowed sinc (T. Laakso et al., "Splitting the unit delay", IEEE Signal Processing Magazine 13 (1996), ch. 3). Where the
+ * slide has come to a whole block, a block more or less comes out than went in.
  */
 #ifndef APMPI_AEC_RESAMPLER_H
 #define APMPI_AEC_RESAMPLER_H
@@ -25,8 +25,8 @@ typedef struct {
 void resampler_init(resampler_t *resampler, int hop, arena_t *arena);
 void resampler_reset(resampler_t *resampler);
 
-/* a_block_late: the next push gives no block, so every later one comes a block later, and no sample is lost or doubled. Otherwise as little later as
- * the interpolation needs, 17 samples, which are read twice. */
+/* a_block_late: the next push gives no block, so every later one comes a block later, and no sample is lost or doubled. Otherwise as
+ * little later as the interpolation needs, 17 samples, which are read twice. */
 void resampler_start(resampler_t *resampler, int a_block_late);
 
 /* far: hop samples; out: room for 2*hop. Returns how many blocks are in `out`: 1, or, once started, now and then 0 or 2. */

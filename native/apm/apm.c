@@ -214,7 +214,8 @@ static float mean_square(const float *x, int count)
     return sum / (float)count;
 }
 
-/* The next far-end block, silence when none came, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many blocks it gave. */
+/* The next far-end block, silence when none came, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many
+ * blocks it gave. */
 static int take_far(apm_t *apm)
 {
     const float *far = apm->silence;

@@ -32,8 +32,8 @@ typedef struct {
 void delay_init(delay_t *delay, int lags, arena_t *arena);
 void delay_reset(delay_t *delay);
 
-/* Spectrum of the next far-end block (20 ms frame, at least 3500 Hz of bins). One belongs to every microphone block; where one more or one less
- * comes, delay_slip() tells. */
+/* Spectrum of the next far-end block (20 ms frame, at least 3500 Hz of bins). One belongs to every microphone block; where one more or
+ * one less comes, delay_slip() tells. */
 void delay_push(delay_t *delay, const float *far_re, const float *far_im);
 /* What was `lag` is lag + blocks from now on, -1 or 1. */
 void delay_slip(delay_t *delay, int blocks);
