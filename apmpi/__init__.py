@@ -1,6 +1,28 @@
 """apmpi: echo cancellation, noise suppression, high-pass filter and gain control for a Raspberry Pi."""
 
+from typing import TYPE_CHECKING, Any
+
 from apmpi.apm import AudioProcessingModule, Stats
 from apmpi.frame import AudioFrame
 
-__all__ = ["AudioFrame", "AudioProcessingModule", "Stats"]
+if TYPE_CHECKING:
+    from apmpi.media_devices import InputCapture, MediaDevices, MicrophoneSource, OutputPlayer
+
+__all__ = [
+    "AudioFrame",
+    "AudioProcessingModule",
+    "InputCapture",
+    "MediaDevices",
+    "MicrophoneSource",
+    "OutputPlayer",
+    "Stats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs asyncio and ALSA is loaded when it is asked for: the processing alone needs neither."""
+    if name in __all__:
+        from apmpi import media_devices
+
+        return getattr(media_devices, name)
+    raise AttributeError(f"module 'apmpi' has no attribute {name!r}")

@@ -481,6 +481,26 @@ def hardware(direction: int) -> list[str]:
     return [name for name in names if name.startswith("hw:")]
 
 
+def names(direction: int) -> list[str]:
+    """ALSA names of this direction, as `aplay -L` or `arecord -L` shows them, but null: it has no clock."""
+    return [name for name in alsaaudio.pcms(direction) if name and name != "null"]
+
+
+def abilities(device: str, direction: int, channels: int) -> tuple[int, range] | None:
+    """The channel count next to `channels` that a device can do, and its rates (Hz) from lowest to highest.
+
+    None if it can't be opened. A device in use can't be asked: it has one channel at least.
+    """
+    try:
+        with _stderr_captured():
+            pcm = alsaaudio.PCM(type=direction, mode=alsaaudio.PCM_NONBLOCK, device=device, channels=channels)
+    except alsaaudio.ALSAAudioError as error:
+        return (1, range(0)) if str(error).startswith(os.strerror(errno.EBUSY)) else None
+    with contextlib.closing(pcm):
+        # Not getchannels(): it tries each count, and a plugin may take four billion of them.
+        return pcm.info()["channels"], _span(pcm.getrates())
+
+
 def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[str]:
     """Who has the card of an ALSA name open: "arecord (123)", by process id. Empty if that can't be known."""
     match = re.search(r":(?:CARD=)?(\w+)(?:,(?:DEV=)?(\d+))?", device)
@@ -500,6 +520,12 @@ def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[s
                 name = (proc / owner[1] / "comm").read_text().strip()
             holders.append(f"{name} ({owner[1]})")
     return holders
+
+
+def _span(values: Any) -> range:
+    """getrates() returns one number, a list, or (lowest, highest)."""
+    several = values if isinstance(values, list | tuple) else (values,)
+    return range(min(several), max(several) + 1)
 
 
 def _choices(values: object) -> str:

@@ -1,0 +1,577 @@
+"""MediaDevices on the room card: what a program plays and hears, errors in its hands, nothing lost unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import wave
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import RoomCard
+from reference.signals import RATES_HZ, at_level, db, from_int16, power, to_int16, voice
+
+from apmpi import AudioFrame, MediaDevices, OutputPlayer
+from apmpi.media_devices import TRACK_AHEAD_BLOCKS
+
+PLAIN = {
+    "enable_aec": False,
+    "noise_suppression": False,
+    "high_pass_filter": False,
+    "auto_gain_control": False,
+}
+TIMEOUT_S = 30.0
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, TIMEOUT_S))
+
+
+def frames_of(samples: np.ndarray, rate_hz: int, length: int = 0) -> list[AudioFrame]:
+    length = length or rate_hz // 100
+    return [
+        AudioFrame.from_ndarray(np.array(samples[at : at + length]), rate_hz)
+        for at in range(0, len(samples), length)
+    ]
+
+
+async def track_of(frames: list[AudioFrame]) -> AsyncIterator[AudioFrame]:
+    for frame in frames:
+        yield frame
+
+
+async def heard(source: AsyncIterator[AudioFrame], seconds: float) -> np.ndarray:
+    """Samples of channel 0 over so many seconds."""
+    blocks = []
+    for _ in range(round(seconds * 100)):
+        blocks.append((await anext(source)).to_ndarray()[:, 0])
+    return np.concatenate(blocks)
+
+
+def played_from(path: Path) -> np.ndarray:
+    with wave.open(str(path)) as wav:
+        return np.frombuffer(wav.readframes(wav.getnframes()), np.int16)
+
+
+def write_wav(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
+    with wave.open(str(path), "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(rate_hz)
+        wav.writeframes(samples.tobytes())
+    return path
+
+
+def noise(rng: np.random.Generator, seconds: float, rate_hz: int, level_dbfs: float = -20.0) -> np.ndarray:
+    return to_int16(at_level(rng.standard_normal(round(seconds * rate_hz)), level_dbfs))
+
+
+# ---------- which devices there are
+
+
+@pytest.fixture
+def listed_card(room_card: RoomCard, tmp_path: Path) -> str:
+    """A card that ALSA lists, and that is its default too."""
+    name = room_card()
+    hint = 'hint {{ show on\n description "{}" }}\n'
+    with (tmp_path / "room.conf").open("a") as conf:
+        conf.write(f"pcm.{name} {{ {hint.format('A simulated room')} }}\n")
+        conf.write(f"pcm.!default {{ type plug\n slave.pcm {name}\n {hint.format('Default')} }}\n")
+    return name
+
+
+def test_devices_are_listed_with_their_abilities(listed_card: str) -> None:
+    devices = MediaDevices()
+    for entries in (devices.list_input_devices(), devices.list_output_devices()):
+        by_name = {entry["name"]: entry for entry in entries}
+        assert "null" not in by_name
+        card = by_name[listed_card]
+        assert card["max_input_channels"] == card["max_output_channels"] == 8
+        assert card["default_samplerate"] == 48000.0
+        assert len({entry["index"] for entry in entries}) == len(entries)
+    assert by_name["default"]["index"] == devices.default_input_device() == devices.default_output_device()
+
+
+def test_without_a_default_there_is_none(room_card: RoomCard) -> None:
+    room_card()
+    assert MediaDevices().default_input_device() is None
+    assert MediaDevices().default_output_device() is None
+
+
+def test_a_device_is_opened_by_index_name_or_default(listed_card: str) -> None:
+    async def test() -> None:
+        devices = MediaDevices()
+        index = next(e["index"] for e in devices.list_input_devices() if e["name"] == listed_card)
+        for device in (index, listed_card, None):
+            capture = devices.open_input(input_device=device)
+            assert (await anext(capture.source)).duration == 0.01
+            in_use = {e["name"]: e for e in devices.list_input_devices()}
+            assert in_use[listed_card]["index"] == index, "a device in use is still there"
+            await capture.aclose()
+            player = devices.open_output(output_device=device)
+            await player.start()
+            await player.aclose()
+
+    run(test())
+
+
+# ---------- the microphone
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_ten_milliseconds_at_every_rate(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator, rate_hz: int
+) -> None:
+    """Unprocessed, the frames are what the microphone heard, sample by sample, without a gap."""
+    near = noise(rng, 1.0, rate_hz)
+    card = room_card(near=write_wav(tmp_path / "near.wav", near, rate_hz))
+
+    async def test() -> None:
+        capture = MediaDevices(input_sample_rate=rate_hz).open_input(input_device=card, **PLAIN)
+        frame = await anext(capture.source)
+        shape = (frame.sample_rate, frame.num_channels, frame.samples_per_channel)
+        assert shape == (rate_hz, 1, rate_hz // 100) and capture.apm is None
+        out = np.concatenate([frame.to_ndarray()[:, 0], await heard(capture.source, 0.5)])
+        assert np.array_equal(out, near[: len(out)])
+        assert capture.source.dropped == capture.input_stream.xruns == 0
+        await capture.aclose()
+        with pytest.raises(StopAsyncIteration):
+            while True:
+                await anext(capture.source)
+
+    run(test())
+
+
+def test_several_channels_and_one_of_them(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """A device whose channel 1 hears the talker while channels 0 and 2 hear nothing."""
+    near = noise(rng, 1.0, 16000)
+    room_card("deaf", near=write_wav(tmp_path / "near.wav", near, 16000))
+    with (tmp_path / "room.conf").open("a") as conf:
+        conf.write("pcm.three { type route\n slave.pcm deaf\n slave.channels 1\n ttable.1.0 1 }\n")
+
+    async def test() -> None:
+        devices = MediaDevices(input_sample_rate=16000, num_channels=2)
+        capture = devices.open_input(input_device="three", **PLAIN)
+        frame = await anext(capture.source)
+        assert frame.num_channels == 2 and not np.any(frame.to_ndarray()[:, 0])
+        assert np.any(frame.to_ndarray()[:, 1])
+        await capture.aclose()
+        for index, sounds in ((0, False), (1, True)):
+            capture = devices.open_input(input_device="three", input_channel_index=index, **PLAIN)
+            frame = await anext(capture.source)
+            assert (frame.num_channels, frame.samples_per_channel) == (1, 160)
+            assert np.any(frame.to_ndarray()) == sounds
+            await capture.aclose()
+        with pytest.raises(RuntimeError, match=r"'deaf' has 8 channel.*input_channel_index is 8.*0 to 7"):
+            devices.open_input(input_device="deaf", input_channel_index=8)
+
+    run(test())
+
+
+def test_frames_that_nobody_takes_are_counted_and_the_newest_kept(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    near = noise(rng, 2.0, 16000)
+    card = room_card(near=write_wav(tmp_path / "near.wav", near, 16000))
+
+    async def test() -> None:
+        devices = MediaDevices(input_sample_rate=16000)
+        capture = devices.open_input(input_device=card, queue_capacity=5, **PLAIN)
+        await asyncio.sleep(0.5)
+        dropped = capture.source.dropped
+        assert dropped > 20
+        out = await heard(capture.source, 0.2)
+        assert np.array_equal(out, near[dropped * 160 :][: len(out)])
+        await capture.aclose()
+
+    run(test())
+
+
+# ---------- the loudspeaker
+
+
+def test_what_is_played_is_the_sum_of_tracks_and_frames(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Tracks of any frame length sound without gap, each sample once; two at a time are added."""
+    record = tmp_path / "played.wav"
+    card = room_card(record=record)
+    sounds = [noise(rng, 0.5, 16000) for _ in range(3)]
+
+    async def test() -> None:
+        player = MediaDevices(output_sample_rate=16000).open_output(output_device=card)
+        tracks = [track_of(frames_of(sounds[0], 16000, 37)), track_of(frames_of(sounds[1], 16000, 800))]
+        for track in tracks:
+            await player.add_track(track)
+        with pytest.raises(ValueError, match="already added"):
+            await player.add_track(tracks[0])
+        await player.start()
+        with pytest.raises(RuntimeError, match="already started"):
+            await player.start()
+        await asyncio.sleep(0.8)
+        for frame in frames_of(sounds[2], 16000, 333):
+            await player.play(frame)
+        await asyncio.sleep(0.5)
+        assert player.xruns == player.underruns == player.dropped == 0
+        await player.remove_track(tracks[0])
+        await player.remove_track(tracks[0])
+        await player.aclose()
+
+    run(test())
+    played = played_from(record)
+    for wanted in (sounds[0].astype(np.int32) + sounds[1], sounds[2]):
+        start = int(np.argmax(np.correlate(played.astype(float), wanted.astype(float), "valid")))
+        assert np.array_equal(played[start : start + len(wanted)], np.clip(wanted, -32768, 32767))
+
+
+def test_loud_tracks_saturate_and_mono_is_heard_on_all_channels(room_card: RoomCard, tmp_path: Path) -> None:
+    record = tmp_path / "played.wav"
+    card = room_card(record=record)
+    loud = np.full(1600, 30000, np.int16)
+
+    async def test() -> None:
+        player = MediaDevices(output_sample_rate=16000, num_channels=2).open_output(output_device=card)
+        for _ in range(2):
+            await player.add_track(track_of(frames_of(loud, 16000)))
+        await player.start()
+        await asyncio.sleep(0.4)
+        await player.aclose()
+
+    run(test())
+    assert np.sum(played_from(record) == 32767) == 1600
+
+
+def test_frames_that_do_not_fit_are_refused(room_card: RoomCard) -> None:
+    card = room_card()
+
+    async def test() -> None:
+        player = MediaDevices(output_sample_rate=16000, num_channels=2).open_output(output_device=card)
+        with pytest.raises(RuntimeError, match="start"):
+            await player.play(AudioFrame.create(16000, 1, 160))
+        await player.start()
+        with pytest.raises(RuntimeError, match="48000 Hz, expected the player's 16000 Hz"):
+            await player.play(AudioFrame.create(48000, 1, 480))
+        with pytest.raises(RuntimeError, match="3 channels, expected 1 or 2"):
+            await player.play(AudioFrame.create(16000, 3, 160))
+        for wrong in (3, "track", AudioFrame.create(16000, 1, 160)):
+            with pytest.raises(TypeError, match="async iterator of frames"):
+                await player.add_track(wrong)
+        await player.aclose()
+
+    run(test())
+
+
+def test_a_track_that_fails_says_so_and_the_others_go_on(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = tmp_path / "played.wav"
+    card = room_card(record=record)
+    sound = noise(rng, 0.5, 16000)
+
+    async def failing() -> AsyncIterator[AudioFrame]:
+        yield AudioFrame.create(16000, 1, 160)
+        raise OSError("the network is down")
+
+    async def test() -> None:
+        player = MediaDevices(output_sample_rate=16000).open_output(output_device=card)
+        bad = failing()
+        await player.add_track(bad)
+        await player.add_track(track_of(frames_of(sound, 16000)))
+        await player.start()
+        await asyncio.sleep(0.8)
+        with pytest.raises(OSError, match="network"):
+            await player.remove_track(bad)
+        await player.aclose()
+
+    run(test())
+    assert "the network is down" in caplog.text
+    assert np.sum(played_from(record) != 0) == np.sum(sound != 0)
+
+
+class Live:
+    """As LiveKit's AudioStream: events, as fast as they like."""
+
+    def __init__(self, frames: list[AudioFrame]) -> None:
+        self._frames = iter(frames)
+
+    def __aiter__(self) -> Live:
+        return self
+
+    async def __anext__(self) -> Any:
+        frame = next(self._frames, None)
+        if frame is None:
+            await asyncio.Event().wait()
+        return type("Event", (), {"frame": frame})()
+
+
+def test_a_live_track_that_is_too_fast_loses_its_oldest_and_says_how_much(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    record = tmp_path / "played.wav"
+    card = room_card(record=record)
+    sound = noise(rng, 1.0, 16000)
+
+    async def test() -> None:
+        player = MediaDevices(output_sample_rate=16000).open_output(output_device=card)
+        track = Live(frames_of(sound, 16000))
+        await player.add_track(track)
+        await player.start()
+        await asyncio.sleep(0.6)
+        assert player.dropped == 100 - TRACK_AHEAD_BLOCKS and player.underruns == 1
+        await player.remove_track(track)
+        assert player.dropped == 100 - TRACK_AHEAD_BLOCKS
+        await player.aclose()
+
+    run(test())
+    played = played_from(record)
+    kept = sound[-TRACK_AHEAD_BLOCKS * 160 :]
+    start = int(np.argmax(np.correlate(played.astype(float), kept.astype(float), "valid")))
+    assert np.array_equal(played[start : start + len(kept)], kept)
+
+
+# ---------- both
+
+
+@pytest.mark.parametrize("first", ["input", "output"])
+def test_the_echo_goes_whichever_was_opened_first(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator, first: str
+) -> None:
+    """The far end alone: after five seconds its echo is 20 dB below what the microphone heard."""
+    rate_hz, seconds = 16000, 7.0
+    far = voice(rng, rate_hz, seconds + 1.0, -20.0)
+    card = room_card(delay_ms=35)
+
+    async def test() -> None:
+        devices = MediaDevices(input_sample_rate=rate_hz, output_sample_rate=rate_hz)
+
+        async def open_player() -> OutputPlayer:
+            player = devices.open_output(output_device=card)
+            await player.add_track(track_of(frames_of(to_int16(far), rate_hz)))
+            await player.start()
+            return player
+
+        if first == "output":
+            player = await open_player()
+            await asyncio.sleep(0.3)
+        capture = devices.open_input(input_device=card, auto_gain_control=False, noise_suppression=False)
+        if first == "input":
+            await heard(capture.source, 0.3)
+            player = await open_player()
+        out = from_int16(await heard(capture.source, seconds))
+        assert capture.apm and capture.delay_estimator
+        stats, delay_ms = capture.apm.stats(), capture.delay_estimator.delay_ms
+        await capture.aclose()
+        await player.aclose()
+
+        echo_db = db(power(far[2 * rate_hz :]))
+        left_db = db(power(out[5 * rate_hz :]))
+        print(f"{echo_db - left_db:.1f} dB, {stats}, measured way {delay_ms:.2f} ms, xruns {player.xruns}")
+        assert echo_db - left_db > 20.0 and stats.converged and stats.reference_present
+        # 10 ms for the block and half of the buffer's ten; the room's 35 ms come on top of it
+        assert delay_ms == pytest.approx(10.0 + 50.0, abs=1.0)
+        assert stats.delay_ms == pytest.approx(delay_ms + 35.0, abs=10.0)
+
+    run(test())
+
+
+def test_the_way_from_speaker_to_microphone_is_sample_exact(
+    room_card: RoomCard, rng: np.random.Generator
+) -> None:
+    """The measured delay, plus the room's, is where the played sound is found in what was recorded."""
+    rate_hz = 48000
+    click = noise(rng, 0.2, rate_hz)
+    card = room_card(delay_ms=20)
+
+    async def test() -> None:
+        devices = MediaDevices()
+        capture = devices.open_input(
+            input_device=card,
+            enable_aec=True,
+            noise_suppression=False,
+            high_pass_filter=False,
+            auto_gain_control=False,
+        )
+        assert capture.apm and capture.delay_estimator
+        # Without cancelling: what is asked here is when the sound comes back.
+        capture.apm.configure(echo_cancellation=False)
+        player = devices.open_output(output_device=card)
+        await player.start()
+        await heard(capture.source, 0.3)
+        for frame in frames_of(click, rate_hz):
+            await player.play(frame)
+        await heard(capture.source, 0.8)
+        delay_ms = capture.delay_estimator.delay_ms
+        latency_s = capture.delay_estimator.get_output_delay()
+        await player.aclose()
+        await capture.aclose()
+        print(f"measured {delay_ms:.3f} ms, of which {1000 * latency_s:.1f} ms in the speaker's buffer")
+        assert delay_ms == pytest.approx(10.0 + 50.0, abs=1.0)
+        assert 0.03 < latency_s < 0.051
+
+    run(test())
+
+
+def test_closing_one_leaves_the_other(room_card: RoomCard) -> None:
+    card = room_card(noise_dbfs=-40)
+
+    async def test() -> None:
+        devices = MediaDevices()
+        player = devices.open_output(output_device=card)
+        await player.start()
+        for _ in range(2):
+            capture = devices.open_input(input_device=card)
+            with pytest.raises(RuntimeError, match="open already"):
+                devices.open_input(input_device=card)
+            await heard(capture.source, 0.2)
+            await capture.aclose()
+            await asyncio.sleep(0.2)
+        capture = devices.open_input(input_device=card)
+        with pytest.raises(RuntimeError, match="open already"):
+            devices.open_output(output_device=card)
+        await heard(capture.source, 0.2)
+        assert player.xruns == 0
+        await player.aclose()
+        await heard(capture.source, 0.2)
+        assert capture.source.dropped == capture.input_stream.xruns == 0
+        await capture.aclose()
+
+    run(test())
+
+
+# ---------- errors
+
+
+def test_settings_that_no_device_could_have_are_refused() -> None:
+    for wrong, words in (
+        ({"input_sample_rate": 44100}, "input_sample_rate is 44100 Hz, expected one of 8000, 16000"),
+        ({"output_sample_rate": 24000}, "output_sample_rate is 24000 Hz, expected one of 8000"),
+        ({"num_channels": 0}, "num_channels is 0, expected 1 to 8"),
+        ({"blocksize": 0}, "blocksize is 0, expected"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            MediaDevices(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_device_that_is_not_there_is_named(room_card: RoomCard) -> None:
+    card = room_card()
+
+    async def test() -> None:
+        devices = MediaDevices(output_sample_rate=16000)
+        with pytest.raises(RuntimeError, match="'nowhere' does not exist"):
+            devices.open_input(input_device="nowhere")
+        with pytest.raises(RuntimeError, match="'nowhere' does not exist"):
+            devices.open_output(output_device="nowhere")
+        with pytest.raises(ValueError, match="device index is 99"):
+            devices.open_input(input_device=99)
+        with pytest.raises(ValueError, match="queue_capacity is 0"):
+            devices.open_input(input_device=card, queue_capacity=0)
+        capture = devices.open_input(input_device=card)
+        with pytest.raises(RuntimeError, match="expected one rate for both"):
+            devices.open_output(output_device=card)
+        await capture.aclose()
+
+    run(test())
+
+
+def test_outside_an_event_loop_nothing_is_opened() -> None:
+    for opened in (MediaDevices().open_input, MediaDevices().open_output):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            opened()
+
+
+def test_an_unplugged_microphone_is_said_and_the_speaker_plays_on(room_card: RoomCard) -> None:
+    card = room_card(faults="capture:unplug@0.5")
+
+    async def test() -> None:
+        devices = MediaDevices()
+        capture = devices.open_input(input_device=card)
+        player = devices.open_output(output_device=card)
+        await player.start()
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=f"microphone.device: '{card}' has gone"):
+                await heard(capture.source, 5.0)
+        with pytest.raises(RuntimeError, match="has gone"):
+            await capture.task
+        for _ in range(40):
+            await player.play(AudioFrame.create(48000, 1, 480))
+        await asyncio.sleep(0.2)
+        assert player.xruns == 0 and player.task and not player.task.done()
+        await capture.aclose()
+        await player.aclose()
+
+    run(test())
+
+
+def test_an_unplugged_speaker_is_said_and_the_microphone_records_on(room_card: RoomCard) -> None:
+    card = room_card(faults="playback:unplug@0.5")
+
+    async def test() -> None:
+        devices = MediaDevices()
+        player = devices.open_output(output_device=card)
+        await player.start()
+        capture = devices.open_input(input_device=card)
+        endless = Live([])
+        await player.add_track(endless)
+        with pytest.raises(RuntimeError, match=f"speaker.device: '{card}' has gone"):
+            while True:
+                await player.play(AudioFrame.create(48000, 1, 480))
+        assert player.task
+        with pytest.raises(RuntimeError, match="has gone"):
+            await player.task
+        await heard(capture.source, 0.5)
+        await player.aclose()
+        await capture.aclose()
+
+    run(test())
+
+
+def test_an_overrun_is_counted_and_the_echo_stays_where_it_was(room_card: RoomCard) -> None:
+    card = room_card(faults="capture:xrun@0.5 playback:xrun@0.8")
+
+    async def test() -> None:
+        devices = MediaDevices()
+        capture = devices.open_input(input_device=card)
+        player = devices.open_output(output_device=card)
+        await player.start()
+        await heard(capture.source, 0.4)
+        assert capture.delay_estimator
+        before_ms = capture.delay_estimator.delay_ms
+        await heard(capture.source, 0.8)
+        assert capture.input_stream.xruns >= 1 and player.xruns >= 1
+        after_ms = capture.delay_estimator.delay_ms
+        print(f"{before_ms:.3f} ms before, {after_ms:.3f} ms after")
+        assert after_ms == pytest.approx(before_ms, abs=0.1)
+        await capture.aclose()
+        await player.aclose()
+
+    run(test())
+
+
+def test_a_program_that_forgets_to_close_ends(room_card: RoomCard) -> None:
+    """The event loop is gone: the thread notices, and the device is free for the next one."""
+    card = room_card()
+
+    async def forgets() -> None:
+        capture = MediaDevices().open_input(input_device=card)
+        await heard(capture.source, 0.1)
+        capture.task.cancel()
+
+    async def opens() -> None:
+        devices = MediaDevices()
+        for _ in range(100):
+            with contextlib.suppress(RuntimeError):
+                capture = devices.open_input(input_device=card)
+                break
+            await asyncio.sleep(0.05)
+        await heard(capture.source, 0.1)
+        await capture.aclose()
+
+    run(forgets())
+    run(opens())
