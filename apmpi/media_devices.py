@@ -33,13 +33,14 @@ import alsaaudio
 import numpy as np
 import numpy.typing as npt
 
-from apmpi import pcm
+from apmpi import endpoints, pcm
 from apmpi.apm import MAX_DELAY_MS, RATES_HZ, AudioProcessingModule, Frame
+from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import EndpointError
+from apmpi.endpoints import BLOCK_NS
 from apmpi.frame import AudioFrame
-from apmpi.pcm import BLOCKS_PER_S, NS_PER_S
+from apmpi.pcm import BLOCKS_PER_S
 
-BLOCK_NS = NS_PER_S // BLOCKS_PER_S
 NS_PER_MS = 1e6
 
 # A card's buffer, in blocks. What is played waits in its half that is meant for it, beyond the 10 ms that the
@@ -199,20 +200,26 @@ class OutputPlayer:
     """
 
     def __init__(
-        self, card: pcm.Playback, duplex: _Duplex, loop: asyncio.AbstractEventLoop, margin_ns: int
+        self,
+        slot: endpoints.Slot[pcm.Playback],
+        duplex: _Duplex,
+        loop: asyncio.AbstractEventLoop,
+        margin_ns: int,
     ) -> None:
-        self.sample_rate = card.rate_hz
-        self.num_channels = card.channels
+        if slot.card is None:
+            raise EndpointError(slot.problem)
+        self.sample_rate = slot.card.rate_hz
+        self.num_channels = slot.card.channels
         self.task: asyncio.Task[None] | None = None
         self._loop = loop
         self._duplex = duplex
-        self._speaker = _Speaker(card, loop, margin_ns, self._mix)
+        self._speaker = _Speaker(slot, loop, margin_ns, self._mix)
         self._speaker.done.add_done_callback(self._stopped)
         self._tracks: dict[int, _Track] = {}
         self._own = self._new_track()
         # What the thread mixes: replaced as a whole, never changed.
         self._mixed: tuple[_Track, ...] = (self._own,)
-        self._silence = np.zeros((card.block_samples, card.channels), np.int16)
+        self._silence = np.zeros((slot.card.block_samples, slot.card.channels), np.int16)
         self._ended_underruns = self._ended_dropped = 0
 
     @property
@@ -226,7 +233,7 @@ class OutputPlayer:
     @property
     def xruns(self) -> int:
         """How often the card ran dry."""
-        return self._speaker.card.xruns
+        return self._speaker.slot.xruns
 
     async def add_track(self, track: Any) -> None:
         """Adds to what is played: an async iterator of frames, LiveKit's AudioStream, or a LiveKit track.
@@ -530,8 +537,11 @@ class MediaDevices:
         self._check_rates(capture is not None and not capture.task.done() and capture.apm is not None)
         rate_hz = self._output_rate_hz
         periods = self._periods(rate_hz)
-        card = pcm.Playback("speaker", self._name(output_device), rate_hz, self._channels, periods)
-        self._player = OutputPlayer(card, self._duplex, loop, BLOCK_NS * periods // MARGIN_PART)
+        device = self._name(output_device)
+        slot = endpoints.Slot(
+            "speaker", lambda: pcm.Playback("speaker", device, rate_hz, self._channels, periods)
+        )
+        self._player = OutputPlayer(slot, self._duplex, loop, BLOCK_NS * periods // MARGIN_PART)
         return self._player
 
     def _periods(self, rate_hz: int) -> int:
@@ -566,25 +576,27 @@ def _channels_with(device: str, index: int) -> int:
 
 
 class _Stream:
-    """One direction, from add() to its end; the thread alone touches the card in between.
+    """One direction, from add() to its end; the thread alone touches the device in between.
 
     closing   set by the event loop: the thread lets go before its next block
     ended, error   set by the thread
     done      the same for the event loop
     """
 
-    def __init__(self, card: pcm.Capture | pcm.Playback, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, device: pcm.Capture | endpoints.Slot[pcm.Playback], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.loop = loop
         self.closing = self.ended = False
         self.error: Exception | None = None
         self.done: asyncio.Future[None] = loop.create_future()
-        self._endpoint = card
+        self._device = device
 
     def finish(self, error: Exception | None) -> None:
         if self.ended:
             return
         self.ended, self.error = True, error
-        self._endpoint.close()
+        self._device.close()
         self.tell(self._finished, error)
 
     def tell(self, callback: Callable[..., None], *arguments: Any) -> None:
@@ -666,13 +678,14 @@ class _Microphone(_Stream):
 class _Speaker(_Stream):
     def __init__(
         self,
-        card: pcm.Playback,
+        slot: endpoints.Slot[pcm.Playback],
         loop: asyncio.AbstractEventLoop,
         margin_ns: int,
         mix: Callable[[], Samples],
     ) -> None:
-        super().__init__(card, loop)
-        self.card = card
+        super().__init__(slot, loop)
+        self.slot = slot
+        self.player = endpoints.Player(slot, Timebase())
         self.margin_ns = margin_ns
         self.next_ns = 0  # when the block after the last one is due by the card's own pace
         self._mix = mix
@@ -680,7 +693,9 @@ class _Speaker(_Stream):
     def play(self, due_ns: int) -> tuple[Samples, int]:
         """Plays the next block; returns it and when it will be heard. Raises EndpointError."""
         block = self._mix()
-        played_ns = self.card.play(block.tobytes(), due_ns)
+        played_ns = self.player.play(block.tobytes(), due_ns)
+        if played_ns is None:
+            raise EndpointError(self.slot.problem)
         self.next_ns = played_ns + BLOCK_NS
         return block, played_ns
 
@@ -787,7 +802,7 @@ class _Duplex:
         while (streams := self._open_streams()) is not None:
             microphone, speaker = streams
             if speaker and pace is not (microphone or speaker):
-                speaker.card.realign()
+                speaker.player.realign()
             pace = microphone or speaker
             try:
                 self._block(microphone, speaker)
@@ -829,7 +844,7 @@ class _Duplex:
         far, played_ns = None, captured_ns
         if speaker:
             if microphone.card.restarted:
-                speaker.card.realign()
+                speaker.player.realign()
             now_ns = time.monotonic_ns()
             played = self._play(speaker, captured_ns + BLOCK_NS + speaker.margin_ns)
             if played:

@@ -492,7 +492,7 @@ def abilities(device: str, direction: int, channels: int) -> tuple[int, range] |
     None if it can't be opened. A device in use can't be asked: it has one channel at least.
     """
     try:
-        with _stderr_captured():
+        with _alsa_complaints([]):
             pcm = alsaaudio.PCM(type=direction, mode=alsaaudio.PCM_NONBLOCK, device=device, channels=channels)
     except alsaaudio.ALSAAudioError as error:
         return (1, range(0)) if str(error).startswith(os.strerror(errno.EBUSY)) else None

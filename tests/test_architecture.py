@@ -22,7 +22,7 @@ PYTHON = {
     "report": {"latency", "config"},
     "endpoints": {"config", "pcm", "wav", "clock", "report"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency", "report", "apm"},
-    "media_devices": {"frame", "config", "apm", "pcm", "clock"},
+    "media_devices": {"frame", "config", "apm", "pcm", "clock", "endpoints"},
 }
 # These stand above all others: the command line, the demonstration, and the package's public face.
 PYTHON_TOP = {"cli", "demo", "__init__", "__main__"}
