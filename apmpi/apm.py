@@ -198,11 +198,12 @@ class AudioProcessingModule:
         return Stats(**raw)
 
     def save_state(self) -> bytes:
-        """What was learned (echo path, delay, leakage, noise, gain), about 75 KB per channel at 48 kHz.
+        """What was learned (echo path, delay, noise, gain), about 75 KB per channel at 48 kHz.
 
         For `load_state` in a later run. Empty before the first frame. May be called from any thread.
         """
-        return self._chain.save() if self._chain else b""
+        chain = self._chain
+        return chain.save() if chain else b""
 
     def load_state(self, state: bytes) -> None:
         """Goes on from what `save_state` gave: the echo is cancelled from the first frame on.
@@ -214,17 +215,18 @@ class AudioProcessingModule:
             ValueError: not a saved state, a damaged one, one of another version, or, after the first frame,
                 one of another rate or channel count; nothing is changed then.
         """
-        chain = self._chain
-        if chain is None:
-            rate_hz, channels = _native.state_shape(state)
-            if rate_hz not in RATES_HZ or not 1 <= channels <= _native.MAX_CHANNELS:
-                raise ValueError("load_state: not a saved state")
-            chain = self._new_chain(rate_hz, channels)
-        try:
-            chain.restore(state)
-        except ValueError as error:
-            raise ValueError(f"load_state: {error}") from None
-        self._chain = chain
+        with self._lock:
+            chain = self._chain
+            if chain is None:
+                rate_hz, channels = _native.state_shape(state)
+                if rate_hz not in RATES_HZ or not 1 <= channels <= _native.MAX_CHANNELS:
+                    raise ValueError("load_state: not a saved state")
+                chain = self._new_chain(rate_hz, channels)
+            try:
+                chain.restore(state)
+            except ValueError as error:
+                raise ValueError(f"load_state: {error}") from None
+            self._chain = chain
 
     @property
     def latency_ms(self) -> float:

@@ -34,6 +34,7 @@ SAMPLE_RATES_HZ = (8000, 16000, 32000, 48000)
 CHANNELS_MIN, CHANNELS_MAX = 1, 8
 STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS = 0, 500
 PERIODS_MIN, PERIODS_MAX = 2, 16
+KEEP_LEARNED = ("ram", "disk", "never")
 REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
 
 # Some ten times the commented default; what is longer is another file, named by mistake.
@@ -86,6 +87,7 @@ class Settings:
     stream_delay_ms: int | None = None
     periods: int = 4
     report_interval_s: float = 10.0
+    keep_learned: str = "ram"
 
 
 def load(path: Path) -> Settings:
@@ -197,6 +199,7 @@ class _Reader:
             "stream_delay_ms": self.optional(self.integer_within(STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS)),
             "periods": self.integer_within(PERIODS_MIN, PERIODS_MAX),
             "report_interval_s": self.number_within(REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S),
+            "keep_learned": self.one_of(KEEP_LEARNED),
         }
         values = {key: readers[key](node, key) for key, node in nodes.items()}
         if "microphone" not in values:
@@ -270,6 +273,14 @@ class _Reader:
                 node, key, f"{_shown(node)} given, expected text without line breaks or control characters"
             )
         return str(node.value)
+
+    def one_of(self, words: tuple[str, ...]) -> Callable[[yaml.Node, str], str]:
+        def read(node: yaml.Node, key: str) -> str:
+            if not isinstance(node, yaml.ScalarNode) or node.value not in words:
+                self.fail(node, key, f"{_shown(node)} given, expected one of {', '.join(words)}")
+            return str(node.value)
+
+        return read
 
     def integer_within(self, low: int, high: int) -> Callable[[yaml.Node, str], int]:
         def read(node: yaml.Node, key: str) -> int:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from apmpi import report
+from apmpi import learned, report
 from apmpi.apm import AudioProcessingModule
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
@@ -106,13 +106,36 @@ def run(
             voice, loop.board, loop.latency, loop.xruns, loop.slips, config_path, signals_fd
         )
         voice.say(report.Event.STARTED, loop.description(), {})
+        keeper = _keep_learned(loop, settings, voice) if loop.live else None
         reporter.start()
         problem: str | None = "stopped by an error in the program"
         try:
             problem = loop.run(seconds)
         finally:
+            if keeper:
+                keeper.close()
             reporter.finish(problem)
         return EXIT_OK if problem is None else EXIT_FAILED
+
+
+def _keep_learned(loop: "_Loop", settings: Settings, voice: report.Voice) -> learned.Keeper | None:
+    """Goes on from what an earlier run has learned, and sees that the next one can do the same."""
+    path = learned.place(settings)
+    if path is None:
+        return None
+    try:
+        if before := learned.take(path, settings):
+            loop.go_on_from(before)
+            voice.say(report.Event.CONTINUED, f"goes on from what was learned before ({path})", {})
+    except ValueError as error:
+        voice.say(report.Event.STARTED_ANEW, f"{error}; the echo is learned anew", {})
+
+    def warn(sentence: str) -> None:
+        voice.say(report.Event.WARNING, sentence, {})
+
+    keeper = learned.Keeper(path, loop.snapshot, warn, report.give_way)
+    keeper.start()
+    return keeper
 
 
 class _Loop:
@@ -193,6 +216,14 @@ class _Loop:
             if endpoint is not None:
                 names.append(f"{key} {endpoint.device or endpoint.file}")
         return f"running at {settings.sample_rate_hz} Hz: {', '.join(names)}"
+
+    def snapshot(self) -> learned.Learned:
+        """What the next run should know; from any thread."""
+        return learned.Learned(self._apm.save_state(), self._settings)
+
+    def go_on_from(self, before: learned.Learned) -> None:
+        """Before run(). Raises ValueError."""
+        self._apm.load_state(before.chain)
 
     def run(self, seconds: float | None) -> str | None:
         """Frames until the end. Returns None, or the problem that ended it; files are complete either way."""

@@ -87,6 +87,8 @@ class Event(enum.Enum):
     NOT_PERMITTED = "55e766fadd004446b7e76db2a9c9d080", 4
     PARKED = "b0a54101503d491abc65e1ded02fbc03", 4
     RESUMED = "c15c72f1bf6947899be577e1bfaae3a5", 5
+    CONTINUED = "04be75cc710543cdaef7563f8613a959", 5
+    STARTED_ANEW = "d030671e8d5a402ebe5ea0294ae5b177", 4
     WARNING = "34781a29b95a4175b754063fb055fa2b", 4
 
     def __init__(self, message_id: str, priority: int) -> None:

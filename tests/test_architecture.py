@@ -19,9 +19,10 @@ PYTHON = {
     "wav": {"frame", "config"},
     "clock": {"frame", "config"},
     "latency": {"frame", "config"},
+    "learned": {"config"},
     "report": {"latency", "config"},
     "endpoints": {"config", "pcm", "wav", "clock", "report"},
-    "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency", "report", "apm"},
+    "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency", "learned", "report", "apm"},
     "media_devices": {"frame", "config", "apm", "pcm", "clock", "endpoints"},
 }
 # These stand above all others: the command line, the demonstration, and the package's public face.

@@ -60,6 +60,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         stream_delay_ms=None,
         periods=4,
         report_interval_s=10.0,
+        keep_learned="ram",
     )
 
 
@@ -74,6 +75,7 @@ output: {file: /tmp/clean.wav}
 stream_delay_ms: 500
 periods: 16
 report_interval_s: 0.1
+keep_learned: disk
 """
     got = parse(text, "/etc/apmpi/apmpi.yaml")
     assert got == Settings(
@@ -91,6 +93,7 @@ report_interval_s: 0.1
         stream_delay_ms=500,
         periods=16,
         report_interval_s=0.1,
+        keep_learned="disk",
     )
     assert got.far_end is not None
     assert got.far_end.line == 6
@@ -178,6 +181,11 @@ REFUSED = {
         MIC + "report_interval_s: 0.05",
         "apmpi.yaml:2: report_interval_s: 0.05 given, expected a number from 0.1 to 3600",
     ),
+    "where to keep": (
+        MIC + "keep_learned: flash",
+        "apmpi.yaml:2: keep_learned: flash given, expected one of ram, disk, never",
+    ),
+    "no word": (MIC + "keep_learned: [ram]", "apmpi.yaml:2: keep_learned: a list given, expected one of *"),
     "not a number": (MIC + "report_interval_s: .nan", "apmpi.yaml:2: report_interval_s: .nan given, *"),
     "infinite": (MIC + "report_interval_s: .inf", "apmpi.yaml:2: report_interval_s: .inf given, *"),
     "no channel": (

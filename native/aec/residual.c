@@ -98,14 +98,3 @@ void residual_process(residual_t *residual, const float *error, const float *ech
         }
     }
 }
-
-void residual_keep(residual_t *residual, tape_t *tape)
-{
-    const size_t bands = (size_t)residual->bands;
-    tape_floats(tape, residual->cross, bands, 0.0f, TAPE_ANY);
-    tape_floats(tape, residual->square, bands, 0.0f, TAPE_ANY);
-    tape_floats(tape, residual->leak, bands, 0.0f, 1.0f);
-    tape_float(tape, &residual->shared, -TAPE_ANY, TAPE_ANY);
-    tape_float(tape, &residual->claimed, 0.0f, TAPE_ANY);
-    tape_float(tape, &residual->truth, 0.0f, 1.0f);
-}

@@ -11,7 +11,6 @@
 #define APMPI_AEC_RESIDUAL_H
 
 #include "kernels/arena.h"
-#include "kernels/tape.h"
 
 enum { RESIDUAL_MAX_BANDS = 32 };
 
@@ -32,8 +31,5 @@ void residual_reset(residual_t *residual);
 /* error, echo: power spectra of the canceller's error and echo estimate, through the same window; cross: real part of error times conj(echo);
  * noise: tracked noise power. Result in residual->power. */
 void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise);
-
-/* What is worth keeping over a restart: leakage and truth. */
-void residual_keep(residual_t *residual, tape_t *tape);
 
 #endif

@@ -472,7 +472,8 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;
 }
 
-/* What is worth keeping, by stage. */
+/* What is worth keeping, by stage. Not the leakage: a card may start a sample earlier than it did, and while that is learned, "all leaks" is
+ * the safe assumption. */
 static void keep(apm_t *apm, tape_t *tape)
 {
     delay_keep(&apm->delay, tape);
@@ -482,7 +483,6 @@ static void keep(apm_t *apm, tape_t *tape)
     tape_int(tape, &apm->measured, 0, 1);
     for (int c = 0; c < apm->channels; c++) {
         aec_keep(&apm->channel[c].aec, DELAY_LAGS - 1, tape);
-        residual_keep(&apm->channel[c].residual, tape);
         ns_keep(&apm->channel[c].ns, tape);
     }
     agc_keep(&apm->agc, tape);

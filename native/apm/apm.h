@@ -53,7 +53,7 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels);
 /* rate_hz/100 frames from the microphone, processed in place. */
 void apm_capture(apm_t *apm, int16_t *frames);
 
-/* What was learned (echo path, delay, leakage, noise, gain) as bytes, for a chain of the same rate and channels in a later run.
+/* What was learned (echo path, delay, noise, gain) as bytes, for a chain of the same rate and channels in a later run.
  * apm_save copies: for between two blocks. apm_seal then makes the bytes valid and needs no apm_t: for another thread's time. */
 size_t apm_state_size(apm_t *apm);
 void apm_save(apm_t *apm, unsigned char *state);

@@ -1,0 +1,169 @@
+"""What was learned is there after a restart, whatever ended the run; and what is wrong with it is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import daemon
+import numpy as np
+import pytest
+import soundfile
+from daemon import RATE_HZ, Configure, Daemon, level_db
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apmpi import learned
+from apmpi.config import Endpoint, Settings
+from apmpi.learned import Learned, LearnedError
+
+configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
+
+SETTINGS = Settings(
+    microphone=Endpoint("hw:1"), speaker=Endpoint("hw:1", channels=2), far_end=Endpoint("hw:2")
+)
+LEARNED = Learned(b"\x00\n\xff" * 1000, SETTINGS, {"speaker": -12.5})
+
+
+def test_what_was_saved_is_taken_once(tmp_path: Path) -> None:
+    path = tmp_path / "learned"
+    assert learned.take(path, SETTINGS) is None
+    learned.save(path, LEARNED)
+    assert [file.name for file in tmp_path.iterdir()] == ["learned"]
+    assert learned.take(path, SETTINGS) == LEARNED
+    assert learned.take(path, SETTINGS) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"microphone": Endpoint("hw:0")}, "microphone"),
+        ({"speaker": Endpoint("hw:1")}, "speaker"),
+        ({"far_end": None}, "far_end"),
+        ({"periods": 8, "sample_rate_hz": 16000}, "periods, sample_rate_hz"),
+        ({"output": Endpoint("hw:3"), "stream_delay_ms": 40, "report_interval_s": 1.0}, None),
+        ({"microphone": Endpoint("hw:1", line=7)}, None),
+    ],
+)
+def test_another_device_has_another_echo(
+    changes: dict[str, object], differs: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "learned"
+    learned.save(path, LEARNED)
+    other = Settings(**{**{key: getattr(SETTINGS, key) for key in SETTINGS.__slots__}, **changes})  # type: ignore[arg-type]
+    if differs is None:
+        assert learned.take(path, other) is not None
+        return
+    with pytest.raises(LearnedError, match=f"learned with another {differs}$"):
+        learned.take(path, other)
+
+
+@settings(max_examples=200, derandomize=True)
+@given(st.data())
+def test_damage_is_told(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    learned.save(path, LEARNED)
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(content) - 1) | st.integers(0, 120))
+        content[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    path.write_bytes(content)
+    with pytest.raises(LearnedError, match=r"damaged: (not written by this version|damaged)"):
+        learned.take(path, SETTINGS)
+    assert not path.exists(), "it would be met again at the next start"
+
+
+def test_a_disk_that_is_full_keeps_what_was_there(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small]).returncode != 0:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        learned.save(small / "learned", LEARNED)
+        with pytest.raises(OSError, match="No space"):
+            learned.save(small / "learned", Learned(bytes(100_000), SETTINGS))
+        assert learned.take(small / "learned", SETTINGS) == LEARNED
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_disk_that_blocks_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = threading.Event()
+    monkeypatch.setattr(learned, "save", lambda path, state: blocked.wait(30))
+    warnings: list[str] = []
+    keeper = learned.Keeper(tmp_path / "learned", lambda: LEARNED, warnings.append, lambda: None)
+    keeper.start()
+    began_s = time.monotonic()
+    keeper.close()
+    took_s = time.monotonic() - began_s
+    blocked.set()
+    assert took_s < learned.CLOSE_TIMEOUT_S + 1
+    assert ["the disk does not answer" in warning for warning in warnings] == [True]
+
+
+def first_words_db(tmp_path: Path, seconds: float = 1.0) -> float:
+    """How much quieter the echo of the far end's beginning came out."""
+    far, _ = soundfile.read(tmp_path / "far.wav")
+    clean, _ = soundfile.read(tmp_path / "clean.wav")
+    response, _ = soundfile.read(tmp_path / "room.wav")
+    count = round(seconds * RATE_HZ)
+    echo = np.convolve(far[:count], response)[:count]
+    late = round(0.06 * RATE_HZ)  # playout and room, more or less: the levels are of a whole second
+    return level_db(echo) - level_db(clean[late : late + count])
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGKILL])
+def test_the_first_second_after_a_restart_cancels(
+    ended_by: signal.Signals, configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    """Stopped, and killed as systemd's watchdog does it. Without a saved state, for comparison, too."""
+    path = configure()
+    state = tmp_path / "state"
+    state.mkdir()
+    # A minute is too long for a test: saved every second, as it would be every minute.
+    hurry = "from apmpi import cli, learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 1.0; cli.main()"
+    first = subprocess.Popen(
+        [sys.executable, "-P", "-c", hurry, "run", "--config", path],
+        env={**daemon.os.environ, "RUNTIME_DIRECTORY": str(state)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(6)
+    first.send_signal(ended_by)
+    _, said = first.communicate(timeout=15)
+    print(said)
+    assert [file.name for file in state.iterdir() if file.suffix != ".part"] == ["learned"]
+    about = json.loads((state / "learned").read_bytes().split(b"\n")[1])
+    assert about["devices"]["sample_rate_hz"] == "48000"
+
+    second = start(path, "--seconds", "2", RUNTIME_DIRECTORY=str(state))
+    assert second.ended() == 0
+    assert f"goes on from what was learned before ({state}/learned)" in second.said
+    again_db = first_words_db(tmp_path)
+    path.write_text(path.read_text() + "keep_learned: never\n")
+    third = start(path, "--seconds", "2", RUNTIME_DIRECTORY=str(state))
+    assert third.ended() == 0
+    anew_db = first_words_db(tmp_path)
+    print(f"first second: {again_db:.1f} dB, without what was learned {anew_db:.1f} dB")
+    # The cards start up to a sample apart from the time before, so the first syllable's treble is not yet right.
+    assert again_db > 12
+    assert again_db > anew_db + 3
+
+
+def test_a_state_of_other_devices_is_not_used(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    path = configure()
+    learned.save(tmp_path / "learned", LEARNED)
+    process = start(path, "--seconds", "1", RUNTIME_DIRECTORY=str(tmp_path))
+    assert process.ended() == 0
+    assert "learned with another" in process.said
+    assert "the echo is learned anew" in process.said
+    assert (tmp_path / "learned").exists(), "this run has learned, too"
