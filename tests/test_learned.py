@@ -152,7 +152,7 @@ def test_the_first_second_after_a_restart_cancels(
     assert third.ended() == 0
     anew_db = first_words_db(tmp_path)
     print(f"first second: {again_db:.1f} dB, without what was learned {anew_db:.1f} dB")
-    # The cards start up to a sample apart from the time before, so the first syllable's treble is not yet right.
+    # Cards start up to a sample apart from the time before: the first syllable's treble is not yet right.
     assert again_db > 12
     assert again_db > anew_db + 3
 
