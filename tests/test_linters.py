@@ -27,7 +27,7 @@ def test_lint() -> None:
 
 
 def test_types() -> None:
-    check(sys.executable, "-m", "mypy", "--strict", "apmpi")
+    check(sys.executable, "-m", "mypy", "--strict", "apmpi", "tests/examples")
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
