@@ -1,5 +1,6 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
+# make bench   what a frame costs, beside others where they are installed
 # make clean   back to a fresh clone
 #
 #   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
@@ -19,7 +20,7 @@ PIP    := $(VENV)/bin/pip -qq --disable-pip-version-check
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
-.PHONY: run test setup setup-test clean
+.PHONY: run test bench setup setup-test clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -27,6 +28,9 @@ run: setup
 
 test: setup-test
 	@env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
+
+bench: setup-test
+	@$(VENV)/bin/python tests/bench/bench.py
 
 setup: $(VENV)/.installed
 setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies

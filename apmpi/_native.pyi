@@ -6,7 +6,10 @@ from typing_extensions import Buffer
 
 MAX_CHANNELS: int
 """of a microphone or far-end frame"""
+KERNELS: str
+"""which variant of the arithmetic this processor gets: neon, sse2 or scalar"""
 
+def memory_bytes(rate_hz: int, channels: int) -> int: ...
 def state_shape(state: Buffer) -> tuple[int, int]: ...
 def latency_samples(rate_hz: int) -> int: ...
 

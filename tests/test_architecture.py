@@ -34,7 +34,7 @@ NATIVE = {
     "kernels": set(),
     **{stage: {"kernels"} for stage in STAGES},
     "apm": {"kernels"} | STAGES,
-    "cython": {"apm"} | STAGES,
+    "cython": {"kernels", "apm"} | STAGES,
     "room": {"kernels"},
 }
 

@@ -38,7 +38,17 @@ cdef extern from "apm/apm.h" nogil:
     void apm_state_shape(const unsigned char *state, size_t bytes, int *rate_hz, int *channels)
     apm_state_t apm_restore(apm_t *apm, const unsigned char *state, size_t bytes)
 
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef struct kernels_t:
+        const char *name
+    const kernels_t *kernels()
+
 MAX_CHANNELS = APM_MAX_CHANNELS
+KERNELS = kernels().name.decode()
+
+
+def memory_bytes(int rate_hz, int channels):
+    return apm_size(rate_hz, channels)
 
 
 def latency_samples(int rate_hz):

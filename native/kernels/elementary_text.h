@@ -1,6 +1,6 @@
 /* The text of the elementary functions; included by text.h, which says what V is. The variant also offers
  *
- *   I                        a vector of LANES int32_t; + - & work on it
+ *   I                        a vector of LANES int32_t, with ADD_INT(a, b), SUB_INT(a, b) and SPLAT_INT(i)
  *   TO_EXPONENT(i) FROM_EXPONENT(i)   shifts by 23 bits, to and from where a float's exponent is; the latter keeps the sign
  *   BITS(v) FROM_BITS(i)     the same bits as I and as V
  *   FROM_INT(i)              the value of I as V
@@ -21,15 +21,15 @@ static inline V exp_of(V x)
     const V r = inside - n * SPLAT(LN2_HIGH) - n * SPLAT(LN2_LOW);
     const V tail = SPLAT(0.499992311f) + r * (SPLAT(0.166671142f) + r * (SPLAT(0.0418901332f) + r * SPLAT(0.00831253268f)));
     const V power = SPLAT(1.0f) + (r + r * r * tail);
-    return FROM_BITS(BITS(power) + TO_EXPONENT(BITS(moved)));
+    return FROM_BITS(ADD_INT(BITS(power), TO_EXPONENT(BITS(moved))));
 }
 
 /* x = 2^e m, m from sqrt(1/2) to sqrt(2), whose bits are 0x3f3504f3 and more; log(m) from the series of 2 artanh(s). */
 static inline V log_of(V x)
 {
     const I bits = BITS(MAX(x, SPLAT(1.17549435e-38f)));
-    const I exponent = FROM_EXPONENT(bits - 0x3f3504f3);
-    const V m = FROM_BITS(bits - TO_EXPONENT(exponent)), e = FROM_INT(exponent);
+    const I exponent = FROM_EXPONENT(SUB_INT(bits, SPLAT_INT(0x3f3504f3)));
+    const V m = FROM_BITS(SUB_INT(bits, TO_EXPONENT(exponent))), e = FROM_INT(exponent);
     const V s = (m - SPLAT(1.0f)) / (m + SPLAT(1.0f)), z = s * s;
     const V tail = SPLAT(0.666667759f) + z * (SPLAT(0.399775714f) + z * SPLAT(0.298709989f));
     return e * SPLAT(LN2_HIGH) + (s * SPLAT(2.0f) + (s * z * tail + e * SPLAT(LN2_LOW)));

@@ -1,12 +1,15 @@
-/* The arithmetic under every stage, as a table of functions: loops over the bins of split spectra, the real FFT, dense layers, elementary functions.
+/* The arithmetic under every stage, as a table of functions: loops over the bins of split spectra, the real FFT, dense layers, elementary
+ * functions.
  *
- * The text of a kernel is written once (text.h, fft_text.h), in terms of a vector V and a few operations on it. Each variant is that text for another V:
- *   scalar.c   V is one float: the reference of all tests, and what an x86 compiler makes into SSE2
- *   neon.c     V is four floats, on 64-bit ARM; the only file with intrinsics
- * Variants may differ by rounding only.
+ * The text of a kernel is written once (text.h and what it includes), in terms of a vector V and a few operations on it. Each variant is that
+ * text for another V:
+ *   scalar.c   one float: the reference of all tests
+ *   neon.c     four floats, on 64-bit ARM
+ *   sse2.c     four floats, on x86-64
+ * The latter two are the only files with intrinsics. Variants differ by rounding at most.
  *
- * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest). n is a multiple of 4, 0 included: owners
- * of spectra pad them with zeros (spectrum_stride). Complex arrays come as a pair: re, im. */
+ * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest). n is a multiple of 4, 0
+ * included: owners of spectra pad them with zeros (spectrum_stride). Complex arrays come as a pair: re, im. */
 #ifndef APMPI_KERNELS_KERNELS_H
 #define APMPI_KERNELS_KERNELS_H
 
@@ -38,8 +41,8 @@ typedef struct {
     /* sum of x^2 */
     float (*energy)(int n, const float *x);
 
-    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7. log: natural, of 1.2e-38 and more; absolute
-     * error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1 / (1 + e^-x), and tanh: absolute error below 1.5e-7 and 3e-7. */
+    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7. log: natural, of 1.2e-38 and more;
+     * absolute error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1 / (1 + e^-x), and tanh: absolute error below 1.5e-7 and 3e-7. */
     void (*exp)(int n, const float *in, float *out);
     void (*log)(int n, const float *in, float *out);
     void (*sigmoid)(int n, const float *in, float *out);
@@ -56,6 +59,9 @@ typedef struct {
 extern const kernels_t kernels_scalar;
 #ifdef __aarch64__
 extern const kernels_t kernels_neon;
+#endif
+#ifdef __SSE2__
+extern const kernels_t kernels_sse2;
 #endif
 
 /* From the best for this processor to the scalar one, which is always there; NULL ends it. */

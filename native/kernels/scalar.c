@@ -1,4 +1,4 @@
-/* Kernels for one float at a time: the reference of the other variants. */
+/* Kernels for one float at a time: the reference of the other variants, and for any other processor. */
 #include <stdint.h>
 #include <string.h>
 
@@ -15,6 +15,9 @@ enum { LANES = 1 };
 #define STORE_FOURS(p, a, b, c, d) ((p)[0] = (a), (p)[1] = (b), (p)[2] = (c), (p)[3] = (d))
 
 #define I int32_t
+#define ADD_INT(a, b) ((a) + (b))
+#define SUB_INT(a, b) ((a) - (b))
+#define SPLAT_INT(i) (i)
 #define TO_EXPONENT(i) ((int32_t)((uint32_t)(i) << 23))
 #define FROM_EXPONENT(i) ((i) >> 23)
 #define FROM_INT(i) ((float)(i))

@@ -1,0 +1,340 @@
+"""`make bench`: what a 10 ms frame costs, in tables that can be pasted. One section alone: bench.py SECTION.
+
+Times are of this machine and vary; instructions are counted under emulation and are the same in every run.
+Peers take part where they are installed: livekit from PyPI, libspeexdsp1, libfftw3-dev and libkissfft-dev,
+llvm-19 from Debian.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+import apmpi
+from apmpi import AudioFrame, AudioProcessingModule, _native
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BUILD = ROOT / "build" / "bench"
+QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+CPUS = {"Pi Zero 2 W, 3": "cortex-a53", "Pi 4": "cortex-a72", "Pi 5": "cortex-a76"}
+FEATURES = ("echo_cancellation", "noise_suppression", "high_pass_filter", "auto_gain_control")
+FRAMES = 600  # 6 s; the path changes in the middle
+SETTLED = 50  # the first half second is another thing: the delay is not known yet
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"bench: failed: {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    lines = [[str(cell) for cell in line] for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    for line in lines:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+    print()
+
+
+def built(cpu: str | None) -> Path:
+    """Folder with the programs of CMakeLists.txt: for the Pi's processor `cpu`, or for this machine."""
+    folder = BUILD / (cpu or "here")
+    options = [f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'native/aarch64-linux-gnu.cmake'}", f"-DAPMPI_CPU={cpu}"]
+    run("cmake", "-S", HERE, "-B", folder, *(options if cpu else []))
+    run("cmake", "--build", folder, "--parallel", "2")
+    return folder
+
+
+# ---- instructions, counted by a plugin of the emulator
+
+
+def plugin() -> Path:
+    library = BUILD / "libinsncount.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    version = int(re.findall(r"version (\d+)", run(QEMU[0], "--version"))[0])
+    interface = 1 if version < 9 else 2
+    options = ["-O2", "-shared", "-fPIC", f"-DPLUGIN_VERSION={interface}"]
+    run("gcc", *options, HERE / "insncount.c", "-o", library)
+    return library
+
+
+def counted(program: Path, *arguments: object) -> tuple[list[int], str]:
+    """Instructions between each pair of marks, and what the program printed."""
+    marks = BUILD / "marks"
+    options = [*QEMU, "-plugin", f"{plugin()},out={marks},functions={BUILD / 'functions'}"]
+    said = run(*options, program, *map(str, arguments))
+    at = [int(line.split()[1]) for line in marks.read_text().splitlines()]
+    return [end - start for start, end in zip(at[::2], at[1::2], strict=True)], said
+
+
+def thousands(count: float) -> str:
+    return f"{count / 1000:.0f}"
+
+
+def instructions() -> None:
+    """Instructions of a whole 10 ms frame on aarch64, all four features (thousands)"""
+    folder = built("cortex-a53")
+    rows = []
+    shares = {}
+    for rate_hz in (8000, 16000, 32000, 48000):
+        for channels in (1, 2, 4) if rate_hz in (16000, 48000) else (1,):
+            frames = counted(folder / "frames", rate_hz, channels, FRAMES)[0][SETTLED:]
+            median, worst = statistics.median(frames), max(frames)
+            limit = {16000: "250", 48000: "600"}.get(rate_hz, "") if channels == 1 else ""
+            ratio = f"{worst / median:.2f}"
+            rows.append((rate_hz, channels, thousands(median), limit, thousands(worst), ratio))
+            if channels == 1:
+                lines = (line.rsplit(" ", 1) for line in (BUILD / "functions").read_text().splitlines())
+                shares[rate_hz] = {name: int(count) / FRAMES for name, count in lines}
+    table(("rate Hz", "channels", "median", "at most", "worst", "worst / median"), rows)
+    print("Where they go (thousands a frame; `main` makes the sound):\n")
+    names = [name for name in shares[48000] if shares[48000][name] > 3000 and name != "main"]
+    table(
+        ("function", *map(str, shares)),
+        ((f"`{name}`", *(f"{shares[rate].get(name, 0) / 1000:.1f}" for rate in shares)) for name in names),
+    )
+
+
+def kernels() -> None:
+    """Instructions of each kernel, the scalar text and NEON"""
+    marks, said = counted(built("cortex-a53") / "kernels")
+    count: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    for line, instructions in zip(said.splitlines(), marks, strict=True):
+        variant, name, size = line.split()
+        count[name, size][variant] = instructions
+    table(
+        ("kernel", "size", "scalar", "neon", "ratio"),
+        (
+            (name, size, of["scalar"], of["neon"], f"{of['scalar'] / of['neon']:.1f}")
+            for (name, size), of in count.items()
+        ),
+    )
+
+
+def tail() -> None:
+    """Instructions of the linear canceller alone against the tail (thousands a block)"""
+    folder = built("cortex-a53")
+    tails_ms = (50, 100, 250, 500, 1000)
+    rows = []
+    for rate_hz in (16000, 48000):
+        medians = [
+            statistics.median(counted(folder / "canceller", rate_hz // 100, tail_ms // 10, 40)[0])
+            for tail_ms in tails_ms
+        ]
+        slopes = np.diff(medians) / np.diff(tails_ms) * 100 / 1000
+        rows.append((rate_hz, *map(thousands, medians), " ".join(f"{slope:.1f}" for slope in slopes)))
+    table(("rate Hz", *(f"{tail_ms} ms" for tail_ms in tails_ms), "for each 100 ms more"), rows)
+
+
+# ---- estimates of cycles
+
+LOOPS = {"mac": "spectrum: multiply and add", "kalman": "Kalman update", "pass8": "FFT, a pass of radix 8"}
+
+
+def hottest_loop(assembly: str, function: str) -> str:
+    """Instructions of the largest innermost loop of a function."""
+    body = re.search(rf"^{function}:\n(.*?)\.size\s+{function},", assembly, re.DOTALL | re.MULTILINE)
+    assert body, function
+    lines = body[1].splitlines()
+    labels = {line[:-1]: at for at, line in enumerate(lines) if re.match(r"\.L\w+:$", line)}
+    loops = []
+    for at, line in enumerate(lines):
+        jump = re.match(r"\s+(?:b\.?\w*|cbn?z\s+\w+,|tbn?z.*,)\s+(\.L\w+)$", line)
+        if jump and labels.get(jump[1], at) < at:
+            loop = lines[labels[jump[1]] + 1 : at + 1]
+            if not any(re.match(r"\.L\w+:$", inner) for inner in loop):
+                loops.append([inner for inner in loop if not re.match(r"\s+\.", inner)])
+    return "\n".join(max(loops, key=len))
+
+
+def cycles() -> None:
+    """Estimated cycles of the hottest loops, by llvm-mca (one turn of the loop: 4 or more bins)"""
+    analyser = shutil.which("llvm-mca-19") or shutil.which("llvm-mca")
+    if analyser is None:
+        print("llvm-mca is not installed: apt-get install llvm-19\n")
+        return
+    rows = []
+    for name, what in LOOPS.items():
+        for board, cpu in CPUS.items():
+            model = (
+                "neoverse-n1" if cpu == "cortex-a76" else cpu
+            )  # the same core; LLVM has a model of the server's
+            command = ["aarch64-linux-gnu-gcc", "-S", "-O3", "-std=gnu11", f"-mcpu={cpu}", "-fno-math-errno"]
+            options = [
+                "-fno-trapping-math",
+                f"-I{ROOT / 'native'}",
+                "-fno-asynchronous-unwind-tables",
+                "-o",
+                "-",
+            ]
+            assembly = run(*command, *options, ROOT / "native/kernels/neon.c")
+            loop = hottest_loop(assembly, name)
+            done = subprocess.run(
+                [analyser, "-mtriple=aarch64", f"-mcpu={model}", "-iterations=100"],
+                input=loop,
+                capture_output=True,
+                text=True,
+            )
+            total = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+            estimate = f"{int(total[1]) / 100:.0f}" if total else "no model"
+            rows.append((what, board, model, len(loop.splitlines()), estimate))
+    print(f"{Path(analyser).name}, gcc -O3 -mcpu=...\n")
+    table(("loop", "board", "model", "instructions", "cycles"), rows)
+
+
+# ---- times on this machine
+
+Process = Callable[[int], None]
+
+
+def sound(rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+    """Far end and microphone, int16 frames of 10 ms: its echo 30 ms later, and noise."""
+    hop, rng = rate_hz // 100, np.random.default_rng(1)
+    far = (2000 * rng.standard_normal((FRAMES, hop))).astype(np.int16)
+    mic = np.concatenate([np.zeros((3, hop)), far[:-3] / 2]) + 30 * rng.standard_normal((FRAMES, hop))
+    return far, np.ascontiguousarray(mic.astype(np.int16))
+
+
+def api(module: object, frame: type, rate_hz: int) -> Process:
+    """One 10 ms frame through the Python API that apmpi and livekit share."""
+    far, mic = sound(rate_hz)
+    hop = rate_hz // 100
+    frames = [
+        (frame(bytearray(f.tobytes()), rate_hz, 1, hop), frame(bytearray(m.tobytes()), rate_hz, 1, hop))
+        for f, m in zip(far, mic, strict=True)
+    ]
+
+    def process(at: int) -> None:
+        played, heard = frames[at]
+        module.process_reverse_stream(played)
+        module.set_stream_delay_ms(30)
+        module.process_stream(heard)
+
+    return process
+
+
+def speexdsp(rate_hz: int) -> Process | None:
+    """SpeexDSP's canceller (250 ms), noise suppressor and gain control, through ctypes."""
+    name = ctypes.util.find_library("speexdsp")
+    if name is None:
+        return None
+    library = ctypes.CDLL(name)
+    library.speex_echo_state_init.restype = library.speex_preprocess_state_init.restype = ctypes.c_void_p
+    hop = rate_hz // 100
+    echo = ctypes.c_void_p(library.speex_echo_state_init(hop, rate_hz // 4))
+    cleaner = ctypes.c_void_p(library.speex_preprocess_state_init(hop, rate_hz))
+    rate, one = ctypes.c_int(rate_hz), ctypes.c_int(1)
+    library.speex_echo_ctl(echo, 24, ctypes.byref(rate))  # SPEEX_ECHO_SET_SAMPLING_RATE
+    library.speex_preprocess_ctl(cleaner, 0, ctypes.byref(one))  # ..._SET_DENOISE
+    if rate_hz < 48000:
+        library.speex_preprocess_ctl(cleaner, 2, ctypes.byref(one))  # ..._SET_AGC
+    library.speex_preprocess_ctl(cleaner, 24, echo)  # ..._SET_ECHO_STATE
+    far, mic = sound(rate_hz)
+    out = np.zeros(hop, np.int16)
+    address = ctypes.c_void_p
+    pointers = [(address(m.ctypes.data), address(f.ctypes.data)) for f, m in zip(far, mic, strict=True)]
+    out_pointer = ctypes.c_void_p(out.ctypes.data)
+
+    def process(at: int, alive: object = (far, mic, out)) -> None:
+        library.speex_echo_cancellation(echo, *pointers[at], out_pointer)
+        library.speex_preprocess_run(cleaner, out_pointer)
+
+    return process
+
+
+def microseconds(processes: dict[str, Process]) -> dict[str, float]:
+    """Median time of a frame of each, taken in turns of 50 frames so that what disturbs, disturbs all."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for start in range(0, FRAMES, 50):
+        for name, process in processes.items():
+            for at in range(start, start + 50):
+                before = time.perf_counter()
+                process(at)
+                if start:
+                    times[name].append(time.perf_counter() - before)
+    return {name: 1e6 * statistics.median(of) for name, of in times.items()}
+
+
+def peers() -> None:
+    """Time of a frame through Python on this machine, all four features, in the same run (microseconds)"""
+    rows = []
+    for rate_hz in (16000, 48000):
+        on = dict.fromkeys(FEATURES, True)
+        processes = {"apmpi": api(AudioProcessingModule(**on), AudioFrame, rate_hz)}
+        try:
+            from livekit import rtc
+
+            processes["LiveKit"] = api(rtc.AudioProcessingModule(**on), rtc.AudioFrame, rate_hz)
+        except ImportError:
+            pass
+        if speex := speexdsp(rate_hz):
+            processes["SpeexDSP"] = speex
+        us = microseconds(processes)
+        for name, of in us.items():
+            rows.append((rate_hz, name, f"{of:.0f}", f"{us['apmpi'] / of:.2f}"))
+    table(("rate Hz", "module", "us", "apmpi / it"), rows)
+
+
+def binding() -> None:
+    """What Python and Cython add to a call, buffers of 10 ms at 8 kHz (microseconds)
+
+    Measured with the far end's call, whose own work, 80 samples to float, is next to nothing.
+    """
+    bare, module = _native.Chain(8000, 1, (0, 0, 0, 0)), AudioProcessingModule()
+    frame = AudioFrame.create(8000, 1, 80)
+    data = frame.data
+    calls: dict[str, Process] = {
+        "Chain.render": lambda at: bare.render(data, 1),
+        "AudioProcessingModule.process_reverse_stream": lambda at: module.process_reverse_stream(frame),
+        "an empty Python function": lambda at: None,
+    }
+    table(("call", "us"), ((name, f"{of:.2f}") for name, of in microseconds(calls).items()))
+
+
+def transforms() -> None:
+    """The real FFT beside libraries, there and back on this machine; error of a spectrum against its RMS"""
+    program = built(None) / "transforms"
+    if not program.exists():
+        print("rivals are not installed: apt-get install libfftw3-dev libkissfft-dev\n")
+        return
+    table(("library", "size", "us", "worst error"), (line.split() for line in run(program).splitlines()))
+
+
+def memory() -> None:
+    """Bytes of one module"""
+    rows = [
+        (r, *(f"{_native.memory_bytes(r, c):,}" for c in (1, 2, 4, 8))) for r in (8000, 16000, 32000, 48000)
+    ]
+    table(("rate Hz", "1 channel", "2", "4", "8"), rows)
+
+
+SECTIONS = (instructions, kernels, tail, cycles, peers, binding, transforms, memory)
+
+
+def main(names: list[str]) -> None:
+    sections = {section.__name__: section for section in SECTIONS}
+    for name in names or sections:
+        if name not in sections:
+            raise SystemExit(f"bench: no section {name!r}, there are {', '.join(sections)}")
+        title = (sections[name].__doc__ or "").splitlines()[0]
+        print(f"## {title}\n\n$ .venv/bin/python tests/bench/bench.py {name}\n", flush=True)
+        sections[name]()
+    print(f"apmpi {apmpi.__file__}, kernels for this machine: {_native.KERNELS}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
