@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from apmpi import report
+from apmpi import realtime
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import EndpointError
 from apmpi.pcm import BLOCKS_PER_S, Capture, DeviceLost, Playback
@@ -136,7 +136,7 @@ class Caretaker(threading.Thread):
             slot.close()
 
     def run(self) -> None:
-        report.give_way()
+        realtime.give_way()
         while not self._closing.wait(self._retry_s):
             for slot in self._slots:
                 slot.look_after()
@@ -273,7 +273,7 @@ class ReadAhead(FileFarEnd):
             self.thread.join()
 
     def _run(self) -> None:
-        report.give_way()
+        realtime.give_way()
         try:
             while not self._closed and self._fill():
                 time.sleep(DISK_SLEEP_S)
@@ -417,7 +417,7 @@ class WriteBehind(FileSink):
             raise self._error
 
     def _run(self) -> None:
-        report.give_way()
+        realtime.give_way()
         try:
             while not self._closed or self._blocks:
                 while self._blocks:

@@ -15,9 +15,6 @@ other as fast as they are processed.
 """
 
 import contextlib
-import ctypes
-import gc
-import logging
 import os
 import signal
 import sys
@@ -27,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from apmpi import learned, report
+from apmpi import journal, learned, realtime, report
 from apmpi.apm import AudioProcessingModule
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
@@ -59,14 +56,6 @@ NS_PER_MS = 1e6
 MARGIN_PART = 5
 # The canceller is asked for its state 10 times a second: often for a person, seldom for the processor.
 STATS_EVERY_FRAMES = 10
-# Above the 50 that Linux gives its interrupt threads where it has any: a busy disk or network must wait.
-REALTIME_PRIORITY = 60
-# How long another thread may keep the interpreter when the audio thread wants it; Python's 5 ms are half a
-# frame.
-SWITCH_INTERVAL_S = 0.0005
-# Locked memory is all there at once: Python's usual 8 MiB per thread would be too.
-THREAD_STACK_BYTES = 512 * 1024
-MCL_CURRENT, MCL_FUTURE = 1, 2  # <sys/mman.h>
 
 # Far end, microphone and output of one frame (interleaved int16) and its latency. Called on the audio
 # thread: it may only store.
@@ -89,23 +78,23 @@ def run(
     Returns the exit status: 0, or 2 if an endpoint can't be used as configured, or 1 if a file fails later.
     What was wrong has been said by then. Devices that are lost are waited for.
     """
-    voice = report.voice(settings.report_interval_s)
+    voice = journal.voice(settings.report_interval_s)
     with contextlib.ExitStack() as stack:
         signals_fd = stack.enter_context(_signals_to_pipe())
-        stack.enter_context(_warnings_said_by(voice))
-        threading.stack_size(THREAD_STACK_BYTES)
+        stack.enter_context(journal.warnings_said_by(voice))
+        threading.stack_size(realtime.THREAD_STACK_BYTES)
         try:
             loop = _Loop(settings, config_path, stack, tap, Timebase(speed))
         except EndpointError as error:
-            voice.say(report.Event.ENDPOINT_FAILED, str(error), {})
-            report.notify(f"STATUS={error}")
+            voice.say(journal.Event.ENDPOINT_FAILED, str(error), {})
+            journal.notify(f"STATUS={error}")
             return EXIT_USER
         if loop.live:
-            stack.enter_context(_real_time(voice))
+            _say_refused(stack.enter_context(realtime.real_time()), voice)
         reporter = report.Reporter(
             voice, loop.board, loop.latency, loop.xruns, loop.slips, config_path, signals_fd
         )
-        voice.say(report.Event.STARTED, loop.description(), {})
+        voice.say(journal.Event.STARTED, loop.description(), {})
         keeper = _keep_learned(loop, settings, voice) if loop.live else None
         reporter.start()
         problem: str | None = "stopped by an error in the program"
@@ -118,7 +107,13 @@ def run(
         return EXIT_OK if problem is None else EXIT_FAILED
 
 
-def _keep_learned(loop: "_Loop", settings: Settings, voice: report.Voice) -> learned.Keeper | None:
+def _say_refused(refused: list[str], voice: journal.Voice) -> None:
+    if refused:
+        hint = "sound may be interrupted when the machine is busy"
+        voice.say(journal.Event.NOT_PERMITTED, f"not permitted: {', '.join(refused)}; {hint}", {})
+
+
+def _keep_learned(loop: "_Loop", settings: Settings, voice: journal.Voice) -> learned.Keeper | None:
     """Goes on from what an earlier run has learned, and sees that the next one can do the same."""
     path = learned.place(settings)
     if path is None:
@@ -126,14 +121,14 @@ def _keep_learned(loop: "_Loop", settings: Settings, voice: report.Voice) -> lea
     try:
         if before := learned.take(path, settings):
             loop.go_on_from(before)
-            voice.say(report.Event.CONTINUED, f"goes on from what was learned before ({path})", {})
+            voice.say(journal.Event.CONTINUED, f"goes on from what was learned before ({path})", {})
     except ValueError as error:
-        voice.say(report.Event.STARTED_ANEW, f"{error}; the echo is learned anew", {})
+        voice.say(journal.Event.STARTED_ANEW, f"{error}; the echo is learned anew", {})
 
     def warn(sentence: str) -> None:
-        voice.say(report.Event.WARNING, sentence, {})
+        voice.say(journal.Event.WARNING, sentence, {})
 
-    keeper = learned.Keeper(path, loop.snapshot, warn, report.give_way)
+    keeper = learned.Keeper(path, loop.snapshot, warn, realtime.give_way)
     keeper.start()
     return keeper
 
@@ -248,6 +243,7 @@ class _Loop:
         while latency.frames < frames_max and not board.stop:
             near = microphone.read()
             board.parked = self._cards.problem()
+            board.beats += 1
             if near is None:
                 return
             if not near:
@@ -379,53 +375,3 @@ def _signals_to_pipe() -> Iterator[int]:
         signal.set_wakeup_fd(wakeup_before)
         os.close(writer)
         os.close(reader)
-
-
-@contextlib.contextmanager
-def _warnings_said_by(voice: report.Voice) -> Iterator[None]:
-    """What apmpi's modules log goes the way of all other words."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            voice.say(report.Event.WARNING, record.getMessage(), {})
-
-    logger, handler = logging.getLogger("apmpi"), Handler()
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = True
-
-
-@contextlib.contextmanager
-def _real_time(voice: report.Voice) -> Iterator[None]:
-    """What keeps other work from delaying this thread, as far as it is permitted: real-time scheduling,
-    memory that stays in memory, no garbage collection here (the reporter does it)."""
-    refused = []
-    scheduler, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        if scheduler != os.SCHED_FIFO:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
-    except OSError as error:
-        refused.append(f"real-time scheduling ({error.strerror})")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
-        refused.append(f"locked memory ({os.strerror(ctypes.get_errno())})")
-    if refused:
-        hint = "sound may be interrupted when the machine is busy"
-        voice.say(report.Event.NOT_PERMITTED, f"not permitted: {' and '.join(refused)}; {hint}", {})
-    switch_interval_s = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
-        sys.setswitchinterval(switch_interval_s)
-        libc.munlockall()
-        os.sched_setscheduler(0, scheduler, parameters)

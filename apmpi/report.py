@@ -1,4 +1,4 @@
-"""What the daemon says: to the journal and systemd when it is a service, to standard error in a terminal.
+"""What the daemon says (apmpi.journal is where it goes).
 
 A thread of its own looks at what the audio thread leaves behind (`Board`, `LatencyLog`, xrun counts) and
 does all the talking, so that a slow journal or terminal costs no frame. It also takes the signals: the
@@ -25,6 +25,7 @@ has these fields, over the interval unless said otherwise; a field that doesn't 
     APMPI_DELAY_MS _DELAY_CONFIDENCE              loudspeaker to microphone; 0 to 1
     APMPI_CONVERGED _DOUBLE_TALK _REFERENCE_PRESENT _MICROPHONE_CLIPPING               0 or 1, at this moment
     APMPI_SPEECH_PROBABILITY _NOISE_FLOOR_DBFS _AGC_GAIN_DB                            at this moment
+    APMPI_ERLE_DB_EACH_S, and so for all of EACH_S   a value for each second, oldest first, blanks between
 
 Event.XRUN has APMPI_XRUNS*, Event.RELOADED the flags. While the microphone is waited for there are no
 figures.
@@ -34,32 +35,28 @@ report, WATCHDOG=1 only while frames are being finished or a device is waited fo
 around SIGHUP, STOPPING=1 at the end.
 """
 
-import enum
 import gc
-import importlib
-import logging
 import math
 import os
 import select
 import signal
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from apmpi.config import ConfigError, Features, Settings, load
+from apmpi.journal import Calm, Event, notify
 from apmpi.latency import LatencyLog, LatencySummary, Spread
+from apmpi.realtime import give_way
 
 FRAMES_PER_S = 100
 
 # How often the thread looks: soon enough for a person who stops the program, rare enough to cost nothing.
 TICK_S = 0.1
-# A terminal's line is read while it changes.
-LIVE_LINE_S = 0.5
 # The audio thread takes new settings with its next frame, 10 ms; a device that stalls may hold it up to 0.5
 # s.
 APPLY_TIMEOUT_S = 1.0
@@ -67,33 +64,9 @@ APPLY_TIMEOUT_S = 1.0
 XRUN_SILENCE_S = 10.0
 # systemd's advice is half of WatchdogSec; a quarter leaves room for a tick that comes late.
 WATCHDOG_FRACTION = 0.25
-# Everything else on the machine may wait for a sentence to be written, the audio thread may not: lower than
-# its priority. Still real time, or a busy machine would keep this thread from giving the interpreter back.
-REPORTER_PRIORITY = 1
-
-JOURNAL_SOCKET = "/run/systemd/journal/socket"
-
-
-class Event(enum.Enum):
-    """What is said, with its MESSAGE_ID (in apmpi.catalog too) and its priority (syslog)."""
-
-    STARTED = "7e49ee7e82cd4ceda39fcac244c34a66", 5
-    STOPPED = "acce15f3a4c247f0ba3ffb70adefbcb0", 5
-    FIGURES = "3296f0870c8748d2858faedcc104b2a3", 6
-    XRUN = "63654467293d425dafb709c35ad3e749", 4
-    RELOADED = "aab1ec01371b4ac182a4011c7f7e3cd1", 5
-    RELOAD_FAILED = "0f989861912744d1ac3ae22ed3893f67", 3
-    ENDPOINT_FAILED = "8a490739a8584a689b9b76b5b3e20067", 3
-    NOT_PERMITTED = "55e766fadd004446b7e76db2a9c9d080", 4
-    PARKED = "b0a54101503d491abc65e1ded02fbc03", 4
-    RESUMED = "c15c72f1bf6947899be577e1bfaae3a5", 5
-    CONTINUED = "04be75cc710543cdaef7563f8613a959", 5
-    STARTED_ANEW = "d030671e8d5a402ebe5ea0294ae5b177", 4
-    WARNING = "34781a29b95a4175b754063fb055fa2b", 4
-
-    def __init__(self, message_id: str, priority: int) -> None:
-        self.message_id = message_id
-        self.priority = priority
+# The canceller's figures are noted once a second, for at most a minute: an entry has to fit into a datagram.
+SECOND_S = 1.0
+SECONDS_MAX = 60
 
 
 class CoreStats(Protocol):
@@ -113,6 +86,13 @@ CORE_FIELDS = (
 )  # fmt: skip
 
 
+# Of these a history by the second is told as well.
+EACH_S = (
+    "erle_db", "erl_db", "delay_ms", "delay_confidence", "drift_ppm", "converged", "double_talk",
+    "reference_present", "microphone_clipping",
+)  # fmt: skip
+
+
 @dataclass(slots=True)
 class Board:
     """What the two threads leave for each other. Each field is a reference that is replaced as a whole, by
@@ -122,6 +102,7 @@ class Board:
     applied: Settings  # by the audio thread: what it has applied
     core: CoreStats | None = None  # by the audio thread
     parked: str = ""  # by the audio thread: what it waits for, one sentence
+    beats: int = 0  # by the audio thread: grows with each frame, and while it waits
     stop: bool = False  # by the reporter
 
 
@@ -136,6 +117,7 @@ class Figures:
     processor_share: float
     features: Features
     core: CoreStats | None
+    seconds: Sequence[CoreStats] = ()
 
     def fields(self) -> dict[str, str]:
         """Journal fields, as listed in the module's docstring."""
@@ -155,7 +137,11 @@ class Figures:
                 values[f"{key}_max_ms"] = spread.max_ms
         if self.core is not None:
             values |= {name: getattr(self.core, name) for name in CORE_FIELDS}
-        return journal_fields(values)
+        texts = journal_fields(values)
+        for name in EACH_S if self.seconds else ():
+            history = (_text(getattr(second, name)) or "nan" for second in self.seconds)
+            texts[f"APMPI_{name.upper()}_EACH_S"] = " ".join(history)
+        return texts
 
     def sentence(self) -> str:
         """ "cancelling echo: 32 dB, latency 21 ms, 0 xruns"."""
@@ -200,138 +186,16 @@ def flag_values(features: Features) -> dict[str, object]:
 
 
 def journal_fields(values: Mapping[str, object]) -> dict[str, str]:
-    """Upper case with the prefix; flags as 0 and 1, numbers with what is known of them, none that is no
-    number."""
-    texts = {}
-    for name, value in values.items():
-        if isinstance(value, bool | int):
-            texts[f"APMPI_{name.upper()}"] = str(int(value))
-        elif isinstance(value, float) and math.isfinite(value):
-            texts[f"APMPI_{name.upper()}"] = f"{value:.3f}"
-    return texts
+    """Upper case with the prefix; what has no value is left out."""
+    texts = {f"APMPI_{name.upper()}": _text(value) for name, value in values.items()}
+    return {name: text for name, text in texts.items() if text}
 
 
-class Voice(Protocol):
-    """Where words go."""
-
-    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None: ...
-    def show(self, figures: Figures, final: bool) -> None: ...
-
-    interval_s: float  # between two show()
-
-
-class Journal:
-    """Structured entries. An entry is left out, and counted, rather than waited for."""
-
-    def __init__(self, send: Callable[..., object], interval_s: float) -> None:
-        self.interval_s = interval_s
-        self._send = send
-        self._left_out = 0
-        # systemd-python holds the interpreter while it waits for journald; so ask first whether it would
-        # wait.
-        self._probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-
-    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
-        if not self._takes_entries():
-            self._left_out += 1
-            return
-        if self._left_out:
-            message += f" ({self._left_out} earlier entries were left out: the journal did not take them)"
-            self._left_out = 0
-        self._send(
-            message,
-            MESSAGE_ID=event.message_id,
-            PRIORITY=str(event.priority),
-            SYSLOG_IDENTIFIER="apmpi",
-            CODE_FILE=__file__,  # given, or the stack would be searched for it
-            CODE_FUNC=event.name.lower(),
-            **values,
-        )
-
-    def show(self, figures: Figures, final: bool) -> None:
-        self.say(Event.FIGURES, figures.sentence(), figures.fields())
-
-    def _takes_entries(self) -> bool:
-        poll = select.poll()
-        poll.register(self._probe, select.POLLOUT)
-        try:
-            self._probe.connect(JOURNAL_SOCKET)  # anew each time: journald may have been restarted
-        except OSError:
-            return False
-        # A connected datagram socket is writable only if the receiver's queue has room.
-        return any(events & select.POLLOUT for _, events in poll.poll(0))
-
-
-class Terminal:
-    """Standard error: one line that changes, or where that can't be, a line per interval."""
-
-    def __init__(self, interval_s: float, *, to_journal: bool) -> None:
-        self._live = sys.stderr.isatty()
-        self._open_line = False
-        self._to_journal = to_journal  # journald reads "<priority>" at the beginning of a line
-        self.interval_s = min(interval_s, LIVE_LINE_S) if self._live else interval_s
-
-    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
-        prefix = f"<{event.priority}>" if self._to_journal else "apmpi: "
-        self._write(f"{self._end_line()}{prefix}{message}\n")
-
-    def show(self, figures: Figures, final: bool) -> None:
-        if not self._live:
-            self._write(f"{'<6>' if self._to_journal else ''}{figures.line()}\n")
-            return
-        width = os.get_terminal_size(2).columns or None  # 0: a terminal that doesn't know
-        self._write("\r\x1b[K" + (f"{figures.line()}\n" if final else figures.line()[:width]))
-        self._open_line = not final
-
-    def _end_line(self) -> str:
-        ended, self._open_line = self._open_line, False
-        return "\n" if ended else ""
-
-    def _write(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:  # a terminal that was closed is no reason to stop
-            pass
-
-
-def voice(interval_s: float) -> Voice:
-    """The journal for a service, otherwise the terminal. systemd-python may be missing: then say so and go
-    on."""
-    if not stderr_is_journal():
-        return Terminal(interval_s, to_journal=False)
-    try:
-        journal: Any = importlib.import_module("systemd.journal")
-    except ImportError:
-        terminal = Terminal(interval_s, to_journal=True)
-        hint = "python3-systemd is not installed, so journal entries have no fields; install it"
-        terminal.say(Event.WARNING, hint, {})
-        return terminal
-    return Journal(journal.send, interval_s)
-
-
-def stderr_is_journal() -> bool:
-    """Whether journald reads our standard error: then it would be rude not to speak its language."""
-    try:
-        status = os.fstat(2)
-    except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-
-
-def notify(state: str) -> None:
-    """One datagram to systemd, if it started us (sd_notify(3)). Not through systemd-python: that holds the
-    interpreter while it waits."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):  # abstract name
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        try:
-            sender.sendto(state.encode(), address)
-        except OSError as error:
-            logging.getLogger(__name__).warning("systemd does not hear us: %s", error.strerror)
+def _text(value: object) -> str:
+    """Flags as 0 and 1, numbers with what is known of them; nothing for what is no number."""
+    if isinstance(value, bool | int):
+        return str(int(value))
+    return f"{value:.3f}" if isinstance(value, float) and math.isfinite(value) else ""
 
 
 def watchdog_s() -> float | None:
@@ -355,7 +219,7 @@ class Reporter(threading.Thread):
 
     def __init__(
         self,
-        voice: Voice,
+        voice: Calm,
         board: Board,
         latency: LatencyLog,
         xruns: Callable[[], dict[str, int]],
@@ -378,7 +242,10 @@ class Reporter(threading.Thread):
         self._finished = False
         self._watchdog_s = watchdog_s()
         self._fed_s = 0.0
-        self._fed_frames = 0
+        self._fed_frames = self._fed_beats = 0
+        self._seconds: deque[CoreStats] = deque(maxlen=SECONDS_MAX)
+        self._noted_s = 0.0
+        self._refused = ""  # why the last reload was
         self._ready = False
         self._shown = self._shown_before = self._now()
         self._parked_said = ""
@@ -390,6 +257,7 @@ class Reporter(threading.Thread):
         self._finished = True
         self.join()
         self._say_xruns(time.monotonic(), at_once=True)
+        self._voice.catch_up(at_once=True)
         if self._latency.frames:
             self._show(final=True)
         if problem is not None:
@@ -419,10 +287,12 @@ class Reporter(threading.Thread):
         frames, parked = self._latency.frames, self._board.parked
         if (frames or parked) and not self._ready:
             self._ready = True
-            notify(f"READY=1\nSTATUS={parked or self._figures(self._shown).sentence()}")
+            notify(f"READY=1\nSTATUS={self._state(self._figures(self._shown))}")
         self._feed_watchdog(now_s, frames, parked)
+        self._note_second(now_s)
         self._say_parked(parked)
         self._say_xruns(now_s)
+        self._voice.catch_up()
         if now_s - self._shown.time_s >= self._voice.interval_s and not self._finished:
             self._show(final=False)
             # The collector is off, for a collection stops all threads. What is left of this one's work is
@@ -430,11 +300,21 @@ class Reporter(threading.Thread):
             gc.collect()
 
     def _feed_watchdog(self, now_s: float, frames: int, parked: str) -> None:
-        if self._watchdog_s is None or (frames == self._fed_frames and not parked):
+        alive = self._board.beats != self._fed_beats if parked else frames != self._fed_frames
+        if self._watchdog_s is None or not alive:
             return
         if now_s - self._fed_s >= self._watchdog_s * WATCHDOG_FRACTION:
             notify("WATCHDOG=1")
-            self._fed_s, self._fed_frames = now_s, frames
+            self._fed_s, self._fed_frames, self._fed_beats = now_s, frames, self._board.beats
+
+    def _note_second(self, now_s: float) -> None:
+        if self._board.core is not None and now_s - self._noted_s >= SECOND_S:
+            self._seconds.append(self._board.core)
+            self._noted_s = now_s
+
+    def _state(self, figures: Figures) -> str:
+        """One sentence for `systemctl status`: what is wrong, if something is."""
+        return self._board.parked or f"{self._refused}{figures.sentence()}"
 
     def _say_parked(self, parked: str) -> None:
         """Once when it changes: what is waited for, or that all is back."""
@@ -465,6 +345,7 @@ class Reporter(threading.Thread):
             processor_share=(now.processor_s - since.processor_s) / max(now.time_s - since.time_s, TICK_S),
             features=self._board.applied.features,
             core=self._board.core,
+            seconds=tuple(self._seconds),
         )
 
     def _show(self, final: bool) -> None:
@@ -474,7 +355,8 @@ class Reporter(threading.Thread):
         figures = self._figures(self._shown_before if final and short else self._shown)
         if not self._board.parked or figures.frames != self._shown.frames:
             self._voice.show(figures, final)
-        notify(f"STATUS={self._board.parked or figures.sentence()}")
+        self._seconds.clear()
+        notify(f"STATUS={self._state(figures)}")
         self._shown_before, self._shown = self._shown, now
 
     def _now(self) -> _Moment:
@@ -490,9 +372,11 @@ class Reporter(threading.Thread):
             fresh = load(self._config_path)
         except ConfigError as error:
             message = f"{error}; the last good configuration stays in use"
+            self._refused = f"reload refused: {message}; "
             self._voice.say(Event.RELOAD_FAILED, message, {})
             notify(f"READY=1\nSTATUS={message}")
             return
+        self._refused = ""
         self._board.settings = fresh
         deadline_s = time.monotonic() + APPLY_TIMEOUT_S
         while self._board.applied is not fresh and time.monotonic() < deadline_s and not self._finished:
@@ -509,9 +393,3 @@ def changed_at_restart(running: Settings, fresh: Settings) -> list[str]:
     live = ("features", "stream_delay_ms")
     names = (field.name for field in fields(Settings) if field.name not in live)
     return [name for name in names if getattr(running, name) != getattr(fresh, name)]
-
-
-def give_way() -> None:
-    """Puts the calling thread below the audio thread, if that one is real time."""
-    if os.sched_getscheduler(0) == os.SCHED_FIFO:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REPORTER_PRIORITY))

@@ -20,9 +20,12 @@ PYTHON = {
     "clock": {"frame", "config"},
     "latency": {"frame", "config"},
     "learned": {"config"},
-    "report": {"latency", "config"},
-    "endpoints": {"config", "pcm", "wav", "clock", "report"},
-    "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency", "learned", "report", "apm"},
+    "realtime": set(),
+    "journal": set(),
+    "report": {"latency", "config", "journal", "realtime"},
+    "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
+    "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
+    | {"learned", "realtime", "journal", "report", "apm"},
     "media_devices": {"frame", "config", "apm", "pcm", "clock", "endpoints"},
 }
 # These stand above all others: the command line, the demonstration, and the package's public face.

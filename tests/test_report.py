@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from daemon import APMPI, Configure, Daemon
 
-from apmpi import report
+from apmpi import journal, report
 from apmpi.apm import Stats
 from apmpi.config import Features
+from apmpi.journal import Event
 from apmpi.latency import LatencyLog
-from apmpi.report import Event, Figures
+from apmpi.report import Figures
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
 
@@ -42,6 +43,7 @@ def figures(**changes: object) -> Figures:
         processor_share=0.0834,
         features=Features(auto_gain_control=False),
         core=Stats(erle_db=31.6, converged=True, reference_present=True, delay_ms=48.0),
+        seconds=[Stats(erle_db=29.0), Stats(erle_db=31.6, converged=True)],
     )
     return dataclasses.replace(example, **changes)  # type: ignore[arg-type]
 
@@ -60,6 +62,8 @@ def test_fields_have_values_a_program_can_read() -> None:
     assert (fields["APMPI_XRUNS"], fields["APMPI_XRUNS_FAR_END"]) == ("1", "1")
     assert (fields["APMPI_CONVERGED"], fields["APMPI_AUTO_GAIN_CONTROL"]) == ("1", "0")
     assert fields["APMPI_ERLE_DB"] == "31.600"
+    assert fields["APMPI_ERLE_DB_EACH_S"] == "29.000 31.600"
+    assert fields["APMPI_CONVERGED_EACH_S"] == "0 1"
     without = figures(core=Stats(erle_db=float("nan")), latency=None).fields()
     assert "APMPI_ERLE_DB" not in without and "APMPI_LATENCY_MEDIAN_MS" not in without
 
@@ -164,7 +168,8 @@ def test_systemd_hears_of_start_reload_and_stop(
 def test_watchdog_is_fed_while_a_device_is_waited_for(
     systemd: Systemd, configure: Configure, start: type[Daemon]
 ) -> None:
-    """Sound stops after 2 s. For 0.5 s there is no sign of life, then the microphone counts as lost."""
+    """Sound stops after 2 s. For 0.5 s there is no sign of life, then the microphone counts as lost. It can
+    be opened again, and gives nothing: that takes 0.5 s to find out each time."""
     process = start(configure(faults="capture:stall@2+30"), **systemd.environment)
     systemd.hear("READY=1")
     ready_s = systemd.heard[-1][0]
@@ -177,33 +182,13 @@ def test_watchdog_is_fed_while_a_device_is_waited_for(
     assert process.ended() == 0
     fed_s = np.array([at_s for at_s, message in systemd.heard if message == "WATCHDOG=1"])
     gaps_s = np.diff([ready_s, *fed_s])
-    silence = int(np.argmax(gaps_s))
     print(f"apart by {np.round(gaps_s, 2)} s")
     assert len(fed_s) >= 16
     # Stall limit 0.5 s, less one look of the reporter (0.1 s) that may come after the last frame.
-    assert 0.35 < gaps_s[silence] < 0.8
-    assert np.delete(gaps_s, silence).max() < 0.4
-    assert fed_s[silence] == pytest.approx(parked_s, abs=0.1)
-
-
-def test_service_without_systemd_python_says_so(configure: Configure) -> None:
-    hide = "import sys; sys.modules['systemd'] = None"
-    code = f"{hide}; from apmpi.cli import main; sys.exit(main(sys.argv[1:]))"
-    read, write = os.pipe()
-    status = os.fstat(write)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code, "run", "--config", configure(), "--seconds", "1"],
-        stderr=write,
-        env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
-    )
-    os.close(write)
-    with os.fdopen(read) as stderr:
-        lines = stderr.read().splitlines()
-    print(lines)
-    assert process.wait(10) == 0
-    assert lines[0].startswith("<4>python3-systemd is not installed")
-    assert all(re.match(r"<[3-6]>", line) for line in lines)
-    assert any(re.match(r"<6>0:00  .*latency \d+ ms, 0 xruns", line) for line in lines)
+    first_silence = int(np.argmax(gaps_s > 0.35))
+    assert gaps_s[first_silence] > 0.35
+    assert gaps_s.max() < 0.8
+    assert fed_s[first_silence] == pytest.approx(parked_s, abs=0.1)
 
 
 # ---- a real journal: journald in a mount namespace of its own
@@ -277,7 +262,7 @@ def test_notify_reaches_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> N
         listener.bind(f"\0apmpi-test-{os.getpid()}")
         listener.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@apmpi-test-{os.getpid()}")
-        report.notify("READY=1")
+        journal.notify("READY=1")
         assert listener.recv(100) == b"READY=1"
 
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from daemon import RoomCard, talk, write
 
-from apmpi.report import Event
+from apmpi.journal import Event
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 
