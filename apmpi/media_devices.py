@@ -51,7 +51,8 @@ MARGIN_PART = 2
 CHANNELS_MAX = 8
 
 # A track starts to sound this long after its first samples came: network and event loop are late by turns.
-TRACK_DELAY_BLOCKS = 3
+# Each time it runs dry nevertheless, it waits twice as long before it sounds again.
+TRACK_DELAY_BLOCKS, TRACK_DELAY_MAX_BLOCKS = 3, 12
 # A track that can wait is held back at 200 ms ahead; one that can't (it comes in real time) loses what is
 # more.
 TRACK_AHEAD_BLOCKS = 20
@@ -719,6 +720,7 @@ class _Track:
         self._room = asyncio.Event()
         self._waiting = False
         self._ended = False
+        self._delay_blocks = TRACK_DELAY_BLOCKS
         self._held_blocks = 0  # how long the track has waited with something to play
 
     async def put(self, frame: Frame, *, waits: bool) -> None:
@@ -764,9 +766,10 @@ class _Track:
         if not self._blocks:
             if self._held_blocks and not self._ended:
                 self.underruns += 1
+                self._delay_blocks = min(2 * self._delay_blocks, TRACK_DELAY_MAX_BLOCKS)
             self._held_blocks = 0
             return None
-        if self._held_blocks < TRACK_DELAY_BLOCKS:
+        if self._held_blocks < self._delay_blocks:
             self._held_blocks += 1
             return None
         block = self._blocks.popleft()
