@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -48,6 +49,10 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     print(f"seed {seed}")
     return np.random.default_rng(seed)
 
+
+needs_livekit = pytest.mark.skipif(
+    not list(importlib.metadata.distributions(name="livekit")), reason="needs apmpi[livekit]"
+)
 
 RoomCard = Callable[..., str]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +12,12 @@ import conformance
 import numpy as np
 import pytest
 import soundfile
-from conftest import RoomCard
+from conftest import RoomCard, needs_livekit
 from reference.drive import Samples
 from reference.signals import at_level, to_int16
 
 import apmpi
 from apmpi import AudioFrame, AudioProcessingModule, InputCapture, MediaDevices, OutputPlayer
-
-needs_livekit = pytest.mark.skipif(importlib.util.find_spec("livekit") is None, reason="needs livekit")
 
 RATE_HZ = 48000
 

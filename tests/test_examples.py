@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import RoomCard
+from conftest import RoomCard, needs_livekit
 from reference.signals import at_level, db, from_int16, power, to_int16, voice
 
 EXAMPLES = Path(__file__).parent / "examples"
 RATE_HZ = 48000
-
-needs_livekit = pytest.mark.skipif(importlib.util.find_spec("livekit") is None, reason="needs livekit")
 
 
 def read_wav(path: Path) -> np.ndarray:
