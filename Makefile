@@ -1,6 +1,7 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
 # make bench   what a frame costs, beside others where they are installed
+# make api     the Python interface as a page, and where it differs from LiveKit's, in build/api
 # make clean   back to a fresh clone
 #
 #   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
@@ -20,7 +21,7 @@ PIP    := $(VENV)/bin/pip -qq --disable-pip-version-check
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
-.PHONY: run test bench setup setup-test clean
+.PHONY: run test bench api setup setup-test clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -31,6 +32,11 @@ test: setup-test
 
 bench: setup-test
 	@$(VENV)/bin/python tests/bench/bench.py
+
+api: setup-test
+	@$(VENV)/bin/python .ci/api_page.py build/api
+	@$(VENV)/bin/python tests/conformance.py > build/api/livekit.md
+	@echo build/api/apmpi.html build/api/livekit.md
 
 setup: $(VENV)/.installed
 setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies

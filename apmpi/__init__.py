@@ -1,4 +1,11 @@
-"""apmpi: echo cancellation, noise suppression, high-pass filter and gain control for a Raspberry Pi."""
+"""Echo cancellation, noise suppression, high-pass filter and gain control for a Raspberry Pi.
+
+- `AudioProcessingModule` processes frames of 10 ms that a program has from somewhere,
+- `AudioFrame` is such a frame,
+- `MediaDevices` opens microphone and loudspeaker, and does all of it by itself.
+
+Names and meaning are those of LiveKit's Python API (`livekit.rtc`), and each takes the other's frames.
+"""
 
 from typing import TYPE_CHECKING, Any
 

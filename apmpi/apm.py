@@ -77,6 +77,9 @@ class AudioProcessingModule:
     Raises:
         TypeError: a flag is neither bool nor int.
         RuntimeError: stream_delay_ms is no whole number from 0 to 500.
+
+    Sources: Enzner and Vary 2006, Kuech, Mabande and Enzner 2014 (canceller); Gerkmann and Hendriks 2012
+    (noise); Ephraim and Malah 1985 (gain of the suppressor); ITU-T P.56 (level). The C headers name all.
     """
 
     def __init__(

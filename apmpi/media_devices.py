@@ -74,11 +74,13 @@ logger = logging.getLogger("apmpi")
 class MicrophoneSource:
     """Processed 10 ms frames of the microphone, for one reader or several that share them.
 
-        async for frame in capture.source: ...          in this program
-        LocalAudioTrack.create_audio_track("mic", capture.source)     published by LiveKit
+        async for frame in capture.source: ...                       # in this program
+        LocalAudioTrack.create_audio_track("mic", capture.source)    # published by LiveKit
 
-    sample_rate (Hz), num_channels
-    dropped    frames that nobody took in time: the oldest make room for the newest
+    Attributes:
+        sample_rate: Hz.
+        num_channels: of every frame.
+        dropped: frames that nobody took in time; the oldest make room for the newest.
     """
 
     def __init__(
@@ -152,7 +154,9 @@ class MicrophoneSource:
 class DelayEstimator:
     """The delay between far end and echo, measured for every block from the cards' clocks.
 
-    delay_ms    (t_render - t_analyze) + (t_process - t_capture); -1.0 while nothing is played
+    Attributes:
+        delay_ms: (t_render - t_analyze) + (t_process - t_capture), the definition of WebRTC's
+            set_stream_delay_ms; -1.0 before anything was played.
     """
 
     def __init__(self) -> None:
@@ -171,11 +175,12 @@ class DelayEstimator:
 class InputCapture:
     """A microphone that is open.
 
-    source            the processed frames
-    input_stream      the ALSA endpoint; `.xruns` counts what was lost before it could be read
-    task              ends with the capture; raises RuntimeError if the device failed
-    apm               None if no processing was asked for
-    delay_estimator   the measured delay; None without apm
+    Attributes:
+        source: the processed frames.
+        input_stream: the ALSA endpoint; its `xruns` counts how often sound was lost before it could be read.
+        task: ends with the capture; raises RuntimeError if the device failed.
+        apm: for its stats() and configure(); None if no processing was asked for.
+        delay_estimator: the measured delay; None without apm.
     """
 
     source: MicrophoneSource
@@ -194,10 +199,10 @@ class InputCapture:
 class OutputPlayer:
     """A loudspeaker that is open: it plays the sum of its tracks, and of the frames given to play().
 
-    sample_rate (Hz), num_channels
-    task        ends with the playing; raises RuntimeError if the device failed
-    underruns   how often a track had nothing to play in its middle
-    dropped     blocks of 10 ms left out because a track's real time was faster than the card's
+    Attributes:
+        sample_rate: Hz.
+        num_channels: of what is played.
+        task: from start() on; ends with the playing, raises RuntimeError if the device failed.
     """
 
     def __init__(
@@ -225,10 +230,12 @@ class OutputPlayer:
 
     @property
     def underruns(self) -> int:
+        """How often a track had nothing to play in its middle."""
         return self._ended_underruns + sum(track.underruns for track in self._tracks.values())
 
     @property
     def dropped(self) -> int:
+        """Blocks of 10 ms left out because a track's real time was faster than the card's."""
         return self._ended_dropped + sum(track.dropped for track in self._tracks.values())
 
     @property

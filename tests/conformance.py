@@ -8,7 +8,7 @@ A call that makes livekit.rtc abort takes the interpreter with it, so its calls 
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 import subprocess
 import sys
 import zlib
@@ -282,5 +282,7 @@ if __name__ == "__main__":
         livekit = Calls("livekit.rtc")
         for one in CASES[int(sys.argv[2]) :]:
             print(livekit.outcome(one).replace("\n", " "), flush=True)
-    else:
+    elif list(importlib.metadata.distributions(name="livekit")):
         print(table())
+    else:
+        sys.exit("conformance: livekit is not installed, expected it to compare with: pip install livekit")
