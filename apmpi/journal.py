@@ -71,7 +71,6 @@ class Journal:
     def __init__(self, interval_s: float) -> None:
         self.interval_s = interval_s
         self._left_out = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
         if self._left_out:
@@ -83,12 +82,13 @@ class Journal:
             "SYSLOG_IDENTIFIER": "apmpi",
             **values,
         }
-        try:
-            self._socket.sendto(b"".join(map(_journal_field, entry, entry.values())), JOURNAL_SOCKET)
-        except OSError:
-            self._left_out += 1
-        else:
-            self._left_out = 0
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            try:
+                sender.sendto(b"".join(map(_journal_field, entry, entry.values())), JOURNAL_SOCKET)
+            except OSError:
+                self._left_out += 1
+            else:
+                self._left_out = 0
 
     def show(self, report: Report, final: bool) -> None:
         self.say(Event.FIGURES, report.sentence(), report.fields())

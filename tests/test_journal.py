@@ -1,0 +1,116 @@
+"""Words on their way: datagrams that journald understands, and a voice that knows when to stop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from apmpi import journal
+from apmpi.journal import Calm, Event, Journal
+
+
+class Ear:
+    """Remembers what it is told."""
+
+    interval_s = 1.0
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Event, str]] = []
+
+    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
+        self.heard.append((event, message))
+
+    def show(self, report: journal.Report, final: bool) -> None:
+        self.heard.append((Event.FIGURES, report.sentence()))
+
+
+def parsed(datagram: bytes) -> dict[str, str]:
+    """The binary form of systemd.io/JOURNAL_NATIVE_PROTOCOL: NAME, line feed, 64-bit length, value."""
+    fields = {}
+    while datagram:
+        name, _, rest = datagram.partition(b"\n")
+        length = int.from_bytes(rest[:8], "little")
+        fields[name.decode()] = rest[8 : 8 + length].decode(errors="surrogateescape")
+        assert rest[8 + length : 9 + length] == b"\n"
+        datagram = rest[9 + length :]
+    return fields
+
+
+def test_an_entry_has_all_its_fields_whatever_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "JOURNAL_SOCKET", str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        Journal(1.0).say(Event.XRUN, "two\nlines = ü \udcff", {"APMPI_XRUNS": "3"})
+        assert parsed(journald.recv(4096)) == {
+            "MESSAGE": "two\nlines = ü \udcff",
+            "MESSAGE_ID": Event.XRUN.message_id,
+            "PRIORITY": "4",
+            "SYSLOG_IDENTIFIER": "apmpi",
+            "APMPI_XRUNS": "3",
+        }
+
+
+def test_a_journal_that_does_not_read_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not there, then full, then reading again: what was left out is counted."""
+    monkeypatch.setattr(journal, "JOURNAL_SOCKET", str(tmp_path / "socket"))
+    voice = Journal(1.0)
+    voice.say(Event.WARNING, "nobody hears", {})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "socket"))
+        began_s = time.monotonic()
+        for number in range(2000):
+            voice.say(Event.WARNING, f"entry {number}", {})
+        assert time.monotonic() - began_s < 1
+        journald.setblocking(False)
+        read = []
+        with pytest.raises(BlockingIOError):
+            while True:
+                read.append(parsed(journald.recv(4096))["MESSAGE"])
+        voice.say(Event.WARNING, "again", {})
+        last = parsed(journald.recv(4096))["MESSAGE"]
+    print(f"{len(read)} read, then {last!r}")
+    assert read[0] == "entry 0 (1 earlier entries were left out: the journal did not take them)"
+    left_out = 2000 - len(read)
+    assert left_out > 0
+    assert last == f"again ({left_out} earlier entries were left out: the journal did not take them)"
+
+
+def test_a_flood_is_held_back_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "BURST_S", 0.3)
+    ear = Ear()
+    calm = Calm(ear)
+    for number in range(20):
+        calm.say(Event.PARKED, f"parked {number}", {})
+    calm.say(Event.XRUN, "another event", {})
+    calm.catch_up()
+    assert ear.heard == [
+        *((Event.PARKED, f"parked {number}") for number in range(5)),
+        (Event.XRUN, "another event"),
+    ]
+    time.sleep(0.35)
+    calm.catch_up()
+    calm.catch_up()
+    assert ear.heard[6:] == [(Event.PARKED, "parked 19 (the last of 15 that were suppressed)")]
+    for number in range(20, 30):  # four more fit in
+        calm.say(Event.PARKED, f"parked {number}", {})
+    assert ear.heard[7:] == [(Event.PARKED, f"parked {number}") for number in range(20, 24)]
+    time.sleep(0.35)
+    calm.say(Event.PARKED, "parked 30", {})
+    calm.catch_up(at_once=True)
+    assert ear.heard[11:] == [(Event.PARKED, "parked 30 (6 suppressed since the last)")]
+
+
+def test_warnings_of_the_modules_are_said() -> None:
+    ear = Ear()
+    with journal.warnings_said_by(ear):
+        logging.getLogger("apmpi.pcm").warning("%d samples are %s", 3, "odd")
+    assert ear.heard == [(Event.WARNING, "3 samples are odd")]
