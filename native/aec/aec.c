@@ -114,31 +114,29 @@ int aec_peak_blocks(const aec_t *aec)
     return aec->delay_blocks + peak;
 }
 
-static float energy_of(const float *x, int count)
-{
-    float sum = 0.0f;
-    for (int i = 0; i < count; i++)
-        sum += x[i] * x[i];
-    return sum;
-}
-
-/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error; follows the error's energy. */
+/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error; follows the error's energy. aec->weight becomes the
+ * power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior. */
 static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft, const float *mic,
                          float *echo, float *error)
 {
     const int n = aec->stride, hop = aec->hop;
     memset(aec->echo_re, 0, sizeof(float) * (size_t)n);
     memset(aec->echo_im, 0, sizeof(float) * (size_t)n);
-    for (int p = 0; p < aec->partitions; p++) {
-        const int at = reference_at(ref, aec->delay_blocks + p);
-        const size_t cell = cell_of(aec, p);
-        spectrum_mac(n, ref->re + at, ref->im + at, filter->re + cell, filter->im + cell, aec->echo_re, aec->echo_im);
+    memset(aec->weight, 0, sizeof(float) * (size_t)n);
+    for (int p = 0, rows; p < aec->partitions; p += rows) {
+        rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
+        const float *xr = ref->re + reference_at(ref, aec->delay_blocks + p), *xi = ref->im + (xr - ref->re);
+        const float *wr = filter->re + cell_of(aec, p), *wi = filter->im + cell_of(aec, p);
+        if (filter == &aec->kalman)
+            kernels()->filter_kalman(n, rows, -n, xr, xi, wr, wi, aec->variance + cell_of(aec, p), aec->echo_re, aec->echo_im, aec->weight);
+        else
+            kernels()->filter_lms(n, rows, -n, xr, xi, wr, wi, aec->prior + p, aec->echo_re, aec->echo_im, aec->weight);
     }
     fft_inverse(fft, aec->echo_re, aec->echo_im, aec->frame);
     memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
     for (int i = 0; i < hop; i++)
         error[i] = mic[i] - echo[i];
-    filter->error += ENERGY_RATE * (energy_of(error, hop) - filter->error);
+    filter->error += ENERGY_RATE * (kernels()->energy(hop, error) - filter->error);
 }
 
 /* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the filter's uncertainty explains and goes
@@ -178,32 +176,26 @@ static void measure_lag(aec_t *aec)
 
 static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
 {
-    const int n = aec->stride;
-    memset(aec->weight, 0, sizeof(float) * (size_t)n);
-    for (int p = 0; p < aec->partitions; p++)
-        spectrum_mac_real(n, ref->power + reference_at(ref, aec->delay_blocks + p), aec->variance + cell_of(aec, p), aec->weight);
     normalise_error(aec, &aec->kalman, fft, error);
     measure_lag(aec);
-    for (int p = 0; p < aec->partitions; p++) {
+    for (int p = 0, rows; p < aec->partitions; p += rows) {
+        rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
         const size_t cell = cell_of(aec, p);
-        spectrum_kalman(n, ref->re + at, ref->im + at, ref->power + at, aec->sum_re, aec->sum_im, aec->weight, KEEP,
-                        aec->kalman.re + cell, aec->kalman.im + cell, aec->variance + cell);
+        kernels()->adapt_kalman(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re, aec->sum_im, aec->weight, KEEP,
+                                aec->kalman.re + cell, aec->kalman.im + cell, aec->variance + cell);
     }
 }
 
 static void adapt_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
 {
-    const int n = aec->stride;
-    memset(aec->weight, 0, sizeof(float) * (size_t)n);
-    for (int p = 0; p < aec->partitions; p++)
-        spectrum_add_scaled(n, aec->prior[p], ref->power + reference_at(ref, aec->delay_blocks + p), aec->weight);
     normalise_error(aec, &aec->fast, fft, error);
-    for (int p = 0; p < aec->partitions; p++) {
+    for (int p = 0, rows; p < aec->partitions; p += rows) {
+        rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
         const size_t cell = cell_of(aec, p);
-        spectrum_lms(n, ref->re + at, ref->im + at, aec->sum_re, aec->sum_im, aec->prior[p], aec->fast.re + cell,
-                     aec->fast.im + cell);
+        kernels()->adapt_lms(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re, aec->sum_im, aec->prior + p,
+                             aec->fast.re + cell, aec->fast.im + cell);
     }
 }
 
@@ -227,7 +219,7 @@ static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *
 /* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the path may still be. */
 static void race(aec_t *aec, const float *mic)
 {
-    aec->mic += ENERGY_RATE * (energy_of(mic, aec->hop) - aec->mic);
+    aec->mic += ENERGY_RATE * (kernels()->energy(aec->hop, mic) - aec->mic);
     if (aec->fast.error < CLEARLY_BETTER * aec->kalman.error) {
         copy_path(aec, &aec->fast, &aec->kalman);
         const float doubt = fminf(1.0f, aec->fast.error / (aec->mic + FLOOR_POWER));

@@ -12,7 +12,6 @@ void reference_init(reference_t *ref, int hop, int blocks, arena_t *arena)
     const size_t floats = (size_t)blocks * (size_t)ref->stride;
     ref->re = arena_floats(arena, floats);
     ref->im = arena_floats(arena, floats);
-    ref->power = arena_floats(arena, floats);
     ref->samples = arena_floats(arena, 2 * (size_t)hop);
     if (arena->base)
         reference_reset(ref);
@@ -23,7 +22,6 @@ void reference_reset(reference_t *ref)
     const size_t bytes = sizeof(float) * (size_t)ref->blocks * (size_t)ref->stride;
     memset(ref->re, 0, bytes);
     memset(ref->im, 0, bytes);
-    memset(ref->power, 0, bytes);
     memset(ref->samples, 0, sizeof(float) * 2 * (size_t)ref->hop);
     ref->newest = 0;
 }
@@ -46,9 +44,7 @@ void reference_push(reference_t *ref, const fft_t *fft, const float *far)
     if (is_silent(ref->samples, 2 * ref->hop)) { /* an echo canceller that nobody feeds costs nothing here */
         memset(ref->re + at, 0, sizeof(float) * (size_t)ref->stride);
         memset(ref->im + at, 0, sizeof(float) * (size_t)ref->stride);
-        memset(ref->power + at, 0, sizeof(float) * (size_t)ref->stride);
         return;
     }
     fft_forward(fft, ref->samples, ref->re + at, ref->im + at);
-    spectrum_power(ref->stride, ref->re + at, ref->im + at, ref->power + at);
 }

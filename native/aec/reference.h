@@ -10,7 +10,7 @@
 typedef struct {
     int hop, stride, blocks; /* stride: floats per spectrum, see spectrum_stride() */
     int newest;              /* ring position of lag 0 */
-    float *re, *im, *power;  /* blocks * stride each */
+    float *re, *im;          /* blocks * stride each; 0 in the padding */
     float *samples;          /* 2*hop: the last two blocks */
 } reference_t;
 
@@ -19,11 +19,18 @@ void reference_reset(reference_t *ref);
 /* far: hop samples, [-1, 1). */
 void reference_push(reference_t *ref, const fft_t *fft, const float *far);
 
-/* Offset into re, im and power of the spectrum `lag` blocks ago, 0 <= lag < blocks. */
+/* Offset into re and im of the spectrum `lag` blocks ago, 0 <= lag < blocks. */
 static inline int reference_at(const reference_t *ref, int lag)
 {
     const int at = ref->newest - lag;
     return (at < 0 ? at + ref->blocks : at) * ref->stride;
+}
+
+/* How many spectra from `lag` on, at most `count`, lie one below the other: `stride` floats nearer to the ring's start with each lag. */
+static inline int reference_run(const reference_t *ref, int lag, int count)
+{
+    const int run = reference_at(ref, lag) / ref->stride + 1;
+    return run < count ? run : count;
 }
 
 #endif

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/spectrum.h"
+#include "kernels/kernels.h"
 
 enum {
     HALF = RESAMPLER_TAPS / 2,
@@ -54,12 +54,8 @@ static void read_block(resampler_t *resampler, float *out)
     make_kernel(resampler->fraction, from);
     resampler->fraction -= resampler->slide;
     make_kernel(resampler->fraction, to);
-    memset(out, 0, sizeof(float) * (size_t)hop);
-    memset(resampler->late, 0, sizeof(float) * (size_t)hop);
-    for (int tap = 0; tap < RESAMPLER_TAPS; tap++) {
-        spectrum_add_scaled(hop, from[tap], first + tap, out);
-        spectrum_add_scaled(hop, to[tap], first + tap, resampler->late);
-    }
+    kernels()->convolve(hop, RESAMPLER_TAPS, from, first, out);
+    kernels()->convolve(hop, RESAMPLER_TAPS, to, first, resampler->late);
     for (int i = 0; i < hop; i++)
         out[i] += (resampler->late[i] - out[i]) * (float)i / (float)hop;
     const float whole = floorf(resampler->fraction);

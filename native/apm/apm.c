@@ -206,13 +206,7 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
     apm->fifo_count++;
 }
 
-static float mean_square(const float *x, int count)
-{
-    float sum = 0.0f;
-    for (int i = 0; i < count; i++)
-        sum += x[i] * x[i];
-    return sum / (float)count;
-}
+static float mean_square(const float *x, int count) { return kernels()->energy(count, x) / (float)count; }
 
 /* The next far-end block, silence when none came, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many
  * blocks it gave. */
@@ -358,11 +352,11 @@ static void suppress(apm_t *apm, channel_t *channel)
     const int n = apm->stride;
     const float *echo = apm->silence;
     stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
-    spectrum_power(n, apm->re, apm->im, apm->error_power);
+    kernels()->power(n, apm->re, apm->im, apm->error_power);
     if (apm->config.echo_cancellation) {
         stft_analyse(&apm->stft, &apm->fft, channel->echo_history, apm->echo_re, apm->echo_im);
-        spectrum_power(n, apm->echo_re, apm->echo_im, apm->echo_power);
-        spectrum_cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
+        kernels()->power(n, apm->echo_re, apm->echo_im, apm->echo_power);
+        kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
         residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise);
         echo = channel->residual.power;
     }
@@ -373,10 +367,8 @@ static void suppress(apm_t *apm, channel_t *channel)
 /* Power of the far end where the echo of this block comes from. */
 static float far_power_heard(const apm_t *apm)
 {
-    const float *power = apm->reference.power + reference_at(&apm->reference, apm->channel[0].aec.delay_blocks + HEADROOM_BLOCKS);
-    float sum = 0.0f;
-    for (int k = 0; k <= apm->hop; k++)
-        sum += power[k];
+    const int at = reference_at(&apm->reference, apm->channel[0].aec.delay_blocks + HEADROOM_BLOCKS), n = apm->stride;
+    const float sum = kernels()->energy(n, apm->reference.re + at) + kernels()->energy(n, apm->reference.im + at);
     return sum / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
 }
 

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
+
 enum { BIN_HZ = 50, BAND_LOW_HZ = 300, BAND_HIGH_HZ = 3400 }; /* telephone band: speech is there on any loudspeaker */
 
 static const float CROSS_RATE = 1.0f / 50.0f;     /* half a second: a syllable or two, not one vowel */
@@ -122,12 +124,8 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
         const size_t far = (size_t)ring * (size_t)bins, cell = (size_t)lag * (size_t)bins;
         const float *xr = delay->far_re + far, *xi = delay->far_im + far;
         if (delay->activity[ring] > ACTIVE) { /* a pause at this lag tells nothing about it */
-            float *cr = delay->cross_re + cell, *ci = delay->cross_im + cell, sum = 0.0f;
-            for (int b = 0; b < bins; b++) {
-                cr[b] += CROSS_RATE * (xr[b] * delay->mic_re[b] + xi[b] * delay->mic_im[b] - cr[b]);
-                ci[b] += CROSS_RATE * (xr[b] * delay->mic_im[b] - xi[b] * delay->mic_re[b] - ci[b]);
-                sum += cr[b] * cr[b] + ci[b] * ci[b];
-            }
+            const float sum = kernels()->coherence(bins, CROSS_RATE, xr, xi, delay->mic_re, delay->mic_im, delay->cross_re + cell,
+                                                   delay->cross_im + cell);
             delay->score[lag] = sum * scale;
         }
         total += delay->score[lag];

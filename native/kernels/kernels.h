@@ -24,18 +24,27 @@ typedef struct {
     void (*power)(int n, const float *re, const float *im, float *power);
     /* cross = real part of a * conj(b) */
     void (*cross)(int n, const float *ar, const float *ai, const float *br, const float *bi, float *cross);
-    /* acc += x * w, complex */
-    void (*mac)(int n, const float *xr, const float *xi, const float *wr, const float *wi, float *acc_r, float *acc_i);
-    /* acc += a * b, real */
-    void (*mac_real)(int n, const float *a, const float *b, float *acc);
-    /* acc += scale * a, real */
-    void (*add_scaled)(int n, float scale, const float *a, float *acc);
-    /* w += step * conj(x) * g, complex; step the same for all bins */
-    void (*lms)(int n, const float *xr, const float *xi, const float *gr, const float *gi, float step, float *wr, float *wi);
-    /* The diagonal Kalman update of one partition: w += v conj(x) g, then the variance loses what the block told and gains what the path wanders:
+    /* out[i] = sum of tap[t] x[i + t], t < taps; x: n + taps - 1 */
+    void (*convolve)(int n, int taps, const float *tap, const float *x, float *out);
+
+    /* Partitioned filters: `rows` spectra of n bins each, row r of the far end x at r * x_step (negative where a newer row lies higher), all others at
+     * r * n.
+     * filter_*: echo += sum over rows of x * w, complex; explained += sum of v |x|^2, what of the microphone's power the filter's variance v accounts
+     * for. kalman: v for every bin; lms: one for each row. */
+    void (*filter_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr, const float *wi, const float *v,
+                          float *echo_r, float *echo_i, float *explained);
+    void (*filter_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr, const float *wi, const float *v,
+                       float *echo_r, float *echo_i, float *explained);
+    /* w += v conj(x) g. kalman: then the variance loses what the block told and gains what the path wanders:
      * v = keep (v - v^2 |x|^2 weight / 2) + (1 - keep) |w|^2 (Kuech, Mabande, Enzner 2014, eq. 17 to 20; 1/2 = hop over frame). */
-    void (*kalman)(int n, const float *xr, const float *xi, const float *x2, const float *gr, const float *gi, const float *weight, float keep,
-                   float *wr, float *wi, float *v);
+    void (*adapt_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr, const float *gi, const float *weight,
+                         float keep, float *wr, float *wi, float *v);
+    void (*adapt_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr, const float *gi, const float *v,
+                      float *wr, float *wi);
+
+    /* A cross-spectrum averaged: c += rate (conj(x) m - c); returns the sum of |c|^2. */
+    float (*coherence)(int n, float rate, const float *xr, const float *xi, const float *mr, const float *mi, float *cr, float *ci);
+
     /* out = a * b, real; out may be a or b */
     void (*multiply)(int n, const float *a, const float *b, float *out);
     /* sum of x^2 */

@@ -10,12 +10,4 @@ static inline int spectrum_stride(int hop) { return (hop + 1 + 3) & ~3; }
 /* End of the band that begins at bin `first`: 200 Hz up to 1 kHz, then a fifth of the frequency, about the ear's. */
 static inline int spectrum_band_end(int first) { return first + (first < 20 ? 4 : first / 5); }
 
-#define spectrum_power kernels()->power
-#define spectrum_cross kernels()->cross
-#define spectrum_mac kernels()->mac
-#define spectrum_mac_real kernels()->mac_real
-#define spectrum_add_scaled kernels()->add_scaled
-#define spectrum_lms kernels()->lms
-#define spectrum_kalman kernels()->kalman
-
 #endif

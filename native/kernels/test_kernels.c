@@ -34,25 +34,25 @@ static void compare(const kernels_t *variant, const kernel_case_t *test)
     for (int l = 0; l < LENGTHS; l++)
         for (int offset = 0; offset < OFFSETS; offset++)
             for (sound_t sound = NOISE; sound < SOUNDS; sound++) {
-                const int n = lengths[l], result = test->result ? test->result : n;
+                const int n = lengths[l], floats = n * CASE_ROWS;
                 float *in[CASE_INPUTS], *wanted[CASE_OUTPUTS], *got[CASE_OUTPUTS];
                 const float *in_at[CASE_INPUTS];
                 float *wanted_at[CASE_OUTPUTS], *got_at[CASE_OUTPUTS];
                 for (int i = 0; i < CASE_INPUTS; i++) {
-                    in[i] = buffer(n, offset, sound);
+                    in[i] = buffer(floats, offset, sound);
                     in_at[i] = in[i] + offset;
                 }
                 for (int o = 0; o < CASE_OUTPUTS; o++) {
-                    wanted[o] = buffer(result, offset, sound);
-                    got[o] = buffer(result, offset, sound);
-                    memcpy(got[o], wanted[o], sizeof(float) * (size_t)(result + offset));
+                    wanted[o] = buffer(floats, offset, sound);
+                    got[o] = buffer(floats, offset, sound);
+                    memcpy(got[o], wanted[o], sizeof(float) * (size_t)(floats + offset));
                     wanted_at[o] = wanted[o] + offset;
                     got_at[o] = got[o] + offset;
                 }
                 test->run(&kernels_scalar, n, in_at, wanted_at);
                 test->run(variant, n, in_at, got_at);
-                for (int o = 0; o < test->outputs; o++)
-                    for (int i = -offset; i < result; i++)
+                for (int o = 0; o < CASE_OUTPUTS; o++)
+                    for (int i = -offset; i < floats; i++)
                         test_worst(&worst, fabs((double)got_at[o][i] - (double)wanted_at[o][i]));
                 for (int i = 0; i < CASE_INPUTS; i++)
                     free(in[i]);
@@ -60,7 +60,7 @@ static void compare(const kernels_t *variant, const kernel_case_t *test)
                     free(wanted[o]), free(got[o]);
             }
     const double allowed = test->operations * test->magnitude * 0x1p-23;
-    CHECK(worst <= allowed, "%-6s %-10s differs from scalar by up to %.1e (allowed %.1e)", variant->name, test->name, worst, allowed);
+    CHECK(worst <= allowed, "%-6s %-13s differs from scalar by up to %.1e (allowed %.1e)", variant->name, test->name, worst, allowed);
 }
 
 static void compare_fft(const kernels_t *variant, int size)
@@ -97,7 +97,7 @@ static void compare_fft(const kernels_t *variant, int size)
         }
     /* Full scale makes spectra of sqrt(size) on average and 5 times that at most; about 10 roundings on the way. */
     const double allowed = 10.0 * 5.0 * sqrt((double)size) * 0x1p-23;
-    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d    differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
+    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d       differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
           variant->name, size, there, allowed, back);
     free(arena.base);
 }
@@ -131,7 +131,7 @@ static void check_dense(const kernels_t *variant)
         free(weight), free(x), free(scale), free(y), free(before);
     }
     /* the integer sum becomes a float, two products, one addition */
-    CHECK(worst <= 4.0 * 0x1p-24, "%-6s dense      relative error up to %.1e", variant->name, worst);
+    CHECK(worst <= 4.0 * 0x1p-24, "%-6s dense         relative error up to %.1e", variant->name, worst);
 }
 
 /* dense_add: quantised inputs of any scale give the layer's float sums. */

@@ -26,53 +26,182 @@ static void cross(int n, const float *restrict ar, const float *restrict ai, con
         STORE(cross + k, LOAD(ar + k) * LOAD(br + k) + LOAD(ai + k) * LOAD(bi + k));
 }
 
-static void mac(int n, const float *restrict xr, const float *restrict xi, const float *restrict wr, const float *restrict wi,
-                float *restrict acc_r, float *restrict acc_i)
+/* Filters go through all rows for CHUNK vectors of bins at a time, so that sums and gains stay in registers. `vectors` and `by_bin` are constants
+ * wherever these are inlined. */
+enum { CHUNK = 4 };
+#define EACH_CHUNK(n, call)                                \
+    do {                                                   \
+        int k = 0;                                         \
+        for (; k + CHUNK * LANES <= (n); k += CHUNK * LANES) \
+            call(CHUNK);                                   \
+        for (; k < (n); k += LANES)                        \
+            call(1);                                       \
+    } while (0)
+
+static inline __attribute__((always_inline)) void filter_chunk(int vectors, int by_bin, int n, int rows, int x_step, const float *xr, const float *xi,
+                                                               const float *wr, const float *wi, const float *v, float *echo_r, float *echo_i,
+                                                               float *explained)
 {
-    for (int k = 0; k < n; k += LANES) {
-        const V ar = LOAD(xr + k), ai = LOAD(xi + k), br = LOAD(wr + k), bi = LOAD(wi + k);
-        STORE(acc_r + k, LOAD(acc_r + k) + ar * br - ai * bi);
-        STORE(acc_i + k, LOAD(acc_i + k) + ar * bi + ai * br);
+    V sum_r[CHUNK], sum_i[CHUNK], sum_x[CHUNK];
+    for (int j = 0; j < vectors; j++) {
+        sum_r[j] = LOAD(echo_r + j * LANES);
+        sum_i[j] = LOAD(echo_i + j * LANES);
+        sum_x[j] = LOAD(explained + j * LANES);
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int j = 0; j < vectors; j++) {
+            const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES), br = LOAD(wr + j * LANES), bi = LOAD(wi + j * LANES);
+            sum_r[j] = sum_r[j] + ar * br - ai * bi;
+            sum_i[j] = sum_i[j] + ar * bi + ai * br;
+            sum_x[j] = sum_x[j] + (by_bin ? LOAD(v + j * LANES) : SPLAT(*v)) * (ar * ar + ai * ai);
+        }
+        xr += x_step;
+        xi += x_step;
+        wr += n;
+        wi += n;
+        v += by_bin ? n : 1;
+    }
+    for (int j = 0; j < vectors; j++) {
+        STORE(echo_r + j * LANES, sum_r[j]);
+        STORE(echo_i + j * LANES, sum_i[j]);
+        STORE(explained + j * LANES, sum_x[j]);
     }
 }
 
-static void mac_real(int n, const float *restrict a, const float *restrict b, float *restrict acc)
+static void filter_kalman(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict wr,
+                          const float *restrict wi, const float *restrict v, float *restrict echo_r, float *restrict echo_i,
+                          float *restrict explained)
 {
-    for (int k = 0; k < n; k += LANES)
-        STORE(acc + k, LOAD(acc + k) + LOAD(a + k) * LOAD(b + k));
+#define FILTER(vectors) filter_chunk(vectors, 1, n, rows, x_step, xr + k, xi + k, wr + k, wi + k, v + k, echo_r + k, echo_i + k, explained + k)
+    EACH_CHUNK(n, FILTER);
+#undef FILTER
 }
 
-static void add_scaled(int n, float scale, const float *restrict a, float *restrict acc)
+static void filter_lms(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict wr,
+                       const float *restrict wi, const float *restrict v, float *restrict echo_r, float *restrict echo_i,
+                       float *restrict explained)
 {
-    const V factor = SPLAT(scale);
-    for (int k = 0; k < n; k += LANES)
-        STORE(acc + k, LOAD(acc + k) + factor * LOAD(a + k));
+#define FILTER(vectors) filter_chunk(vectors, 0, n, rows, x_step, xr + k, xi + k, wr + k, wi + k, v, echo_r + k, echo_i + k, explained + k)
+    EACH_CHUNK(n, FILTER);
+#undef FILTER
 }
 
-static void lms(int n, const float *restrict xr, const float *restrict xi, const float *restrict gr, const float *restrict gi, float step,
-                float *restrict wr, float *restrict wi)
+static inline __attribute__((always_inline)) void kalman_chunk(int vectors, int n, int rows, int x_step, const float *xr, const float *xi,
+                                                               const float *gr, const float *gi, const float *weight, float keep, float *wr,
+                                                               float *wi, float *v)
 {
-    const V factor = SPLAT(step);
-    for (int k = 0; k < n; k += LANES) {
-        const V ar = LOAD(xr + k), ai = LOAD(xi + k), br = LOAD(gr + k), bi = LOAD(gi + k);
-        STORE(wr + k, LOAD(wr + k) + factor * (ar * br + ai * bi));
-        STORE(wi + k, LOAD(wi + k) + factor * (ar * bi - ai * br));
+    const V kept = SPLAT(keep), gained = SPLAT(1.0f - keep);
+    V error_r[CHUNK], error_i[CHUNK], half_weight[CHUNK];
+    for (int j = 0; j < vectors; j++) {
+        error_r[j] = LOAD(gr + j * LANES);
+        error_i[j] = LOAD(gi + j * LANES);
+        half_weight[j] = SPLAT(0.5f) * LOAD(weight + j * LANES);
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int j = 0; j < vectors; j++) {
+            const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES), before = LOAD(v + j * LANES);
+            const V re = LOAD(wr + j * LANES) + before * (ar * error_r[j] + ai * error_i[j]);
+            const V im = LOAD(wi + j * LANES) + before * (ar * error_i[j] - ai * error_r[j]);
+            const V told = before * half_weight[j] * (ar * ar + ai * ai);
+            STORE(wr + j * LANES, re);
+            STORE(wi + j * LANES, im);
+            STORE(v + j * LANES, kept * (before - before * told) + gained * (re * re + im * im));
+        }
+        xr += x_step;
+        xi += x_step;
+        wr += n;
+        wi += n;
+        v += n;
     }
 }
 
-static void kalman(int n, const float *restrict xr, const float *restrict xi, const float *restrict x2, const float *restrict gr,
-                   const float *restrict gi, const float *restrict weight, float keep, float *restrict wr, float *restrict wi, float *restrict v)
+static void adapt_kalman(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict gr,
+                         const float *restrict gi, const float *restrict weight, float keep, float *restrict wr, float *restrict wi,
+                         float *restrict v)
 {
-    const V kept = SPLAT(keep), gained = SPLAT(1.0f - keep), half = SPLAT(0.5f);
-    for (int k = 0; k < n; k += LANES) {
-        const V ar = LOAD(xr + k), ai = LOAD(xi + k), br = LOAD(gr + k), bi = LOAD(gi + k), before = LOAD(v + k);
-        const V re = LOAD(wr + k) + before * (ar * br + ai * bi);
-        const V im = LOAD(wi + k) + before * (ar * bi - ai * br);
-        STORE(wr + k, re);
-        STORE(wi + k, im);
-        const V left = before - half * before * before * LOAD(x2 + k) * LOAD(weight + k);
-        STORE(v + k, kept * left + gained * (re * re + im * im));
+#define ADAPT(vectors) kalman_chunk(vectors, n, rows, x_step, xr + k, xi + k, gr + k, gi + k, weight + k, keep, wr + k, wi + k, v + k)
+    EACH_CHUNK(n, ADAPT);
+#undef ADAPT
+}
+
+static inline __attribute__((always_inline)) void lms_chunk(int vectors, int n, int rows, int x_step, const float *xr, const float *xi,
+                                                            const float *gr, const float *gi, const float *v, float *wr, float *wi)
+{
+    V error_r[CHUNK], error_i[CHUNK];
+    for (int j = 0; j < vectors; j++) {
+        error_r[j] = LOAD(gr + j * LANES);
+        error_i[j] = LOAD(gi + j * LANES);
     }
+    for (int r = 0; r < rows; r++) {
+        const V step = SPLAT(v[r]);
+        for (int j = 0; j < vectors; j++) {
+            const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES);
+            STORE(wr + j * LANES, LOAD(wr + j * LANES) + step * (ar * error_r[j] + ai * error_i[j]));
+            STORE(wi + j * LANES, LOAD(wi + j * LANES) + step * (ar * error_i[j] - ai * error_r[j]));
+        }
+        xr += x_step;
+        xi += x_step;
+        wr += n;
+        wi += n;
+    }
+}
+
+static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict gr,
+                      const float *restrict gi, const float *restrict v, float *restrict wr, float *restrict wi)
+{
+#define ADAPT(vectors) lms_chunk(vectors, n, rows, x_step, xr + k, xi + k, gr + k, gi + k, v, wr + k, wi + k)
+    EACH_CHUNK(n, ADAPT);
+#undef ADAPT
+}
+
+/* Four sums side by side here and below: a compiler may not change the order of additions, so a single one would never be a vector. */
+enum { SUMS = 4 / LANES };
+
+static float total_of(const V *sum)
+{
+    float total = 0.0f;
+    for (int j = 0; j < SUMS; j++)
+        total += SUM(sum[j]);
+    return total;
+}
+
+static float coherence(int n, float rate, const float *restrict xr, const float *restrict xi, const float *restrict mr,
+                       const float *restrict mi, float *restrict cr, float *restrict ci)
+{
+    const V gained = SPLAT(rate), kept = SPLAT(1.0f - rate);
+    V sum[SUMS];
+    for (int j = 0; j < SUMS; j++)
+        sum[j] = SPLAT(0.0f);
+    for (int k = 0; k < n; k += 4)
+        for (int j = 0; j < SUMS; j++) {
+            const int at = k + j * LANES;
+            const V ar = LOAD(xr + at), ai = LOAD(xi + at), br = gained * LOAD(mr + at), bi = gained * LOAD(mi + at);
+            const V re = kept * LOAD(cr + at) + ar * br + ai * bi;
+            const V im = kept * LOAD(ci + at) + ar * bi - ai * br;
+            STORE(cr + at, re);
+            STORE(ci + at, im);
+            sum[j] = sum[j] + re * re + im * im;
+        }
+    return total_of(sum);
+}
+
+static inline __attribute__((always_inline)) void convolve_chunk(int vectors, int taps, const float *tap, const float *x, float *out)
+{
+    V sum[CHUNK];
+    for (int j = 0; j < vectors; j++)
+        sum[j] = SPLAT(0.0f);
+    for (int t = 0; t < taps; t++)
+        for (int j = 0; j < vectors; j++)
+            sum[j] = sum[j] + SPLAT(tap[t]) * LOAD(x + t + j * LANES);
+    for (int j = 0; j < vectors; j++)
+        STORE(out + j * LANES, sum[j]);
+}
+
+static void convolve(int n, int taps, const float *restrict tap, const float *restrict x, float *restrict out)
+{
+#define CONVOLVE(vectors) convolve_chunk(vectors, taps, tap, x + k, out + k)
+    EACH_CHUNK(n, CONVOLVE);
+#undef CONVOLVE
 }
 
 static void multiply(int n, const float *a, const float *b, float *out)
@@ -81,21 +210,17 @@ static void multiply(int n, const float *a, const float *b, float *out)
         STORE(out + k, LOAD(a + k) * LOAD(b + k));
 }
 
-/* Four sums side by side: a compiler may not change the order of additions, so a single sum would never be a vector. */
 static float energy(int n, const float *x)
 {
-    V sum[4 / LANES];
-    for (int j = 0; j < 4 / LANES; j++)
+    V sum[SUMS];
+    for (int j = 0; j < SUMS; j++)
         sum[j] = SPLAT(0.0f);
     for (int k = 0; k < n; k += 4)
-        for (int j = 0; j < 4 / LANES; j++) {
+        for (int j = 0; j < SUMS; j++) {
             const V now = LOAD(x + k + j * LANES);
             sum[j] = sum[j] + now * now;
         }
-    float total = 0.0f;
-    for (int j = 0; j < 4 / LANES; j++)
-        total += SUM(sum[j]);
-    return total;
+    return total_of(sum);
 }
 
 /* The last rows are taken together with the last one repeated. */
@@ -112,9 +237,10 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
     }
 }
 
-#define KERNELS(variant)                                                                                                           \
-    {                                                                                                                              \
-        .name = variant, .power = power, .cross = cross, .mac = mac, .mac_real = mac_real, .add_scaled = add_scaled, .lms = lms,    \
-        .kalman = kalman, .multiply = multiply, .energy = energy, .exp = exponential, .log = logarithm, .sigmoid = sigmoid,         \
-        .tanh = hyperbolic_tangent, .dense = dense, .fft_forward = forward, .fft_inverse = inverse,                                 \
+#define KERNELS(variant)                                                                                                              \
+    {                                                                                                                                 \
+        .name = variant, .power = power, .cross = cross, .convolve = convolve, .filter_kalman = filter_kalman,                    \
+        .filter_lms = filter_lms, .adapt_kalman = adapt_kalman, .adapt_lms = adapt_lms, .coherence = coherence,                       \
+        .multiply = multiply, .energy = energy, .exp = exponential, .log = logarithm, .sigmoid = sigmoid,                             \
+        .tanh = hyperbolic_tangent, .dense = dense, .fft_forward = forward, .fft_inverse = inverse,                                   \
     }

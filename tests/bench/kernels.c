@@ -23,9 +23,9 @@ static void bench_cases(const kernels_t *variant)
     const float *in[CASE_INPUTS];
     float *out[CASE_OUTPUTS];
     for (int i = 0; i < CASE_INPUTS; i++)
-        in[i] = sound(BINS);
+        in[i] = sound(BINS * CASE_ROWS);
     for (int o = 0; o < CASE_OUTPUTS; o++)
-        out[o] = sound(BINS);
+        out[o] = sound(BINS * CASE_ROWS);
     for (int i = 0; i < KERNEL_CASES; i++) {
         printf("%s %s %d\n", variant->name, kernel_cases[i].name, BINS);
         syscall(MARK_SYSCALL, 0);
