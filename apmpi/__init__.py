@@ -9,7 +9,7 @@ Names and meaning are those of LiveKit's Python API (`livekit.rtc`), and each ta
 
 from typing import TYPE_CHECKING, Any
 
-from apmpi.apm import AudioProcessingModule, Stats
+from apmpi.apm import AudioProcessingModule, Frame, Stats
 from apmpi.frame import AudioFrame
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioFrame",
     "AudioProcessingModule",
+    "Frame",
     "InputCapture",
     "MediaDevices",
     "MicrophoneSource",

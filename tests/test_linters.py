@@ -30,6 +30,12 @@ def test_types() -> None:
     check(sys.executable, "-m", "mypy", "--strict", "apmpi", "tests/examples")
 
 
+def test_stubs_say_what_the_compiled_module_has(tmp_path: Path) -> None:
+    # What the stubs leave out is nobody's business. From another folder: the installed package is compared.
+    settings = ("--mypy-config-file", ROOT / "pyproject.toml", "--ignore-missing-stub")
+    check(sys.executable, "-m", "mypy.stubtest", *settings, "apmpi._native", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_no_compiler_warning(compiler: str, tmp_path: Path) -> None:
     # Optimised, because the warnings that follow values through a function need it. Objects land in tmp_path.
