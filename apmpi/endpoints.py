@@ -14,19 +14,20 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from apmpi import realtime
-from apmpi.clock import NS_PER_S, Timebase
+from apmpi.clock import NS_PER_S, Drift, Resampler, Settling, Timebase
 from apmpi.config import EndpointError
 from apmpi.pcm import BLOCKS_PER_S, Capture, DeviceLost, Playback
 from apmpi.wav import WavSink, WavSource
 
 BLOCK_NS = NS_PER_S // BLOCKS_PER_S
+SAMPLE_BYTES = 2  # here all samples are int16
 
 # How often a lost device is looked for. An attempt costs about a millisecond of the processor.
 RETRY_S = 0.5
 # How long the loop sleeps while there is no microphone that could wake it.
 PARKED_SLEEP_S = 0.05
-# How far the playback queue may wander from its place before samples are left out or silence put in: of the
-# 8 ms that the loop's default leaves for a late wake-up, 3 ms are still there then.
+# How far sound may be from its place before some is left out or silence put in. What the clocks do is
+# corrected long before; this is for a card that has stumbled without an xrun.
 SLIP_NS = BLOCK_NS // 2
 
 # Files are read 2 s ahead, and up to 60 s of sound wait in memory for a disk that blocks.
@@ -142,6 +143,69 @@ class Caretaker(threading.Thread):
                 slot.look_after()
 
 
+# ---- clocks
+
+
+class Follower:
+    """Keeps one card's sound in step with the microphone's.
+
+    A card on the microphone's clock is put in place to the sample, and what passes is not touched. Any other
+    is resampled. Which of the two it is shows when both cards are there.
+
+    channels, out_rate_hz   of what convert() gives
+    """
+
+    def __init__(self, pace: Slot[Capture] | None, channels: int, in_rate_hz: int, out_rate_hz: int) -> None:
+        """`pace` is the microphone's slot, None if the card is known to be the microphone's. Raises
+        EndpointError if it takes a resampler and there is none."""
+        self.channels = channels
+        self.out_rate_hz = out_rate_hz
+        self._pace = pace
+        self._rates_differ = in_rate_hz != out_rate_hz
+        self._nominal = out_rate_hz / in_rate_hz
+        self._ratio = 1.0
+        self._settling = Settling()
+        self._drift = Drift(1 / BLOCKS_PER_S)
+        self._resampler: Resampler | None = None
+        if self._rates_differ or pace:
+            self._resampler = Resampler(channels, in_rate_hz // BLOCKS_PER_S, self._nominal)
+        self._resamples = self._resampler is not None
+
+    @property
+    def ppm(self) -> float | None:
+        """By how much more samples are put out than in, beyond the rates' nominal ratio; None if the clock is
+        the microphone's."""
+        return self._drift.ppm if self._resamples else None
+
+    @property
+    def pending_ns(self) -> int:
+        """How much before the next sample that convert() takes the next one that it gives belongs."""
+        if self._resampler is None or not self._resamples:
+            return 0
+        return int(self._resampler.pending * NS_PER_S / self.out_rate_hz)
+
+    def placed(self, card: Capture | Playback) -> None:
+        """The sound has just been put about where it belongs."""
+        pace = self._pace.card if self._pace else None
+        one_card = pace is not None and pace.card_number == card.card_number >= 0
+        self._resamples = self._resampler is not None and (self._rates_differ or not one_card)
+        self._settling.placed()
+        self._drift.placed()
+
+    def look(self, late_ns: int) -> int:
+        """How late the sound is, once for each block. Returns by how many samples to correct that at once."""
+        if self._resamples:
+            self._ratio = self._drift.ratio(late_ns / NS_PER_S)
+            return 0
+        return self._settling.late_samples(late_ns * self.out_rate_hz / NS_PER_S)
+
+    def convert(self, samples: bytes) -> bytes:
+        """Interleaved int16, from the one clock to the other."""
+        if self._resampler is None or not self._resamples:
+            return samples
+        return self._resampler.process(samples, self._nominal * self._ratio)
+
+
 # ---- sources
 
 
@@ -192,43 +256,86 @@ class FileMicrophone:
 
 
 class FarEnd:
-    """A far end's card: nobody waits for it."""
+    """A far end's card: nobody waits for it.
 
-    def __init__(self, slot: Slot[Capture]) -> None:
+    What comes in is put on the microphone's clock and waits in a short queue, so that what a frame gets was
+    always captured the same time before its microphone block: `lag_ns`, room for a card that tells of its
+    samples late.
+
+    slips   how often sound was left out or silence put in although no xrun was to blame
+    """
+
+    def __init__(self, slot: Slot[Capture], follower: Follower, lag_ns: int) -> None:
         self.slot = slot
         self.slips = 0
-        self._pending = bytearray()
+        self.follower = follower
+        self._lag_ns = lag_ns
+        self._in_place = False
+        self._queue = bytearray()
+        self._frame_bytes = SAMPLE_BYTES * follower.channels
+        self._block_bytes = self._frame_bytes * (follower.out_rate_hz // BLOCKS_PER_S)
 
     def read(self, captured_ns: int) -> bytes | None:
         """The block for the microphone's that was captured then; None without sound."""
         slot = self.slot
         if slot.take_over():
-            self._pending.clear()
-        card = slot.card
-        if card is None:
+            self._forget()
+        if slot.card is None:
             return None
-        block_bytes = card.block_samples * card.channels * 2
         try:
-            while part := card.take():
-                self._pending += part
-                slot.flows()
+            self._fill(slot.card, captured_ns - self._lag_ns)
         except DeviceLost as error:
             slot.lose(error)
-        # Its card is faster than the microphone's: what waits beyond a period only adds delay.
-        if len(self._pending) > 3 * block_bytes:
-            del self._pending[: len(self._pending) - 2 * block_bytes]
-            self.slips += 1
-        if len(self._pending) < block_bytes:
+        if len(self._queue) < self._block_bytes:
+            self._in_place = False  # ran dry
             return None
-        block = bytes(self._pending[:block_bytes])
-        del self._pending[:block_bytes]
+        block = bytes(self._queue[: self._block_bytes])
+        del self._queue[: self._block_bytes]
         return block
+
+    def realign(self) -> None:
+        """The pace has jumped (the microphone restarted): the next block must be of its age again."""
+        self._in_place = False
 
     def rest(self) -> None:
         """Stop listening until the next read()."""
-        self._pending.clear()
+        self._forget()
         if self.slot.card is not None:
             self.slot.card.rest()
+
+    def _forget(self) -> None:
+        self._in_place = False
+        self._queue.clear()
+
+    def _fill(self, card: Capture, due_ns: int) -> None:
+        """Fetches what there is; the queue then begins with what was captured at `due_ns`."""
+        follower = self.follower
+        queued_ns = len(self._queue) // self._frame_bytes * NS_PER_S // follower.out_rate_hz
+        late_ns = due_ns - (card.unread_ns - follower.pending_ns - queued_ns)
+        came = False
+        while part := card.take():
+            if card.restarted:
+                self._forget()
+            self._queue += follower.convert(part)
+            came = not card.restarted
+            if len(part) < card.period_bytes:  # that was all; what arrives meanwhile is for the next time
+                break
+        if not came:  # nothing, or just started: no positions yet
+            return
+        self.slot.flows()
+        if self._in_place and abs(late_ns) > SLIP_NS:
+            self._in_place = False
+            self.slips += 1
+        if self._in_place:
+            leave_out = follower.look(late_ns)
+        else:
+            leave_out = late_ns * follower.out_rate_hz // NS_PER_S
+            follower.placed(card)
+            self._in_place = True
+        if leave_out < 0:
+            self._queue[:0] = bytes(-leave_out * self._frame_bytes)
+        else:
+            del self._queue[: leave_out * self._frame_bytes]
 
 
 class FileFarEnd:
@@ -242,6 +349,9 @@ class FileFarEnd:
     def read(self, captured_ns: int) -> bytes | None:
         """The next block, None after the end."""
         return self._source.read()
+
+    def realign(self) -> None:
+        """A file has no clock."""
 
     def rest(self) -> None:
         """A file waits by itself."""
@@ -297,16 +407,17 @@ class Player:
     """A card that plays blocks when they are due.
 
     Playback starts late rather than with a guess: its first write is one piece, as much silence as makes the
-    first sample leave when it is due, then the block. That fixes the delay between the two directions to the
-    sample, and the same write puts it back after an xrun on either side, so what an echo canceller has
-    learned stays true.
+    first sample leave when it is due, then the block. That fixes the delay between the two directions, and
+    the same write puts it back after an xrun on either side, so what an echo canceller has learned stays
+    true.
 
-    slips   how often samples were left out or silence put in because the card's clock had wandered
+    slips   how often sound was left out or silence put in although no xrun was to blame
     """
 
-    def __init__(self, slot: Slot[Playback], timebase: Timebase) -> None:
+    def __init__(self, slot: Slot[Playback], follower: Follower, timebase: Timebase) -> None:
         self.slot = slot
         self.slips = 0
+        self.follower = follower
         self._time = timebase
         self._in_place = False
 
@@ -328,8 +439,9 @@ class Player:
             self._in_place = False
         if slot.card is None:
             return None
+        pending_ns = self.follower.pending_ns
         try:
-            heard_ns = self._queue(slot.card, block, due_ns)
+            heard_ns = self._put(slot.card, self.follower.convert(block), due_ns - pending_ns) + pending_ns
         except DeviceLost as error:
             slot.lose(error)
             return None
@@ -337,29 +449,33 @@ class Player:
             slot.flows()
         return heard_ns
 
-    def _queue(self, card: Playback, block: bytes, due_ns: int) -> int:
-        frame_bytes = 2 * card.channels
+    def _put(self, card: Playback, sound: bytes, due_ns: int) -> int:
+        """Queues `sound` so that it begins at `due_ns`. Returns when it really will."""
+        follower, frame_bytes = self.follower, SAMPLE_BYTES * card.channels
+        frames = len(sound) // frame_bytes
         while True:
             next_ns = card.next_ns()
             standing = next_ns is None
             if next_ns is None:
                 next_ns = self._time.now_ns()
-            early_frames = (due_ns - next_ns) * card.rate_hz // NS_PER_S
-            if standing:
-                early_frames = min(max(early_frames, 0), card.room_frames - card.block_samples)
-            elif self._in_place and abs(due_ns - next_ns) <= SLIP_NS:
-                early_frames = 0
+                self._in_place = False
+            late_ns = next_ns - due_ns
+            if self._in_place and abs(late_ns) > SLIP_NS:
+                self._in_place = False
+                self.slips += 1
+            if self._in_place:
+                leave_out = follower.look(late_ns)
             else:
-                self.slips += self._in_place
-                # More to leave out than this block has: go on with the next one.
-                self._in_place = early_frames >= -card.block_samples
-            # Early: silence first. Late: without the block's beginning, at most all of it.
-            data = bytes(max(early_frames, 0) * frame_bytes) + block[max(-early_frames, 0) * frame_bytes :]
-            if data and not card.write(data):
-                continue
+                leave_out = late_ns * card.rate_hz // NS_PER_S
+                follower.placed(card)
+                # Not yet if starting took its few samples, nor if there is more to leave out than this block.
+                self._in_place = not standing and leave_out <= frames
             if standing:
-                self._in_place = False  # by the few samples that starting took
-            return next_ns + max(early_frames, -card.block_samples) * NS_PER_S // card.rate_hz
+                leave_out = min(max(leave_out, frames - card.room_frames), 0)
+            leave_out = min(leave_out, frames)
+            data = bytes(max(-leave_out, 0) * frame_bytes) + sound[max(leave_out, 0) * frame_bytes :]
+            if not data or card.write(data):
+                return next_ns - leave_out * NS_PER_S // card.rate_hz
 
 
 class FileSink:

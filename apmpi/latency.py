@@ -7,14 +7,16 @@
     algorithmic      how far the chain's output lags behind its input, a constant of the chain
 
 The four follow each other without gap or overlap, so their sum is what a click takes from microphone to
-output. The converters' own delay (filters, USB packets: about 1 ms) is not seen by ALSA and not in these
-figures.
+output. Of the first, the 10 ms are certain; `wake_up` is the rest: how late the loop came for a frame that
+was complete, and what that varies by is its jitter. The converters' own delay (filters, USB packets: about
+1 ms) is not seen by ALSA and not in these figures.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+FRAME_MS = 10.0
 PARTS = ("capture_wait", "processing", "playback_queue")
 
 
@@ -47,6 +49,7 @@ class LatencySummary:
     frames: int
     total: Spread
     capture_wait: Spread
+    wake_up: Spread
     processing: Spread
     playback_queue: Spread
     algorithmic_ms: float
@@ -79,9 +82,10 @@ class LatencyLog:
             return None
         parts = self._ring[np.arange(begin, end) % len(self._ring)]
         capture_wait, processing, playback_queue = (_spread(part) for part in parts.T)
+        wake_up = _spread(parts[:, 0] - np.float32(FRAME_MS))
         total = _spread(parts.sum(axis=1) + np.float32(self.algorithmic_ms))
         return LatencySummary(
-            end - begin, total, capture_wait, processing, playback_queue, self.algorithmic_ms
+            end - begin, total, capture_wait, wake_up, processing, playback_queue, self.algorithmic_ms
         )
 
 

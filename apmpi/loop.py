@@ -35,6 +35,7 @@ from apmpi.endpoints import (
     FileFarEnd,
     FileMicrophone,
     FileSink,
+    Follower,
     Microphone,
     Player,
     ReadAhead,
@@ -92,7 +93,7 @@ def run(
         if loop.live:
             _say_refused(stack.enter_context(realtime.real_time()), voice)
         reporter = report.Reporter(
-            voice, loop.board, loop.latency, loop.xruns, loop.slips, config_path, signals_fd
+            voice, loop.board, loop.latency, loop.xruns, loop.slips, loop.drift_ppm, config_path, signals_fd
         )
         voice.say(journal.Event.STARTED, loop.description(), {})
         keeper = _keep_learned(loop, settings, voice) if loop.live else None
@@ -160,6 +161,8 @@ class _Loop:
         stack.callback(self._cards.close)
         self._helpers: list[threading.Thread] = [self._cards]
 
+        self._margin_ns = FRAME_NS * settings.periods // MARGIN_PART
+        self._playout_ns = FRAME_NS + self._margin_ns
         # All that the chain allocates, it allocates with its first frame: let that be none of the
         # microphone's.
         rate_hz, block_samples = settings.sample_rate_hz, settings.sample_rate_hz // FRAMES_PER_S
@@ -188,7 +191,6 @@ class _Loop:
                 self._output = self._open_sink("output", settings.output)
             self._near_to_output = settings.microphone.channels, settings.output.channels
 
-        self._playout_ns = FRAME_NS + FRAME_NS * settings.periods // MARGIN_PART
         self.board = report.Board(settings=settings, applied=settings)
         capacity_frames = int(settings.report_interval_s * FRAMES_PER_S) + 2 * FRAMES_PER_S
         self.latency = LatencyLog(capacity_frames, self._apm.latency_ms)
@@ -201,6 +203,16 @@ class _Loop:
         """How often a card was put back in step with the microphone's by leaving out sound or adding
         silence."""
         return sum(end.slips for end in (self._far_end, self._speaker, self._output) if end)
+
+    def drift_ppm(self) -> dict[str, float]:
+        """How much faster than the microphone's the clock of each other card is, if it is another clock."""
+        found = {}
+        if isinstance(self._far_end, FarEnd) and (ppm := self._far_end.follower.ppm) is not None:
+            found["far_end"] = -ppm
+        for key, sink in (("speaker", self._speaker), ("output", self._output)):
+            if isinstance(sink, Player) and (ppm := sink.follower.ppm) is not None:
+                found[key] = ppm
+        return found
 
     def description(self) -> str:
         """What runs, in one line."""
@@ -240,6 +252,7 @@ class _Loop:
 
     def _frames(self, frames_max: int) -> None:
         board, latency, microphone = self.board, self.latency, self._microphone
+        others = [end for end in (self._far_end, self._speaker, self._output) if end]
         while latency.frames < frames_max and not board.stop:
             near = microphone.read()
             board.parked = self._cards.problem()
@@ -247,12 +260,14 @@ class _Loop:
             if near is None:
                 return
             if not near:
-                self._rest()
+                for end in others:
+                    end.rest()
                 continue
             read_ns, captured_ns = self._time.now_ns(), microphone.captured_ns
             due_ns = captured_ns + self._playout_ns
             if microphone.restarted:
-                self._realign()
+                for end in others:
+                    end.realign()
             far = (self._far_end and self._far_end.read(captured_ns)) or self._silence
             if self._speaker:
                 self._speaker.play(remixed(far, *self._far_to_speaker), due_ns)
@@ -286,18 +301,6 @@ class _Loop:
         self._apm.process_stream(self._near)
         return self._near.data.tobytes()
 
-    def _realign(self) -> None:
-        """The pace has jumped: what is played goes exactly where it is due."""
-        for sink in (self._speaker, self._output):
-            if sink:
-                sink.realign()
-
-    def _rest(self) -> None:
-        """There is no microphone: nothing is played, nothing listened to."""
-        for end in (self._far_end, self._speaker, self._output):
-            if end:
-                end.rest()
-
     def _apply(self, settings: Settings) -> None:
         """What a reload changes between two frames: flags and the delay hint. The echo path is kept."""
         self._apm.configure(**asdict(settings.features))
@@ -314,7 +317,8 @@ class _Loop:
 
     def _open_far_end(self, endpoint: Endpoint) -> FarEnd | FileFarEnd:
         if endpoint.device is not None:
-            return FarEnd(self._slot(Capture, "far_end", endpoint))
+            slot = self._slot(Capture, "far_end", endpoint)
+            return FarEnd(slot, self._follower(endpoint), self._margin_ns)
         if not self.live:
             return FileFarEnd(self._file_source(endpoint))
         ahead = ReadAhead(self._file_source(endpoint))
@@ -324,7 +328,8 @@ class _Loop:
 
     def _open_sink(self, key: str, endpoint: Endpoint) -> Player | FileSink:
         if endpoint.device is not None:
-            return Player(self._slot(Playback, key, endpoint), self._time)
+            slot = self._slot(Playback, key, endpoint)
+            return Player(slot, self._follower(endpoint), self._time)
         assert endpoint.file is not None
         file = WavSink(endpoint.file, self._settings.sample_rate_hz, endpoint.channels)
         self._stack.callback(file.abort)  # nothing to do after close()
@@ -343,6 +348,12 @@ class _Loop:
             return kind(key, device, settings.sample_rate_hz, endpoint.channels, settings.periods, self._time)
 
         return self._cards.adopt(Slot(key, open_card))
+
+    def _follower(self, endpoint: Endpoint) -> Follower:
+        assert isinstance(self._microphone, Microphone)  # no device without one, see apmpi.config
+        one_card = endpoint.device == self._settings.microphone.device
+        rate_hz = self._settings.sample_rate_hz
+        return Follower(None if one_card else self._microphone.slot, endpoint.channels, rate_hz, rate_hz)
 
     def _file_source(self, endpoint: Endpoint) -> WavSource:
         assert endpoint.file is not None

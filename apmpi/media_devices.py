@@ -693,7 +693,9 @@ class _Speaker(_Stream):
     ) -> None:
         super().__init__(slot, loop)
         self.slot = slot
-        self.player = endpoints.Player(slot, Timebase())
+        assert slot.card
+        channels, rate_hz = slot.card.channels, slot.card.rate_hz
+        self.player = endpoints.Player(slot, endpoints.Follower(None, channels, rate_hz, rate_hz), Timebase())
         self.margin_ns = margin_ns
         self.next_ns = 0  # when the block after the last one is due by the card's own pace
         self._mix = mix

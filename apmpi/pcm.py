@@ -69,6 +69,7 @@ class Pcm:
 
     key             the key of the endpoint in the configuration: "microphone", "speaker", ...
     rate_hz, channels, block_samples (per channel)
+    period_bytes    of ALSA's period, as int16
     xruns           how often the card ran dry or over
     card_number     the kernel's; -1 for plugins that are no card
     """
@@ -157,6 +158,7 @@ class Pcm:
         self._format: str = info["format_name"]
         self._frame_bytes = SAMPLE_BYTES.get(self._format, 0) * self.channels
         self._block_bytes = self.block_samples * self._frame_bytes
+        self.period_bytes = self._period_frames * self.channels * 2
         got_rate_hz, got_channels = info["rate"], info["channels"]
         if self._format not in FORMATS:
             formats = ", ".join(sorted(self._pcm.getformats())) or self._format

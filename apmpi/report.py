@@ -11,13 +11,15 @@ has these fields, over the interval unless said otherwise; a field that doesn't 
     APMPI_FRAMES                                  10 ms frames since the start
     APMPI_LATENCY_MEDIAN_MS _P99_MS _MAX_MS       microphone to output, the sum of the next four
     (apmpi.latency) APMPI_CAPTURE_WAIT_MEDIAN_MS _P99_MS _MAX_MS
+    APMPI_WAKE_UP_MEDIAN_MS _P99_MS _MAX_MS       of the capture wait, what is beyond the frame's own 10 ms
     APMPI_PROCESSING_MEDIAN_MS _P99_MS _MAX_MS
     APMPI_PLAYBACK_QUEUE_MEDIAN_MS _P99_MS _MAX_MS
     APMPI_ALGORITHMIC_MS
     APMPI_XRUNS                                   of all devices since the start, and by device:
     APMPI_XRUNS_MICROPHONE _FAR_END _SPEAKER _OUTPUT
     APMPI_SLIPS                                   how often samples were left out or silence put in, since the
-                                                  start, because a card's clock is not the microphone's
+                                                  start, because a card stumbled without an xrun
+    APMPI_DRIFT_PPM_FAR_END _SPEAKER _OUTPUT      how much faster than the microphone's that card's clock is
     APMPI_PROCESSOR_SHARE                         of one core: 1.0 is all of it
     APMPI_ECHO_CANCELLATION _NOISE_SUPPRESSION _HIGH_PASS_FILTER _AUTO_GAIN_CONTROL    0 or 1
     APMPI_ERLE_DB                                 how much quieter the echo leaves than it came
@@ -114,6 +116,7 @@ class Figures:
     latency: LatencySummary | None
     xruns: Mapping[str, int]
     slips: int
+    drift_ppm: Mapping[str, float]
     processor_share: float
     features: Features
     core: CoreStats | None
@@ -127,9 +130,10 @@ class Figures:
             "processor_share": self.processor_share,
         }
         values |= xrun_values(self.xruns) | flag_values(self.features)
+        values |= {f"drift_ppm_{key}": ppm for key, ppm in self.drift_ppm.items()}
         if self.latency is not None:
             values["algorithmic_ms"] = self.latency.algorithmic_ms
-            for name in ("total", "capture_wait", "processing", "playback_queue"):
+            for name in ("total", "capture_wait", "wake_up", "processing", "playback_queue"):
                 spread: Spread = getattr(self.latency, name)
                 key = "latency" if name == "total" else name
                 values[f"{key}_median_ms"] = spread.median_ms
@@ -224,6 +228,7 @@ class Reporter(threading.Thread):
         latency: LatencyLog,
         xruns: Callable[[], dict[str, int]],
         slips: Callable[[], int],
+        drift_ppm: Callable[[], dict[str, float]],
         config_path: Path | None,
         signals_fd: int,
     ) -> None:
@@ -235,6 +240,7 @@ class Reporter(threading.Thread):
         self._latency = latency
         self._xruns = xruns
         self._slips = slips
+        self._drift_ppm = drift_ppm
         self._config_path = config_path
         self._signals_fd = signals_fd
         self._signals = select.poll()
@@ -342,6 +348,7 @@ class Reporter(threading.Thread):
             latency=self._latency.summary(since.frames),
             xruns=self._xruns(),
             slips=self._slips(),
+            drift_ppm=self._drift_ppm(),
             processor_share=(now.processor_s - since.processor_s) / max(now.time_s - since.time_s, TICK_S),
             features=self._board.applied.features,
             core=self._board.core,

@@ -32,6 +32,7 @@ def test_summary_is_that_of_the_frames(rng: np.random.Generator) -> None:
         assert summary.total.p99_ms == pytest.approx(expected[int(np.ceil(0.99 * count)) - 1])
         assert summary.total.max_ms == pytest.approx(expected[-1])
         assert summary.capture_wait.max_ms == pytest.approx(parts[-count:, 0].max())
+        assert summary.wake_up.max_ms == pytest.approx(parts[-count:, 0].max() - 10, abs=1e-5)
         assert summary.playback_queue.median_ms == pytest.approx(np.sort(parts[-count:, 2])[count // 2 - 1])
     assert log.summary(2500) is None
 

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import alsaaudio
 import daemon
@@ -17,10 +19,20 @@ import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, impulse_response, level_db, talk, write
 
 from apmpi import loop, pcm
-from apmpi.config import Endpoint, Settings
+from apmpi.config import Endpoint, Features, Settings
 from apmpi.latency import FrameTimes
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
+
+
+def remember(results: list[Any], method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The method, its results kept."""
+
+    def remembering(self: Any) -> Any:
+        results.append(method(self))
+        return results[-1]
+
+    return remembering
 
 
 def echo_db(tmp_path: Path) -> float:
@@ -292,23 +304,66 @@ def test_a_far_end_from_a_card_in_stereo(
     assert ", 0 xruns" in process.said.splitlines()[-2]
 
 
-@pytest.mark.parametrize("ppm", [-4000, 4000])
-def test_an_output_on_another_clock_keeps_its_place(
-    ppm: int, room_card: RoomCard, capfd: pytest.CaptureFixture[str]
+def test_four_clocks(
+    room_card: RoomCard, rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """4 ms off per second, ten times a bad clock: without care the queue would run dry, or fill up."""
-    device = room_card(playback_ppm=ppm, delay_ms=1)
-    seen: list[FrameTimes] = []
-    settings = Settings(microphone=Endpoint(device), output=Endpoint(device))
-    assert loop.run(settings, seconds=5, tap=lambda far, near, out, times: seen.append(times)) == 0
-    totals_ms = [times.total_ms for times in seen]
-    print(f"latency {min(totals_ms):.1f} to {max(totals_ms):.1f} ms, {seen[-1].xruns} xruns")
-    # 18 ms and the chain's delay; half a period is what it may wander, one more a late wake-up.
-    algorithmic_ms = seen[0].algorithmic_ms
-    assert max(totals_ms) < 18 + algorithmic_ms + 6
-    assert min(totals_ms) > 18 + algorithmic_ms - 6
-    assert seen[-1].xruns == 0
-    assert re.search(r"0 xruns, [3-5] slips", capfd.readouterr().err)
+    """Microphone, loudspeaker, far end and output on four cards, as far apart as crystals get; then the same
+    on one clock. Three times as fast as life: 24 s of sound in 8. Medians, for a busy machine adds xruns."""
+    speed, seconds = 3, 24.0
+    write(tmp_path / "host.wav", talk(rng, seconds + 1))
+    write(tmp_path / "room.wav", impulse_response(rng))
+    loops: list[Any] = []
+    monkeypatch.setattr(loop._Loop, "drift_ppm", remember(loops, loop._Loop.drift_ppm))
+
+    def run(name: str, *ppm: float) -> tuple[float, float, FrameTimes]:
+        """Median of the echo reduction in each of the last 12 s, and of the latency then; the last times."""
+        microphone_ppm, speaker_ppm, far_ppm, output_ppm = ppm
+        room = {
+            "card": f"{tmp_path.name}-{name}", "impulse_response": tmp_path / "room.wav", "delay_ms": 30,
+            "noise_dbfs": -75, "speed": speed,
+            "capture_ppm": microphone_ppm, "playback_ppm": speaker_ppm,
+        }  # fmt: skip
+        microphone = room_card(**room)
+        settings = Settings(
+            microphone=Endpoint(microphone),
+            speaker=Endpoint(room_card(**room) if any(ppm) else microphone),
+            far_end=Endpoint(
+                room_card(near=tmp_path / "host.wav", capture_ppm=far_ppm, delay_ms=1, speed=speed)
+            ),
+            output=Endpoint(room_card(playback_ppm=output_ppm, delay_ms=1, speed=speed)),
+            features=Features(noise_suppression=False, auto_gain_control=False),
+            periods=8,
+        )
+        heard: list[bytes] = []
+        left: list[bytes] = []
+        said: list[FrameTimes] = []
+
+        def tap(far: bytes, near: bytes, out: bytes, times: FrameTimes) -> None:
+            heard.append(near)
+            left.append(out)
+            said.append(times)
+
+        assert loop.run(settings, seconds=seconds, tap=tap, speed=speed) == 0
+        before, after = (
+            np.frombuffer(b"".join(frames[-1200:]), dtype="<i2").reshape(12, -1) / 32768
+            for frames in (heard, left)
+        )
+        reduction_db = [level_db(mic) - level_db(out) for mic, out in zip(before, after, strict=True)]
+        latency_ms = [times.total_ms for times in said[-1200:]]
+        return float(np.median(reduction_db)), float(np.median(latency_ms)), said[-1]
+
+    one_db, *_ = run("one", 0, 0, 0, 0)
+    four_db, latency_ms, four = run("four", 500, -500, 300, -200)
+    found = loops[-1]
+    print(f"{one_db:.1f} dB on one clock, {four_db:.1f} dB on four: {found} ppm, {four.xruns} xruns")
+    print(f"latency {latency_ms:.2f} ms, expected {four.algorithmic_ms + 26:.2f} ms")
+    # Nobody's ear or canceller notices 10 ppm; undisturbed it is 1 ppm.
+    assert found["speaker"] == pytest.approx(-1000, abs=10)
+    assert found["far_end"] == pytest.approx(-200, abs=10)
+    assert found["output"] == pytest.approx(-700, abs=10)
+    assert four_db > one_db - 3
+    # 10 ms, and the queue of 16 ms that 8 periods give, to which nothing was added.
+    assert latency_ms == pytest.approx(four.algorithmic_ms + 26, abs=0.5)
 
 
 def test_a_full_disk_ends_it_and_leaves_no_half_recording(

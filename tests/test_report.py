@@ -40,6 +40,7 @@ def figures(**changes: object) -> Figures:
         latency=log.summary(0),
         xruns={"microphone": 0, "far_end": 1, "speaker": 0, "output": 0},
         slips=0,
+        drift_ppm={"far_end": 12.5, "speaker": -3.0, "output": 0.0},
         processor_share=0.0834,
         features=Features(auto_gain_control=False),
         core=Stats(erle_db=31.6, converged=True, reference_present=True, delay_ms=48.0),

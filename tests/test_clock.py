@@ -1,0 +1,118 @@
+"""The clocks' PI loop, its resampler and the placing of sound, each against what it is told to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from apmpi.clock import Drift, Resampler, Settling
+
+BLOCK_S = 0.01
+RATE_HZ = 48000
+
+
+def follow(
+    drift: Drift, true_ppm: float, seconds: float, noise_s: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lateness (s) and ppm found after each block, of a card that is `true_ppm` off and whose positions are
+    rounded to `noise_s`."""
+    count = int(seconds / BLOCK_S)
+    noise = (noise_s * (rng.random(count) - 0.5)).tolist()
+    late, found = np.zeros(count), np.zeros(count)
+    late_s = 0.0
+    for block in range(count):
+        ratio = drift.ratio(late_s + noise[block])
+        late_s += (ratio - 1 - true_ppm * 1e-6) * BLOCK_S
+        late[block], found[block] = late_s, drift.ppm
+    return late, found
+
+
+@pytest.mark.parametrize("true_ppm", [-1000, -30, 0, 1000])
+@pytest.mark.parametrize("noise_s", [1 / RATE_HZ, 0.001], ids=["to the sample", "to the millisecond"])
+def test_a_clock_is_found_within_20_s(true_ppm: float, noise_s: float, rng: np.random.Generator) -> None:
+    late, found = follow(Drift(BLOCK_S), true_ppm, 60, noise_s, rng)
+    error_ppm = np.abs(found[2000:] - true_ppm).max()
+    first_ms, later_ms = np.abs(late[:2000]).max() * 1e3, np.abs(late[2000:]).max() * 1e3
+    wander_samples = late[2000:].std() * RATE_HZ
+    print(f"from 20 s on within {error_ppm:.2f} ppm; late {first_ms:.3f} ms, then {later_ms:.4f} ms")
+    # A regression over 20 s of positions rounded to 1 ms is as good as 1.1 ppm; the loop need not be better
+    # than ten times that, and what matters is that the sound stays where it is.
+    assert error_ppm < 12
+    assert first_ms < 1.0
+    assert later_ms < 0.1
+    assert wander_samples < 1.0
+
+
+def test_nothing_grows_in_24_hours(rng: np.random.Generator) -> None:
+    """A day on crystals that grow warm each hour, by 17 ppm, and are cooled down at once."""
+    drift, late_s, worst_s, worst_ratio = Drift(BLOCK_S), 0.0, 0.0, 0.0
+    hour = 360_000
+    for _ in range(24):
+        true_ppm = 500 + 20 * np.sin(np.arange(hour) / hour)
+        for noise, ppm in zip(rng.random(hour).tolist(), true_ppm.tolist(), strict=True):
+            ratio = drift.ratio(late_s + (noise - 0.5) / RATE_HZ)
+            late_s += (ratio - 1 - ppm * 1e-6) * BLOCK_S
+            worst_s = max(worst_s, abs(late_s))
+            worst_ratio = max(worst_ratio, abs(ratio - 1))
+    print(f"at most {worst_s * RATE_HZ:.2f} samples from its place, ratio off by {worst_ratio * 1e6:.0f} ppm")
+    assert worst_s * RATE_HZ < 48
+
+
+def test_a_placement_is_made_good_at_once(rng: np.random.Generator) -> None:
+    """What an xrun leaves, a sample or so, is gone soon, and the ratio that was found stays."""
+    drift = Drift(BLOCK_S, ppm=300)
+    follow(drift, 300, 60, 1 / RATE_HZ, rng)
+    drift.placed()
+    late_s = 1.0 / RATE_HZ
+    for _ in range(100):
+        late_s += (drift.ratio(late_s) - 1 - 300e-6) * BLOCK_S
+    print(f"{late_s * RATE_HZ:.3f} samples late 1 s later, {drift.ppm:.2f} ppm")
+    assert abs(late_s) * RATE_HZ < 0.15
+    assert drift.ppm == pytest.approx(300, abs=1)
+
+
+@pytest.mark.parametrize("wrong_samples", [-3, -1, 0, 1, 2])
+def test_settling_finds_by_how_many_samples_it_was_wrong(
+    wrong_samples: int, rng: np.random.Generator
+) -> None:
+    settling = Settling()
+    settling.placed()
+    at = wrong_samples
+    for _ in range(200):
+        at -= settling.late_samples(at + rng.random() - 0.5)
+    assert at == 0
+
+
+def test_settling_leaves_alone_what_it_can_not_know(rng: np.random.Generator) -> None:
+    """Positions that jump by a millisecond: a correction would be as wrong as what it corrects."""
+    settling = Settling()
+    corrections = [settling.late_samples(48 * (rng.random() - 0.5)) for _ in range(300)]
+    assert np.abs(corrections).sum() < 10
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1 / 3, 3.0, 48000 / 44100])
+def test_resampled_sound_is_the_same_sound(ratio: float) -> None:
+    """A tone below 80 % of the lower band; its ratio wavers by 500 ppm. Compared with the tone itself, moved
+    by what `pending` says."""
+    in_hz, block = 48000, 480
+    out_hz, tone_hz = in_hz * ratio, 1000.0
+    resampler = Resampler(2, block, ratio)
+    sound = 20000 * np.sin(2 * np.pi * tone_hz * np.arange(200 * block) / in_hz)
+    stereo = np.stack([sound, -sound], axis=1).round().astype("<i2")
+    out, belongs = [], []
+    for index, part in enumerate(np.split(stereo, 200)):
+        belongs.append((index * block / in_hz, -resampler.pending / out_hz))
+        waver = 1 + 5e-4 * np.sin(index / 20)
+        out.append(np.frombuffer(resampler.process(part.tobytes(), ratio * waver), "<i2").reshape(-1, 2))
+    worst = 0.0
+    for (in_s, pending_s), piece in list(zip(belongs, out, strict=True))[10:]:
+        # Within a block the ratio hardly changes: its own samples lie evenly.
+        steps = np.arange(len(piece)) / out_hz
+        expected = 20000 * np.sin(2 * np.pi * tone_hz * (in_s + pending_s + steps))
+        worst = max(worst, float(np.abs(piece[:5, 0] - expected[:5]).max()))
+        assert np.array_equal(piece[:, 0], -piece[:, 1])
+    delay_ms = resampler.pending / out_hz * 1000
+    print(f"worst error {worst:.1f} of 20000, {delay_ms:.2f} ms wait in the filter")
+    # 500 ppm over 20 samples: 0.01 samples, 0.13 % of the amplitude at 1 kHz.
+    assert worst < 100
+    assert delay_ms < 1.5
