@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import wave
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -414,6 +415,29 @@ def test_the_way_from_speaker_to_microphone_is_sample_exact(
         print(f"measured {delay_ms:.3f} ms, of which {1000 * latency_s:.1f} ms in the speaker's buffer")
         assert delay_ms == pytest.approx(10.0 + 50.0, abs=1.0)
         assert 0.03 < latency_s < 0.051
+
+    run(test())
+
+
+def test_a_program_that_is_busy_loses_nothing(room_card: RoomCard, tmp_path: Path) -> None:
+    """A third of a second of nothing but Python: the frames wait in the queue, the speaker plays on."""
+    near = np.arange(1, 16001, dtype=np.int16)
+    card = room_card(near=write_wav(tmp_path / "near.wav", near, 16000))
+
+    async def test() -> None:
+        devices = MediaDevices(input_sample_rate=16000, output_sample_rate=16000)
+        capture = devices.open_input(input_device=card, **PLAIN)
+        player = devices.open_output(output_device=card)
+        await player.start()
+        out = [await heard(capture.source, 0.2)]
+        end = time.monotonic() + 0.33
+        while time.monotonic() < end:
+            sum(range(100))
+        out.append(await heard(capture.source, 0.5))
+        assert capture.source.dropped == capture.input_stream.xruns == player.xruns == 0
+        assert np.array_equal(np.concatenate(out), near[: 7 * 1600])
+        await capture.aclose()
+        await player.aclose()
 
     run(test())
 
