@@ -174,6 +174,30 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise ConfigError(f"{name}:1: not readable as YAML (an escape or number far out of range)") from None
 
 
+def taken_live(running: Settings, fresh: Settings) -> tuple[Settings, list[str]]:
+    """What a reload makes of `running`, and the keys of `fresh` that wait for a restart.
+
+    Features and hints are taken at once, and so is another device for an endpoint that is as before
+    otherwise. All else means other buffers and files.
+    """
+    waiting = []
+    devices: dict[str, Any] = {}
+    for entry in fields(Settings):
+        old, new = getattr(running, entry.name), getattr(fresh, entry.name)
+        if old == new or entry.name in ("features", "stream_delay_ms"):
+            continue
+        both = isinstance(old, Endpoint) and isinstance(new, Endpoint)
+        if both and old.device and new.device and replace(old, device=new.device) == new:
+            devices[entry.name] = new
+        else:
+            waiting.append(entry.name)
+    taken = replace(running, features=fresh.features, stream_delay_ms=fresh.stream_delay_ms, **devices)
+    if any(_conflicts(taken)):  # with what has to wait: then all devices wait for it
+        waiting += devices
+        taken = replace(taken, **{key: getattr(running, key) for key in devices})
+    return taken, waiting
+
+
 class _Reader:
     """Nodes -> settings. One method for each kind of value; each raises ConfigError at the node's line."""
 

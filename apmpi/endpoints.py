@@ -54,8 +54,8 @@ class Slot(Generic[Card]):
         self.card: Card | None = None
         self.problem = ""
         self._open_card: Callable[[], Card] = open_card
-        self._dead: Card | None = None
-        self._fresh: Card | None = None
+        self._dead: deque[Card] = deque()
+        self._fresh: tuple[Card, Callable[[], Card]] | None = None  # and how it was opened
         self._xruns_before = 0
         try:
             self.card = open_card()
@@ -71,17 +71,30 @@ class Slot(Generic[Card]):
 
     def lose(self, error: DeviceLost) -> None:
         self.problem = self.problem or str(error)
+        self._give_up_card()
+
+    def replace(self, open_card: Callable[[], Card]) -> None:
+        """Another device has this place from now on, as soon as it is open."""
+        self._open_card = open_card
+        self.problem = ""
+        self._give_up_card()
+
+    def _give_up_card(self) -> None:
         card, self.card = self.card, None
         if card:
             self._xruns_before += card.xruns
-            self._dead = card
+            self._dead.append(card)
 
     def take_over(self) -> bool:
         """Whether there is a card now that was not there before."""
-        if self.card is None and self._fresh is not None:
-            self.card, self._fresh = self._fresh, None
-            return True
-        return False
+        if self.card is not None or self._fresh is None:
+            return False
+        (card, opener), self._fresh = self._fresh, None
+        if opener is not self._open_card:  # replaced meanwhile
+            self._dead.append(card)
+            return False
+        self.card = card
+        return True
 
     def flows(self) -> None:
         self.problem = ""
@@ -90,19 +103,20 @@ class Slot(Generic[Card]):
 
     def look_after(self) -> None:
         """Closes what is dead, and opens it again if it is there."""
-        if self._dead is not None:
-            dead, self._dead = self._dead, None
-            dead.close()
+        while self._dead:
+            self._dead.popleft().close()
         if self.card is None and self._fresh is None:
+            opener = self._open_card
             try:
-                self._fresh = self._open_card()
-            except DeviceLost:
-                pass  # as was said when it was lost
+                self._fresh = opener(), opener
+            except DeviceLost as error:
+                self.problem = self.problem or str(error)  # else as was said when it was lost
             except EndpointError as error:
                 self.problem = str(error)
 
     def close(self) -> None:
-        for card in (self._dead, self._fresh, self.card):
+        fresh = self._fresh[0] if self._fresh else None
+        for card in (*self._dead, fresh, self.card):
             if card is not None:
                 card.close()
 
@@ -114,11 +128,19 @@ class Caretaker(threading.Thread):
         super().__init__(name="caretaker", daemon=True)
         self._slots: list[Slot[Any]] = []
         self._retry_s = timebase.real_s(RETRY_S)
-        self._closing = threading.Event()
+        self._closing = False
+        self._hurry = threading.Event()
 
     def adopt(self, slot: Slot[Card]) -> Slot[Card]:
         self._slots.append(slot)
         return slot
+
+    def replace(self, key: str, open_card: Callable[[], Any]) -> None:
+        """Gives an endpoint another device, without waiting for it."""
+        for slot in self._slots:
+            if slot.key == key:
+                slot.replace(open_card)
+        self._hurry.set()
 
     def problem(self) -> str:
         """What is parked and why, in one sentence; "" when nothing is."""
@@ -130,7 +152,8 @@ class Caretaker(threading.Thread):
         return {slot.key: slot.xruns for slot in self._slots}
 
     def close(self) -> None:
-        self._closing.set()
+        self._closing = True
+        self._hurry.set()
         if self.is_alive():
             self.join()
         for slot in self._slots:
@@ -138,7 +161,9 @@ class Caretaker(threading.Thread):
 
     def run(self) -> None:
         realtime.give_way()
-        while not self._closing.wait(self._retry_s):
+        while not self._closing:
+            self._hurry.wait(self._retry_s)
+            self._hurry.clear()
             for slot in self._slots:
                 slot.look_after()
 

@@ -132,18 +132,25 @@ class Terminal:
             pass
 
 
+# What can happen again and again without anybody's doing.
+REPEATED = {Event.PARKED, Event.RESUMED, Event.WARNING}
+
+
 class Calm:
-    """A voice that does not repeat itself for ever: of each event at most BURST_ENTRIES in BURST_S. Of those
-    held back, the last is said when there is time again, with their number."""
+    """A voice that does not repeat itself for ever: of each of these events at most BURST_ENTRIES in BURST_S.
+    Of those held back, the last is said when there is time again, with their number."""
 
     def __init__(self, voice: Voice) -> None:
         self.interval_s = voice.interval_s
         self._voice = voice
-        self._said_s: dict[Event, deque[float]] = {event: deque(maxlen=BURST_ENTRIES) for event in Event}
+        self._said_s: dict[Event, deque[float]] = {event: deque(maxlen=BURST_ENTRIES) for event in REPEATED}
         self._held: dict[Event, tuple[int, str, Mapping[str, str]]] = {}
         self._lock = threading.Lock()
 
     def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
+        if event not in REPEATED:
+            self._voice.say(event, message, values)
+            return
         with self._lock:
             said_s, now_s = self._said_s[event], time.monotonic()
             if len(said_s) == BURST_ENTRIES and now_s - said_s[0] < BURST_S:

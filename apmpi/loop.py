@@ -257,6 +257,8 @@ class _Loop:
             near = microphone.read()
             board.parked = self._cards.problem()
             board.beats += 1
+            if board.settings is not board.applied:
+                self._apply(board.settings)
             if near is None:
                 return
             if not near:
@@ -290,8 +292,6 @@ class _Loop:
                 )
             if latency.frames % STATS_EVERY_FRAMES == 0:
                 board.core = self._apm.stats()
-            if board.settings is not board.applied:
-                self._apply(board.settings)
             latency.add(wait_ms, processing_ms, queue_ms)
 
     def _process(self, far: bytes, near: bytes) -> bytes:
@@ -302,10 +302,16 @@ class _Loop:
         return self._near.data.tobytes()
 
     def _apply(self, settings: Settings) -> None:
-        """What a reload changes between two frames: flags and the delay hint. The echo path is kept."""
+        """What a reload changes between two frames: flags, the delay hint, devices. The echo path is kept."""
         self._apm.configure(**asdict(settings.features))
         if settings.stream_delay_ms not in (None, self._settings.stream_delay_ms):
             self._apm.set_stream_delay_ms(settings.stream_delay_ms)
+        for key, kind in (
+            ("microphone", Capture), ("far_end", Capture), ("speaker", Playback), ("output", Playback)
+        ):  # fmt: skip
+            endpoint: Endpoint | None = getattr(settings, key)
+            if endpoint and endpoint != getattr(self._settings, key):
+                self._cards.replace(key, self._opener(kind, key, endpoint))
         self._settings = self.board.applied = settings
 
     # ---- opening
@@ -341,13 +347,16 @@ class _Loop:
         return sink
 
     def _slot(self, kind: type[Card], key: str, endpoint: Endpoint) -> Slot[Card]:
+        return self._cards.adopt(Slot(key, self._opener(kind, key, endpoint)))
+
+    def _opener(self, kind: type[Card], key: str, endpoint: Endpoint) -> Callable[[], Card]:
         settings, device = self._settings, endpoint.device
         assert device is not None
 
         def open_card() -> Card:
             return kind(key, device, settings.sample_rate_hz, endpoint.channels, settings.periods, self._time)
 
-        return self._cards.adopt(Slot(key, open_card))
+        return open_card
 
     def _follower(self, endpoint: Endpoint) -> Follower:
         assert isinstance(self._microphone, Microphone)  # no device without one, see apmpi.config

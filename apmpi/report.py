@@ -50,7 +50,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
-from apmpi.config import ConfigError, Features, Settings, load
+from apmpi.config import ConfigError, Features, Settings, load, taken_live
 from apmpi.journal import Calm, Event, notify
 from apmpi.latency import LatencyLog, LatencySummary, Spread
 from apmpi.realtime import give_way
@@ -236,7 +236,6 @@ class Reporter(threading.Thread):
         super().__init__(name="reporter", daemon=True)
         self._voice = voice
         self._board = board
-        self._running = board.applied
         self._latency = latency
         self._xruns = xruns
         self._slips = slips
@@ -384,19 +383,13 @@ class Reporter(threading.Thread):
             notify(f"READY=1\nSTATUS={message}")
             return
         self._refused = ""
-        self._board.settings = fresh
+        taken, waiting = taken_live(self._board.settings, fresh)
+        self._board.settings = taken
         deadline_s = time.monotonic() + APPLY_TIMEOUT_S
-        while self._board.applied is not fresh and time.monotonic() < deadline_s and not self._finished:
+        while self._board.applied is not taken and time.monotonic() < deadline_s and not self._finished:
             time.sleep(0.01)
         message = f"reloaded {self._config_path}"
-        if fixed := changed_at_restart(self._running, fresh):
-            message += f"; needs a restart to take effect: {', '.join(fixed)}"
-        self._voice.say(Event.RELOADED, message, journal_fields(flag_values(fresh.features)))
+        if waiting:
+            message += f"; needs a restart to take effect: {', '.join(waiting)}"
+        self._voice.say(Event.RELOADED, message, journal_fields(flag_values(taken.features)))
         notify(f"READY=1\nSTATUS={message}")
-
-
-def changed_at_restart(running: Settings, fresh: Settings) -> list[str]:
-    """Keys that differ and that a reload can't change: they are about devices, files and buffers."""
-    live = ("features", "stream_delay_ms")
-    names = (field.name for field in fields(Settings) if field.name not in live)
-    return [name for name in names if getattr(running, name) != getattr(fresh, name)]

@@ -151,6 +151,11 @@ def test_every_message_is_explained() -> None:
     assert sorted(explained) == sorted(event.message_id for event in Event)
 
 
+def test_every_message_is_in_the_interface() -> None:
+    table = re.findall(r"^\| `([0-9a-f]{32})` \| (\d) \|", (SYSTEMD / "README.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted((event.message_id, str(event.priority)) for event in Event)
+
+
 @pytest.mark.skipif(shutil.which("journalctl") is None, reason="journalctl is not installed")
 def test_catalog_compiles(tmp_path: Path) -> None:
     folder = tmp_path / "usr/lib/systemd/catalog"
