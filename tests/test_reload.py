@@ -132,7 +132,7 @@ def test_a_device_that_does_not_exist_is_waited_for_until_the_next_reload(
 
 
 def clicks_db(out: np.ndarray) -> float:
-    """The loudest 5 ms above 5 kHz, where the sound itself, a low tone, has nothing; after the first 0.5 s."""
+    """The loudest 5 ms above 5 kHz, where a low tone itself has nothing; after the first 0.5 s."""
     high = sosfilt(butter(6, 5000.0, "highpass", fs=RATE_HZ, output="sos"), out)[RATE_HZ // 2 :]
     blocks = high[: len(high) // 240 * 240].reshape(-1, 240)
     return float(10 * np.log10(np.max(np.mean(blocks**2, axis=1)) + 1e-12))
