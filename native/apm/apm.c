@@ -189,6 +189,35 @@ void apm_configure(apm_t *apm, const apm_config_t *config)
 
 void apm_set_delay_hint(apm_t *apm, int delay_ms) { apm->hint_blocks = delay_ms / (1000 / BLOCKS_PER_S); }
 
+/* One channel of interleaved frames, and back. `step` is known where these are inlined for mono: then they are loops over vectors. */
+static inline void from_frames(int count, const int16_t *restrict frames, int step, float scale, float *restrict out)
+{
+    for (int i = 0; i < count; i++)
+        out[i] = scale * (float)frames[i * step];
+}
+
+static inline void to_frames(int count, const float *restrict x, int16_t *restrict frames, int step)
+{
+    for (int i = 0; i < count; i++)
+        frames[i * step] = (int16_t)lrintf(fminf(fmaxf(x[i] * 32768.0f, -32768.0f), 32767.0f));
+}
+
+static void take_channel(int count, const int16_t *frames, int channels, float scale, float *out)
+{
+    if (channels == 1)
+        from_frames(count, frames, 1, scale, out);
+    else
+        from_frames(count, frames, channels, scale, out);
+}
+
+static void give_channel(int count, const float *x, int16_t *frames, int channels)
+{
+    if (channels == 1)
+        to_frames(count, x, frames, 1);
+    else
+        to_frames(count, x, frames, channels);
+}
+
 void apm_render(apm_t *apm, const int16_t *frames, int channels)
 {
     if (apm->fifo_count == FAR_FIFO_BLOCKS) { /* nobody reads the microphone: the oldest block is lost */
@@ -196,13 +225,10 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
         apm->fifo_count--;
     }
     float *block = apm->fifo + (size_t)((apm->fifo_first + apm->fifo_count) % FAR_FIFO_BLOCKS) * (size_t)apm->hop;
-    const float scale = 1.0f / (32768.0f * (float)channels);
-    for (int i = 0; i < apm->hop; i++) {
-        int sum = 0;
-        for (int c = 0; c < channels; c++)
-            sum += frames[i * channels + c];
-        block[i] = scale * (float)sum;
-    }
+    take_channel(apm->hop, frames, channels, 1.0f / (32768.0f * (float)channels), block);
+    for (int c = 1; c < channels; c++)
+        for (int i = 0; i < apm->hop; i++)
+            block[i] += (float)frames[i * channels + c] / (32768.0f * (float)channels);
     apm->fifo_count++;
 }
 
@@ -338,7 +364,7 @@ static void cancel(apm_t *apm, channel_t *channel)
     } else {
         memset(channel->echo, 0, sizeof(float) * (size_t)hop);
     }
-    for (int i = 0; i < hop; i++) {
+    for (int i = 0; i < hop && (from < 1.0f || to < 1.0f); i++) {
         channel->echo[i] *= fade(from, to, i, hop);
         channel->error[i] = channel->mic[i] - channel->echo[i];
     }
@@ -407,13 +433,11 @@ void apm_capture(apm_t *apm, int16_t *frames)
     const int hop = apm->hop, channels = apm->channels;
     float *out[APM_MAX_CHANNELS];
     int clipped = 0;
+    for (int i = 0; i < hop * channels; i++)
+        clipped |= (frames[i] == INT16_MAX) | (frames[i] == INT16_MIN);
     for (int c = 0; c < channels; c++) {
         channel_t *channel = &apm->channel[c];
-        for (int i = 0; i < hop; i++) {
-            const int16_t sample = frames[i * channels + c];
-            clipped |= sample == INT16_MAX || sample == INT16_MIN;
-            channel->mic[i] = (float)sample * (1.0f / 32768.0f);
-        }
+        take_channel(hop, frames + c, channels, 1.0f / 32768.0f, channel->mic);
         high_pass(apm, channel);
         out[c] = channel->mic;
     }
@@ -435,8 +459,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
     agc_process(&apm->agc, out, channels, hop, speech, apm->config.auto_gain_control);
     limiter_process(&apm->limiter, out, hop);
     for (int c = 0; c < channels; c++)
-        for (int i = 0; i < hop; i++)
-            frames[i * channels + c] = (int16_t)lrintf(fminf(fmaxf(out[c][i] * 32768.0f, -32768.0f), 32767.0f));
+        give_channel(hop, out[c], frames + c, channels);
 }
 
 static float ratio_db(float over, float under) { return 10.0f * log10f((over + TINY_POWER) / (under + TINY_POWER)); }

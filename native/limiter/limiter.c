@@ -25,7 +25,8 @@ void limiter_reset(limiter_t *limiter)
     for (int i = 0; i < limiter->lookahead; i++)
         limiter->needed[i] = limiter->reached[i] = 1.0f;
     limiter->at = 0;
-    limiter->held = 1.0f;
+    limiter->held = limiter->lowest = 1.0f;
+    limiter->sum = limiter->lookahead;
     limiter->at_rest = limiter->lookahead;
 }
 
@@ -53,11 +54,21 @@ static void only_delay(limiter_t *limiter, float *const *x, int count)
     }
 }
 
+/* The lowest of a sliding window at three comparisons a sample (M. van Herk, Pattern Recognition Letters 13 (1992)): with each round of the
+ * ring, every old need becomes the lowest of it and those behind it; the new ones are compared as they come. */
+static void begin_round(limiter_t *limiter)
+{
+    for (int k = limiter->lookahead - 2; k >= 0; k--)
+        limiter->needed[k] = fminf(limiter->needed[k], limiter->needed[k + 1]);
+    limiter->lowest = 1.0f;
+}
+
 void limiter_process(limiter_t *limiter, float *const *x, int count)
 {
     const int channels = limiter->channels, lookahead = limiter->lookahead;
     if (limiter->at_rest >= lookahead && stays_below(limiter->ceiling, x, channels, count)) {
         only_delay(limiter, x, count);
+        limiter->sum = lookahead; /* rounding does not add up over years */
         return;
     }
     for (int i = 0; i < count; i++, limiter->at = advance(limiter)) {
@@ -68,19 +79,18 @@ void limiter_process(limiter_t *limiter, float *const *x, int count)
 
         /* The ring still holds the need of the frame that leaves now: with it every one of the `lookahead` averaged gains was
          * no higher than that need. */
-        float lowest = needed;
-        for (int k = 0; k < lookahead; k++)
-            lowest = fminf(lowest, limiter->needed[k]);
+        if (limiter->at == 0)
+            begin_round(limiter);
+        limiter->lowest = fminf(limiter->lowest, needed);
+        const float lowest = fminf(limiter->lowest, limiter->needed[limiter->at]);
         limiter->needed[limiter->at] = needed;
         limiter->held = fminf(lowest, limiter->held + limiter->release * (1.0f - limiter->held));
         if (limiter->held > NEARLY_ONE)
             limiter->held = lowest; /* float steps would stop just short of 1 */
         limiter->at_rest = limiter->held < 1.0f ? 0 : limiter->at_rest + (limiter->at_rest < lookahead);
+        limiter->sum += (double)limiter->held - (double)limiter->reached[limiter->at];
         limiter->reached[limiter->at] = limiter->held;
-        float sum = 0.0f;
-        for (int k = 0; k < lookahead; k++)
-            sum += limiter->reached[k];
-        const float gain = sum / (float)lookahead;
+        const float gain = (float)(limiter->sum / lookahead);
 
         float *slot = limiter->delayed + limiter->at * channels;
         for (int c = 0; c < channels; c++) {

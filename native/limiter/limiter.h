@@ -14,8 +14,10 @@ typedef struct {
     float ceiling;           /* linear */
     float release;           /* per-sample rate */
     float *delayed;          /* ring of lookahead frames, interleaved by channel */
-    float *needed;           /* ring: gain each delayed frame needs */
+    float *needed;           /* ring: gain each delayed frame needs; of the last round, the lowest from there on */
     float *reached;          /* ring: minimum-filtered gains in the box filter */
+    float lowest;            /* need of this round */
+    double sum;              /* of `reached` */
     int at;
     float held;              /* the minimum, given back at `release` */
     int at_rest;             /* samples in a row without need or memory of gain, saturating */
