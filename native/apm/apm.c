@@ -66,7 +66,8 @@ struct apm {
     agc_t agc;
     limiter_t limiter;
     channel_t channel[APM_MAX_CHANNELS];
-    float *fifo;                       /* FAR_FIFO_BLOCKS * hop */
+    int16_t *fifo;                     /* FAR_FIFO_BLOCKS * hop */
+    float *far;                        /* hop: the block that leaves it */
     int fifo_first, fifo_count;
     int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS */
     float *block;                      /* 2*hop: far end, mean of the microphones, unfiltered microphone in turn */
@@ -117,7 +118,8 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
         channel->echo_history = arena_floats(arena, 2 * block);
         channel->overlap = arena_floats(arena, block / 2);
     }
-    apm->fifo = arena_floats(arena, FAR_FIFO_BLOCKS * block);
+    apm->fifo = arena_take(arena, sizeof(int16_t) * FAR_FIFO_BLOCKS * block);
+    apm->far = arena_floats(arena, block);
     apm->block = arena_floats(arena, 2 * block);
     apm->re = arena_floats(arena, stride);
     apm->im = arena_floats(arena, stride);
@@ -190,10 +192,10 @@ void apm_configure(apm_t *apm, const apm_config_t *config)
 void apm_set_delay_hint(apm_t *apm, int delay_ms) { apm->hint_blocks = delay_ms / (1000 / BLOCKS_PER_S); }
 
 /* One channel of interleaved frames, and back. `step` is known where these are inlined for mono: then they are loops over vectors. */
-static inline void from_frames(int count, const int16_t *restrict frames, int step, float scale, float *restrict out)
+static inline void from_frames(int count, const int16_t *restrict frames, int step, float *restrict out)
 {
     for (int i = 0; i < count; i++)
-        out[i] = scale * (float)frames[i * step];
+        out[i] = (float)frames[i * step] * (1.0f / 32768.0f);
 }
 
 static inline void to_frames(int count, const float *restrict x, int16_t *restrict frames, int step)
@@ -202,12 +204,12 @@ static inline void to_frames(int count, const float *restrict x, int16_t *restri
         frames[i * step] = (int16_t)lrintf(fminf(fmaxf(x[i] * 32768.0f, -32768.0f), 32767.0f));
 }
 
-static void take_channel(int count, const int16_t *frames, int channels, float scale, float *out)
+static void take_channel(int count, const int16_t *frames, int channels, float *out)
 {
     if (channels == 1)
-        from_frames(count, frames, 1, scale, out);
+        from_frames(count, frames, 1, out);
     else
-        from_frames(count, frames, channels, scale, out);
+        from_frames(count, frames, channels, out);
 }
 
 static void give_channel(int count, const float *x, int16_t *frames, int channels)
@@ -224,11 +226,15 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
         apm->fifo_first = (apm->fifo_first + 1) % FAR_FIFO_BLOCKS;
         apm->fifo_count--;
     }
-    float *block = apm->fifo + (size_t)((apm->fifo_first + apm->fifo_count) % FAR_FIFO_BLOCKS) * (size_t)apm->hop;
-    take_channel(apm->hop, frames, channels, 1.0f / (32768.0f * (float)channels), block);
-    for (int c = 1; c < channels; c++)
-        for (int i = 0; i < apm->hop; i++)
-            block[i] += (float)frames[i * channels + c] / (32768.0f * (float)channels);
+    int16_t *block = apm->fifo + (size_t)((apm->fifo_first + apm->fifo_count) % FAR_FIFO_BLOCKS) * (size_t)apm->hop;
+    if (channels == 1)
+        memcpy(block, frames, sizeof *block * (size_t)apm->hop);
+    for (int i = 0; i < apm->hop && channels > 1; i++) {
+        int sum = 0;
+        for (int c = 0; c < channels; c++)
+            sum += frames[i * channels + c];
+        block[i] = (int16_t)lrintf((float)sum / (float)channels);
+    }
     apm->fifo_count++;
 }
 
@@ -238,17 +244,18 @@ static float mean_square(const float *x, int count) { return kernels()->energy(c
  * blocks it gave. */
 static int take_far(apm_t *apm)
 {
-    const float *far = apm->silence;
     if (apm->fifo_count > 0) {
-        far = apm->fifo + (size_t)apm->fifo_first * (size_t)apm->hop;
+        take_channel(apm->hop, apm->fifo + (size_t)apm->fifo_first * (size_t)apm->hop, 1, apm->far);
         apm->fifo_first = (apm->fifo_first + 1) % FAR_FIFO_BLOCKS;
         apm->fifo_count--;
+    } else {
+        memset(apm->far, 0, sizeof(float) * (size_t)apm->hop);
     }
-    if (mean_square(far, apm->hop) > FAR_PRESENT_POWER)
+    if (mean_square(apm->far, apm->hop) > FAR_PRESENT_POWER)
         apm->far_age_blocks = 0;
     else if (apm->far_age_blocks < BLOCKS_PER_S)
         apm->far_age_blocks++;
-    const int blocks = resampler_push(&apm->resampler, far, apm->block);
+    const int blocks = resampler_push(&apm->resampler, apm->far, apm->block);
     for (int b = 0; b < blocks; b++) {
         reference_push(&apm->reference, &apm->fft, apm->block + b * apm->hop);
         const int at = reference_at(&apm->reference, 0);
@@ -437,7 +444,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
         clipped |= (frames[i] == INT16_MAX) | (frames[i] == INT16_MIN);
     for (int c = 0; c < channels; c++) {
         channel_t *channel = &apm->channel[c];
-        take_channel(hop, frames + c, channels, 1.0f / 32768.0f, channel->mic);
+        take_channel(hop, frames + c, channels, channel->mic);
         high_pass(apm, channel);
         out[c] = channel->mic;
     }
