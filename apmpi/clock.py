@@ -92,7 +92,7 @@ class Settling:
     mean of some looks later says by how many samples it was wrong.
     """
 
-    LOOKS = 30
+    LOOKS = 10
 
     def __init__(self) -> None:
         self.placed()
