@@ -180,9 +180,16 @@ class Follower:
     channels, out_rate_hz   of what convert() gives
     """
 
-    def __init__(self, pace: Slot[Capture] | None, channels: int, in_rate_hz: int, out_rate_hz: int) -> None:
-        """`pace` is the microphone's slot, None if the card is known to be the microphone's. Raises
-        EndpointError if it takes a resampler and there is none."""
+    def __init__(
+        self,
+        pace: Slot[Capture] | None,
+        channels: int,
+        in_rate_hz: int,
+        out_rate_hz: int,
+        ppm: float = 0.0,
+    ) -> None:
+        """`pace` is the microphone's slot, None if the card is known to be the microphone's; `ppm` as was
+        found in an earlier run. Raises EndpointError if it takes a resampler and there is none."""
         self.channels = channels
         self.out_rate_hz = out_rate_hz
         self._pace = pace
@@ -190,7 +197,7 @@ class Follower:
         self._nominal = out_rate_hz / in_rate_hz
         self._ratio = 1.0
         self._settling = Settling()
-        self._drift = Drift(1 / BLOCKS_PER_S)
+        self._drift = Drift(1 / BLOCKS_PER_S, ppm)
         self._resampler: Resampler | None = None
         if self._rates_differ or pace:
             self._resampler = Resampler(channels, in_rate_hz // BLOCKS_PER_S, self._nominal)

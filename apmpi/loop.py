@@ -207,11 +207,9 @@ class _Loop:
     def drift_ppm(self) -> dict[str, float]:
         """How much faster than the microphone's the clock of each other card is, if it is another clock."""
         found = {}
-        if isinstance(self._far_end, FarEnd) and (ppm := self._far_end.follower.ppm) is not None:
-            found["far_end"] = -ppm
-        for key, sink in (("speaker", self._speaker), ("output", self._output)):
-            if isinstance(sink, Player) and (ppm := sink.follower.ppm) is not None:
-                found[key] = ppm
+        for key, end in self._followed().items():
+            if (ppm := end.follower.ppm) is not None:
+                found[key] = -ppm if key == "far_end" else ppm
         return found
 
     def description(self) -> str:
@@ -226,11 +224,15 @@ class _Loop:
 
     def snapshot(self) -> learned.Learned:
         """What the next run should know; from any thread."""
-        return learned.Learned(self._apm.save_state(), self._settings)
+        clocks = {key: end.follower.ppm for key, end in self._followed().items()}
+        drift_ppm = {key: ppm for key, ppm in clocks.items() if ppm is not None}
+        return learned.Learned(self._apm.save_state(), self._settings, drift_ppm)
 
     def go_on_from(self, before: learned.Learned) -> None:
         """Before run(). Raises ValueError."""
         self._apm.load_state(before.chain)
+        for key, end in self._followed().items():
+            end.follower = self._follower(getattr(self._settings, key), before.drift_ppm.get(key, 0.0))
 
     def run(self, seconds: float | None) -> str | None:
         """Frames until the end. Returns None, or the problem that ended it; files are complete either way."""
@@ -312,7 +314,11 @@ class _Loop:
             endpoint: Endpoint | None = getattr(settings, key)
             if endpoint and endpoint != getattr(self._settings, key):
                 self._cards.replace(key, self._opener(kind, key, endpoint))
-        self._settings = self.board.applied = settings
+        before, self._settings = self._settings, settings
+        for key, end in self._followed().items():  # a new device is on another clock, as far as we know
+            if any(getattr(settings, one) != getattr(before, one) for one in (key, "microphone")):
+                end.follower = self._follower(getattr(settings, key))
+        self.board.applied = settings
 
     # ---- opening
 
@@ -358,11 +364,16 @@ class _Loop:
 
         return open_card
 
-    def _follower(self, endpoint: Endpoint) -> Follower:
+    def _followed(self) -> dict[str, FarEnd | Player]:
+        """The endpoints whose clocks are compared with the microphone's."""
+        ends = {"far_end": self._far_end, "speaker": self._speaker, "output": self._output}
+        return {key: end for key, end in ends.items() if isinstance(end, FarEnd | Player)}
+
+    def _follower(self, endpoint: Endpoint, ppm: float = 0.0) -> Follower:
         assert isinstance(self._microphone, Microphone)  # no device without one, see apmpi.config
         one_card = endpoint.device == self._settings.microphone.device
         rate_hz = self._settings.sample_rate_hz
-        return Follower(None if one_card else self._microphone.slot, endpoint.channels, rate_hz, rate_hz)
+        return Follower(None if one_card else self._microphone.slot, endpoint.channels, rate_hz, rate_hz, ppm)
 
     def _file_source(self, endpoint: Endpoint) -> WavSource:
         assert endpoint.file is not None

@@ -14,7 +14,7 @@ import daemon
 import numpy as np
 import pytest
 import soundfile
-from daemon import RATE_HZ, Configure, Daemon, level_db
+from daemon import RATE_HZ, Configure, Daemon, RoomCard, level_db
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,6 +155,23 @@ def test_the_first_second_after_a_restart_cancels(
     # Cards start up to a sample apart from the time before: the first syllable's treble is not yet right.
     assert again_db > 12
     assert again_db > anew_db + 3
+
+
+def test_a_clock_that_is_off_is_known_from_the_start(
+    configure: Configure, room_card: RoomCard, tmp_path: Path, start: type[Daemon]
+) -> None:
+    """The output's card is 300 ppm fast: found in one run, and known after the first second of the next, in
+    which nobody could find it."""
+    path = configure()
+    output = room_card(playback_ppm=300, delay_ms=1)
+    path.write_text(path.read_text().replace("{file: clean.wav}", f"{{device: {output}}}"))
+    found_ppm = []
+    for seconds in ("8", "1"):
+        assert start(path, "--seconds", seconds, RUNTIME_DIRECTORY=str(tmp_path)).ended() == 0
+        about = json.loads((tmp_path / "learned").read_bytes().split(b"\n")[1])
+        found_ppm.append(about["drift_ppm"]["output"])
+    print(f"found {found_ppm} ppm")
+    assert found_ppm == pytest.approx([300, 300], abs=60)
 
 
 def test_a_state_of_other_devices_is_not_used(
