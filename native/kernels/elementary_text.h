@@ -5,6 +5,7 @@
  *   BITS(v) FROM_BITS(i)     the same bits as I and as V
  *   FROM_INT(i)              the value of I as V
  *   MIN(a, b) MAX(a, b)
+ *   IF_LESS(a, b, x, y)      x where a < b, else y
  *
  * Coefficients: tests/reference/elementary.py computes them. Worst errors over the whole range, measured by tests/stages/test_elementary.py, are in
  * kernels.h. */
@@ -60,5 +61,25 @@ static void hyperbolic_tangent(int n, const float *in, float *out)
     for (int k = 0; k < n; k += LANES) {
         const V x = LOAD(in + k);
         STORE(out + k, SPLAT(2.0f) * sigmoid_of(x + x) - SPLAT(1.0f));
+    }
+}
+
+/* exp(E1(v)/2), the log-spectral amplitude gain over the Wiener gain. E1(v) by Abramowitz & Stegun 5.1.53 up to 1 (absolute error 1e-5 without
+ * its last term) and 5.1.54 above (relative error 5e-5). */
+static inline V log_spectral_factor(V v)
+{
+    const V one = SPLAT(1.0f);
+    const V series = SPLAT(0.99999193f) + v * (SPLAT(-0.24991055f) + v * (SPLAT(0.05519968f) + v * (SPLAT(-0.00976004f) + v * SPLAT(0.00107857f))));
+    const V low = v * series - SPLAT(0.57721566f) - log_of(v);
+    const V over = SPLAT(0.250621f) + v * (SPLAT(2.334733f) + v), under = v * (SPLAT(1.681534f) + v * (SPLAT(3.330657f) + v));
+    const V high = exp_of(-v) * over / under;
+    return exp_of(SPLAT(0.5f) * IF_LESS(one, v, high, low));
+}
+
+static void log_spectral_gain(int n, const float *wiener, const float *posterior, float *out)
+{
+    for (int k = 0; k < n; k += LANES) {
+        const V w = LOAD(wiener + k), v = MAX(w * LOAD(posterior + k), SPLAT(1e-6f));
+        STORE(out + k, MIN(SPLAT(1.0f), w * log_spectral_factor(v)));
     }
 }

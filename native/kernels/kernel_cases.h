@@ -62,6 +62,8 @@ CASE(log) { k->log(n, in[0], out[0]); }
 CASE(sigmoid) { k->sigmoid(n, in[0], out[0]); }
 CASE(tanh) { k->tanh(n, in[0], out[0]); }
 
+CASE(log_spectral_gain) { k->log_spectral_gain(n, in[0], in[1], out[0]); }
+
 static const kernel_case_t kernel_cases[] = {
     {"power", 3, 2, case_power},
     {"cross", 3, 2, case_cross},
@@ -77,6 +79,7 @@ static const kernel_case_t kernel_cases[] = {
     {"log", 16, 90, case_log},
     {"sigmoid", 18, 4, case_sigmoid},
     {"tanh", 20, 8, case_tanh},
+    {"log_spectral_gain", 60, 16, case_log_spectral_gain},
 };
 enum { KERNEL_CASES = sizeof kernel_cases / sizeof *kernel_cases };
 

@@ -57,6 +57,10 @@ typedef struct {
     void (*sigmoid)(int n, const float *in, float *out);
     void (*tanh)(int n, const float *in, float *out);
 
+    /* The log-spectral amplitude gain of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985): w exp(E1(w posterior) / 2), at most 1. wiener: w, 0..1;
+     * posterior: power over the disturbance's, 0 and more. Relative error below 1e-5. out may be an input. */
+    void (*log_spectral_gain)(int n, const float *wiener, const float *posterior, float *out);
+
     /* y[o] += step * scale[o] * sum_i weight[o * inputs + i] * x[i]; inputs: a multiple of 16; see dense.h */
     void (*dense)(int outputs, int inputs, const int8_t *weight, const float *scale, const int16_t *x, float step, float *y);
 

@@ -37,6 +37,7 @@ static inline float32x4_t reversed(float32x4_t v)
 #define FROM_INT(i) vcvtq_f32_s32(i)
 #define MIN(a, b) vminq_f32(a, b)
 #define MAX(a, b) vmaxq_f32(a, b)
+#define IF_LESS(a, b, x, y) vbslq_f32(vcltq_f32(a, b), x, y)
 
 /* Four rows share the inputs; a sum's lanes are added at the end. */
 enum { DOT_ROWS = 4 };

@@ -23,6 +23,7 @@ enum { LANES = 1 };
 #define FROM_INT(i) ((float)(i))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define IF_LESS(a, b, x, y) ((a) < (b) ? (x) : (y))
 
 static inline int32_t bits_of(float v)
 {

@@ -47,6 +47,9 @@ static inline float sum_of(__m128 v)
 #define MIN(a, b) _mm_min_ps(a, b)
 #define MAX(a, b) _mm_max_ps(a, b)
 
+static inline __m128 chosen(__m128 mask, __m128 x, __m128 y) { return _mm_or_ps(_mm_and_ps(mask, x), _mm_andnot_ps(mask, y)); }
+#define IF_LESS(a, b, x, y) chosen(_mm_cmplt_ps(a, b), x, y)
+
 enum { DOT_ROWS = 1 };
 static inline void dot(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
 {

@@ -60,7 +60,7 @@ static void compare(const kernels_t *variant, const kernel_case_t *test)
                     free(wanted[o]), free(got[o]);
             }
     const double allowed = test->operations * test->magnitude * 0x1p-23;
-    CHECK(worst <= allowed, "%-6s %-13s differs from scalar by up to %.1e (allowed %.1e)", variant->name, test->name, worst, allowed);
+    CHECK(worst <= allowed, "%-6s %-17s differs from scalar by up to %.1e (allowed %.1e)", variant->name, test->name, worst, allowed);
 }
 
 static void compare_fft(const kernels_t *variant, int size)
@@ -97,7 +97,7 @@ static void compare_fft(const kernels_t *variant, int size)
         }
     /* Full scale makes spectra of sqrt(size) on average and 5 times that at most; about 10 roundings on the way. */
     const double allowed = 10.0 * 5.0 * sqrt((double)size) * 0x1p-23;
-    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d       differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
+    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d           differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
           variant->name, size, there, allowed, back);
     free(arena.base);
 }
@@ -131,7 +131,7 @@ static void check_dense(const kernels_t *variant)
         free(weight), free(x), free(scale), free(y), free(before);
     }
     /* the integer sum becomes a float, two products, one addition */
-    CHECK(worst <= 4.0 * 0x1p-24, "%-6s dense         relative error up to %.1e", variant->name, worst);
+    CHECK(worst <= 4.0 * 0x1p-24, "%-6s dense             relative error up to %.1e", variant->name, worst);
 }
 
 /* dense_add: quantised inputs of any scale give the layer's float sums. */

@@ -154,13 +154,11 @@ static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, con
 #undef ADAPT
 }
 
-/* Four sums side by side here and below: a compiler may not change the order of additions, so a single one would never be a vector. */
-enum { SUMS = 4 / LANES };
-
-static float total_of(const V *sum)
+/* Sums go into CHUNK registers side by side, each waiting for itself only. */
+static inline float total_of(const V *sum)
 {
     float total = 0.0f;
-    for (int j = 0; j < SUMS; j++)
+    for (int j = 0; j < CHUNK; j++)
         total += SUM(sum[j]);
     return total;
 }
@@ -168,20 +166,19 @@ static float total_of(const V *sum)
 static float coherence(int n, float rate, const float *restrict xr, const float *restrict xi, const float *restrict mr,
                        const float *restrict mi, float *restrict cr, float *restrict ci)
 {
-    const V gained = SPLAT(rate), kept = SPLAT(1.0f - rate);
-    V sum[SUMS];
-    for (int j = 0; j < SUMS; j++)
-        sum[j] = SPLAT(0.0f);
-    for (int k = 0; k < n; k += 4)
-        for (int j = 0; j < SUMS; j++) {
-            const int at = k + j * LANES;
-            const V ar = LOAD(xr + at), ai = LOAD(xi + at), br = gained * LOAD(mr + at), bi = gained * LOAD(mi + at);
-            const V re = kept * LOAD(cr + at) + ar * br + ai * bi;
-            const V im = kept * LOAD(ci + at) + ar * bi - ai * br;
-            STORE(cr + at, re);
-            STORE(ci + at, im);
-            sum[j] = sum[j] + re * re + im * im;
-        }
+    const V gained = SPLAT(rate), kept = SPLAT(1.0f - rate), zero = SPLAT(0.0f);
+    V sum[CHUNK] = {zero, zero, zero, zero};
+#define AVERAGE(vectors)                                                                                                  \
+    for (int j = 0; j < (vectors); j++) {                                                                                 \
+        const int at = k + j * LANES;                                                                                     \
+        const V ar = LOAD(xr + at), ai = LOAD(xi + at), br = gained * LOAD(mr + at), bi = gained * LOAD(mi + at);         \
+        const V re = kept * LOAD(cr + at) + ar * br + ai * bi, im = kept * LOAD(ci + at) + ar * bi - ai * br;             \
+        STORE(cr + at, re);                                                                                               \
+        STORE(ci + at, im);                                                                                               \
+        sum[j] = sum[j] + re * re + im * im;                                                                              \
+    }
+    EACH_CHUNK(n, AVERAGE);
+#undef AVERAGE
     return total_of(sum);
 }
 
@@ -212,14 +209,15 @@ static void multiply(int n, const float *a, const float *b, float *out)
 
 static float energy(int n, const float *x)
 {
-    V sum[SUMS];
-    for (int j = 0; j < SUMS; j++)
-        sum[j] = SPLAT(0.0f);
-    for (int k = 0; k < n; k += 4)
-        for (int j = 0; j < SUMS; j++) {
-            const V now = LOAD(x + k + j * LANES);
-            sum[j] = sum[j] + now * now;
-        }
+    const V zero = SPLAT(0.0f);
+    V sum[CHUNK] = {zero, zero, zero, zero};
+#define SQUARE(vectors)                          \
+    for (int j = 0; j < (vectors); j++) {        \
+        const V now = LOAD(x + k + j * LANES);   \
+        sum[j] = sum[j] + now * now;             \
+    }
+    EACH_CHUNK(n, SQUARE);
+#undef SQUARE
     return total_of(sum);
 }
 
@@ -242,5 +240,6 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
         .name = variant, .power = power, .cross = cross, .convolve = convolve, .filter_kalman = filter_kalman,                    \
         .filter_lms = filter_lms, .adapt_kalman = adapt_kalman, .adapt_lms = adapt_lms, .coherence = coherence,                       \
         .multiply = multiply, .energy = energy, .exp = exponential, .log = logarithm, .sigmoid = sigmoid,                             \
-        .tanh = hyperbolic_tangent, .dense = dense, .fft_forward = forward, .fft_inverse = inverse,                                   \
+        .tanh = hyperbolic_tangent, .log_spectral_gain = log_spectral_gain, .dense = dense, .fft_forward = forward,                   \
+        .fft_inverse = inverse,                                                                                                       \
     }

@@ -52,6 +52,10 @@ API void exp_run(int count, const float *in, float *out) { kernels()->exp(count,
 API void log_run(int count, const float *in, float *out) { kernels()->log(count, in, out); }
 API void sigmoid_run(int count, const float *in, float *out) { kernels()->sigmoid(count, in, out); }
 API void tanh_run(int count, const float *in, float *out) { kernels()->tanh(count, in, out); }
+API void log_spectral_gain_run(int count, const float *wiener, const float *posterior, float *out)
+{
+    kernels()->log_spectral_gain(count, wiener, posterior, out);
+}
 
 /* ---- stft: one channel with its history; gain[hop + 1] is applied in between */
 

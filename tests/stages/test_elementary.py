@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reference import elementary
+from scipy.special import exp1
 
 KERNELS = Path(__file__).parents[2] / "native" / "kernels"
 COUNT = 1 << 20
@@ -55,3 +56,18 @@ def test_sigmoid_and_tanh(stages) -> None:
     x = np.linspace(-100, 100, COUNT).astype(np.float32)
     assert worst(stages, "sigmoid", x, 1 / (1 + np.exp(-x.astype(float))), relative=False) < 1.5e-7
     assert worst(stages, "tanh", x, np.tanh(x.astype(float)), relative=False) < 3e-7
+
+
+def test_log_spectral_gain(stages) -> None:
+    wiener, posterior = (
+        x.ravel().astype(np.float32)
+        for x in np.meshgrid(np.linspace(0.003, 1, 1000), np.geomspace(1e-4, 1e4, 1000))
+    )
+    out = np.empty_like(wiener)
+    stages.call("log_spectral_gain_run", len(out), wiener, posterior, out)
+    w = wiener.astype(float)
+    wanted = np.minimum(1.0, w * np.exp(exp1(np.maximum(w * posterior, 1e-6)) / 2))
+    error = np.abs(out / wanted - 1)
+    at = error.argmax()
+    print(f"worst error {error[at]:.2e} at w = {wiener[at]:g}, posterior {posterior[at]:g}")
+    assert error[at] < 1e-5
