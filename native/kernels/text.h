@@ -155,13 +155,7 @@ static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, con
 }
 
 /* Sums go into CHUNK registers side by side, each waiting for itself only. */
-static inline float total_of(const V *sum)
-{
-    float total = 0.0f;
-    for (int j = 0; j < CHUNK; j++)
-        total += SUM(sum[j]);
-    return total;
-}
+static inline float total_of(const V *sum) { return SUM((sum[0] + sum[1]) + (sum[2] + sum[3])); }
 
 static float coherence(int n, float rate, const float *restrict xr, const float *restrict xi, const float *restrict mr,
                        const float *restrict mi, float *restrict cr, float *restrict ci)

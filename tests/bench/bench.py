@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy.signal import fftconvolve, resample_poly
 
 import apmpi
-from apmpi import AudioFrame, AudioProcessingModule, _native
+from apmpi import AudioFrame, AudioProcessingModule, _native, demo
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -142,7 +143,12 @@ def tail() -> None:
 
 # ---- estimates of cycles
 
-LOOPS = {"mac": "spectrum: multiply and add", "kalman": "Kalman update", "pass8": "FFT, a pass of radix 8"}
+# function of neon.c -> what one turn of its largest loop does
+LOOPS = {
+    "filter_kalman": "filter: 16 bins of a partition",
+    "adapt_kalman": "Kalman update: 16 bins of a partition",
+    "pass8": "transform: 4 butterflies of radix 8",
+}
 
 
 def hottest_loop(assembly: str, function: str) -> str:
@@ -162,7 +168,7 @@ def hottest_loop(assembly: str, function: str) -> str:
 
 
 def cycles() -> None:
-    """Estimated cycles of the hottest loops, by llvm-mca (one turn of the loop: 4 or more bins)"""
+    """Estimated cycles of one turn of the hottest loops, by llvm-mca"""
     analyser = shutil.which("llvm-mca-19") or shutil.which("llvm-mca")
     if analyser is None:
         print("llvm-mca is not installed: apt-get install llvm-19\n")
@@ -322,7 +328,59 @@ def memory() -> None:
     table(("rate Hz", "1 channel", "2", "4", "8"), rows)
 
 
-SECTIONS = (instructions, kernels, tail, cycles, peers, binding, transforms, memory)
+# ---- quality, so that a cheaper frame is seen to be as good
+
+
+def clean_up(rate_hz: int, far: np.ndarray, mic: np.ndarray) -> np.ndarray:
+    """The microphone after all features but the gain control, brought back by the delay of the chain."""
+    module = AudioProcessingModule(**dict.fromkeys(FEATURES[:3], True))
+    hop = rate_hz // 100
+    frames = [np.clip(32768 * x, -32768, 32767).astype(np.int16) for x in (far, mic)]
+    out = []
+    for at in range(0, len(mic) // hop * hop, hop):
+        played, heard = (AudioFrame(bytearray(x[at : at + hop].tobytes()), rate_hz, 1, hop) for x in frames)
+        module.process_reverse_stream(played)
+        module.process_stream(heard)
+        out.append(np.frombuffer(heard.data, np.int16) / 32768)
+    return np.roll(np.concatenate(out), -round(module.latency_ms * rate_hz / 1000))
+
+
+def sdr_db(talker: np.ndarray, heard: np.ndarray) -> float:
+    """What is the talker, at whatever level, over what is not."""
+    kept = np.dot(heard, talker) / np.dot(talker, talker) * talker
+    return float(10 * np.log10(np.sum(kept**2) / np.sum((heard - kept) ** 2)))
+
+
+def quality() -> None:
+    """The scene of `make run`, 30 s: far end alone, both, near end alone; gain control off (dB)"""
+    rows = []
+    for rate_hz in (16000, 48000):
+        third, rng = 10 * demo.RATE_HZ, np.random.default_rng(1)
+        far, near = np.zeros(3 * third), np.zeros(3 * third)
+        far[: 2 * third] = demo.speech("en-us", demo.FAR_TEXT, 2 * third)
+        near[third:] = demo.speech("en-gb+f3", demo.NEAR_TEXT, 2 * third)
+        delay = round(demo.BULK_DELAY_MS * demo.RATE_HZ / 1000)
+        echo = np.roll(fftconvolve(far, demo.room_impulse_response(rng))[: len(far)], delay)
+        noise = 10 ** (demo.NOISE_DBFS / 20) * rng.standard_normal(len(far))
+        far, near, mic = (resample_poly(x, rate_hz, demo.RATE_HZ) for x in (far, near, near + echo + noise))
+        out = clean_up(rate_hz, far, mic)
+
+        def reduction(start_s: float, end_s: float, mic=mic, out=out, rate_hz=rate_hz) -> str:
+            part = slice(round(start_s * rate_hz), round(end_s * rate_hz))
+            return f"{demo.power_db(mic[part]) - demo.power_db(out[part]):.1f}"
+
+        def talker(x: np.ndarray, start_s: float, near=near, rate_hz=rate_hz) -> str:
+            part = slice(round(start_s * rate_hz), round((start_s + 9) * rate_hz))
+            return f"{sdr_db(near[part], x[part]):.1f}"
+
+        rows.append(
+            (rate_hz, reduction(0, 2), reduction(5, 10), talker(mic, 10), talker(out, 10), talker(out, 20))
+        )
+    parts = ("both talk: talker in the microphone", "in the output", "near end alone")
+    table(("rate Hz", "echo reduction, first 2 s", "5 to 10 s", *parts), rows)
+
+
+SECTIONS = (instructions, kernels, tail, cycles, peers, binding, transforms, memory, quality)
 
 
 def main(names: list[str]) -> None:
