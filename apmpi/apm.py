@@ -19,11 +19,16 @@ class Frame(Protocol):
     """What a frame must offer: apmpi's and livekit's AudioFrame both do."""
 
     @property
-    def data(self) -> memoryview: ...
+    def data(self) -> memoryview:
+        """Interleaved int16, contiguous; writable where it is processed."""
+
     @property
-    def sample_rate(self) -> int: ...
+    def sample_rate(self) -> int:
+        """Hz."""
+
     @property
     def num_channels(self) -> int: ...
+
     @property
     def samples_per_channel(self) -> int: ...
 

@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from apmpi import endpoints, pcm
 from apmpi.apm import MAX_DELAY_MS, RATES_HZ, AudioProcessingModule, Frame
-from apmpi.clock import NS_PER_S, Timebase
+from apmpi.clock import NS_PER_S, Resampler, Timebase
 from apmpi.config import EndpointError
 from apmpi.endpoints import BLOCK_NS
 from apmpi.frame import AudioFrame
@@ -56,6 +56,9 @@ TRACK_DELAY_BLOCKS, TRACK_DELAY_MAX_BLOCKS = 3, 12
 # A track that can wait is held back at 200 ms ahead; one that can't (it comes in real time) loses what is
 # more.
 TRACK_AHEAD_BLOCKS = 20
+
+# libsamplerate's range is wider; what lies beyond is no sound.
+FRAME_RATE_MIN_HZ, FRAME_RATE_MAX_HZ = 1000, 384_000
 
 # The canceller follows changes of a few milliseconds by itself; telling it more than is news would disturb
 # it.
@@ -243,10 +246,16 @@ class OutputPlayer:
         """How often the card ran dry."""
         return self._speaker.slot.xruns
 
+    @property
+    def drift_ppm(self) -> float | None:
+        """By how much the speaker's clock is faster than the microphone's, and what is played resampled; None
+        if both are one card's, or there is no microphone."""
+        return self._speaker.player.follower.ppm
+
     async def add_track(self, track: Any) -> None:
         """Adds to what is played: an async iterator of frames, LiveKit's AudioStream, or a LiveKit track.
 
-        Frames have the player's rate and its channel count or one channel, and any length. An iterator is
+        Frames have any rate and length, and the player's channel count or one channel. An iterator is
         asked for more while it is less than 200 ms ahead; LiveKit's streams can't wait, they lose what is
         more.
 
@@ -294,15 +303,15 @@ class OutputPlayer:
         if self.task is not None and not self.task.done():
             raise RuntimeError("Playback already started")
         self._raise_failure()
-        self.task = self._loop.create_task(_ending(self._speaker))
         self._duplex.add(speaker=self._speaker)
+        self.task = self._loop.create_task(_ending(self._speaker))
 
     async def play(self, frame: Frame) -> None:
         """Plays a frame after those given before; returns when less than 200 ms are left to play.
 
         Raises:
-            RuntimeError: not started, the device has failed, or the frame has another rate than the player's
-                or neither one channel nor as many as the player.
+            RuntimeError: not started, the device has failed, or the frame has neither one channel nor as many
+                as the player, or a rate beyond 1 to 384 kHz.
         """
         self._raise_failure()
         if self.task is None:
@@ -362,10 +371,14 @@ class MediaDevices:
     One input and one output can be open at a time. What the output plays is the reference for the input's
     echo canceller, whichever was opened first. Both are opened within a running event loop.
 
+    Unlike LiveKit's: blocks are of 10 ms at every rate, not of 100 ms; a device may be named as well as
+    counted; `input_channel_index` is heeded; cards may have different clocks and rates; what fails raises,
+    and what is lost is counted (`source.dropped`, `input_stream.xruns`, the player's `xruns`, `underruns`
+    and `dropped`).
+
     Args:
         loop: the event loop; None: the one that runs when a device is opened.
-        input_sample_rate, output_sample_rate: 8000, 16000, 32000 or 48000 Hz. Echo cancellation needs both
-            alike.
+        input_sample_rate, output_sample_rate: of the two cards: 8000, 16000, 32000 or 48000 Hz.
         num_channels: 1 to 8, of the frames of both directions.
         blocksize: samples that a card's buffer holds, 40 to 100 ms of them. Half of it may be the length of
             an interruption, and adds to the delay of what is played. Blocks themselves are 10 ms.
@@ -495,7 +508,7 @@ class MediaDevices:
 
         Raises:
             RuntimeError: the input is open already, no event loop runs, or the device can't be used as asked
-                (the message says which and why); with enable_aec also if an output of another rate is open.
+                (the message says which and why).
             ValueError: no such index, or no room in the queue.
         """
         loop = self._loop or asyncio.get_running_loop()
@@ -503,14 +516,17 @@ class MediaDevices:
             raise RuntimeError("open_input: the input is open already, expected aclose() before")
         if queue_capacity < 1:
             raise ValueError(f"queue_capacity is {queue_capacity}, expected at least 1")
-        if enable_aec:
-            self._check_rates(self._player is not None and not self._player._speaker.ended)
         device = self._name(input_device)
         card_channels, channels = self._channels, self._channels
         if input_channel_index is not None:
             card_channels, channels = _channels_with(device, input_channel_index), 1
         rate_hz = self._input_rate_hz
-        card = pcm.Capture("microphone", device, rate_hz, card_channels, self._periods(rate_hz))
+        slot = endpoints.Slot(
+            "microphone",
+            lambda: pcm.Capture("microphone", device, rate_hz, card_channels, self._periods(rate_hz)),
+        )
+        if slot.card is None:
+            raise EndpointError(slot.problem)
         apm = estimator = None
         if enable_aec or noise_suppression or high_pass_filter or auto_gain_control:
             estimator = DelayEstimator()
@@ -521,10 +537,10 @@ class MediaDevices:
                 auto_gain_control=auto_gain_control,
             )
         source = MicrophoneSource(rate_hz, channels, queue_capacity, loop)
-        stream = _Microphone(card, loop, source, apm, estimator, input_channel_index)
-        task = loop.create_task(_ending(stream))
-        self._capture = InputCapture(source, card, task, apm, estimator, stream)
+        stream = _Microphone(slot, slot.card, loop, source, apm, estimator, input_channel_index)
         self._duplex.add(microphone=stream)
+        task = loop.create_task(_ending(stream))
+        self._capture = InputCapture(source, slot.card, task, apm, estimator, stream)
         return self._capture
 
     def open_output(self, *, output_device: int | str | None = None) -> OutputPlayer:
@@ -535,14 +551,12 @@ class MediaDevices:
 
         Raises:
             RuntimeError: the output is open already, no event loop runs, or the device can't be used (the
-                message says which and why), or an input with echo cancellation and another rate is open.
+                message says which and why).
             ValueError: no such index.
         """
         loop = self._loop or asyncio.get_running_loop()
         if self._player is not None and not self._player._speaker.ended:
             raise RuntimeError("open_output: the output is open already, expected aclose() before")
-        capture = self._capture
-        self._check_rates(capture is not None and not capture.task.done() and capture.apm is not None)
         rate_hz = self._output_rate_hz
         periods = self._periods(rate_hz)
         device = self._name(output_device)
@@ -554,13 +568,6 @@ class MediaDevices:
 
     def _periods(self, rate_hz: int) -> int:
         return min(max(self._blocksize * BLOCKS_PER_S // rate_hz, PERIODS_MIN), PERIODS_MAX)
-
-    def _check_rates(self, both_open: bool) -> None:
-        if both_open and self._input_rate_hz != self._output_rate_hz:
-            raise RuntimeError(
-                f"input_sample_rate is {self._input_rate_hz} Hz, output_sample_rate {self._output_rate_hz} "
-                "Hz, expected one rate for both: what is played is the echo canceller's reference"
-            )
 
 
 def _channels_with(device: str, index: int) -> int:
@@ -592,19 +599,21 @@ class _Stream:
     """
 
     def __init__(
-        self, device: pcm.Capture | endpoints.Slot[pcm.Playback], loop: asyncio.AbstractEventLoop
+        self,
+        slot: endpoints.Slot[pcm.Capture] | endpoints.Slot[pcm.Playback],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.loop = loop
         self.closing = self.ended = False
         self.error: Exception | None = None
         self.done: asyncio.Future[None] = loop.create_future()
-        self._device = device
+        self._slot = slot
 
     def finish(self, error: Exception | None) -> None:
         if self.ended:
             return
         self.ended, self.error = True, error
-        self._device.close()
+        self._slot.close()
         self.tell(self._finished, error)
 
     def tell(self, callback: Callable[..., None], *arguments: Any) -> None:
@@ -633,6 +642,7 @@ async def _close(stream: _Stream, task: asyncio.Task[None]) -> None:
 class _Microphone(_Stream):
     def __init__(
         self,
+        slot: endpoints.Slot[pcm.Capture],
         card: pcm.Capture,
         loop: asyncio.AbstractEventLoop,
         source: MicrophoneSource,
@@ -640,9 +650,11 @@ class _Microphone(_Stream):
         estimator: DelayEstimator | None,
         channel_index: int | None,
     ) -> None:
-        super().__init__(card, loop)
+        super().__init__(slot, loop)
+        self.slot = slot
         self.card = card
         self.apm = apm
+        self.reference: _Reference | None = None  # to what is played, if that has another rate
         self._source = source
         self._estimator = estimator
         self._channel_index = channel_index
@@ -660,6 +672,8 @@ class _Microphone(_Stream):
         if self.apm:
             if far is not None:
                 self._tell_delay(out_ns)
+                if self.reference:
+                    far = self.reference.block(far)
                 self.apm.process_reverse_stream(AudioFrame.from_ndarray(far, self.card.rate_hz))
             self.apm.process_stream(frame)
         self.tell(self._source._arrived, frame)
@@ -692,13 +706,22 @@ class _Speaker(_Stream):
         mix: Callable[[], Samples],
     ) -> None:
         super().__init__(slot, loop)
-        self.slot = slot
         assert slot.card
-        channels, rate_hz = slot.card.channels, slot.card.rate_hz
-        self.player = endpoints.Player(slot, endpoints.Follower(None, channels, rate_hz, rate_hz), Timebase())
+        self.slot = slot
+        self.device = slot.card.device
+        self.rate_hz = slot.card.rate_hz
+        self.channels = slot.card.channels
+        self.player = endpoints.Player(slot, self.follower(None), Timebase())
         self.margin_ns = margin_ns
         self.next_ns = 0  # when the block after the last one is due by the card's own pace
         self._mix = mix
+
+    def follower(self, microphone: _Microphone | None) -> endpoints.Follower:
+        """What keeps in step with a microphone. Raises EndpointError if that takes a resampler that is not
+        there."""
+        other = microphone is not None and microphone.card.device != self.device
+        pace = microphone.slot if microphone and other else None
+        return endpoints.Follower(pace, self.channels, self.rate_hz, self.rate_hz)
 
     def play(self, due_ns: int) -> tuple[Samples, int]:
         """Plays the next block; returns it and when it will be heard. Raises EndpointError."""
@@ -708,6 +731,24 @@ class _Speaker(_Stream):
             raise EndpointError(self.slot.problem)
         self.next_ns = played_ns + BLOCK_NS
         return block, played_ns
+
+
+class _Reference:
+    """What is played, 10 ms by 10 ms, at the microphone's rate."""
+
+    def __init__(self, channels: int, played_rate_hz: int, rate_hz: int) -> None:
+        """Raises EndpointError if there is no resampler."""
+        self._ratio = rate_hz / played_rate_hz
+        self._resampler = Resampler(channels, played_rate_hz // BLOCKS_PER_S, self._ratio)
+        self._block_samples = rate_hz // BLOCKS_PER_S
+        # The filter keeps 20 samples (of the lower rate) back; 5 ms are never less.
+        self._pending = np.zeros((rate_hz // 200, channels), np.int16)
+
+    def block(self, far: Samples) -> Samples:
+        resampled = np.frombuffer(self._resampler.process(far.tobytes(), self._ratio), np.int16)
+        samples = np.concatenate([self._pending, resampled.reshape(-1, far.shape[1])])
+        self._pending = samples[self._block_samples :]
+        return samples[: self._block_samples]
 
 
 class _Track:
@@ -725,6 +766,8 @@ class _Track:
         self._loop = loop
         self._block_samples = rate_hz // BLOCKS_PER_S
         self._rest = np.zeros((0, channels), np.int16)
+        self._resampler: Resampler | None = None
+        self._resampled_from_hz = rate_hz
         self._blocks: deque[Samples] = deque()
         self._room = asyncio.Event()
         self._waiting = False
@@ -734,9 +777,10 @@ class _Track:
 
     async def put(self, frame: Frame, *, waits: bool) -> None:
         """Takes a frame of any length. Raises RuntimeError if it does not fit the player."""
-        if frame.sample_rate != self._rate_hz:
+        if not FRAME_RATE_MIN_HZ <= frame.sample_rate <= FRAME_RATE_MAX_HZ:
             raise RuntimeError(
-                f"play: frame at {frame.sample_rate} Hz, expected the player's {self._rate_hz} Hz"
+                f"play: frame at {frame.sample_rate} Hz, "
+                f"expected {FRAME_RATE_MIN_HZ} to {FRAME_RATE_MAX_HZ} Hz"
             )
         if frame.num_channels not in (1, self._channels):
             raise RuntimeError(
@@ -745,11 +789,21 @@ class _Track:
         count = frame.samples_per_channel * frame.num_channels
         samples = np.frombuffer(frame.data, np.int16, count).reshape(-1, frame.num_channels)
         samples = np.broadcast_to(samples, (len(samples), self._channels))
+        if frame.sample_rate != self._rate_hz:
+            samples = self._resampled(samples, frame.sample_rate)
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) // self._block_samples * self._block_samples
         for at in range(0, whole, self._block_samples):
             await self._put_block(samples[at : at + self._block_samples], waits)
         self._rest = samples[whole:]
+
+    def _resampled(self, samples: Samples, rate_hz: int) -> Samples:
+        step, ratio = rate_hz // BLOCKS_PER_S, self._rate_hz / rate_hz
+        if self._resampler is None or rate_hz != self._resampled_from_hz:
+            self._resampler, self._resampled_from_hz = Resampler(self._channels, step, ratio), rate_hz
+        pieces = [samples[at : at + step].tobytes() for at in range(0, len(samples), step)]
+        done = b"".join(self._resampler.process(piece, ratio) for piece in pieces)
+        return np.frombuffer(done, np.int16).reshape(-1, self._channels)
 
     async def _put_block(self, block: Samples, waits: bool) -> None:
         while waits and len(self._blocks) >= TRACK_AHEAD_BLOCKS and not self._ended:
@@ -763,6 +817,10 @@ class _Track:
 
     def end(self) -> None:
         """Nothing more will come, or be taken: what is left is filled up with silence."""
+        if self._resampler:  # its filter holds the last samples
+            silence = np.zeros((self._resampled_from_hz // BLOCKS_PER_S, self._channels), np.int16)
+            tail = self._resampled(silence, self._resampled_from_hz)
+            self._rest = np.concatenate([self._rest, tail])[: self._block_samples]
         if len(self._rest):
             last = np.zeros((self._block_samples, self._channels), np.int16)
             last[: len(self._rest)] = self._rest
@@ -796,12 +854,25 @@ class _Duplex:
         self._lock = threading.Lock()
         self._microphone: _Microphone | None = None
         self._speaker: _Speaker | None = None
+        self._follower: endpoints.Follower | None = None  # of the speaker, while both are open
         self._thread: threading.Thread | None = None
 
     def add(self, *, microphone: _Microphone | None = None, speaker: _Speaker | None = None) -> None:
+        """Raises EndpointError, and closes what was added, if both need a resampler that is not there."""
         with self._lock:
-            self._microphone = microphone or self._microphone
-            self._speaker = speaker or self._speaker
+            both = microphone or self._microphone, speaker or self._speaker
+            if both[0] and both[1]:
+                try:
+                    self._follower = both[1].follower(both[0])
+                    if both[0].card.rate_hz != both[1].rate_hz:
+                        both[0].reference = _Reference(
+                            both[1].channels, both[1].rate_hz, both[0].card.rate_hz
+                        )
+                except EndpointError as error:
+                    for added in filter(None, (microphone, speaker)):
+                        added.finish(error)
+                    raise
+            self._microphone, self._speaker = both
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="apmpi media devices", daemon=True)
                 self._thread.start()
@@ -810,12 +881,13 @@ class _Duplex:
         with contextlib.suppress(OSError):  # not permitted: then xruns are more likely, and counted
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
-        pace: _Stream | None = None
+        before: tuple[_Microphone | None, _Speaker | None] = None, None
         while (streams := self._open_streams()) is not None:
             microphone, speaker = streams
-            if speaker and pace is not (microphone or speaker):
+            if speaker and streams != before:  # another pace
+                speaker.player.follower = (microphone and self._follower) or speaker.follower(None)
                 speaker.player.realign()
-            pace = microphone or speaker
+            before = streams
             try:
                 self._block(microphone, speaker)
             except Exception as error:  # a mistake in this program must not end in silence
