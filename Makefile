@@ -1,16 +1,20 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
 # make bench   what a frame costs, beside others where they are installed
+# make soak    a simulated day with random faults; three hours, on a machine that has little else to do
 # make api     the Python interface as a page, and where it differs from LiveKit's, in build/api
 # make clean   back to a fresh clone
 #
 #   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
 #   make run SECONDS=60                   longer
+#   make soak HOURS=2 SEED=7              shorter, and the faults of an earlier run
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
 
 DEVICE  =
 SECONDS = 30
 PYTHON  = python3
+HOURS   = 24
+SEED    =
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +25,7 @@ PIP    := $(VENV)/bin/pip -qq --disable-pip-version-check
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
-.PHONY: run test bench api setup setup-test clean
+.PHONY: run test bench soak api setup setup-test clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -32,6 +36,9 @@ test: setup-test
 
 bench: setup-test
 	@$(VENV)/bin/python tests/bench/bench.py
+
+soak: setup-test
+	@$(VENV)/bin/python tests/soak.py --hours $(HOURS) $(if $(SEED),--seed $(SEED))
 
 api: setup-test
 	@$(VENV)/bin/python .ci/api_page.py build/api
