@@ -118,6 +118,14 @@ def scheduling(pid: str) -> list[tuple[int, int]]:
     return threads
 
 
+def reload(folder: Path) -> int:
+    if "notify-reload" in (folder / "apmpi.service").read_text():
+        return subprocess.run(["systemctl", "reload", "apmpi"]).returncode
+    status = subprocess.run(["systemctl", "kill", "--signal=HUP", "apmpi"]).returncode
+    time.sleep(0.7)
+    return status
+
+
 def drive(folder: Path) -> None:
     noted: dict[str, Any] = {}
     began = time.monotonic()
@@ -131,15 +139,27 @@ def drive(folder: Path) -> None:
             noted["threads"] = scheduling(pid)
             noted["status"] = Path(f"/proc/{pid}/status").read_text()
             noted["limits"] = Path(f"/proc/{pid}/limits").read_text()
-        if "notify-reload" in (folder / "apmpi.service").read_text():
-            noted["reload"] = subprocess.run(["systemctl", "reload", "apmpi"]).returncode
-        else:
-            noted["reload"] = subprocess.run(["systemctl", "kill", "--signal=HUP", "apmpi"]).returncode
-            time.sleep(0.5)
+        noted["reload"] = reload(folder)
         noted["reloaded"] = show()
+        configuration = Path("/etc/apmpi/apmpi.yaml")
+        good = configuration.read_text()
+        configuration.write_text(good.replace("report_interval_s", "report_interval"))
+        reload(folder)
+        time.sleep(0.7)  # the next report
+        noted["refused"] = show()
+        configuration.write_text(good.replace("microphone: {device: room}", "microphone: {device: nonsense}"))
+        reload(folder)
+        time.sleep(2.5)  # longer than WatchdogSec
+        noted["parked"] = show()
+        configuration.write_text(good)
+        reload(folder)
+        time.sleep(1)
+        noted["resumed"] = show()
         run("systemctl", "kill", "--signal=STOP", "apmpi")  # no sound, no sign of life
         noted["starved"] = wait_for(6, Result="watchdog")
         noted["restarted"] = wait_for(20, ActiveState="active", NRestarts="1")
+        time.sleep(1)
+        run("systemctl", "restart", "apmpi")
         time.sleep(1)
         noted["stop"] = subprocess.run(["systemctl", "stop", "apmpi"]).returncode
         noted["stopped"] = show()

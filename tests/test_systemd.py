@@ -108,6 +108,14 @@ def test_service_lives_under_a_real_systemd(
     assert re.search(r"^Uid:\s+[1-9]", noted["status"], re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", noted["status"], re.MULTILINE)
     assert noted["reload"] == 0
+    assert re.match(
+        r"reload refused: /etc/apmpi/apmpi\.yaml:5: report_interval: unknown key.*stays in use; .*latency",
+        noted["refused"]["StatusText"],
+    )
+    assert noted["parked"]["StatusText"].startswith("waiting: microphone.device: 'nonsense' does not exist")
+    assert re.search(r"latency \d+ ms", noted["resumed"]["StatusText"])
+    same = {noted[moment]["MainPID"] for moment in ("running", "refused", "parked", "resumed")}
+    assert len(same) == 1, "the watchdog bit while a device was waited for"
     assert noted["starved"]["Result"] == "watchdog"
     assert (noted["restarted"]["ActiveState"], noted["restarted"]["NRestarts"]) == ("active", "1")
     assert noted["restarted"]["MainPID"] != noted["running"]["MainPID"]
@@ -116,6 +124,9 @@ def test_service_lives_under_a_real_systemd(
         "success",
         "0",
     )
+    said = [entry.get("MESSAGE_ID") for entry in journal]
+    assert said.count(Event.CONTINUED.message_id) >= 1, "nothing was taken up from the run before"
+    assert Event.STARTED_ANEW.message_id not in said
     assert soundfile.info(folder / "clean.wav").frames > 0.5 * 48000
     reports = [entry for entry in journal if entry.get("MESSAGE_ID") == Event.FIGURES.message_id]
     assert len(reports) >= 3
