@@ -95,7 +95,9 @@ def _check_endpoints(path: Path, settings: Settings) -> list[str]:
 
 def _check_endpoint(key: str, endpoint: Endpoint, settings: Settings, opened: contextlib.ExitStack) -> str:
     """What was found, in a few words. Raises EndpointError."""
-    rate_hz, channels = settings.sample_rate_hz, endpoint.channels
+    rate_hz, channels = endpoint.sample_rate_hz or settings.sample_rate_hz, endpoint.channels
+    if endpoint.microphone_channels:
+        return f"by channel {', '.join(map(str, endpoint.microphone_channels))} of the microphone's card"
     is_source = key in ("microphone", "far_end")
     if endpoint.device is not None:
         from apmpi import pcm

@@ -17,7 +17,10 @@ Which endpoints go together:
 - Two endpoints of one direction are never the same device: `far_end` = `microphone` would cancel the
   talker, `output` = `speaker` would howl.
 - A file that is written is never a file that another endpoint reads or writes.
-- `speaker` has as many channels as `far_end`, `output` as many as `microphone`; or one of the two is mono.
+- `speaker` has as many channels as `far_end`, `output` as many as are used of `microphone`; or one of the two
+  is mono.
+- `far_end` may be some channels of the microphone's card, a hardware reference, in place of device and file:
+  then there is no `speaker`, for something else plays it, and these channels are not used as microphones.
 """
 
 import difflib
@@ -33,6 +36,7 @@ import yaml
 SAMPLE_RATES_HZ = (8000, 16000, 32000, 48000)
 CHANNELS_MIN, CHANNELS_MAX = 1, 8
 STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS = 0, 500
+DEVICE_RATE_MIN_HZ, DEVICE_RATE_MAX_HZ = 8000, 192_000
 PERIODS_MIN, PERIODS_MAX = 2, 16
 KEEP_LEARNED = ("ram", "disk", "never")
 REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
@@ -63,14 +67,22 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where samples come from or go to: exactly one of `device` (ALSA PCM name) and `file` (WAV).
+    """Where samples come from or go to: exactly one of `device` (ALSA PCM name) and `file` (WAV), or for a
+    far end `microphone_channels`.
 
-    line    of the YAML file, for messages
+    sample_rate_hz        of the device, if it is not that of all
+    use                   which channels of a microphone are used, counted from 1; empty: all but those of
+                          the far end
+    microphone_channels   the channels of the microphone's card that are the far end, counted from 1
+    line                  of the YAML file, for messages
     """
 
     device: str | None = None
     file: Path | None = None
     channels: int = 1
+    sample_rate_hz: int | None = None
+    use: tuple[int, ...] = ()
+    microphone_channels: tuple[int, ...] = ()
     line: int | None = field(default=None, compare=False, repr=False)
 
 
@@ -86,8 +98,22 @@ class Settings:
     output: Endpoint | None = None
     stream_delay_ms: int | None = None
     periods: int = 4
+    low_latency: bool = False
     report_interval_s: float = 10.0
     keep_learned: str = "ram"
+
+    @property
+    def near_channels(self) -> tuple[int, ...]:
+        """Which of the microphone's channels are used, counted from 0."""
+        reference = self.far_end.microphone_channels if self.far_end else ()
+        every = range(1, self.microphone.channels + 1)
+        used = self.microphone.use or [number for number in every if number not in reference]
+        return tuple(number - 1 for number in used)
+
+    @property
+    def reference_channels(self) -> tuple[int, ...]:
+        """Which of the microphone's channels are the far end, counted from 0."""
+        return tuple(number - 1 for number in self.far_end.microphone_channels) if self.far_end else ()
 
 
 def load(path: Path) -> Settings:
@@ -222,6 +248,7 @@ class _Reader:
             "output": self.optional(self.endpoint),
             "stream_delay_ms": self.optional(self.integer_within(STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS)),
             "periods": self.integer_within(PERIODS_MIN, PERIODS_MAX),
+            "low_latency": self.boolean,
             "report_interval_s": self.number_within(REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S),
             "keep_learned": self.one_of(KEEP_LEARNED),
         }
@@ -262,17 +289,51 @@ class _Reader:
         return Features(**{name: self.boolean(child, f"{key}.{name}") for name, child in nodes.items()})
 
     def endpoint(self, node: yaml.Node, key: str) -> Endpoint:
-        nodes = self.mapping(node, key, ("device", "file", "channels"))
-        if ("device" in nodes) == ("file" in nodes):
-            given = "both device and file" if "device" in nodes else "neither device nor file"
+        own = {"microphone": ("use",), "far_end": ("sample_rate_hz", "microphone_channels")}
+        known = ("device", "file", "channels", *own.get(key, ("sample_rate_hz",)))
+        nodes = self.mapping(node, key, known)
+        places = [name for name in ("device", "file", "microphone_channels") if name in nodes]
+        if len(places) != 1:
+            given = f"both {' and '.join(places)}" if places else "neither device nor file"
             self.fail(node, key, f"{given} given, expected exactly one of them")
-        device = self.text(nodes["device"], f"{key}.device") if "device" in nodes else None
-        file = self._folder / self.text(nodes["file"], f"{key}.file") if "file" in nodes else None
-        endpoint = Endpoint(device, file, line=node.start_mark.line + 1)
-        if "channels" not in nodes:
-            return endpoint
-        channels = self.integer_within(CHANNELS_MIN, CHANNELS_MAX)(nodes["channels"], f"{key}.channels")
-        return replace(endpoint, channels=channels)
+        place = places[0]
+        values: dict[str, Any] = {"line": node.start_mark.line + 1}
+        if place == "microphone_channels":
+            for name in ("channels", "sample_rate_hz"):
+                if name in nodes:
+                    problem = f"{_shown(nodes[name])} given beside microphone_channels, expected that alone"
+                    self.fail(nodes[name], f"{key}.{name}", problem)
+            values["microphone_channels"] = self.channel_list(nodes[place], f"{key}.{place}")
+            return Endpoint(channels=len(values["microphone_channels"]), **values)
+        place_text = self.text(nodes[place], f"{key}.{place}")
+        values[place] = self._folder / place_text if place == "file" else place_text
+        if "channels" in nodes:
+            read = self.integer_within(CHANNELS_MIN, CHANNELS_MAX)
+            values["channels"] = read(nodes["channels"], f"{key}.channels")
+        if "use" in nodes:
+            values["use"] = self.channel_list(nodes["use"], f"{key}.use")
+        if "sample_rate_hz" in nodes:
+            values["sample_rate_hz"] = self.device_rate(
+                nodes["sample_rate_hz"], f"{key}.sample_rate_hz", place
+            )
+        return Endpoint(**values)
+
+    def channel_list(self, node: yaml.Node, key: str) -> tuple[int, ...]:
+        expected = f"expected a list of different numbers from {CHANNELS_MIN} to {CHANNELS_MAX}, as [1, 2]"
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self.fail(node, key, f"{_shown(node)} given, {expected}")
+        numbers = [self.integer_within(CHANNELS_MIN, CHANNELS_MAX)(item, key) for item in node.value]
+        if len(set(numbers)) < len(numbers):
+            self.fail(node, key, f"a number given twice, {expected}")
+        return tuple(numbers)
+
+    def device_rate(self, node: yaml.Node, key: str, place: str) -> int:
+        if place != "device":
+            self.fail(node, key, "given for a file, expected the files' rate to be that of all")
+        value = self.integer_within(DEVICE_RATE_MIN_HZ, DEVICE_RATE_MAX_HZ)(node, key)
+        if value % 100:
+            self.fail(node, key, f"{value} given, expected a multiple of 100 (Hz): whole samples in 10 ms")
+        return value
 
     def sample_rate(self, node: yaml.Node, key: str) -> int:
         value = _integer(node)
@@ -359,15 +420,38 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     for key, endpoint, other, like in present(("far_end", "microphone"), ("output", "speaker")):
         if endpoint.device is not None and endpoint.device == like.device:
             yield f"{key}.device", f"'{endpoint.device}' given for {other} too, expected another device"
-    for key, endpoint, other, like in present(("speaker", "far_end"), ("output", "microphone")):
-        if endpoint.channels != like.channels and 1 not in (endpoint.channels, like.channels):
-            given = f"{endpoint.channels} given for {like.channels} of {other}"
-            yield f"{key}.channels", f"{given}, expected {like.channels} or 1"
+    yield from _channel_conflicts(settings)
     written = [("output", "microphone"), ("output", "far_end"), ("output", "speaker")]
     written += [("speaker", "microphone"), ("speaker", "far_end")]
     for key, endpoint, other, like in present(*written):
         if endpoint.file and like.file and os.path.realpath(endpoint.file) == os.path.realpath(like.file):
             yield f"{key}.file", f"'{endpoint.file}' is {other}.file too, expected another file"
+
+
+def _channel_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
+    microphone, far_end = settings.microphone, settings.far_end
+    reference = far_end.microphone_channels if far_end else ()
+    expected = f"expected numbers from 1 to {microphone.channels}, the microphone's channels"
+    for key, numbers in (("microphone.use", microphone.use), ("far_end.microphone_channels", reference)):
+        if numbers and max(numbers) > microphone.channels:
+            yield key, f"{max(numbers)} given, {expected}"
+    if both := set(microphone.use) & set(reference):
+        yield (
+            "far_end.microphone_channels",
+            f"{min(both)} given, which microphone.use has too, expected another",
+        )
+    elif not settings.near_channels:
+        given = f"all {microphone.channels} given"
+        yield "far_end.microphone_channels", f"{given}, expected to leave the microphone one at least"
+    if reference and settings.speaker:
+        given = "given while far_end is a channel of the microphone's card"
+        yield "speaker", f"{given}, expected none: something else plays it"
+    for key, sink, other, count in (
+        ("speaker", settings.speaker, "far_end", far_end.channels if far_end else 1),
+        ("output", settings.output, "microphone", len(settings.near_channels)),
+    ):
+        if sink and sink.channels != count and 1 not in (sink.channels, count):
+            yield f"{key}.channels", f"{sink.channels} given for {count} of {other}, expected {count} or 1"
 
 
 def _is_null(node: yaml.Node) -> bool:

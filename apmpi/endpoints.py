@@ -575,6 +575,13 @@ class WriteBehind(FileSink):
             self._error = error
 
 
+def picked(block: bytes, channels: int, wanted: tuple[int, ...]) -> bytes:
+    """Some channels, counted from 0, out of interleaved int16 of `channels`."""
+    if wanted == tuple(range(channels)):
+        return block
+    return bytes(np.frombuffer(block, dtype="<i2").reshape(-1, channels)[:, wanted].tobytes())
+
+
 def remixed(block: bytes, channels: int, wanted: int) -> bytes:
     """Interleaved int16 of `channels` channels as `wanted` ones: their mean, or one of them everywhere."""
     if channels == wanted:

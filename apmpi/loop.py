@@ -41,6 +41,7 @@ from apmpi.endpoints import (
     ReadAhead,
     Slot,
     WriteBehind,
+    picked,
     remixed,
 )
 from apmpi.frame import AudioFrame
@@ -55,6 +56,10 @@ NS_PER_MS = 1e6
 # A frame is played when it has been recorded (10 ms), and this part of a card's buffer later: how late the
 # loop may wake up. With the 4 periods of the default 8 ms, while the microphone's buffer has 30 ms of room.
 MARGIN_PART = 5
+# With low_latency a card tells of its samples four times in a frame, so its queue need not hold more than the
+# loop may be late by, processing included: 10 ms, this and the chain's delay are less than 18 ms.
+LOW_LATENCY_MARGIN_NS = 1_500_000
+LOW_LATENCY_BLOCK_PARTS = 4
 # The canceller is asked for its state 10 times a second: often for a person, seldom for the processor.
 STATS_EVERY_FRAMES = 10
 
@@ -162,12 +167,16 @@ class _Loop:
         self._helpers: list[threading.Thread] = [self._cards]
 
         self._margin_ns = FRAME_NS * settings.periods // MARGIN_PART
+        if settings.low_latency:
+            self._margin_ns = LOW_LATENCY_MARGIN_NS
         self._playout_ns = FRAME_NS + self._margin_ns
         # All that the chain allocates, it allocates with its first frame: let that be none of the
         # microphone's.
         rate_hz, block_samples = settings.sample_rate_hz, settings.sample_rate_hz // FRAMES_PER_S
         far_channels = settings.far_end.channels if settings.far_end else 1
-        self._near = AudioFrame.create(rate_hz, settings.microphone.channels, block_samples)
+        self._pick_near = settings.microphone.channels, settings.near_channels
+        self._pick_far = settings.microphone.channels, settings.reference_channels
+        self._near = AudioFrame.create(rate_hz, len(settings.near_channels), block_samples)
         self._far = AudioFrame.create(rate_hz, far_channels, block_samples)
         self._silence = self._far.data.tobytes()
         self._apm = AudioProcessingModule(**asdict(settings.features))
@@ -179,7 +188,7 @@ class _Loop:
         with self._said_where("microphone", settings.microphone):
             self._microphone = self._open_microphone(settings.microphone)
         self._far_end = self._speaker = self._output = None
-        if settings.far_end:
+        if settings.far_end and not settings.far_end.microphone_channels:
             with self._said_where("far_end", settings.far_end):
                 self._far_end = self._open_far_end(settings.far_end)
         if settings.speaker:
@@ -189,7 +198,7 @@ class _Loop:
         if settings.output:
             with self._said_where("output", settings.output):
                 self._output = self._open_sink("output", settings.output)
-            self._near_to_output = settings.microphone.channels, settings.output.channels
+            self._near_to_output = len(settings.near_channels), settings.output.channels
 
         self.board = report.Board(settings=settings, applied=settings)
         capacity_frames = int(settings.report_interval_s * FRAMES_PER_S) + 2 * FRAMES_PER_S
@@ -219,7 +228,7 @@ class _Loop:
         for key in ("microphone", "far_end", "speaker", "output"):
             endpoint: Endpoint | None = getattr(settings, key)
             if endpoint is not None:
-                names.append(f"{key} {endpoint.device or endpoint.file}")
+                names.append(f"{key} {endpoint.device or endpoint.file or 'by a channel of the microphone'}")
         return f"running at {settings.sample_rate_hz} Hz: {', '.join(names)}"
 
     def snapshot(self) -> learned.Learned:
@@ -256,14 +265,14 @@ class _Loop:
         board, latency, microphone = self.board, self.latency, self._microphone
         others = [end for end in (self._far_end, self._speaker, self._output) if end]
         while latency.frames < frames_max and not board.stop:
-            near = microphone.read()
+            heard = microphone.read()
             board.parked = self._cards.problem()
             board.beats += 1
             if board.settings is not board.applied:
                 self._apply(board.settings)
-            if near is None:
+            if heard is None:
                 return
-            if not near:
+            if not heard:
                 for end in others:
                     end.rest()
                 continue
@@ -272,7 +281,7 @@ class _Loop:
             if microphone.restarted:
                 for end in others:
                     end.realign()
-            far = (self._far_end and self._far_end.read(captured_ns)) or self._silence
+            near, far = picked(heard, *self._pick_near), self._far_block(heard, captured_ns)
             if self._speaker:
                 self._speaker.play(remixed(far, *self._far_to_speaker), due_ns)
             out = self._process(far, near)
@@ -295,6 +304,12 @@ class _Loop:
             if latency.frames % STATS_EVERY_FRAMES == 0:
                 board.core = self._apm.stats()
             latency.add(wait_ms, processing_ms, queue_ms)
+
+    def _far_block(self, heard: bytes, captured_ns: int) -> bytes:
+        """What is played, or what the microphone's card says is played; silence where there is nothing."""
+        if self._far_end:
+            return self._far_end.read(captured_ns) or self._silence
+        return picked(heard, *self._pick_far) or self._silence
 
     def _process(self, far: bytes, near: bytes) -> bytes:
         self._far.data[:] = memoryview(far).cast("h")
@@ -359,8 +374,11 @@ class _Loop:
         settings, device = self._settings, endpoint.device
         assert device is not None
 
+        rate_hz = endpoint.sample_rate_hz or settings.sample_rate_hz
+        parts = LOW_LATENCY_BLOCK_PARTS if settings.low_latency else 1
+
         def open_card() -> Card:
-            return kind(key, device, settings.sample_rate_hz, endpoint.channels, settings.periods, self._time)
+            return kind(key, device, rate_hz, endpoint.channels, settings.periods, self._time, parts)
 
         return open_card
 
@@ -370,10 +388,13 @@ class _Loop:
         return {key: end for key, end in ends.items() if isinstance(end, FarEnd | Player)}
 
     def _follower(self, endpoint: Endpoint, ppm: float = 0.0) -> Follower:
+        settings = self._settings
         assert isinstance(self._microphone, Microphone)  # no device without one, see apmpi.config
-        one_card = endpoint.device == self._settings.microphone.device
-        rate_hz = self._settings.sample_rate_hz
-        return Follower(None if one_card else self._microphone.slot, endpoint.channels, rate_hz, rate_hz, ppm)
+        pace = None if endpoint.device == settings.microphone.device else self._microphone.slot
+        rates_hz = settings.sample_rate_hz, endpoint.sample_rate_hz or settings.sample_rate_hz
+        if endpoint is settings.far_end:
+            rates_hz = rates_hz[::-1]
+        return Follower(pace, endpoint.channels, *rates_hz, ppm)
 
     def _file_source(self, endpoint: Endpoint) -> WavSource:
         assert endpoint.file is not None

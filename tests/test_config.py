@@ -59,6 +59,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         output=None,
         stream_delay_ms=None,
         periods=4,
+        low_latency=False,
         report_interval_s=10.0,
         keep_learned="ram",
     )
@@ -68,12 +69,13 @@ def test_every_value_arrives() -> None:
     text = """
 sample_rate_hz: 16000
 features: {echo_cancellation: no, noise_suppression: false, high_pass_filter: off, auto_gain_control: False}
-microphone: {device: "hw:CARD=Device,DEV=0", channels: 2}
-speaker: {device: plughw:1}
+microphone: {device: "hw:CARD=Device,DEV=0", channels: 2, use: [2]}
+speaker: {device: plughw:1, sample_rate_hz: 44100}
 far_end: {file: far.wav, channels: 8}
 output: {file: /tmp/clean.wav}
 stream_delay_ms: 500
 periods: 16
+low_latency: true
 report_interval_s: 0.1
 keep_learned: disk
 """
@@ -86,12 +88,13 @@ keep_learned: disk
             high_pass_filter=False,
             auto_gain_control=False,
         ),
-        microphone=Endpoint(device="hw:CARD=Device,DEV=0", channels=2),
-        speaker=Endpoint(device="plughw:1"),
+        microphone=Endpoint(device="hw:CARD=Device,DEV=0", channels=2, use=(2,)),
+        speaker=Endpoint(device="plughw:1", sample_rate_hz=44100),
         far_end=Endpoint(file=Path("/etc/apmpi/far.wav"), channels=8),
         output=Endpoint(file=Path("/tmp/clean.wav")),
         stream_delay_ms=500,
         periods=16,
+        low_latency=True,
         report_interval_s=0.1,
         keep_learned="disk",
     )
@@ -218,7 +221,7 @@ REFUSED = {
     ),
     "half written key": (
         MIC + "far_end: {device: y}\nspeaker:",
-        "apmpi.yaml:3: speaker: nothing given, expected keys with values (device, file, channels)",
+        "apmpi.yaml:3: speaker: nothing given, expected keys with values (device, file, channels, *)",
     ),
     "half written word": (MIC + "far_end: {device: y}\nspea", "apmpi.yaml:3: not valid YAML (*), expected *"),
     "binary": (b"\x7fELF\x02\x01\x01\x00", "apmpi.yaml:1: a control character given, expected YAML text"),
@@ -262,6 +265,46 @@ REFUSED = {
     "howling": (
         MIC + "far_end: {device: y}\nspeaker: {device: z}\noutput: {device: z}\n",
         "apmpi.yaml:4: output.device: 'z' given for speaker too, expected another device",
+    ),
+    "a channel too many": (
+        "microphone: {device: x, channels: 2, use: [1, 3]}\n",
+        "apmpi.yaml:1: microphone.use: 3 given, expected numbers from 1 to 2, the microphone's channels",
+    ),
+    "a channel twice": (
+        "microphone: {device: x, channels: 2, use: [1, 1]}\n",
+        "apmpi.yaml:1: microphone.use: a number given twice, expected a list of different numbers *",
+    ),
+    "no list": (
+        "microphone: {device: x, use: 1}\n",
+        "apmpi.yaml:1: microphone.use: 1 given, expected a list *, as [1, 2]",
+    ),
+    "the talker as hardware reference": (
+        "microphone: {device: x, channels: 3, use: [1, 3]}\nfar_end: {microphone_channels: [3]}\n",
+        "apmpi.yaml:2: far_end.microphone_channels: 3 given, which microphone.use has too, expected another",
+    ),
+    "nothing left for the talker": (
+        "microphone: {device: x}\nfar_end: {microphone_channels: [1]}\n",
+        "apmpi.yaml:2: far_end.microphone_channels: all 1 given, expected to leave the microphone one*",
+    ),
+    "a hardware reference played": (
+        "microphone: {device: x, channels: 2}\nfar_end: {microphone_channels: [2]}\nspeaker: {device: y}\n",
+        "apmpi.yaml:3: speaker: given while far_end is a channel of the microphone's card, expected none: *",
+    ),
+    "a reference in two places": (
+        MIC + "far_end: {device: y, microphone_channels: [2]}\n",
+        "apmpi.yaml:2: far_end: both device and microphone_channels given, expected exactly one of them",
+    ),
+    "a rate for a file": (
+        MIC + "output: {file: y.wav, sample_rate_hz: 8000}\n",
+        "apmpi.yaml:2: output.sample_rate_hz: given for a file, expected *",
+    ),
+    "no whole samples": (
+        MIC + "output: {device: y, sample_rate_hz: 22050}\n",
+        "apmpi.yaml:2: output.sample_rate_hz: 22050 given, expected a multiple of 100 (Hz): *",
+    ),
+    "a rate for the microphone": (
+        "microphone: {device: x, sample_rate_hz: 44100}\n",
+        "apmpi.yaml:1: microphone.sample_rate_hz: unknown key, expected one of device, file, channels, use",
     ),
     "two channels of three": (
         "microphone: {device: x, channels: 3}\noutput: {device: y, channels: 2}\n",

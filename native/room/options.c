@@ -37,11 +37,22 @@ static bool good_card_name(const char *name)
     return length <= 64 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == length;
 }
 
+static int known_format(const char *name)
+{
+    static const snd_pcm_format_t known[] = {SND_PCM_FORMAT_S16_LE, SND_PCM_FORMAT_S24_3LE, SND_PCM_FORMAT_S32_LE,
+                                             SND_PCM_FORMAT_FLOAT_LE};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(name, snd_pcm_format_name(known[i])) == 0)
+            return (int)known[i];
+    }
+    return -1;
+}
+
 int options_read(struct options *options, snd_config_t *config, enum room_direction direction,
                  char error[ROOM_ERROR_SIZE])
 {
     double ppm[2] = {0.0, 0.0};
-    *options = (struct options){.speed = 1.0, .noise_dbfs = (double)-INFINITY};
+    *options = (struct options){.speed = 1.0, .noise_dbfs = (double)-INFINITY, .only_format = -1};
 
     const struct {
         const char *id;
@@ -59,6 +70,8 @@ int options_read(struct options *options, snd_config_t *config, enum room_direct
         {"speed", NULL, &options->speed, 0.1, 1000},
         {"faults", &options->fault_list, NULL, 0, 0},
         {"record", &options->record, NULL, 0, 0},
+        {"format", &options->format, NULL, 0, 0},
+        {"reference", NULL, &options->reference, 0, 1},
     };
     enum { KNOWN = sizeof known / sizeof known[0] };
 
@@ -93,6 +106,13 @@ int options_read(struct options *options, snd_config_t *config, enum room_direct
                  options->card);
         return -EINVAL;
     }
+    if (options->format) {
+        options->only_format = known_format(options->format);
+        if (options->only_format < 0) {
+            snprintf(error, ROOM_ERROR_SIZE, "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE", options->format);
+            return -EINVAL;
+        }
+    }
     options->ppm = ppm[direction];
     options->interpolators = (ppm[ROOM_PLAYBACK] != 0.0) + (ppm[ROOM_CAPTURE] != 0.0);
     return faults_parse(&options->faults, options->fault_list ? options->fault_list : "", direction, error);
@@ -105,4 +125,5 @@ void options_free(struct options *options)
     free(options->near);
     free(options->record);
     free(options->fault_list);
+    free(options->format);
 }

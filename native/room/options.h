@@ -8,7 +8,9 @@
 #include <alsa/asoundlib.h>
 
 struct options {
-    char *card, *impulse_response, *near, *record, *fault_list; /* owned; NULL: not given */
+    char *card, *impulse_response, *near, *record, *fault_list, *format; /* owned; NULL: not given */
+    int only_format;                                     /* an snd_pcm_format_t; -1: any that the card knows */
+    double reference;                                    /* 1: the last channel is the loudspeaker's wire */
     double delay_ms, clip_db, noise_dbfs, speed;         /* noise_dbfs -INFINITY: none */
     double ppm;                                          /* of the stream's own direction */
     int interpolators;                                   /* directions whose ppm is not 0 */

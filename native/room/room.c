@@ -80,36 +80,50 @@ static float load_sample(snd_pcm_format_t format, const char *from)
         int16_t s16;
         int32_t s32;
         float f32;
-    } value;
-    memcpy(&value, from, format == SND_PCM_FORMAT_S16_LE ? 2 : 4);
+    } value = {0};
     switch (format) {
     case SND_PCM_FORMAT_S16_LE:
+        memcpy(&value.s16, from, 2);
         return (float)value.s16 * (1.0f / 32768.0f);
+    case SND_PCM_FORMAT_S24_3LE:
+        memcpy((char *)&value.s32 + 1, from, 3);
+        return (float)value.s32 * (1.0f / 2147483648.0f);
     case SND_PCM_FORMAT_S32_LE:
+        memcpy(&value.s32, from, 4);
         return (float)value.s32 * (1.0f / 2147483648.0f);
     default:
+        memcpy(&value.f32, from, 4);
         return isfinite(value.f32) ? value.f32 : 0.0f;
     }
 }
 
+/* Full scale is 2^(bits - 1). */
+static int32_t sample_to_integer(float sample, int bits)
+{
+    double full_scale = ldexp(1.0, bits - 1);
+    return (int32_t)fmin(fmax(rint((double)sample * full_scale), -full_scale), full_scale - 1.0);
+}
+
 static void store_sample(snd_pcm_format_t format, char *to, float sample)
 {
-    union {
-        int16_t s16;
-        int32_t s32;
-        float f32;
-    } value;
+    int16_t s16;
+    int32_t integer;
     switch (format) {
     case SND_PCM_FORMAT_S16_LE:
-        value.s16 = sample_to_s16(sample);
+        s16 = sample_to_s16(sample);
+        memcpy(to, &s16, 2);
+        break;
+    case SND_PCM_FORMAT_S24_3LE:
+        integer = sample_to_integer(sample, 24);
+        memcpy(to, &integer, 3);
         break;
     case SND_PCM_FORMAT_S32_LE:
-        value.s32 = (int32_t)fmin(fmax(rint((double)sample * 2147483648.0), -2147483648.0), 2147483647.0);
+        integer = sample_to_integer(sample, 32);
+        memcpy(to, &integer, 4);
         break;
     default:
-        value.f32 = sample;
+        memcpy(to, &sample, 4);
     }
-    memcpy(to, &value, format == SND_PCM_FORMAT_S16_LE ? 2 : 4);
 }
 
 /* White noise of RMS 1 that depends on its index only: splitmix64's finalizer as a hash, the sum of its four
@@ -196,7 +210,16 @@ static void record_until(struct room *room, int64_t until)
 
 /* --- capture: the microphone, onto the stream's clock --- */
 
-static void heard(struct room *room, int64_t frame, float *out, int count)
+/* What is heard at `count` card positions: by the microphone, or on the wire to the loudspeaker. */
+static void listen(struct room *room, bool wire, int64_t position, float *out, int count)
+{
+    if (wire)
+        speaker_read(&room->card, position, out, count);
+    else
+        microphone_read(room->microphone, position, out, count);
+}
+
+static void heard(struct room *room, bool wire, int64_t frame, float *out, int count)
 {
     if (room->run.ratio == 1.0) {
         while (count > 0) {
@@ -205,7 +228,7 @@ static void heard(struct room *room, int64_t frame, float *out, int count)
             int part = 1;
             while (part < count && (int64_t)run_position(&room->run, frame + part) == position + part)
                 part++;
-            microphone_read(room->microphone, position, out, part);
+            listen(room, wire, position, out, part);
             frame += part;
             out += part;
             count -= part;
@@ -215,7 +238,7 @@ static void heard(struct room *room, int64_t frame, float *out, int count)
     for (int i = 0; i < count; i++) {
         double position = run_position(&room->run, frame + i), whole = floor(position);
         float around[SINC_TAPS];
-        microphone_read(room->microphone, (int64_t)whole - (SINC_HALF - 1), around, SINC_TAPS);
+        listen(room, wire, (int64_t)whole - (SINC_HALF - 1), around, SINC_TAPS);
         out[i] = sinc_at(around, position - whole);
     }
 }
@@ -224,16 +247,20 @@ static void capture_frames(struct room *room, const snd_pcm_channel_area_t *area
                            int64_t count)
 {
     float noise_rms = powf(10.0f, (float)room->options.noise_dbfs / 20.0f);
+    unsigned channels = room->io.channels;
+    unsigned microphones = channels > 1 && room->options.reference > 0.0 ? channels - 1 : channels;
     for (int64_t done = 0; done < count;) {
-        float samples[CHUNK];
+        float samples[CHUNK], wire[CHUNK] = {0};
         int part = (int)(count - done < CHUNK ? count - done : CHUNK);
         int64_t frame = room->appl + done;
-        heard(room, frame, samples, part);
+        heard(room, false, frame, samples, part);
+        if (microphones < channels)
+            heard(room, true, frame, wire, part);
         for (int i = 0; i < part; i++, offset++) {
             if (noise_rms > 0.0f)
                 samples[i] += noise_rms * noise_at(room->run.start + frame + i);
-            for (unsigned c = 0; c < room->io.channels; c++)
-                store_sample(room->io.format, (char *)sample_address(&areas[c], offset), samples[i]);
+            for (unsigned c = 0; c < channels; c++)
+                store_sample(room->io.format, (char *)sample_address(&areas[c], offset), c < microphones ? samples[i] : wire[i]);
         }
         done += part;
     }
@@ -586,18 +613,22 @@ static int constrain(snd_pcm_ioplug_t *io, const unsigned *rates_hz, unsigned ra
 {
     static const unsigned access[] = {SND_PCM_ACCESS_RW_INTERLEAVED, SND_PCM_ACCESS_RW_NONINTERLEAVED,
                                       SND_PCM_ACCESS_MMAP_INTERLEAVED, SND_PCM_ACCESS_MMAP_NONINTERLEAVED};
-    static const unsigned formats[] = {SND_PCM_FORMAT_S16_LE, SND_PCM_FORMAT_S32_LE, SND_PCM_FORMAT_FLOAT_LE};
+    static const unsigned formats[] = {SND_PCM_FORMAT_S16_LE, SND_PCM_FORMAT_S24_3LE, SND_PCM_FORMAT_S32_LE,
+                                       SND_PCM_FORMAT_FLOAT_LE};
+    const struct room *room = io->private_data;
+    int only = room->options.only_format;
     int code = snd_pcm_ioplug_set_param_list(io, SND_PCM_IOPLUG_HW_ACCESS, 4, access);
     if (code >= 0)
-        code = snd_pcm_ioplug_set_param_list(io, SND_PCM_IOPLUG_HW_FORMAT, 3, formats);
+        code = snd_pcm_ioplug_set_param_list(io, SND_PCM_IOPLUG_HW_FORMAT, only < 0 ? 4 : 1,
+                                             only < 0 ? formats : &(unsigned){(unsigned)only});
     if (code >= 0)
         code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_CHANNELS, 1, 8);
     if (code >= 0)
         code = snd_pcm_ioplug_set_param_list(io, SND_PCM_IOPLUG_HW_RATE, rates, rates_hz);
     if (code >= 0)
-        code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_PERIOD_BYTES, 64, ROOM_BUFFER_MAX_BYTES / 2);
+        code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_PERIOD_BYTES, 32, ROOM_BUFFER_MAX_BYTES / 2);
     if (code >= 0)
-        code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_BUFFER_BYTES, 128, ROOM_BUFFER_MAX_BYTES);
+        code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_BUFFER_BYTES, 64, ROOM_BUFFER_MAX_BYTES);
     if (code >= 0)
         code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_PERIODS, 2, 1024);
     return code;

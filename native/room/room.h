@@ -36,6 +36,9 @@
  *   record            WAV file (16 bit, mono) of what playback sent to the loudspeaker (before the clip): sample k was
  *                     played at card time k / rate, silence where nothing was queued.  Valid whenever it is read.
  *                     A card's first playback stream empties the file, later ones continue it.
+ *   format            S16_LE, S24_3LE, S32_LE or FLOAT_LE: the only one that the card does.  Default: all of them.
+ *   reference         1: of two or more captured channels the last one is the wire to the loudspeaker, what is played
+ *                     at that moment, as cards with a hardware reference have it.  Default 0.
  *
  * WAV files are mono, 16-bit PCM or 32-bit float.  Relative paths start at the program's working directory.
  * A wrong option is one sentence on ALSA's error channel (standard error) and -EINVAL from snd_pcm_open().
@@ -58,8 +61,8 @@
  * Overruns and underruns are real: the pointer answers -EPIPE once stop_threshold is reached (by default: the
  * application is a buffer behind), the state becomes XRUN, prepare and start recover.  Time stamps are CLOCK_MONOTONIC.
  *
- * Limits: S16_LE, S32_LE, FLOAT_LE; 1..8 channels (all captured channels are the same microphone); 8000, 16000, 32000,
- * 48000 Hz; periods from 64 bytes; buffers up to 256 KiB.
+ * Limits: S16_LE, S24_3LE, S32_LE, FLOAT_LE; 1..8 channels (all captured channels but the reference are the same
+ * microphone); 8000, 16000, 32000, 48000 Hz; periods from 32 bytes; buffers up to 256 KiB.
  */
 #ifndef APMPI_ROOM_H
 #define APMPI_ROOM_H

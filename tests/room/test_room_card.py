@@ -367,6 +367,22 @@ def test_formats_and_channels(room_card: RoomCard, card: str, sample_format: str
     assert np.count_nonzero(heard[:, 0]) == 800
 
 
+def test_the_last_channel_may_be_the_wire_to_the_loudspeaker(
+    room_card: RoomCard, card: str, rng: np.random.Generator
+) -> None:
+    """The same sound, a delay earlier than at the microphones."""
+    name = room_card(card=card, reference=1, delay_ms=20)
+    sound = rng.integers(-9000, 9000, 800)
+    with Pcm(name, CAPTURE, channels=3, periods=20) as capture, Pcm(name, PLAYBACK, periods=20) as playback:
+        assert capture.start() == 0
+        assert playback.write(sound) == 800
+        heard = capture.read_exactly(1600)
+    starts = [int(np.flatnonzero(channel)[0]) for channel in heard.T]
+    assert starts[0] == starts[1] == starts[2] + 320
+    for channel, at in zip(heard.T, starts, strict=True):
+        assert np.array_equal(channel[at : at + 800], sound[np.flatnonzero(sound)[0] :][:800])
+
+
 def test_plug_converts_what_the_card_does_not_do(room_card: RoomCard, card: str, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "h.wav", np.array([1.0]), 48000)
     name = room_card(card=card, impulse_response=tmp_path / "h.wav", noise_dbfs=-30)
@@ -656,6 +672,7 @@ def test_record_is_a_valid_wav_at_any_time(room_card: RoomCard, card: str, tmp_p
             {"impulse_response": "{h8}", "near": "{h16}"},
             "near: {h16} has 16000 Hz, expected 8000 Hz as in impulse_response",
         ),
+        ({"format": "U8"}, 'format: "U8", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE'),
         (
             {"playback_ppm": 100, "capture_ppm": 5},
             "delay_ms: 0, expected at least 2 with these playback_ppm and capture_ppm",
@@ -717,7 +734,7 @@ def test_the_example_configuration_names_every_option(tmp_path: Path, room_card:
     everything = re.sub('"/path/to/.*?wav"', f'"{tmp_path}/x.wav"', everything)
     source = (Path(__file__).parents[2] / "native" / "room" / "options.c").read_text()
     options = re.findall(r'^        \{"(\w+)", ', source, flags=re.MULTILINE)
-    assert len(options) == 11 and all(
+    assert len(options) == 13 and all(
         re.search(rf"^    {option} ", everything, re.MULTILINE) for option in options
     )
     for version in (text, everything):
