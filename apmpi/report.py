@@ -249,7 +249,7 @@ class Reporter(threading.Thread):
         self._fed_s = 0.0
         self._fed_frames = self._fed_beats = 0
         self._seconds: deque[CoreStats] = deque(maxlen=SECONDS_MAX)
-        self._noted_s = 0.0
+        self._noted_s, self._noted_frames = 0.0, 0
         self._refused = ""  # why the last reload was
         self._ready = False
         self._shown = self._shown_before = self._now()
@@ -294,7 +294,7 @@ class Reporter(threading.Thread):
             self._ready = True
             notify(f"READY=1\nSTATUS={self._state(self._figures(self._shown))}")
         self._feed_watchdog(now_s, frames, parked)
-        self._note_second(now_s)
+        self._note_second(now_s, frames)
         self._say_parked(parked)
         self._say_xruns(now_s)
         self._voice.catch_up()
@@ -312,10 +312,11 @@ class Reporter(threading.Thread):
             notify("WATCHDOG=1")
             self._fed_s, self._fed_frames, self._fed_beats = now_s, frames, self._board.beats
 
-    def _note_second(self, now_s: float) -> None:
-        if self._board.core is not None and now_s - self._noted_s >= SECOND_S:
-            self._seconds.append(self._board.core)
-            self._noted_s = now_s
+    def _note_second(self, now_s: float, frames: int) -> None:
+        core = self._board.core
+        if core is not None and frames != self._noted_frames and now_s - self._noted_s >= SECOND_S:
+            self._seconds.append(core)
+            self._noted_s, self._noted_frames = now_s, frames
 
     def _state(self, figures: Figures) -> str:
         """One sentence for `systemctl status`: what is wrong, if something is."""
