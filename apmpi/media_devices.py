@@ -12,7 +12,7 @@ does not change it. While there is no microphone the speaker's own card sets the
 
 The thread never waits for the event loop: frames go there through call_soon_threadsafe, tracks come from
 there through queues. A device that fails ends its own direction only, with an error in the hands of whoever
-reads or plays next.
+reads or plays next. Once it has run, Python switches between the program's threads every 0.5 ms.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class InputCapture:
     Attributes:
         source: the processed frames.
         input_stream: the ALSA endpoint; its `xruns` counts how often sound was lost before it could be read.
-        task: ends with the capture; raises RuntimeError if the device failed.
+        task: ends with the capture, raises RuntimeError if the device failed; cancelled, it ends the capture.
         apm: for its stats() and configure(); None if no processing was asked for.
         delay_estimator: the measured delay; None without apm.
     """
@@ -205,7 +205,8 @@ class OutputPlayer:
     Attributes:
         sample_rate: Hz.
         num_channels: of what is played.
-        task: from start() on; ends with the playing, raises RuntimeError if the device failed.
+        task: from start() on; ends with the playing, raises RuntimeError if the device failed; cancelled, it
+            ends the playing.
     """
 
     def __init__(
@@ -226,6 +227,7 @@ class OutputPlayer:
         self._speaker.done.add_done_callback(self._stopped)
         self._tracks: dict[int, _Track] = {}
         self._own = self._new_track()
+        self._playing = asyncio.Lock()  # one frame after the other
         # What the thread mixes: replaced as a whole, never changed.
         self._mixed: tuple[_Track, ...] = (self._own,)
         self._silence = np.zeros((slot.card.block_samples, slot.card.channels), np.int16)
@@ -262,9 +264,9 @@ class OutputPlayer:
         Raises:
             ValueError: the track has been added already.
             TypeError: it is none of these.
-            RuntimeError: the device has failed.
+            RuntimeError: the player is closed, or the device has failed.
         """
-        self._raise_failure()
+        self._raise_if_ended()
         if id(track) in self._tracks:
             raise ValueError(f"Track {getattr(track, 'sid', track)} already added to player")
         stream, closing = track, False
@@ -295,14 +297,15 @@ class OutputPlayer:
         self._ended_dropped += removed.dropped
         assert removed.task
         removed.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await removed.task
+        (outcome,) = await asyncio.gather(removed.task, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            raise outcome
 
     async def start(self) -> None:
-        """Starts to play. Raises RuntimeError if it plays already, or if the device has failed."""
+        """Starts to play. Raises RuntimeError if it plays already, is closed, or if the device has failed."""
         if self.task is not None and not self.task.done():
             raise RuntimeError("Playback already started")
-        self._raise_failure()
+        self._raise_if_ended()
         self._duplex.add(speaker=self._speaker)
         self.task = self._loop.create_task(_ending(self._speaker))
 
@@ -310,14 +313,15 @@ class OutputPlayer:
         """Plays a frame after those given before; returns when less than 200 ms are left to play.
 
         Raises:
-            RuntimeError: not started, the device has failed, or the frame has neither one channel nor as many
-                as the player, or a rate beyond 1 to 384 kHz.
+            RuntimeError: not started, closed, the device has failed, or the frame has neither one channel nor
+                as many as the player, or a rate beyond 1 to 384 kHz.
         """
-        self._raise_failure()
+        self._raise_if_ended()
         if self.task is None:
             raise RuntimeError("play: the player does not play yet, expected start() before")
-        await self._own.put(frame, waits=True)
-        self._raise_failure()
+        async with self._playing:
+            await self._own.put(frame, waits=True)
+        self._raise_if_ended()
 
     async def aclose(self) -> None:
         """Stops, closes the device and every track."""
@@ -360,9 +364,11 @@ class OutputPlayer:
             assert track.task
             track.task.cancel()
 
-    def _raise_failure(self) -> None:
+    def _raise_if_ended(self) -> None:
         if self._speaker.error:
             raise RuntimeError(str(self._speaker.error)) from self._speaker.error
+        if self._speaker.ended:
+            raise RuntimeError("the player is closed, expected another one of open_output()")
 
 
 class MediaDevices:
@@ -512,7 +518,7 @@ class MediaDevices:
             ValueError: no such index, or no room in the queue.
         """
         loop = self._loop or asyncio.get_running_loop()
-        if self._capture is not None and not self._capture.task.done():
+        if self._capture is not None and not self._capture._stream.ended:
             raise RuntimeError("open_input: the input is open already, expected aclose() before")
         if queue_capacity < 1:
             raise ValueError(f"queue_capacity is {queue_capacity}, expected at least 1")
@@ -627,8 +633,11 @@ class _Stream:
 
 
 async def _ending(stream: _Stream) -> None:
-    """What `task` runs: waits for the end, raises the error if there was one."""
-    await asyncio.shield(stream.done)
+    """What `task` runs: waits for the end, raises the error if there was one. Cancelled, it is the end."""
+    try:
+        await asyncio.shield(stream.done)
+    finally:
+        stream.closing = True
     if stream.error:
         raise RuntimeError(str(stream.error)) from stream.error
 

@@ -7,13 +7,13 @@ import importlib.util
 import subprocess
 import sys
 import types
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import RoomCard, needs_livekit
 from reference.signals import at_level, db, from_int16, power, to_int16, voice
 
@@ -22,17 +22,13 @@ RATE_HZ = 48000
 
 
 def read_wav(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as wav:
-        assert (wav.getframerate(), wav.getnchannels()) == (RATE_HZ, 1)
-        return from_int16(np.frombuffer(wav.readframes(wav.getnframes()), np.int16))
+    samples, rate_hz = soundfile.read(path)
+    assert rate_hz == RATE_HZ and samples.ndim == 1
+    return np.asarray(samples)
 
 
 def write_wav(path: Path, sound: np.ndarray) -> Path:
-    with wave.open(str(path), "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(RATE_HZ)
-        wav.writeframes(to_int16(sound).tobytes())
+    soundfile.write(path, to_int16(sound), RATE_HZ)
     return path
 
 

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
-import wave
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import RoomCard
 from reference.signals import RATES_HZ, at_level, db, from_int16, power, to_int16, voice
 
@@ -56,16 +56,12 @@ async def heard(source: AsyncIterator[AudioFrame], seconds: float) -> np.ndarray
 
 
 def played_from(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as wav:
-        return np.frombuffer(wav.readframes(wav.getnframes()), np.int16)
+    samples: np.ndarray = soundfile.read(path, dtype="int16")[0]
+    return samples
 
 
 def write_wav(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
-    with wave.open(str(path), "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(rate_hz)
-        wav.writeframes(samples.tobytes())
+    soundfile.write(path, samples, rate_hz)
     return path
 
 
@@ -622,6 +618,67 @@ def test_an_unplugged_speaker_is_said_and_the_microphone_records_on(room_card: R
         await capture.aclose()
 
     run(test())
+
+
+def test_a_closed_player_says_so(room_card: RoomCard) -> None:
+    card = room_card()
+
+    async def test() -> None:
+        devices = MediaDevices()
+        for started in (False, True):
+            player = devices.open_output(output_device=card)
+            if started:
+                await player.start()
+            await player.aclose()
+            await player.aclose()
+            for call in (player.start(), player.play(AudioFrame.create(48000, 1, 480)), player.add_track(1)):
+                with pytest.raises(RuntimeError, match="player is closed"):
+                    await call
+
+    run(test())
+
+
+def test_who_cancels_the_task_ends_the_capture(room_card: RoomCard) -> None:
+    card = room_card()
+
+    async def test() -> None:
+        devices = MediaDevices()
+        capture = devices.open_input(input_device=card)
+        await heard(capture.source, 0.1)
+        capture.task.cancel()
+        with pytest.raises(StopAsyncIteration):
+            while True:
+                await anext(capture.source)
+        again = devices.open_input(input_device=card)
+        await heard(again.source, 0.1)
+        await again.aclose()
+
+    run(test())
+
+
+def test_frames_played_by_two_at_once_stay_whole(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Of any length, also none: each frame is heard in one piece, one after the other."""
+    record = tmp_path / "played.wav"
+    card = room_card(record=record)
+    sounds = [noise(rng, 0.25, 16000) for _ in range(2)]
+
+    async def test() -> None:
+        player = MediaDevices(output_sample_rate=16000).open_output(output_device=card)
+        await player.start()
+        await asyncio.sleep(0.5)
+        await player.play(AudioFrame.create(16000, 1, 0))
+        await asyncio.gather(
+            *(player.play(AudioFrame(sound.tobytes(), 16000, 1, len(sound))) for sound in sounds)
+        )
+        await asyncio.sleep(0.6)
+        await player.aclose()
+
+    run(test())
+    played, wanted = played_from(record), np.concatenate(sounds)
+    start = int(np.argmax(np.correlate(played.astype(float), wanted.astype(float), "valid")))
+    assert np.array_equal(played[start : start + len(wanted)], wanted)
 
 
 def test_an_overrun_is_counted_and_the_echo_stays_where_it_was(room_card: RoomCard) -> None:
