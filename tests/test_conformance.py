@@ -212,6 +212,8 @@ def test_the_microphone_is_a_source_for_their_track(
     card = room_card(near=tmp_path / "near.wav")
 
     async def test() -> None:
+        # Loading LiveKit's library holds the interpreter longer than a card's buffer lasts.
+        await rtc.AudioSource(RATE_HZ, 1).aclose()
         capture = MediaDevices().open_input(
             input_device=card,
             enable_aec=False,
@@ -223,9 +225,12 @@ def test_the_microphone_is_a_source_for_their_track(
         found = await received(track, 1.2)
         assert capture.source.dropped == capture.input_stream.xruns == 0
         await capture.aclose()
-        start = int(np.flatnonzero(found)[0])
-        wanted = near[place_of(found[start:], near) :]
-        assert np.array_equal(found[start : start + 24000], wanted[:24000])
+        # On a busy machine LiveKit puts silence in between; no sample is lost or changed.
+        sounding, wanted = found[found != 0], near[near != 0]
+        place = place_of(sounding, wanted)
+        print(f"{len(sounding) / RATE_HZ:.2f} s of {len(found) / RATE_HZ:.2f} s sound")
+        assert len(sounding) > RATE_HZ // 2
+        assert np.array_equal(sounding, wanted[place : place + len(sounding)])
 
     asyncio.run(test())
 

@@ -13,12 +13,11 @@ from apmpi import MediaDevices
 
 
 async def main(url: str, token: str, seconds: float) -> None:
+    room = Room()
     devices = MediaDevices()
     player = devices.open_output()
     await player.start()
     capture = devices.open_input()  # cancels what the player plays, suppresses noise, evens out the level
-
-    room = Room()
     tasks = set()
 
     @room.on("track_subscribed")  # type: ignore[untyped-decorator, unused-ignore]
