@@ -378,7 +378,7 @@ def test_any_bytes(content: bytes | str) -> None:
     accepted_or_refused(content)
 
 
-KEYS = [field.name for field in (*fields(Settings), *fields(Features))] + ["device", "file", "channels", "<<"]
+KEYS = [field.name for part in (Settings, Features, Endpoint) for field in fields(part)] + ["<<"]
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(KEYS)
 )
