@@ -34,11 +34,11 @@ static int advance(const limiter_t *limiter) { return limiter->at + 1 == limiter
 
 static int stays_below(float ceiling, float *const *x, int channels, int count)
 {
-    float peak = 0.0f;
+    int above = 0; /* no early end: this way it is a loop over vectors */
     for (int c = 0; c < channels; c++)
         for (int i = 0; i < count; i++)
-            peak = fmaxf(peak, fabsf(x[c][i]));
-    return peak <= ceiling;
+            above |= fabsf(x[c][i]) > ceiling;
+    return !above;
 }
 
 /* What the loop below does when every gain in its rings is 1 and stays 1. */
