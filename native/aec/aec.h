@@ -6,11 +6,14 @@
  * Each bin of each 10 ms partition of the echo path is a state with a mean (the filter) and a variance (how wrong it may be). The near
  * end's power is part of the model, so the filter holds still by itself while the near end talks: there is no double-talk detector.
  *
- * Beside it runs a fast filter that never grows sure (the same update with the variance held at its prior: a normalised LMS). It is worse
- * than the Kalman filter except after the echo path has changed; then it takes the Kalman filter along (the two-path idea of
- * K. Ochiai et al., IEEE Trans. COM-25, 1977).
+ * Beside it runs a fast filter that never grows sure (the same update with the variance held at its prior: a normalised LMS), over the
+ * first AEC_FAST_PARTITIONS only. It is worse than the Kalman filter except after the echo path has changed; then it takes the Kalman
+ * filter along (the two-path idea of K. Ochiai et al., IEEE Trans. COM-25, 1977). By then a longer one would be no better: the head of a
+ * room's response is what is learned within half a second.
  *
- * Left out: the off-diagonal covariance; a constraint of every partition in every block (they take turns, CONSTRAINED a block).
+ * Left out: the off-diagonal covariance; a constraint of every partition in every block (they take turns).
+ * Tried and left out, no better on recorded speech: pre-emphasis of both signals; near_power without what the filter's uncertainty explains
+ * (the expectation step of S. Malik, G. Enzner, IEEE Trans. ASLP 20 (2012)).
  */
 #ifndef APMPI_AEC_H
 #define APMPI_AEC_H
@@ -20,16 +23,19 @@
 #include "aec/reference.h"
 #include "kernels/tape.h"
 
+enum { AEC_FAST_PARTITIONS = 10 };
+
 typedef struct {
-    float *re, *im;    /* echo path by partition and bin, partitions * stride */
-    float *near_power; /* what is not echo, per bin, smoothed */
-    float error;       /* energy of a block's error, smoothed */
+    int partitions;
+    int next_constraint; /* partition whose tail is cut next */
+    float *re, *im;      /* echo path by partition and bin, partitions * stride */
+    float *near_power;   /* what is not echo, per bin, smoothed */
+    float error;         /* energy of a block's error, smoothed */
 } aec_filter_t;
 
 typedef struct {
     int hop, stride, partitions;
     int delay_blocks;    /* partition 0 hears the far end of this many blocks ago */
-    int next_constraint; /* partition whose tail is cut next */
     aec_filter_t kalman, fast;
     float *variance;     /* of the Kalman filter's error, partitions * stride */
     float *prior;        /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */

@@ -20,7 +20,7 @@
 enum {
     BLOCKS_PER_S = 100,
     DELAY_LAGS = 101,      /* 0..1000 ms */
-    PARTITIONS = 25,       /* 250 ms of echo path */
+    PARTITIONS = 32,       /* 320 ms of echo path */
     HEADROOM_BLOCKS = 2,   /* the filter begins this much before the echo: an early surprise stays inside */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 64,  /* far-end blocks that may wait for the microphone: callers come in bursts */

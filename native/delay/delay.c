@@ -9,9 +9,10 @@ enum { BIN_HZ = 50, BAND_LOW_HZ = 300, BAND_HIGH_HZ = 3400 }; /* telephone band:
 
 static const float CROSS_RATE = 1.0f / 50.0f;     /* half a second: a syllable or two, not one vowel */
 static const float LEVEL_RATE = 1.0f / 100.0f;    /* whitening follows the voice, not the syllable */
+static const float LEAST_POWERS = 1e-9f;          /* a microphone 90 dB below its own average hears nothing */
 static const float ACTIVE = 0.1f;                 /* far end speaks: 10 dB below its own average or more */
-/* Highest coherence over mean coherence of all lags. Uncorrelated speech stays under 6, an echo gives 15 to 40. */
-static const float CHANCE_CONTRAST = 4.0f, BELIEVE_CONTRAST = 8.0f, SURE_CONTRAST = 20.0f;
+/* Highest coherence over mean coherence of all lags. Unrelated speech rarely reaches 10 and not for long, an echo gives 15 to 40. */
+static const float CHANCE_CONTRAST = 4.0f, BELIEVE_CONTRAST = 10.0f, SURE_CONTRAST = 20.0f;
 enum { BELIEVE_HEARD_BLOCKS = 30, FIRST_BLOCKS = 10, CHANGE_BLOCKS = 25 };
 static const float SILENCE_POWER = 160.0f * 1e-9f; /* per bin: -90 dBFS in a 20 ms frame at 8 kHz, -98 at 48 kHz */
 
@@ -29,6 +30,9 @@ void delay_init(delay_t *delay, int lags, arena_t *arena)
     delay->mic_power = arena_floats(arena, bins);
     delay->mic_re = arena_floats(arena, bins);
     delay->mic_im = arena_floats(arena, bins);
+    delay->far_mean = arena_floats(arena, (size_t)lags);
+    delay->mic_mean = arena_floats(arena, (size_t)lags);
+    delay->heard_by_lag = arena_floats(arena, (size_t)lags);
     delay->score = arena_floats(arena, (size_t)lags);
     delay->activity = arena_floats(arena, (size_t)lags);
     if (arena->base)
@@ -44,9 +48,12 @@ void delay_reset(delay_t *delay)
     memset(delay->cross_im, 0, all);
     memset(delay->far_power, 0, row);
     memset(delay->mic_power, 0, row);
+    memset(delay->far_mean, 0, sizeof(float) * (size_t)delay->lags);
+    memset(delay->mic_mean, 0, sizeof(float) * (size_t)delay->lags);
+    memset(delay->heard_by_lag, 0, sizeof(float) * (size_t)delay->lags);
     memset(delay->score, 0, sizeof(float) * (size_t)delay->lags);
     memset(delay->activity, 0, sizeof(float) * (size_t)delay->lags);
-    delay->far_mean = delay->mic_mean = delay->heard = 0.0f;
+    delay->heard = 0.0f;
     delay->newest = 0;
     delay->best = delay->candidate = -1;
     delay->persistence = 0;
@@ -95,15 +102,19 @@ void delay_slip(delay_t *delay, int blocks)
 {
     move_rows(delay->cross_re, delay->lags, (size_t)delay->bins, blocks);
     move_rows(delay->cross_im, delay->lags, (size_t)delay->bins, blocks);
+    move_rows(delay->far_mean, delay->lags, 1, blocks);
+    move_rows(delay->mic_mean, delay->lags, 1, blocks);
+    move_rows(delay->heard_by_lag, delay->lags, 1, blocks);
     move_rows(delay->score, delay->lags, 1, blocks);
     delay->best = moved(delay->best, blocks, delay->lags);
     delay->candidate = moved(delay->candidate, blocks, delay->lags);
 }
 
+static void follow(float *average, float now) { *average += CROSS_RATE * (now - *average); }
+
 void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
 {
     const int bins = delay->bins;
-    const float far_now = delay->activity[delay->newest];
     const float mic_now = whiten(mic_re + delay->first_bin, mic_im + delay->first_bin, bins, delay->mic_power,
                                  fmaxf(LEVEL_RATE, 1.0f / (1.0f + delay->heard)), delay->mic_re, delay->mic_im);
 
@@ -112,12 +123,9 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
         loudest = fmaxf(loudest, delay->activity[lag]);
     if (loudest < ACTIVE)
         return;
-    delay->far_mean += CROSS_RATE * (far_now - delay->far_mean);
-    delay->mic_mean += CROSS_RATE * (mic_now - delay->mic_mean);
 
     int best = 0;
     float total = 0.0f;
-    const float scale = 1.0f / ((float)bins * fmaxf(delay->far_mean * delay->mic_mean, 1e-3f));
     for (int lag = 0; lag < delay->lags; lag++) {
         const int at = delay->newest - lag;
         const int ring = at < 0 ? at + delay->lags : at;
@@ -126,7 +134,11 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
         if (delay->activity[ring] > ACTIVE) { /* a pause at this lag tells nothing about it */
             const float sum = kernels()->coherence(bins, CROSS_RATE, xr, xi, delay->mic_re, delay->mic_im, delay->cross_re + cell,
                                                    delay->cross_im + cell);
-            delay->score[lag] = sum * scale;
+            follow(&delay->far_mean[lag], delay->activity[ring]);
+            follow(&delay->mic_mean[lag], mic_now);
+            follow(&delay->heard_by_lag[lag], 1.0f);
+            const float powers = (float)bins * fmaxf(delay->far_mean[lag] * delay->mic_mean[lag], LEAST_POWERS);
+            delay->score[lag] = sum / powers * delay->heard_by_lag[lag] * delay->heard_by_lag[lag];
         }
         total += delay->score[lag];
         if (delay->score[lag] > delay->score[best])

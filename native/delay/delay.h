@@ -1,9 +1,10 @@
 /* How many 10 ms blocks the echo trails the far end: where the coherence between microphone and far end peaks.
  *
- * For every lag, the cross-spectrum of the whitened far end and microphone is averaged over about half a second of far-end speech;
- * its squared magnitude, summed over the bins of the speech band, is the generalised cross-correlation of C. Knapp, G. Carter, "The generalized
- * correlation method for estimation of time delay", IEEE Trans. ASSP 24 (1976), in its magnitude form: a lag is a whole block, so the phase slope
- * within the block is not needed (the canceller covers it). Nothing is learned while the far end is silent.
+ * For every lag, the cross-spectrum of the whitened far end and microphone is averaged over about half a second of far-end speech at that
+ * lag; its squared magnitude, summed over the bins of the speech band, over the powers of both in the same blocks is the generalised
+ * cross-correlation of C. Knapp, G. Carter, "The generalized correlation method for estimation of time delay", IEEE Trans. ASSP 24
+ * (1976), in its magnitude form: a lag is a whole block, so the phase slope within the block is not needed (the canceller covers it).
+ * Nothing is learned while the far end is silent.
  */
 #ifndef APMPI_DELAY_H
 #define APMPI_DELAY_H
@@ -19,8 +20,9 @@ typedef struct {
     float *cross_re, *cross_im; /* averaged cross-spectrum, lags * bins */
     float *far_power, *mic_power; /* long averages for the whitening, bins */
     float *mic_re, *mic_im;     /* whitened microphone, bins */
-    float *score;               /* coherence by lag, 0..1 */
-    float far_mean, mic_mean;   /* averaged whitened power per bin */
+    float *far_mean, *mic_mean; /* by lag: whitened power per bin, averaged over the same blocks as its cross-spectrum */
+    float *heard_by_lag;        /* 0..1: how full that average is */
+    float *score;               /* coherence by lag, 0..1, less where little was heard */
     float *activity;            /* ring: whitened far-end power by lag */
     float heard;                /* blocks of far-end activity in the averages, saturating */
     int candidate, persistence; /* the lag that leads now, and for how many blocks */

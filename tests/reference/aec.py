@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from reference.signals import Signal
 
-CONSTRAINED = 2  # partitions whose tail is cut in a block
+FAST_PARTITIONS = 10
+KALMAN_CONSTRAINED, FAST_CONSTRAINED = 2, 1  # partitions whose tail is cut in a block
 DECAY = 10.0**-0.1  # of a path's power in 10 ms
 FIRST_GUESS = 5.0
 KEEP = 0.9994
@@ -25,6 +26,7 @@ class Filter:
         self.path = np.zeros((partitions, bins), complex)
         self.near_power = np.zeros(bins)
         self.energy = 0.0  # of a block's error, smoothed
+        self.next_constraint = 0
 
 
 class Canceller:
@@ -36,22 +38,25 @@ class Canceller:
         self.far = np.zeros((blocks, bins), complex)  # spectra of two blocks each, [0] is the newest
         self.far_samples = np.zeros(2 * hop)
         self.prior = (1.0 - DECAY) * DECAY ** np.arange(partitions)[:, None]
-        self.kalman, self.fast = Filter(partitions, bins), Filter(partitions, bins)
+        self.kalman = Filter(partitions, bins)
+        self.fast = Filter(min(partitions, FAST_PARTITIONS), bins)
         self.variance = np.repeat(FIRST_GUESS * self.prior, bins, axis=1)
         self.mic_energy = 0.0
         self.lag_sum = self.lag_information = 0.0
-        self.delay_blocks = self.next_constraint = 0
+        self.delay_blocks = 0
         self.rescues = 0  # times that the fast filter took the lead
 
     def set_delay(self, blocks: int) -> None:
         """The window moves; what was learned keeps its lags, and what comes in is unknown."""
         shift, self.delay_blocks = blocks - self.delay_blocks, blocks
-        old = np.arange(self.partitions) + shift
-        inside = (old >= 0) & (old < self.partitions)
-        for path in (self.kalman.path, self.fast.path):
-            path[:] = np.where(inside[:, None], path[old % self.partitions], 0.0)
-        moved = self.variance[old % self.partitions]
-        self.variance = np.where(inside[:, None], moved, FIRST_GUESS * self.prior)
+
+        def moved(cells: np.ndarray, unknown: np.ndarray | float) -> np.ndarray:
+            old = np.arange(len(cells)) + shift
+            inside = (old >= 0) & (old < len(cells))
+            return np.where(inside[:, None], cells[old % len(cells)], unknown)
+
+        self.kalman.path, self.fast.path = moved(self.kalman.path, 0.0), moved(self.fast.path, 0.0)
+        self.variance = moved(self.variance, FIRST_GUESS * self.prior)
 
     def slip(self, blocks: int, most_blocks: int) -> None:
         """A far-end block more (1) or less (-1) than microphone blocks."""
@@ -68,8 +73,9 @@ class Canceller:
         x2 = np.abs(x) ** 2
 
         _, error = self._filter(self.fast, x, mic)
-        gain, _ = self._normalised(self.fast, error, np.sum(self.prior * x2, axis=0))
-        self.fast.path += self.prior * np.conj(x) * gain
+        head = slice(len(self.fast.path))
+        gain, _ = self._normalised(self.fast, error, np.sum((self.prior * x2)[head], axis=0))
+        self.fast.path += (self.prior * np.conj(x))[head] * gain
 
         echo, error = self._filter(self.kalman, x, mic)
         estimate = np.sum(x * self.kalman.path, axis=0)
@@ -83,17 +89,17 @@ class Canceller:
         self.variance = KEEP * (self.variance - told) + (1.0 - KEEP) * np.abs(self.kalman.path) ** 2
 
         self._race(mic)
-        for _ in range(CONSTRAINED):
-            for which in (self.kalman, self.fast):
-                response = np.fft.irfft(which.path[self.next_constraint], 2 * self.hop)
+        for which, constrained in ((self.kalman, KALMAN_CONSTRAINED), (self.fast, FAST_CONSTRAINED)):
+            for _ in range(constrained):
+                response = np.fft.irfft(which.path[which.next_constraint], 2 * self.hop)
                 response[self.hop :] = 0.0
-                which.path[self.next_constraint] = np.fft.rfft(response)
-            self.next_constraint = (self.next_constraint + 1) % self.partitions
+                which.path[which.next_constraint] = np.fft.rfft(response)
+                which.next_constraint = (which.next_constraint + 1) % len(which.path)
         return echo, error
 
     def _filter(self, which: Filter, x: np.ndarray, mic: Signal) -> tuple[Signal, Signal]:
         """Overlap-save: only the second half of the circular convolution is the linear one."""
-        echo = np.fft.irfft(np.sum(x * which.path, axis=0), 2 * self.hop)[self.hop :]
+        echo = np.fft.irfft(np.sum(x[: len(which.path)] * which.path, axis=0), 2 * self.hop)[self.hop :]
         error = mic - echo
         which.energy += ENERGY_RATE * (float(np.sum(error**2)) - which.energy)
         return echo, error
@@ -110,8 +116,10 @@ class Canceller:
         self.mic_energy += ENERGY_RATE * (float(np.sum(mic**2)) - self.mic_energy)
         if self.fast.energy < CLEARLY_BETTER * self.kalman.energy:
             self.rescues += 1
-            self.kalman.path, self.kalman.energy = self.fast.path.copy(), self.fast.energy
+            tail = np.zeros_like(self.kalman.path[len(self.fast.path) :])
+            self.kalman.path, self.kalman.energy = np.concatenate([self.fast.path, tail]), self.fast.energy
             doubt = min(1.0, self.fast.energy / (self.mic_energy + FLOOR_POWER))
             self.variance = np.maximum(self.variance, doubt * self.prior)
         elif self.kalman.energy < CLEARLY_BETTER * self.fast.energy:
-            self.fast.path, self.fast.energy = self.kalman.path.copy(), self.kalman.energy
+            self.fast.path = self.kalman.path[: len(self.fast.path)].copy()
+            self.fast.energy = self.kalman.energy

@@ -10,8 +10,8 @@ import numpy as np
 
 BAND = slice(6, 70)
 CROSS_RATE, LEVEL_RATE = 1.0 / 50.0, 1.0 / 100.0
-ACTIVE = 0.1
-CHANCE, BELIEVE, SURE = 4.0, 8.0, 20.0
+ACTIVE, LEAST_POWERS = 0.1, 1e-9
+CHANCE, BELIEVE, SURE = 4.0, 10.0, 20.0
 HEARD_BLOCKS, FIRST_BLOCKS, CHANGE_BLOCKS = 30, 10, 25
 SILENCE_POWER = 160e-9
 
@@ -24,7 +24,8 @@ class Delay:
         self.cross = np.zeros((lags, bins), complex)
         self.activity = np.zeros(lags)
         self.far_power, self.mic_power = np.zeros(bins), np.zeros(bins)
-        self.far_mean = self.mic_mean = self.heard = 0.0
+        self.far_mean, self.mic_mean, self.heard_by_lag = np.zeros((3, lags))
+        self.heard = 0.0
         self.score = np.zeros(lags)
         self.best = self.candidate = -1
         self.persistence = 0
@@ -46,8 +47,9 @@ class Delay:
 
     def slip(self, blocks: int) -> None:
         """A far-end block more (1) or less (-1) than microphone blocks: every lag moves."""
-        self.cross, self.score = (np.roll(x, blocks, axis=0) for x in (self.cross, self.score))
-        self.cross[0 if blocks > 0 else -1] = self.score[0 if blocks > 0 else -1] = 0.0
+        for by_lag in (self.cross, self.far_mean, self.mic_mean, self.heard_by_lag, self.score):
+            by_lag[:] = np.roll(by_lag, blocks, axis=0)
+            by_lag[0 if blocks > 0 else -1] = 0.0
         self.best, self.candidate = (
             lag if lag < 0 or not 0 <= lag + blocks < self.lags else lag + blocks
             for lag in (self.best, self.candidate)
@@ -55,17 +57,21 @@ class Delay:
 
     def process(self, mic: np.ndarray) -> None:
         """The microphone block that belongs to the newest far-end block."""
-        far_now = self.activity[0]
         white_mic = self._whiten(mic, self.mic_power)
         mic_now = float(np.mean(np.abs(white_mic) ** 2))
         if np.max(self.activity) < ACTIVE:
             return
-        self.far_mean += CROSS_RATE * (far_now - self.far_mean)
-        self.mic_mean += CROSS_RATE * (mic_now - self.mic_mean)
         heard = self.activity > ACTIVE  # a pause at a lag tells nothing about it
         cross = self.cross + CROSS_RATE * (np.conj(self.far) * white_mic - self.cross)
         self.cross = np.where(heard[:, None], cross, self.cross)
-        score = np.mean(np.abs(self.cross) ** 2, axis=1) / max(self.far_mean * self.mic_mean, 1e-3)
+        for average, now in (
+            (self.far_mean, self.activity),
+            (self.mic_mean, mic_now),
+            (self.heard_by_lag, 1.0),
+        ):
+            average += np.where(heard, CROSS_RATE * (now - average), 0.0)
+        powers = np.maximum(self.far_mean * self.mic_mean, LEAST_POWERS)
+        score = np.mean(np.abs(self.cross) ** 2, axis=1) / powers * self.heard_by_lag**2
         self.score = np.where(heard, score, self.score)
         best = int(np.argmax(self.score))
         contrast = self.score[best] * self.lags / (np.sum(self.score) + 1e-6)
