@@ -56,6 +56,8 @@ class Stats:
     double_talk: bool = False
     reference_present: bool = False
     """the far end was heard within the last second"""
+    divergences: int = 0
+    """how often the echo estimate came to add power instead of taking it"""
     microphone_clipping: bool = False
     """full-scale samples within the last second"""
 

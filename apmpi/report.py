@@ -84,7 +84,8 @@ class CoreStats(Protocol):
 
 CORE_FIELDS = (
     "erle_db", "erl_db", "delay_ms", "delay_confidence", "drift_ppm", "converged", "double_talk",
-    "reference_present", "microphone_clipping", "speech_probability", "noise_floor_dbfs", "agc_gain_db",
+    "reference_present", "divergences", "microphone_clipping", "speech_probability", "noise_floor_dbfs",
+    "agc_gain_db",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pystoi import stoi
 from reference import hpf
 from reference.drive import frame_of, heard, process
 from reference.signals import (
@@ -91,7 +92,7 @@ def read_by_a_clock(x: Signal, ppm: float) -> Signal:
 
 @pytest.mark.parametrize(
     ("rate_hz", "delay_ms", "ppm"),
-    [(16000, 40, 300.0), (16000, 40, -300.0), (16000, 40, 10.0), (8000, 3, 100.0), (48000, 150, -100.0)],
+    [(16000, 40, 300.0), (16000, 40, -300.0), (16000, 40, 10.0), (8000, 20, 100.0), (48000, 150, -100.0)],
 )
 def test_clocks_may_drift(rng: np.random.Generator, rate_hz: int, delay_ms: float, ppm: float) -> None:
     """Without a word from the caller: the drift is found to 3 ppm within 10 s, and the echo is then no more
@@ -214,10 +215,30 @@ def test_a_talker_without_echo_is_left_alone(
     quality, level_db = si_sdr_db(out, wanted), db(power(out)) - db(power(wanted))
     print(f"{rate_hz} Hz, {far}: SI-SDR {quality:.1f} dB, level {level_db:+.2f} dB")
     if "echo_cancellation" in flags and other is not None:
-        assert quality > 7.0
+        assert quality > (7.0 if "noise_suppression" in flags else 14.0)
     else:
         assert quality > (10.0 if "noise_suppression" in flags else 40.0)
     assert abs(level_db) < 1.5
+
+
+@pytest.mark.parametrize("flags", [{"echo_cancellation": True}, CLEAN], ids=["cancel", "cancel+suppress"])
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
+def test_a_wrong_reference_harms_nobody(
+    rng: np.random.Generator, rate_hz: int, flags: dict[str, bool]
+) -> None:
+    """Another talker at full scale in the far end, nothing of it at the microphone: the near end stays
+    intelligible (ESTOI) above 0.95, no delay is believed and no drift."""
+    near = voice(rng, rate_hz, 8.0, pitch_hz=190.0)
+    other = voice(rng, rate_hz, 8.0, pitch_hz=110.0)
+    apm = AudioProcessingModule(**flags)
+    out = heard(
+        apm, rate_hz, near + at_level(rng.standard_normal(len(near)), -70.0), other / np.max(np.abs(other))
+    )
+    parts = [seconds(x, rate_hz, 2.0, 7.9) for x in (near, out)]
+    intelligible = float(stoi(*parts, rate_hz, extended=True))
+    print(f"ESTOI {intelligible:.3f}, SI-SDR {si_sdr_db(parts[1], parts[0]):.1f} dB")
+    assert intelligible > 0.95
+    assert apm.stats().delay_ms < 0.0 and apm.stats().drift_ppm == 0.0
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)

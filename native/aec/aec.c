@@ -7,7 +7,10 @@
 #include "kernels/spectrum.h"
 
 enum { KALMAN_CONSTRAINED = 2, FAST_CONSTRAINED = 1 }; /* partitions per block: all in turn every 160 and 100 ms. More gain 0.2 dB */
-enum { LAG_BINS = 80 };   /* up to 4 kHz: half a period is 125 us, more than the filter ever trails */
+enum {
+    LAG_BINS = 80,       /* up to 4 kHz: half a period is 125 us, more than the filter ever trails */
+    COMPARED_BINS = 160, /* up to 8 kHz: where speech is */
+};
 
 /* An echo path's power falls by 60 dB in RT60 = 0.6 s, a living room: 10^(-6 * 0.01 s / 0.6 s) a block. */
 static const float DECAY = 0.794328235f;
@@ -17,6 +20,12 @@ static const float NEAR_RATE = 0.1f;         /* 100 ms: about a phoneme */
 static const float FLOOR_POWER = 1e-10f;     /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float ENERGY_RATE = 0.1f;       /* the race of the two filters is judged over 100 ms */
 static const float CLEARLY_BETTER = 0.5f;    /* 3 dB */
+static const float WORSE_THAN_NONE = 1.25f;  /* 1 dB: double talk adds and subtracts by chance */
+static const float TRUST_RATE = 0.02f;       /* 0.5 s */
+/* Unrelated speech stays below a share of 0.7 for 95 % of the time, an echo path half learned above 0.8 for as long. */
+static const float CHANCE_SHARE = 0.7f, TRUE_SHARE = 0.95f;
+static const float TINY_CLAIM = 1e-3f;       /* an estimate 30 dB below the near end tells nothing */
+static const float FIRST_TRUST = 30.0f;      /* whitened power claimed truly before anything was heard: doubt takes a second to grow */
 
 static void take_filter(aec_filter_t *filter, int partitions, size_t bins, arena_t *arena)
 {
@@ -76,6 +85,8 @@ void aec_reset(aec_t *aec)
     for (int p = 0; p < aec->partitions; p++)
         doubt_partition(aec, p);
     aec->mic = aec->lag_sum = aec->lag_information = 0.0f;
+    aec->shared = aec->claimed = FIRST_TRUST;
+    aec->diverged = aec->divergences = 0;
     aec->delay_blocks = 0;
 }
 
@@ -128,6 +139,12 @@ int aec_peak_blocks(const aec_t *aec)
     return aec->delay_blocks + peak;
 }
 
+float aec_trust(const aec_t *aec)
+{
+    const float share = aec->shared / (aec->claimed + TINY_CLAIM);
+    return fminf(1.0f, fmaxf(0.0f, (share - CHANCE_SHARE) / (TRUE_SHARE - CHANCE_SHARE)));
+}
+
 /* The filter's echo estimate (overlap-save: the last hop of the frame) and its error; follows the error's energy. aec->weight becomes the
  * power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior. */
 static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft, const float *mic,
@@ -173,25 +190,32 @@ static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, 
     }
 }
 
-/* By how much the echo came later than estimated: aec->echo holds its spectrum, aec->sum the error's over its power. The estimate's frame
- * is twice as long as what of it counts. */
-static void measure_lag(aec_t *aec)
+/* What the estimate (spectrum in aec->echo) and the microphone have in common: by how much the echo came later than estimated, and how
+ * true the estimate is. aec->sum is the error's spectrum over its power. The estimate's frame is twice as long as what of it counts. */
+static void compare(aec_t *aec)
 {
     const float turn = (float)M_PI / (float)aec->hop;
-    float lag = 0.0f, information = 0.0f;
-    for (int k = 1; k < LAG_BINS; k++) {
-        const float w = turn * (float)k, yr = aec->echo_re[k], yi = aec->echo_im[k];
+    float lag = 0.0f, information = 0.0f, cross = 0.0f, power = 0.0f;
+    for (int k = 1; k < COMPARED_BINS && k < aec->hop; k++) {
+        const float w = k < LAG_BINS ? turn * (float)k : 0.0f, yr = aec->echo_re[k], yi = aec->echo_im[k];
+        const float white = 0.5f * (yr * yr + yi * yi) * aec->weight[k];
         lag += w * (aec->sum_re[k] * yi - aec->sum_im[k] * yr);
-        information += 0.5f * w * w * (yr * yr + yi * yi) * aec->weight[k];
+        information += w * w * white;
+        cross += aec->sum_re[k] * yr + aec->sum_im[k] * yi;
+        power += white;
     }
     aec->lag_sum = lag;
     aec->lag_information = information;
+    if (power > TINY_CLAIM) {
+        aec->shared += TRUST_RATE * (cross + power - aec->shared); /* microphone = error + estimate */
+        aec->claimed += TRUST_RATE * (power - aec->claimed);
+    }
 }
 
 static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
 {
     normalise_error(aec, &aec->kalman, fft, error);
-    measure_lag(aec);
+    compare(aec);
     for (int p = 0, rows; p < aec->partitions; p += rows) {
         rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
@@ -241,6 +265,9 @@ static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *
 static void race(aec_t *aec, const float *mic)
 {
     aec->mic += ENERGY_RATE * (kernels()->energy(aec->hop, mic) - aec->mic);
+    const int diverged = aec->kalman.error > WORSE_THAN_NONE * aec->mic;
+    aec->divergences += diverged && !aec->diverged;
+    aec->diverged = diverged;
     if (aec->fast.error < CLEARLY_BETTER * aec->kalman.error) {
         copy_path(aec, &aec->fast, &aec->kalman);
         const float doubt = fminf(1.0f, aec->fast.error / (aec->mic + FLOOR_POWER));

@@ -40,7 +40,9 @@ typedef struct {
     float *variance;     /* of the Kalman filter's error, partitions * stride */
     float *prior;        /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */
     float mic;           /* energy of a block of the microphone, smoothed */
+    int diverged, divergences; /* the estimate adds power now; how often that began */
     float lag_sum, lag_information; /* of the last block, for drift.h */
+    float shared, claimed; /* whitened, averaged: estimate times microphone, and the estimate's power */
     float *echo_re, *echo_im, *sum_re, *sum_im, *weight; /* per bin, scratch */
     float *frame;        /* 2*hop, scratch */
 } aec_t;
@@ -61,6 +63,10 @@ int aec_peak_blocks(const aec_t *aec);
 
 /* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. None overlap. */
 void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error);
+
+/* 0..1: whether what was estimated is in the microphone at all. The share of a true estimate is 1 or, while it is learned, more; an
+ * estimate of an echo that isn't there has little in common with what the microphone hears. */
+float aec_trust(const aec_t *aec);
 
 /* What is worth keeping over a restart: echo path, how sure it is, the near end's power, and the window, at most most_blocks late.
  * The fast filter begins with the Kalman filter's path. */

@@ -33,6 +33,7 @@ static const float NOISE_ATTENUATION_DB = 18.0f;
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
 static const float NEAR_SPEAKS = 0.5f;        /* speech probability */
 static const float NEAR_QUIET = 0.35f;        /* speech probability below which figures are taken */
+static const float AS_USUAL = 2.0f;           /* 3 dB */
 static const float FIGURE_RATE = 0.01f;       /* 1 s of far-end speech */
 static const float CONVERGED_DB = 10.0f;
 static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
@@ -367,7 +368,7 @@ static void cancel(apm_t *apm, channel_t *channel)
         aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
         /* an estimate that adds power is worse than none: it waits until it helps */
         if (apm->config.echo_cancellation && mean_square(channel->error, hop) <= WORTH_IT * mean_square(channel->mic, hop))
-            to = 1.0f;
+            to = apm->measured ? 1.0f : aec_trust(&channel->aec); /* until an echo is found, the estimate must prove itself */
     } else {
         memset(channel->echo, 0, sizeof(float) * (size_t)hop);
     }
@@ -413,12 +414,15 @@ static void take_figures(apm_t *apm, float mic_power)
     const channel_t *channel = &apm->channel[0];
     const float far = far_power_heard(apm);
     apm->far_speaks = apm->config.echo_cancellation && far > FAR_PRESENT_POWER;
-    if (!apm->far_speaks || channel->ns.speech_probability > NEAR_QUIET)
+    const float error = mean_square(channel->error, apm->hop);
+    /* what the canceller takes as much of as usual is no near end, even if the suppressor takes the rest for speech */
+    const int as_usual = error * apm->figures.mic <= AS_USUAL * apm->figures.error * mic_power;
+    if (!apm->far_speaks || (channel->ns.speech_probability > NEAR_QUIET && !as_usual))
         return;
     average(&apm->figures.far, far);
     average(&apm->figures.echo, mean_square(channel->echo, apm->hop));
     average(&apm->figures.mic, mic_power);
-    average(&apm->figures.error, mean_square(channel->error, apm->hop));
+    average(&apm->figures.error, error);
     average(&apm->figures.out, mean_square(channel->mic, apm->hop));
 }
 
@@ -491,6 +495,7 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->converged = ratio_db(figures->mic, figures->error) > CONVERGED_DB;
     stats->double_talk = apm->far_speaks && channel->ns.speech_probability > NEAR_SPEAKS;
     stats->reference_present = apm->far_age_blocks < BLOCKS_PER_S;
+    stats->divergences = channel->aec.divergences;
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;
 }
 

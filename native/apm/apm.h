@@ -34,6 +34,7 @@ typedef struct {
     int converged;            /* the canceller takes 10 dB or more */
     int double_talk;          /* both ends in the last block */
     int reference_present;    /* the far end was heard within the last second */
+    int divergences;          /* how often the echo estimate of channel 0 came to add power instead of taking it */
     int microphone_clipping;  /* full-scale samples within the last second */
 } apm_stats_t;
 

@@ -18,7 +18,7 @@ cdef extern from "apm/apm.h" nogil:
         int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control
     ctypedef struct apm_stats_t:
         float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs, agc_gain_db
-        int converged, double_talk, reference_present, microphone_clipping
+        int converged, double_talk, reference_present, divergences, microphone_clipping
     enum: APM_MAX_CHANNELS
     ctypedef enum apm_state_t:
         APM_STATE_GOOD, APM_STATE_FOREIGN, APM_STATE_SHAPE, APM_STATE_LAYOUT, APM_STATE_DAMAGED, APM_STATE_ODD

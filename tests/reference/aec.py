@@ -18,7 +18,9 @@ KEEP = 0.9994
 NEAR_RATE, ENERGY_RATE = 0.1, 0.1
 FLOOR_POWER = 1e-10
 CLEARLY_BETTER = 0.5
-LAG_BINS = 80  # below 4 kHz
+LAG_BINS, COMPARED_BINS = 80, 160  # below 4 and 8 kHz
+TRUST_RATE = 0.02
+CHANCE_SHARE, TRUE_SHARE, TINY_CLAIM, FIRST_TRUST = 0.7, 0.95, 1e-3, 30.0
 
 
 class Filter:
@@ -43,6 +45,7 @@ class Canceller:
         self.variance = np.repeat(FIRST_GUESS * self.prior, bins, axis=1)
         self.mic_energy = 0.0
         self.lag_sum = self.lag_information = 0.0
+        self.shared = self.claimed = FIRST_TRUST
         self.delay_blocks = 0
         self.rescues = 0  # times that the fast filter took the lead
 
@@ -80,10 +83,14 @@ class Canceller:
         echo, error = self._filter(self.kalman, x, mic)
         estimate = np.sum(x * self.kalman.path, axis=0)
         gain, weight = self._normalised(self.kalman, error, np.sum(self.variance * x2, axis=0))
-        w = np.pi * np.arange(LAG_BINS) / self.hop
-        at = slice(LAG_BINS)
-        self.lag_sum = -float(np.sum(w * (gain[at] * np.conj(estimate[at])).imag))
-        self.lag_information = 0.5 * float(np.sum((w * np.abs(estimate[at])) ** 2 * weight[at]))
+        at = slice(1, min(COMPARED_BINS, self.hop))
+        bins = np.arange(at.start, at.stop)
+        w = np.pi * bins / self.hop * (bins < LAG_BINS)
+        cross, white = gain[at] * np.conj(estimate[at]), 0.5 * np.abs(estimate[at]) ** 2 * weight[at]
+        self.lag_sum, self.lag_information = -float(np.sum(w * cross.imag)), float(np.sum(w * w * white))
+        if np.sum(white) > TINY_CLAIM:
+            self.shared += TRUST_RATE * (float(np.sum(cross.real + white)) - self.shared)
+            self.claimed += TRUST_RATE * (float(np.sum(white)) - self.claimed)
         self.kalman.path += self.variance * np.conj(x) * gain
         told = self.variance**2 * x2 * weight / 2.0  # 1/2: a hop of news in a frame of two
         self.variance = KEEP * (self.variance - told) + (1.0 - KEEP) * np.abs(self.kalman.path) ** 2
@@ -96,6 +103,11 @@ class Canceller:
                 which.path[which.next_constraint] = np.fft.rfft(response)
                 which.next_constraint = (which.next_constraint + 1) % len(which.path)
         return echo, error
+
+    @property
+    def trust(self) -> float:
+        share = self.shared / (self.claimed + TINY_CLAIM)
+        return float(np.clip((share - CHANCE_SHARE) / (TRUE_SHARE - CHANCE_SHARE), 0.0, 1.0))
 
     def _filter(self, which: Filter, x: np.ndarray, mic: Signal) -> tuple[Signal, Signal]:
         """Overlap-save: only the second half of the circular convolution is the linear one."""

@@ -265,6 +265,8 @@ API void aec_lag(canceller_t *canceller, float *lag_sum, float *information)
     *information = canceller->aec.lag_information;
 }
 
+API float aec_trusted(canceller_t *canceller) { return aec_trust(&canceller->aec); }
+
 API void aec_run(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
 {
     reference_push(&canceller->reference, &canceller->fft, far);

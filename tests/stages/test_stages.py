@@ -370,7 +370,7 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     handle, model = stages.new("aec", hop, partitions, blocks), aec.Canceller(hop, partitions, blocks)
     moves = {20: 3, 250: 1}
     slips = {255: 1, 262: -1, 264: -1, 265: -1, 270: 1}
-    first, worst, lags = [], 0.0, []
+    first, worst, worst_trust, lags = [], 0.0, 0.0, []
     for b in range(total):
         at = slice(b * hop, (b + 1) * hop)
         if b in moves:
@@ -388,10 +388,13 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         )
         lag, information = ctypes.c_float(), ctypes.c_float()
         stages.call("aec_lag", handle, ctypes.byref(lag), ctypes.byref(information))
+        trust = stages.call("aec_trusted", handle, returns=ctypes.c_float)
+        worst_trust = max(worst_trust, abs(trust - model.trust))
         lags.append([lag.value, information.value, model.lag_sum, model.lag_information])
     lag_sum, information, right_sum, right_information = np.array(lags).T
     # sums of products of two spectra, each as exact as the error's samples are to the loudest
     heard = right_information > 1e-2 * np.max(right_information)
+    check("trust", worst_trust, 1e-3)
     check("information", np.max(np.abs(information[heard] / right_information[heard] - 1.0)), 1e-3)
     check(
         "lag, of its deviation", np.max(np.abs(lag_sum - right_sum) / np.sqrt(right_information + 1e-9)), 1e-2
