@@ -8,7 +8,8 @@ The microphone's card sets the pace. Nothing else is waited for: a far end witho
 read and written by threads of their own, and the reporter (apmpi.report) does the talking. What is played
 leaves its card a fixed time after the microphone's frame of the same number came in. So the delay that the
 canceller sees never changes, not even through an xrun: whatever was lost, the next frame goes where it
-belongs.
+belongs. Devices that go away and come back, and those on other clocks, are the endpoints' business
+(apmpi.endpoints, apmpi.clock): here they only give nothing for a while.
 
 With a WAV file as microphone there is no card and no pace: all endpoints are files, and frames follow each
 other as fast as they are processed.

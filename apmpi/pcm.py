@@ -255,7 +255,7 @@ class Capture(Pcm):
         self.restarted = True
         self._pending = bytearray()  # of a block that is not complete yet
         self._stopped = True
-        self._moved_ns = self._time.now_ns()
+        self._moved_ns = 0  # when it gave something, or was started; 0 until then
         self._poll = select.poll()
         for descriptor, events in self._pcm.polldescriptors():
             self._poll.register(descriptor, events)
@@ -268,11 +268,13 @@ class Capture(Pcm):
             position = self._position()
             # poll() wakes for a whole period: what is read before would make it oversleep.
             if position is None or position[1] >= self._period_frames:
-                self._read()
+                moved = self._read()
                 if len(self._pending) >= self._block_bytes:
                     block = bytes(self._pending[: self._block_bytes])
                     del self._pending[: self._block_bytes]
                     return to_int16(block, self._format)
+                if not moved:  # poll() may think otherwise, at once and again and again
+                    time.sleep(FALSE_WAKE_SLEEP_S)
             left_ns = self._moved_ns + STALL_S * NS_PER_S - self._time.now_ns()
             if left_ns <= 0:
                 self._lost(f"has stopped: no sound for {STALL_S * 1000:.0f} ms")
@@ -289,25 +291,28 @@ class Capture(Pcm):
         self._pending.clear()
         return samples
 
-    def _read(self) -> None:
-        """Moves what can be read at once, at most a period, to `_pending`."""
-        if self._pcm.state() != alsaaudio.PCM_STATE_RUNNING:  # starts now, so it can't have stalled
+    def _read(self) -> bool:
+        """Moves what can be read at once, at most a period, to `_pending`. Whether there was anything."""
+        if not self._moved_ns:  # starts now
             self._stopped, self._moved_ns = True, self._time.now_ns()
         result = self._transfer(self._pcm.read)
         if result is None:
             self._pending.clear()
+            self._stopped = True
             result = self._transfer(self._pcm.read)  # starts it again: a card that stands wakes nobody
         count, data = result or (0, b"")
         if count <= 0:
-            return
+            return False
         self._xruns_in_a_row = 0
         self._moved_ns = self._time.now_ns()
         self._pending += data
         self.restarted, self._stopped = self._stopped, False
+        return True
 
     def rest(self) -> None:
         super().rest()
         self._pending.clear()
+        self._moved_ns = 0
 
     @property
     def captured_ns(self) -> int:
