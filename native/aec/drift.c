@@ -9,7 +9,7 @@ static const float ALIKE_BLOCKS = 3.0f;
 static const float WATCH_KEEP = 0.995f;        /* 2 s */
 /* Square of the lag over its deviation: 3 sigma. Without drift it stays below 2 (the near end's power is counted twice in N). */
 static const float BEYOND_CHANCE = 9.0f;
-/* Of 10 ms, squared; per block. The lag wanders by 200 ns (someone moves in the room), the rate by 0.3 ppm (also what the model leaves out). */
+/* Of 10 ms, squared; per block. The lag wanders by 200 ns (someone moves in the room), the rate by 0.3 ppm (what the model leaves out). */
 static const float LAG_WANDERS = 4e-10f, RATE_WANDERS = 8e-14f;
 static const float FIRST_LAG = 4e-5f;          /* the canceller may trail by 60 us when the loop closes */
 static const float MOST_STEP = 0.5f;           /* samples a block that a lag is made up for: no audible jump of the estimate */
