@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from apmpi import journal, learned, realtime, report
-from apmpi.apm import AudioProcessingModule
+from apmpi.apm import KERNELS, AudioProcessingModule
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
 from apmpi.endpoints import (
@@ -230,7 +230,7 @@ class _Loop:
             endpoint: Endpoint | None = getattr(settings, key)
             if endpoint is not None:
                 names.append(f"{key} {endpoint.device or endpoint.file or 'by a channel of the microphone'}")
-        return f"running at {settings.sample_rate_hz} Hz: {', '.join(names)}"
+        return f"running at {settings.sample_rate_hz} Hz: {', '.join(names)}; {KERNELS} kernels"
 
     def snapshot(self) -> learned.Learned:
         """What the next run should know; from any thread."""
