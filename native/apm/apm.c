@@ -23,7 +23,7 @@ enum {
     PARTITIONS = 32,       /* 320 ms of echo path */
     HEADROOM_BLOCKS = 2,   /* the filter begins this much before the echo: an early surprise stays inside */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
-    FAR_FIFO_BLOCKS = 64,  /* far-end blocks that may wait for the microphone: callers come in bursts */
+    FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
 };
 
 static const float HIGH_PASS_HZ = 80.0f;
