@@ -210,7 +210,7 @@ class AudioProcessingModule:
         return Stats(**raw)
 
     def save_state(self) -> bytes:
-        """What was learned (echo path, delay, noise, gain), about 75 KB per channel at 48 kHz.
+        """What was learned (echo path, delay, noise, gain), about 95 KB per channel at 48 kHz.
 
         For `load_state` in a later run. Empty before the first frame. May be called from any thread.
         """

@@ -23,7 +23,7 @@ MAGIC = b"apmpi-learned-1"
 FIRST_SAVE_S, SAVE_EVERY_S = 10.0, 60.0
 # A disk that does not answer must not hold up the end: systemd waits 5 s (TimeoutStopSec).
 CLOSE_TIMEOUT_S = 2.0
-# The largest there can be is some 0.6 MB: 8 channels at 48 kHz.
+# The largest there can be is some 0.8 MB: 8 channels at 48 kHz.
 SIZE_MAX_BYTES = 4 * 1024 * 1024
 # Where systemd lets the service write, by `keep_learned`.
 PLACES = {"ram": "RUNTIME_DIRECTORY", "disk": "STATE_DIRECTORY"}

@@ -92,7 +92,7 @@ CORE_FIELDS = (
 # Of these a history by the second is told as well.
 EACH_S = (
     "erle_db", "erl_db", "delay_ms", "delay_confidence", "drift_ppm", "converged", "double_talk",
-    "reference_present", "microphone_clipping",
+    "reference_present", "divergences", "microphone_clipping",
 )  # fmt: skip
 
 
