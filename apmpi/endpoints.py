@@ -361,7 +361,8 @@ class FarEnd:
         if self._in_place:
             leave_out = follower.look(late_ns)
         else:
-            leave_out = late_ns * follower.out_rate_hz // NS_PER_S
+            # At most a second of silence: further off is a look at a bad moment.
+            leave_out = max(late_ns * follower.out_rate_hz // NS_PER_S, -follower.out_rate_hz)
             follower.placed(card)
             self._in_place = True
         if leave_out < 0:

@@ -74,13 +74,13 @@ class Pcm:
     card_number     the kernel's; -1 for plugins that are no card
     """
 
+    _direction: int
     _pcm: Any = None  # until it is open
 
     def __init__(
         self,
         key: str,
         device: str,
-        direction: int,
         rate_hz: int,
         channels: int,
         periods: int,
@@ -99,14 +99,15 @@ class Pcm:
         self._period_frames = self.block_samples // block_parts
         self._xruns_in_a_row = 0
         try:
-            self._open(direction, periods * block_parts, "S16_LE")
+            self._open(periods * block_parts, "S16_LE")
             formats = self._pcm.getformats()
             if "S16_LE" not in formats and (other := next(filter(formats.__contains__, FORMATS), None)):
                 self._pcm.close()
-                self._open(direction, periods * block_parts, other)
+                self._open(periods * block_parts, other)
             self._check()
             self._pcm.set_tstamp_mode(alsaaudio.PCM_TSTAMP_ENABLE)
             self._pcm.set_tstamp_type(alsaaudio.PCM_TSTAMP_TYPE_MONOTONIC)
+            self._begin()
         except EndpointError:
             self.close()
             raise
@@ -114,12 +115,16 @@ class Pcm:
             self.close()
             self._fail(f"cannot be set up ({error})")
 
-    def _open(self, direction: int, periods: int, sample_format: str) -> None:
+    def _begin(self) -> None:
+        """What a direction has to remember."""
+        raise NotImplementedError
+
+    def _open(self, periods: int, sample_format: str) -> None:
         said: list[str] = []
         try:
             with _alsa_complaints(said):
                 self._pcm = alsaaudio.PCM(
-                    type=direction,
+                    type=self._direction,
                     mode=alsaaudio.PCM_NONBLOCK,
                     device=self.device,
                     rate=self.rate_hz,
@@ -130,7 +135,8 @@ class Pcm:
                 )
         except alsaaudio.ALSAAudioError as error:
             # The first complaint says what is wrong; what follows are consequences.
-            raise _open_failure(self.key, self.device, direction, error, said[0] if said else "") from None
+            complaint = said[0] if said else ""
+            raise _open_failure(self.key, self.device, self._direction, error, complaint) from None
 
     def close(self) -> None:
         """Drop what is queued and close: without drop() pyalsaaudio waits until all has been played."""
@@ -239,19 +245,9 @@ class Capture(Pcm):
     restarted   True after the first samples that follow a start or an overrun: some before them were lost
     """
 
-    def __init__(
-        self,
-        key: str,
-        device: str,
-        rate_hz: int,
-        channels: int,
-        periods: int,
-        timebase: Timebase | None = None,
-        block_parts: int = 1,
-    ) -> None:
-        super().__init__(
-            key, device, alsaaudio.PCM_CAPTURE, rate_hz, channels, periods, timebase, block_parts
-        )
+    _direction = alsaaudio.PCM_CAPTURE
+
+    def _begin(self) -> None:
         self.restarted = True
         self._pending = bytearray()  # of a block that is not complete yet
         self._stopped = True
@@ -341,19 +337,9 @@ class Playback(Pcm):
     moving   True since the card has been seen to play
     """
 
-    def __init__(
-        self,
-        key: str,
-        device: str,
-        rate_hz: int,
-        channels: int,
-        periods: int,
-        timebase: Timebase | None = None,
-        block_parts: int = 1,
-    ) -> None:
-        super().__init__(
-            key, device, alsaaudio.PCM_PLAYBACK, rate_hz, channels, periods, timebase, block_parts
-        )
+    _direction = alsaaudio.PCM_PLAYBACK
+
+    def _begin(self) -> None:
         self.moving = False
         self._started = False
         self._written_frames = 0
