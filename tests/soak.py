@@ -140,7 +140,6 @@ class Seen:
     resident: list[tuple[float, int]]
     levels: np.ndarray
     began_s: dict[str, float]
-    status: int
 
 
 def set_up(folder: Path, planned: list[Fault], speed: float, seed: int) -> None:
@@ -202,15 +201,18 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
     if process.returncode != 0:
         raise SystemExit(f"the device ended with {process.returncode}: {(folder / 'stderr').read_text()}")
     began_s = json.loads((folder / "began.json").read_text())
-    return Seen(entries, resident, np.load(folder / "levels.npy"), began_s, process.returncode)
+    return Seen(entries, resident, np.load(folder / "levels.npy"), began_s)
 
 
 def entry_of(datagram: bytes) -> dict[str, str]:
+    """In the binary form of systemd.io/JOURNAL_NATIVE_PROTOCOL: NAME, line feed, 64-bit length, value, line
+    feed."""
     fields = {}
     while datagram:
         name, _, rest = datagram.partition(b"\n")
         length = int.from_bytes(rest[:8], "little")
-        fields[name.decode()] = rest[8 : 8 + length].decode()
+        fields[name.decode()] = rest[8 : 8 + length].decode(errors="surrogateescape")
+        assert rest[8 + length : 9 + length] == b"\n"
         datagram = rest[9 + length :]
     return fields
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from soak import entry_of
 
 from apmpi import journal
 from apmpi.journal import Calm, Event, Journal
@@ -29,18 +30,6 @@ class Ear:
         self.heard.append((Event.FIGURES, report.sentence()))
 
 
-def parsed(datagram: bytes) -> dict[str, str]:
-    """The binary form of systemd.io/JOURNAL_NATIVE_PROTOCOL: NAME, line feed, 64-bit length, value."""
-    fields = {}
-    while datagram:
-        name, _, rest = datagram.partition(b"\n")
-        length = int.from_bytes(rest[:8], "little")
-        fields[name.decode()] = rest[8 : 8 + length].decode(errors="surrogateescape")
-        assert rest[8 + length : 9 + length] == b"\n"
-        datagram = rest[9 + length :]
-    return fields
-
-
 def test_an_entry_has_all_its_fields_whatever_they_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,7 +37,7 @@ def test_an_entry_has_all_its_fields_whatever_they_hold(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "socket"))
         Journal(1.0).say(Event.XRUN, "two\nlines = ü \udcff", {"APMPI_XRUNS": "3"})
-        assert parsed(journald.recv(4096)) == {
+        assert entry_of(journald.recv(4096)) == {
             "MESSAGE": "two\nlines = ü \udcff",
             "MESSAGE_ID": Event.XRUN.message_id,
             "PRIORITY": "4",
@@ -74,9 +63,9 @@ def test_a_journal_that_does_not_read_is_not_waited_for(
         read = []
         with pytest.raises(BlockingIOError):
             while True:
-                read.append(parsed(journald.recv(4096))["MESSAGE"])
+                read.append(entry_of(journald.recv(4096))["MESSAGE"])
         voice.say(Event.WARNING, "again", {})
-        last = parsed(journald.recv(4096))["MESSAGE"]
+        last = entry_of(journald.recv(4096))["MESSAGE"]
     print(f"{len(read)} read, then {last!r}")
     assert read[0] == "entry 0 (1 earlier entries were left out: the journal did not take them)"
     left_out = 2000 - len(read)
