@@ -1,7 +1,7 @@
 /* A dense layer of a small neural network: weights of 8 bits, inputs of 15, sums of 32.
  *
- * On a Cortex-A53, which has no dot-product instructions, this costs half an instruction for each weight; bf16 weights would cost more, and twice the
- * memory. The sums are integers, so a network behaves the same on every processor. */
+ * On a Cortex-A53, which has no dot-product instructions, this costs half an instruction for each weight; bf16 weights would cost more,
+ * and twice the memory. The sums are integers, so a network behaves the same on every processor. */
 #ifndef APMPI_KERNELS_DENSE_H
 #define APMPI_KERNELS_DENSE_H
 

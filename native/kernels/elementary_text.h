@@ -7,10 +7,11 @@
  *   MIN(a, b) MAX(a, b)
  *   IF_LESS(a, b, x, y)      x where a < b, else y
  *
- * Coefficients: tests/reference/elementary.py computes them. Worst errors over the whole range, measured by tests/stages/test_elementary.py, are in
- * kernels.h. */
+ * Coefficients: tests/reference/elementary.py computes them. Worst errors over the whole range, measured by
+ * tests/stages/test_elementary.py, are in kernels.h. */
 
-static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; /* ln(2) in 9 bits, so that products with small integers are exact, and the rest */
+/* ln(2) in 9 bits, so that products with small integers are exact, and the rest */
+static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
 
 /* 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which then is in the lowest bits. */
 static inline V exp_of(V x)
@@ -64,8 +65,7 @@ static void hyperbolic_tangent(int n, const float *in, float *out)
     }
 }
 
-/* exp(E1(v)/2), the log-spectral amplitude gain over the Wiener gain. E1(v) by Abramowitz & Stegun 5.1.53 up to 1 (absolute error 1e-5 without
- * its last term) and 5.1.54 above (relative error 5e-5). */
+/* exp(E1(v)/2), the log-spectral amplitude gain over the Wiener gain. E1(v) by Abramowitz & Stegun 5.1.53 up to 1 (to v^5) and 5.1.54 above (relative error 5e-5). */
 static inline V log_spectral_factor(V v)
 {
     const V one = SPLAT(1.0f);

@@ -1,8 +1,9 @@
 /* Real FFT of the frame sizes used here: 160, 320, 640, 960 (20 ms at 8, 16, 32, 48 kHz).
  *
- * Spectra are split: re[0..bins-1], im[0..bins-1], bins = size/2 + 1, unscaled forward, 1/size backward, so that the inverse of the forward transform of x
- * is x. Complex FFT of half the size by Stockham's self-sorting passes (Van Loan 1992, ch. 1.7): radix 4 first, then 4, 8 and 3 as the size asks, 5 last;
- * then the usual split of the even and odd samples' spectra. The transforms themselves are kernels: see kernels.h. */
+ * Spectra are split: re[0..bins-1], im[0..bins-1], bins = size/2 + 1, unscaled forward, 1/size backward, so that the inverse of the
+ * forward transform of x is x. Complex FFT of half the size by Stockham's self-sorting passes (Van Loan 1992, ch. 1.7): radix 4 first,
+ * then 4, 8 and 3 as the size asks, 5 last; then the usual split of the even and odd samples' spectra. The transforms themselves are
+ * kernels: see kernels.h. */
 #ifndef APMPI_KERNELS_FFT_H
 #define APMPI_KERNELS_FFT_H
 

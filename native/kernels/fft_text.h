@@ -4,9 +4,9 @@
  *   STORE_FOURS(p, a, b, c, d)    4 * LANES floats a0 b0 c0 d0 a1 ... to memory
  *   REVERSED(v)                   the lanes in opposite order
  *
- * A pass over `left` points in `stride` interleaved transforms reads a_k = x[q + stride (p + k m)] and writes
- * y[q + stride (r p + j)] = w_p^j sum_k a_k exp(-2 pi i j k / r), p < m = left/r, q < stride. The first pass (radix 4, stride 1) has p in the lanes, all
- * others q; the last one (radix 5, m = 1) has no twiddles. */
+ * A pass over `left` points in `stride` interleaved transforms reads a_k = x[q + stride (p + k m)] and writes y[q + stride (r p + j)] =
+ * w_p^j sum_k a_k exp(-2 pi i j k / r), p < m = left/r, q < stride. The first pass (radix 4, stride 1) has p in the lanes, all others q;
+ * the last one (radix 5, m = 1) has no twiddles. */
 #include "kernels/fft.h"
 
 typedef struct {
@@ -178,8 +178,8 @@ static void forward(const fft_t *fft, const float *restrict x, float *restrict r
     split_bins(fft, z, n / 2 - LANES + 1, re, im); /* up to the middle; some of it is done twice */
 }
 
-/* Z from X: 2 e = X[k] + X*[n-k], 2 w^k o = X[k] - X*[n-k]. Real and imaginary part change places here and again behind the transform: that makes the
- * forward transform the inverse one. */
+/* Z from X: 2 e = X[k] + X*[n-k], 2 w^k o = X[k] - X*[n-k]. Real and imaginary part change places here and again behind the transform:
+ * that makes the forward transform the inverse one. */
 static inline void join_bins(const fft_t *fft, const float *restrict re, const float *restrict im, int k, fft_split_t z)
 {
     const int n = fft->size / 2, mirror = n - k - (LANES - 1);

@@ -1,7 +1,7 @@
 /* For tests and benches: every kernel behind the same call, so that a loop can go over all of them.
  *
- * A case reads n * CASE_ROWS floats from each of in[] and changes as many of out[]; with all of them in -1..1 it does at most `operations`, one
- * after the other, on numbers no larger than `magnitude`. */
+ * A case reads n * CASE_ROWS floats from each of in[] and changes as many of out[]; with all of them in -1..1 it does at most
+ * `operations`, one after the other, on numbers no larger than `magnitude`. */
 #ifndef APMPI_KERNELS_KERNEL_CASES_H
 #define APMPI_KERNELS_KERNEL_CASES_H
 

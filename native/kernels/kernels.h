@@ -1,8 +1,8 @@
 /* The arithmetic under every stage, as a table of functions: loops over the bins of split spectra, the real FFT, dense layers, elementary
  * functions.
  *
- * The text of a kernel is written once (text.h and what it includes), in terms of a vector V and a few operations on it. Each variant is that
- * text for another V:
+ * The text of a kernel is written once (text.h and what it includes), in terms of a vector V and a few operations on it. Each variant is
+ * that text for another V:
  *   scalar.c   one float: the reference of all tests
  *   neon.c     four floats, on 64-bit ARM
  *   sse2.c     four floats, on x86-64
@@ -27,10 +27,9 @@ typedef struct {
     /* out[i] = sum of tap[t] x[i + t], t < taps; x: n + taps - 1 */
     void (*convolve)(int n, int taps, const float *tap, const float *x, float *out);
 
-    /* Partitioned filters: `rows` spectra of n bins each, row r of the far end x at r * x_step (negative where a newer row lies higher), all others at
-     * r * n.
-     * filter_*: echo += sum over rows of x * w, complex; explained += sum of v |x|^2, what of the microphone's power the filter's variance v accounts
-     * for. kalman: v for every bin; lms: one for each row. */
+    /* Partitioned filters: `rows` spectra of n bins each, row r of the far end x at r * x_step (negative where a newer row lies higher),
+     * all others at r * n. filter_*: echo += sum over rows of x * w, complex; explained += sum of v |x|^2, what of the microphone's power
+     * the filter's variance v accounts for. kalman: v for every bin; lms: one for each row. */
     void (*filter_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr, const float *wi, const float *v,
                           float *echo_r, float *echo_i, float *explained);
     void (*filter_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr, const float *wi, const float *v,
@@ -50,15 +49,16 @@ typedef struct {
     /* sum of x^2 */
     float (*energy)(int n, const float *x);
 
-    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7. log: natural, of 1.2e-38 and more;
-     * absolute error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1 / (1 + e^-x), and tanh: absolute error below 1.5e-7 and 3e-7. */
+    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7. log: natural, of 1.2e-38 and
+     * more; absolute error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1 / (1 + e^-x), and tanh: absolute error below 1.5e-7 and
+     * 3e-7. */
     void (*exp)(int n, const float *in, float *out);
     void (*log)(int n, const float *in, float *out);
     void (*sigmoid)(int n, const float *in, float *out);
     void (*tanh)(int n, const float *in, float *out);
 
-    /* The log-spectral amplitude gain of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985): w exp(E1(w posterior) / 2), at most 1. wiener: w, 0..1;
-     * posterior: power over the disturbance's, 0 and more. Relative error below 1e-5. out may be an input. */
+    /* The log-spectral amplitude gain of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985): w exp(E1(w posterior) / 2), at most 1. wiener:
+     * w, 0..1; posterior: power over the disturbance's, 0 and more. Relative error below 1e-5. out may be an input. */
     void (*log_spectral_gain)(int n, const float *wiener, const float *posterior, float *out);
 
     /* y[o] += step * scale[o] * sum_i weight[o * inputs + i] * x[i]; inputs: a multiple of 16; see dense.h */

@@ -1,4 +1,5 @@
-/* Kernels for four floats at a time, on x86-64: the compiler makes vectors of most scalar loops, but not of the transform, which is half of the time. */
+/* Kernels for four floats at a time, on x86-64: the compiler makes vectors of most scalar loops, but not of the transform, which is half
+ * of the time. */
 #ifdef __SSE2__
 #include <emmintrin.h>
 #include <stdint.h>

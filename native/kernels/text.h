@@ -26,8 +26,8 @@ static void cross(int n, const float *restrict ar, const float *restrict ai, con
         STORE(cross + k, LOAD(ar + k) * LOAD(br + k) + LOAD(ai + k) * LOAD(bi + k));
 }
 
-/* Filters go through all rows for CHUNK vectors of bins at a time, so that sums and gains stay in registers. `vectors` and `by_bin` are constants
- * wherever these are inlined. */
+/* Filters go through all rows for CHUNK vectors of bins at a time, so that sums and gains stay in registers. `vectors` and `by_bin` are
+ * constants wherever these are inlined. */
 enum { CHUNK = 4 };
 #define EACH_CHUNK(n, call)                                \
     do {                                                   \

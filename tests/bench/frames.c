@@ -2,8 +2,8 @@
  *
  *   frames RATE_HZ CHANNELS FRAMES
  *
- * The sound is made for work: a noise-like far end whose level moves like speech, its echo 30 ms later (from half time on, 60 ms later), a near end
- * that talks every other second loud enough to reach the limiter, and noise. All four features are on. */
+ * The sound is made for work: a noise-like far end whose level moves like speech, its echo 30 ms later (from half time on, 60 ms later),
+ * a near end that talks every other second loud enough to reach the limiter, and noise. All four features are on. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,13 +1,14 @@
 /* A plugin for qemu-user that counts what a program executes, between marks that the program sets itself.
  *
- * A mark is a system call with a number that no kernel knows, MARK_SYSCALL, and a label as its argument (insncount.h): the kernel's part refuses it,
- * and here a line "label instructions" is written. Instructions are counted per translated block as it is entered; a system call ends a block, so
- * counts at marks are exact, and the same in every run.
+ * A mark is a system call with a number that no kernel knows, MARK_SYSCALL, and a label as its argument (insncount.h): the kernel's part
+ * refuses it, and here a line "label instructions" is written. Instructions are counted per translated block as it is entered; a system
+ * call ends a block, so counts at marks are exact, and the same in every run.
  *
  *   qemu-aarch64 -plugin libinsncount.so,out=FILE[,functions=FILE] program
  *
- * `functions`: instructions per function, of the whole run. The interface is declared here as far as it is used, because Debian ships no header for it:
- * QEMU, "TCG Plugins" (docs/devel/tcg-plugins), the same from version 1 (QEMU 4.2) on. QEMU 9 and later want version 2 or more. */
+ * `functions`: instructions per function, of the whole run. The interface is declared here as far as it is used, because Debian ships no
+ * header for it: QEMU, "TCG Plugins" (docs/devel/tcg-plugins), the same from version 1 (QEMU 4.2) on. QEMU 9 and later want version 2 or
+ * more. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* The real FFT beside FFTW3f and KissFFT, on this machine: microseconds for a transform there and back, and the worst error of the spectrum relative to its
- * RMS, against a DFT in double. Prints a line "LIBRARY SIZE MICROSECONDS ERROR" for each. */
+/* The real FFT beside FFTW3f and KissFFT, on this machine: microseconds for a transform there and back, and the worst error of the
+ * spectrum relative to its RMS, against a DFT in double. Prints a line "LIBRARY SIZE MICROSECONDS ERROR" for each. */
 #include <fftw3.h>
 #include <kissfft/kiss_fftr.h>
 #include <math.h>
