@@ -81,6 +81,8 @@ class AudioProcessingModule:
         noise_suppression: takes out fans, traffic, hiss.
         high_pass_filter: takes out rumble and handling noise below speech.
         auto_gain_control: brings quiet and loud talkers to one level.
+        learned_gain: how echo_cancellation and noise_suppression tell a talker from the rest: by a small
+            recurrent network; False: by statistics alone.
         stream_delay_ms: as set_stream_delay_ms(); None: nothing is known of the delay.
 
     Raises:
@@ -98,9 +100,10 @@ class AudioProcessingModule:
         noise_suppression: bool = False,
         high_pass_filter: bool = False,
         auto_gain_control: bool = False,
+        learned_gain: bool = True,
         stream_delay_ms: int | None = None,
     ) -> None:
-        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control)
+        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control, learned_gain)
         self._flags = tuple(bool(index(flag)) for flag in wanted)
         self._delay_ms: int | None = None
         self._chain: _native.Chain | None = None
@@ -176,6 +179,7 @@ class AudioProcessingModule:
         noise_suppression: bool | None = None,
         high_pass_filter: bool | None = None,
         auto_gain_control: bool | None = None,
+        learned_gain: bool | None = None,
     ) -> None:
         """Switches features from the next frame on, without a click; what was learned is kept.
 
@@ -184,7 +188,7 @@ class AudioProcessingModule:
         Raises:
             TypeError: a flag is neither bool nor int; nothing is changed then.
         """
-        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control)
+        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control, learned_gain)
         with self._lock:
             self._flags = tuple(
                 old if new is None else bool(index(new)) for old, new in zip(self._flags, wanted, strict=True)

@@ -63,6 +63,7 @@ class Features:
     noise_suppression: bool = True
     high_pass_filter: bool = True
     auto_gain_control: bool = True
+    learned_gain: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,13 +31,14 @@ PYTHON = {
 # These stand above all others: the command line, the demonstration, and the package's public face.
 PYTHON_TOP = {"cli", "demo", "__init__", "__main__"}
 
-STAGES = {"hpf", "delay", "aec", "ns", "agc", "limiter"}
+STAGES = {"hpf", "delay", "aec", "ns", "gain", "agc", "limiter"}
 # folder of native -> the folders beside itself whose headers it may include
 NATIVE = {
     "kernels": set(),
     **{stage: {"kernels"} for stage in STAGES},
     "apm": {"kernels"} | STAGES,
     "cython": {"kernels", "apm"} | STAGES,
+    "training": {"kernels", "apm"} | STAGES,
     "room": {"kernels"},
 }
 

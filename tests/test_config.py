@@ -143,7 +143,8 @@ REFUSED = {
     "unknown key": (
         "features:\n  noise_suppresion: true\n",
         "apmpi.yaml:2: features.noise_suppresion: unknown key, expected one of echo_cancellation, "
-        "noise_suppression, high_pass_filter, auto_gain_control; did you mean noise_suppression?",
+        "noise_suppression, high_pass_filter, auto_gain_control, learned_gain; "
+        "did you mean noise_suppression?",
     ),
     "unknown top key": (
         MIC + "spaeker: {device: y}\n",

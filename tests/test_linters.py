@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PYTHON_CODE = ["apmpi", "tests", ".ci"]
+PYTHON_CODE = ["apmpi", "tests", "native", ".ci"]
 
 
 def check(*command: str | Path, cwd: Path = ROOT) -> None:

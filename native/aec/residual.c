@@ -10,9 +10,9 @@ static const float LEAK_RATE = 0.02f;       /* 0.5 s of far-end sound */
 static const float AUDIBLE = 0.1f;          /* echo estimates from 10 dB under the noise tell about leakage */
 static const float SURE_ERROR = 1e-3f;      /* an error 30 dB under the echo is as good as it gets: caps a block's weight */
 static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks", before anything was heard */
-/* The weighted regression sits near the leakage's lower quartile; its peaks are about 8 dB above (measured on loudspeakers with distortion
- * and on rooms of 0.3 to 1 s). */
-static const float MARGIN = 6.0f;
+/* The weighted regression sits near the leakage's lower quartile, 5 dB under what is worth expecting (measured on loudspeakers with distortion and in rooms of
+ * 0.3 to 1 s). */
+static const float MARGIN = 3.0f;
 static const float TRUTH_RATE = 0.01f;      /* 1 s of far-end sound */
 /* Chance gives a share below 0.05; nonlinear and drifting loudspeakers still reach 0.2. */
 static const float CHANCE_TRUTH = 0.05f, SURE_TRUTH = 0.2f;

@@ -10,7 +10,9 @@
 #include "aec/residual.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
+#include "gain/gain.h"
 #include "hpf/hpf.h"
+#include "kernels/kernels.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
 #include "kernels/tape.h"
@@ -44,9 +46,11 @@ typedef struct {
     aec_t aec;
     residual_t residual;
     ns_t ns;
+    gain_t gain;
     float *mic, *echo, *error;         /* hop each */
     float *error_history, *echo_history; /* 2*hop each */
     float *overlap;                    /* hop/2 */
+    float speech_probability;          /* of near-end speech in the last block */
     float high_pass_share, cancel_share; /* 0..1: how much of the stage's work is in the signal, faded over a block */
 } channel_t;
 
@@ -72,7 +76,7 @@ struct apm {
     int fifo_first, fifo_count;
     int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS */
     float *block;                      /* 2*hop: far end, mean of the microphones, unfiltered microphone in turn */
-    float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *silence; /* stride each */
+    float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *far_power, *silence; /* stride each */
     int hint_blocks;                   /* -1: no hint */
     int believed_blocks, measured;     /* delay for which the cancellers are placed (-1: none), and whether it was measured */
     int started;                       /* a microphone block has come */
@@ -112,6 +116,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
         aec_init(&channel->aec, hop, PARTITIONS, arena);
         residual_init(&channel->residual, hop + 1, apm->stride, arena);
         ns_init(&channel->ns, hop + 1, apm->stride, window_power, arena);
+        gain_init(&channel->gain, hop + 1, apm->stride, window_power, arena);
         channel->mic = arena_floats(arena, block);
         channel->echo = arena_floats(arena, block);
         channel->error = arena_floats(arena, block);
@@ -129,6 +134,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     apm->echo_im = arena_floats(arena, stride);
     apm->echo_power = arena_floats(arena, stride);
     apm->cross = arena_floats(arena, stride);
+    apm->far_power = arena_floats(arena, stride);
     apm->silence = arena_floats(arena, stride);
 }
 
@@ -168,6 +174,8 @@ void apm_reset(apm_t *apm)
         aec_reset(&channel->aec);
         residual_reset(&channel->residual);
         ns_reset(&channel->ns);
+        gain_reset(&channel->gain);
+        channel->speech_probability = 0.0f;
         memset(channel->error_history, 0, 2 * block);
         memset(channel->echo_history, 0, 2 * block);
         memset(channel->overlap, 0, block / 2);
@@ -381,10 +389,17 @@ static void cancel(apm_t *apm, channel_t *channel)
     append(channel->echo_history, channel->echo, hop);
 }
 
+/* Power of the far end's spectrum where the echo of this block comes from. */
+static void hear_far(apm_t *apm, const channel_t *channel)
+{
+    const int at = reference_at(&apm->reference, channel->aec.delay_blocks + HEADROOM_BLOCKS);
+    kernels()->power(apm->stride, apm->reference.re + at, apm->reference.im + at, apm->far_power);
+}
+
 static void suppress(apm_t *apm, channel_t *channel)
 {
     const int n = apm->stride;
-    const float *echo = apm->silence;
+    gain_input_t heard = {apm->error_power, apm->silence, apm->silence, apm->silence, channel->ns.noise, apm->silence};
     stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
     kernels()->power(n, apm->re, apm->im, apm->error_power);
     if (apm->config.echo_cancellation) {
@@ -392,18 +407,23 @@ static void suppress(apm_t *apm, channel_t *channel)
         kernels()->power(n, apm->echo_re, apm->echo_im, apm->echo_power);
         kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
         residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise);
-        echo = channel->residual.power;
+        heard.echo = apm->echo_power;
+        heard.cross = apm->cross;
+        heard.residual = channel->residual.power;
+        if (apm->far_age_blocks < BLOCKS_PER_S) {
+            hear_far(apm, channel);
+            heard.far = apm->far_power;
+        }
     }
-    ns_process(&channel->ns, apm->re, apm->im, apm->error_power, echo);
+    ns_track(&channel->ns, apm->error_power, heard.residual);
+    channel->speech_probability = channel->ns.speech_probability;
+    const ns_mask_t mask = {channel->gain.speech, channel->gain.rest};
+    if (apm->config.learned_gain) {
+        gain_process(&channel->gain, &heard);
+        channel->speech_probability = channel->gain.speech_probability;
+    }
+    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, heard.residual, apm->config.learned_gain ? &mask : NULL);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
-}
-
-/* Power of the far end where the echo of this block comes from. */
-static float far_power_heard(const apm_t *apm)
-{
-    const int at = reference_at(&apm->reference, apm->channel[0].aec.delay_blocks + HEADROOM_BLOCKS), n = apm->stride;
-    const float sum = kernels()->energy(n, apm->reference.re + at) + kernels()->energy(n, apm->reference.im + at);
-    return sum / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
 }
 
 static void average(float *state, float now) { *state += FIGURE_RATE * (now - *state); }
@@ -412,12 +432,14 @@ static void average(float *state, float now) { *state += FIGURE_RATE * (now - *s
 static void take_figures(apm_t *apm, float mic_power)
 {
     const channel_t *channel = &apm->channel[0];
-    const float far = far_power_heard(apm);
+    const int at = reference_at(&apm->reference, channel->aec.delay_blocks + HEADROOM_BLOCKS), n = apm->stride;
+    const float energy = kernels()->energy(n, apm->reference.re + at) + kernels()->energy(n, apm->reference.im + at);
+    const float far = energy / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
     apm->far_speaks = apm->config.echo_cancellation && far > FAR_PRESENT_POWER;
     const float error = mean_square(channel->error, apm->hop);
     /* what the canceller takes as much of as usual is no near end, even if the suppressor takes the rest for speech */
     const int as_usual = error * apm->figures.mic <= AS_USUAL * apm->figures.error * mic_power;
-    if (!apm->far_speaks || (channel->ns.speech_probability > NEAR_QUIET && !as_usual))
+    if (!apm->far_speaks || (channel->speech_probability > NEAR_QUIET && !as_usual))
         return;
     average(&apm->figures.far, far);
     average(&apm->figures.echo, mean_square(channel->echo, apm->hop));
@@ -463,7 +485,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
     for (int c = 0; c < channels; c++) {
         cancel(apm, &apm->channel[c]);
         suppress(apm, &apm->channel[c]);
-        speech = fmaxf(speech, apm->channel[c].ns.speech_probability);
+        speech = fmaxf(speech, apm->channel[c].speech_probability);
     }
     follow_clock(apm);
     take_figures(apm, mic_power);
@@ -489,11 +511,11 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
         stats->delay_ms = 1000.0f / BLOCKS_PER_S * ((float)apm->delay.best + (float)apm->resampler.unread / (float)apm->hop);
     stats->delay_confidence = apm->delay.confidence;
     stats->drift_ppm = drift_ppm(&apm->drift);
-    stats->speech_probability = channel->ns.speech_probability;
+    stats->speech_probability = channel->speech_probability;
     stats->noise_floor_dbfs = 10.0f * log10f(noise / ((float)(apm->hop + 1) * channel->ns.window_power) + TINY_POWER);
     stats->agc_gain_db = apm->agc.gain_db;
     stats->converged = ratio_db(figures->mic, figures->error) > CONVERGED_DB;
-    stats->double_talk = apm->far_speaks && channel->ns.speech_probability > NEAR_SPEAKS;
+    stats->double_talk = apm->far_speaks && channel->speech_probability > NEAR_SPEAKS;
     stats->reference_present = apm->far_age_blocks < BLOCKS_PER_S;
     stats->divergences = channel->aec.divergences;
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;

@@ -5,7 +5,7 @@
 
 static const int rates_hz[] = {8000, 16000, 32000, 48000};
 enum { RATES = 4, GUARD = 4096, MOST_SAMPLES = 480 * APM_MAX_CHANNELS };
-static const apm_config_t everything = {1, 1, 1, 1};
+static const apm_config_t everything = {1, 1, 1, 1, 1};
 
 /* Memory of the exact size before a guard of known bytes. */
 static unsigned char *guarded(size_t size)
@@ -58,7 +58,7 @@ static void survives(int rate_hz, int channels)
     for (int b = 0; b < 128; b++) {
         if (b % 8 == 0) {
             const int flags = b / 8;
-            const apm_config_t config = {flags & 1, flags >> 1 & 1, flags >> 2 & 1, flags >> 3 & 1};
+            const apm_config_t config = {flags & 1, flags >> 1 & 1, flags >> 2 & 1, flags >> 3 & 1, flags >> 4 & 1};
             apm_configure(apm, &config);
             apm_set_delay_hint(apm, 3 * b);
         }
@@ -94,7 +94,7 @@ static void survives(int rate_hz, int channels)
 /* One full-scale sample: the output's is exactly apm_latency_samples() later, with every stage that has a phase switched off. */
 static void is_late_by_what_it_says(int rate_hz)
 {
-    static const apm_config_t nothing = {0, 0, 0, 0}, most = {1, 1, 0, 1};
+    static const apm_config_t nothing = {0, 0, 0, 0, 0}, most = {1, 1, 0, 1, 1};
     const int hop = rate_hz / 100, at = 3 * hop + 7;
     for (int on = 0; on < 2; on++) {
         unsigned char *memory = guarded(apm_size(rate_hz, 1));

@@ -16,6 +16,7 @@ cdef extern from "apm/apm.h" nogil:
         pass
     ctypedef struct apm_config_t:
         int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control
+        int learned_gain
     ctypedef struct apm_stats_t:
         float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs, agc_gain_db
         int converged, double_talk, reference_present, divergences, microphone_clipping
@@ -73,7 +74,8 @@ REFUSALS = {
 
 cdef apm_config_t pack(flags) except *:
     cdef apm_config_t config
-    config.echo_cancellation, config.noise_suppression, config.high_pass_filter, config.auto_gain_control = flags
+    (config.echo_cancellation, config.noise_suppression, config.high_pass_filter, config.auto_gain_control,
+     config.learned_gain) = flags
     return config
 
 

@@ -10,16 +10,23 @@ static const float PRIOR_SNR = 31.6f;      /* 15 dB: speech where it is present 
 static const float NOISE_RATE = 0.1f;      /* 100 ms; their 0.2 at 16 ms hops would be 0.13 */
 static const float OUTLIER = 3.0f;         /* noise blocks above 3 times the mean are 5 %: more is speech that the tracker missed */
 static const float FALL_RATE = 0.5f, RISE_RATE = 0.2f; /* smoothing for the minimum: a pause of 50 ms shows, a click does not */
-static const float MINIMUM_BIAS = 2.5f;    /* mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that */
+/* Mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that is 2.5; less, so that speech without a
+ * pause doesn't lift it: from there the tracker finds the rest itself. */
+static const float MINIMUM_BIAS = 1.5f;
 enum { MINIMUM_BLOCKS = 150, FIRST_MINIMUM_BLOCKS = 20 };
 static const float CLEAR_BLOCKS = 50.0f;   /* the minimum of fewer is that of a word, not of the pauses */
 static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float NEVER = 1e9f;
 
 /* Gain */
-static const float DECISION_DIRECTED = 0.95f; /* 0.98 at 8 ms hops in the paper, less for hops of 10 ms and shorter tails of speech */
+/* 0.98 at 8 ms hops in the paper, less for hops of 10 ms and shorter tails of speech; less still where a mask quiets what flickers in pauses. */
+static const float DECISION_DIRECTED = 0.95f, MASKED_DIRECTED = 0.9f;
 static const float LOWEST_PRIOR = 0.003f;     /* -25 dB */
 static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
+static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
+
+/* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). */
+static const float ECHO_CAUTION = 2.0f;
 
 /* Near-end speech: mean over bands of log(1 + heard/explained), in which noise and echo alone give 0.3 to 0.5 and speech 1.5 and more */
 enum { VOTE_FIRST_BIN = 4, VOTE_LAST_BIN = 140 }; /* 200 Hz to 7 kHz */
@@ -39,7 +46,9 @@ void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena)
     ns->lowest_next = arena_floats(arena, n);
     ns->clear_blocks = arena_floats(arena, n);
     ns->speech = arena_floats(arena, n);
+    ns->detail = arena_floats(arena, n);
     ns->gain = arena_floats(arena, n);
+    ns->rest = arena_floats(arena, n);
     if (arena->base)
         ns_reset(ns);
 }
@@ -59,30 +68,73 @@ void ns_reset(ns_t *ns)
 
 void ns_configure(ns_t *ns, float attenuation_db) { ns->floor_gain = powf(10.0f, -attenuation_db / 20.0f); }
 
-static float follow(float state, float now, float rise, float fall) { return state + (now > state ? rise : fall) * (now - state); }
+/* As in C, but for numbers only: then they are vector instructions on every processor. */
+static inline float lesser(float a, float b) { return a < b ? a : b; }
+static inline float greater(float a, float b) { return a > b ? a : b; }
+
+static inline float follow(float state, float now, float rise, float fall) { return state + (now > state ? rise : fall) * (now - state); }
+
+/* out = probability of speech in a bin and its two neighbours (speech is seldom in one bin alone). */
+static void find_presence(const ns_t *ns, const float *restrict power, float *restrict out)
+{
+    const float per_bin = -PRIOR_SNR / (1.0f + PRIOR_SNR) / 3.0f;
+    const float *restrict noise = ns->noise;
+    float *restrict posterior = ns->gain;
+    const int last = ns->bins - 1;
+    for (int k = 0; k < ns->stride; k++)
+        posterior[k] = power[k] / noise[k];
+    for (int k = 1; k < last; k++)
+        out[k] = per_bin * (posterior[k - 1] + posterior[k] + posterior[k + 1]);
+    out[0] = per_bin * (2.0f * posterior[0] + posterior[1]);
+    for (int k = last; k < ns->stride; k++)
+        out[k] = per_bin * (posterior[last - 1] + 2.0f * posterior[last]);
+    kernels()->exp(ns->stride, out, out);
+    for (int k = 0; k < ns->stride; k++)
+        out[k] = 1.0f / (1.0f + (1.0f + PRIOR_SNR) * out[k]);
+}
+
+/* Nothing can be told of the noise under an echo: seen = the smoothed power where there is none, NEVER elsewhere. */
+static void find_clear(int count, const float *restrict power, const float *restrict echo, float rise, float fall, float *restrict smooth,
+                       float *restrict seen)
+{
+    for (int k = 0; k < count; k++) {
+        smooth[k] = follow(smooth[k], power[k], rise, fall);
+        seen[k] = ECHO_CAUTION * echo[k] <= 0.5f * smooth[k] ? smooth[k] : NEVER;
+    }
+}
+
+static void follow_minimum(int count, const float *restrict seen, float *restrict lowest, float *restrict lowest_next,
+                           float *restrict clear_blocks)
+{
+    for (int k = 0; k < count; k++) {
+        lowest[k] = lesser(lowest[k], seen[k]);
+        lowest_next[k] = lesser(lowest_next[k], seen[k]);
+        clear_blocks[k] += seen[k] < NEVER ? 1.0f : 0.0f;
+    }
+}
+
+/* Up to OUTLIER times the noise at `rate` where there is no speech; never below `bias` times the minimum, nor below `quiet`. */
+static void follow_noise(int count, const float *restrict power, const float *restrict presence, const float *restrict seen,
+                         const float *restrict lowest, float rate, float bias, float quiet, float *restrict noise)
+{
+    for (int k = 0; k < count; k++) {
+        const float news = lesser(power[k], OUTLIER * noise[k]) - noise[k];
+        const float tracked = noise[k] + rate * (1.0f - presence[k]) * news, least = bias * (lowest[k] < NEVER ? lowest[k] : 0.0f);
+        const float lifted = greater(greater(tracked, least), quiet);
+        noise[k] = seen[k] < NEVER ? lifted : noise[k];
+    }
+}
 
 static void track_noise(ns_t *ns, const float *power, const float *echo)
 {
     const int bins = ns->bins, settled = ns->heard_blocks >= FIRST_MINIMUM_BLOCKS;
-    const float rate = NOISE_RATE * (1.0f - ns->speech_probability);
-    float *posterior = ns->gain;
-    for (int k = 0; k < bins; k++)
-        posterior[k] = power[k] / ns->noise[k];
-    for (int k = 0; k < bins; k++) {
-        ns->smooth[k] = ns->heard_blocks ? follow(ns->smooth[k], power[k], RISE_RATE, FALL_RATE) : power[k];
-        if (echo[k] > 0.5f * ns->smooth[k])
-            continue; /* nothing can be told of the noise under an echo */
-        ns->lowest[k] = fminf(ns->lowest[k], ns->smooth[k]);
-        ns->lowest_next[k] = fminf(ns->lowest_next[k], ns->smooth[k]);
-        ns->clear_blocks[k] += 1.0f;
-        /* speech is seldom in one bin alone */
-        const float below = posterior[k ? k - 1 : k], above = posterior[k + 1 < bins ? k + 1 : k];
-        const float mean = (below + posterior[k] + above) * (1.0f / 3.0f);
-        const float presence = 1.0f / (1.0f + (1.0f + PRIOR_SNR) * expf(-mean * PRIOR_SNR / (1.0f + PRIOR_SNR)));
-        const float noise = ns->noise[k] + rate * (1.0f - presence) * (fminf(power[k], OUTLIER * ns->noise[k]) - ns->noise[k]);
-        const float least = settled && ns->lowest[k] < NEVER ? MINIMUM_BIAS * ns->lowest[k] : 0.0f;
-        ns->noise[k] = fmaxf(fmaxf(noise, least), QUIET_POWER * ns->window_power);
-    }
+    const float rise = ns->heard_blocks ? RISE_RATE : 1.0f, fall = ns->heard_blocks ? FALL_RATE : 1.0f;
+    float *presence = ns->detail, *seen = ns->rest;
+    find_presence(ns, power, presence);
+    find_clear(bins, power, echo, rise, fall, ns->smooth, seen);
+    follow_minimum(bins, seen, ns->lowest, ns->lowest_next, ns->clear_blocks);
+    follow_noise(bins, power, presence, seen, ns->lowest, NOISE_RATE * (1.0f - ns->speech_probability), settled ? MINIMUM_BIAS : 0.0f,
+                 QUIET_POWER * ns->window_power, ns->noise);
     if (++ns->window_block == MINIMUM_BLOCKS) {
         ns->window_block = 0;
         for (int k = 0; k < bins; k++) {
@@ -106,23 +158,12 @@ static void vote_on_speech(ns_t *ns, const float *power, const float *echo)
         float heard = 0.0f, explained = 0.0f;
         for (; at < next && at < end; at++) {
             heard += power[at];
-            explained += NOISE_MARGIN * ns->noise[at] + echo[at];
+            explained += NOISE_MARGIN * ns->noise[at] + ECHO_CAUTION * echo[at];
         }
         votes += log1pf(heard / explained);
     }
     const float share = (votes / (float)bands - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE);
     ns->speech_probability = follow(ns->speech_probability, fminf(1.0f, fmaxf(0.0f, share)), ATTACK_RATE, RELEASE_RATE);
-}
-
-/* exp(E1(v)/2): the log-spectral amplitude gain over the Wiener gain. E1 by Abramowitz & Stegun 5.1.53 (v <= 1, absolute error 2e-7; here to
- * v^5) and 5.1.54 (v > 1, relative error 5e-5). */
-static float lsa_factor(float v)
-{
-    v = fmaxf(v, 1e-6f);
-    const float e1 = v <= 1.0f
-        ? -logf(v) - 0.57721566f + v * (0.99999193f + v * (-0.24991055f + v * (0.05519968f + v * (-0.00976004f + v * 0.00107857f))))
-        : expf(-v) / v * (v * v + 2.334733f * v + 0.250621f) / (v * v + 3.330657f * v + 1.681534f);
-    return expf(0.5f * e1);
 }
 
 /* -1..1, uniform: the linear congruence of Numerical Recipes, sec. 7.1 */
@@ -132,32 +173,83 @@ static float noise_sample(ns_t *ns)
     return (float)(int32_t)ns->random * (1.0f / 2147483648.0f);
 }
 
-void ns_process(ns_t *ns, float *re, float *im, const float *power, const float *echo)
+void ns_track(ns_t *ns, const float *power, const float *echo)
 {
     track_noise(ns, power, echo);
     vote_on_speech(ns, power, echo);
-    const float floor_power = ns->floor_gain * ns->floor_gain;
-    const float tiny = QUIET_POWER * ns->window_power * 1e-3f;
-    for (int k = 0; k < ns->bins; k++) {
-        const float noise = ns->noise[k], disturbance = (ns->floor_gain < 1.0f ? noise : 0.0f) + echo[k] + tiny;
-        const float posterior = power[k] / disturbance;
-        const float prior = DECISION_DIRECTED * ns->speech[k] / disturbance + (1.0f - DECISION_DIRECTED) * fmaxf(posterior - 1.0f, 0.0f);
-        const float wiener = fmaxf(prior, LOWEST_PRIOR) / (1.0f + fmaxf(prior, LOWEST_PRIOR));
-        float gain = fminf(1.0f, wiener * lsa_factor(wiener * posterior));
-        const float echo_share = echo[k] / (echo[k] + noise);
-        gain *= 1.0f - echo_share * (1.0f - ns->speech_probability);
-        gain = fmaxf(gain, sqrtf(floor_power * (1.0f - echo_share)));
-        ns->gain[k] = gain;
-        ns->speech[k] = gain * gain * power[k];
-        re[k] *= gain;
-        im[k] *= gain;
-        const float comfort = floor_power * noise - ns->speech[k];
-        if (echo[k] > noise && comfort > 0.0f) {
-            const float level = sqrtf(COMFORT_SPREAD * comfort);
-            re[k] += level * noise_sample(ns);
-            im[k] += level * noise_sample(ns);
-        }
+}
+
+/* ns->detail = the log-spectral gain; ns->speech = what it leaves, for the next block's prior. */
+static void find_detail(ns_t *ns, const float *restrict power, const float *restrict echo, float directed, int suppress_noise)
+{
+    const float tiny = QUIET_POWER * ns->window_power * 1e-3f, noise_share = suppress_noise ? 1.0f : 0.0f;
+    const float *restrict noise = ns->noise;
+    float *restrict speech = ns->speech, *restrict posterior = ns->gain, *restrict wiener = ns->detail;
+    for (int k = 0; k < ns->stride; k++) {
+        const float inverse = 1.0f / (noise_share * noise[k] + ECHO_CAUTION * echo[k] + tiny);
+        posterior[k] = power[k] * inverse;
+        const float news = (1.0f - directed) * greater(posterior[k] - 1.0f, 0.0f);
+        const float prior = greater(directed * speech[k] * inverse + news, LOWEST_PRIOR);
+        wiener[k] = prior / (1.0f + prior);
     }
+    kernels()->log_spectral_gain(ns->stride, wiener, posterior, wiener);
+    for (int k = 0; k < ns->bins; k++)
+        speech[k] = wiener[k] * wiener[k] * power[k];
+}
+
+/* ns->detail becomes the statistical gain, which takes all of an echo while nobody speaks here; ns->rest = what keeps all that is not echo. */
+static void judge_echo(ns_t *ns, const float *restrict echo)
+{
+    const float *restrict noise = ns->noise;
+    float *restrict detail = ns->detail, *restrict rest = ns->rest;
+    const float silent = 1.0f - ns->speech_probability;
+    for (int k = 0; k < ns->bins; k++) {
+        const float noise_share = noise[k] / (ECHO_CAUTION * echo[k] + noise[k]);
+        detail[k] *= 1.0f - (1.0f - noise_share) * silent;
+        rest[k] = sqrtf(noise_share);
+    }
+}
+
+/* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. */
+static void combine(ns_t *ns, const float *restrict echo, const ns_mask_t *mask, int suppress_noise)
+{
+    const float *restrict detail = ns->detail;
+    float *restrict gain = ns->gain, *restrict rest = ns->rest;
+    const float quiet = QUIET_POWER * ns->window_power;
+    for (int k = 0; k < ns->bins; k++) {
+        const float not_echo = mask && echo[k] > quiet ? mask->rest[k] : 1.0f;
+        rest[k] = lesser(rest[k], not_echo);
+        gain[k] = detail[k] * (mask && suppress_noise ? mask->speech[k] : not_echo);
+        gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
+    }
+}
+
+/* Where echo is taken away, noise of the floor's level fills up what is missing. */
+static void comfort(ns_t *ns, float *restrict re, float *restrict im, const float *restrict power)
+{
+    const float floor_power = ns->floor_gain * ns->floor_gain;
+    const float *restrict gain = ns->gain, *restrict noise = ns->noise;
+    float *restrict level = ns->rest;
+    for (int k = 0; k < ns->bins; k++) {
+        const float missing = greater(floor_power * noise[k] - gain[k] * gain[k] * power[k], 0.0f);
+        level[k] = level[k] < ECHO_REPLACED ? sqrtf(COMFORT_SPREAD * missing) : 0.0f;
+    }
+    for (int k = 0; k < ns->bins; k++)
+        if (level[k] > 0.0f) {
+            re[k] += level[k] * noise_sample(ns);
+            im[k] += level[k] * noise_sample(ns);
+        }
+}
+
+void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float *echo, const ns_mask_t *mask)
+{
+    const int suppress_noise = ns->floor_gain < 1.0f;
+    find_detail(ns, power, echo, mask ? MASKED_DIRECTED : DECISION_DIRECTED, suppress_noise);
+    judge_echo(ns, echo);
+    combine(ns, echo, mask, suppress_noise);
+    kernels()->multiply(ns->stride, re, ns->gain, re);
+    kernels()->multiply(ns->stride, im, ns->gain, im);
+    comfort(ns, re, im, power);
 }
 
 void ns_keep(ns_t *ns, tape_t *tape)

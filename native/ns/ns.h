@@ -5,7 +5,8 @@
  * IEEE TSAP 9 (2001), without his bias model) lifts it when the noise itself has risen; their cap on the probability is left out for it.
  * Gain: log-spectral amplitude of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), with their decision-directed prior. At its floor, noise remains as
  * it was, attenuated, and echo is replaced by noise of that level (comfort noise).
- * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, residual echo goes down to the floor.
+ * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, residual echo goes down to the floor. A mask
+ * from elsewhere takes the place of that vote.
  */
 #ifndef APMPI_NS_H
 #define APMPI_NS_H
@@ -23,21 +24,30 @@ typedef struct {
     float *smooth;          /* smoothed input power */
     float *lowest, *lowest_next; /* minima of `smooth` over this and the coming window */
     float *clear_blocks;    /* without echo since the minimum's window began */
-    float *speech;          /* power of the last frame's speech estimate */
+    float *speech;          /* power of the last frame's speech estimate, by the statistical gain */
+    float *detail;          /* statistical gain of the last frame */
     float *gain;            /* of the last frame; in between scratch of the noise tracker */
+    float *rest;            /* of the last frame: gain of all that is not echo; in between scratch */
     int window_block;       /* blocks since the minimum's window began */
     int heard_blocks;       /* saturating */
     uint32_t random;
     float speech_probability; /* of near-end speech, 0..1 */
 } ns_t;
 
+/* Gains by bin, 0..1, on top of the statistical one: what keeps the talker; what keeps talker and noise. */
+typedef struct {
+    const float *speech, *rest;
+} ns_mask_t;
+
 void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena);
 void ns_reset(ns_t *ns);
 /* Largest attenuation of noise in dB, 0..40; 0 leaves noise alone. */
 void ns_configure(ns_t *ns, float attenuation_db);
 
-/* Suppresses in place. power: |re + i im|^2; echo: power of the residual echo in it; both `stride` long, per bin. */
-void ns_process(ns_t *ns, float *re, float *im, const float *power, const float *echo);
+/* Follows noise and near-end speech. power: of a block's spectrum; echo: expected power of the residual echo in it; both `stride` long, per bin. */
+void ns_track(ns_t *ns, const float *power, const float *echo);
+/* Suppresses that spectrum in place, after ns_track. mask: NULL, or what a better judge than the vote says. */
+void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float *echo, const ns_mask_t *mask);
 
 /* What is worth keeping over a restart: the noise. */
 void ns_keep(ns_t *ns, tape_t *tape);

@@ -43,9 +43,10 @@ static double listen(rig_t *rig, int blocks, float noise, float speech, float ec
             rig->re[k] = noise * bell() + echo * bell() + (voiced ? speech * bell() : 0.0f);
             rig->im[k] = noise * bell() + echo * bell() + (voiced ? speech * bell() : 0.0f);
             rig->power[k] = rig->re[k] * rig->re[k] + rig->im[k] * rig->im[k];
-            rig->echo[k] = 6.0f * 2.0f * echo * echo; /* variance of bell(): 1; with the margin that residual.c gives */
+            rig->echo[k] = 2.0f * 2.0f * echo * echo; /* variance of bell(): 1; with the margin that residual.c gives */
         }
-        ns_process(&rig->ns, rig->re, rig->im, rig->power, rig->echo);
+        ns_track(&rig->ns, rig->power, rig->echo);
+        ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, NULL);
         for (int k = 0; k < BINS; k++)
             if (speech == 0.0f || (talks && k / 8 % 2)) {
                 in += (double)rig->power[k];

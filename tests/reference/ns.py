@@ -14,11 +14,12 @@ from scipy.special import exp1
 PRIOR_SNR = 31.6
 NOISE_RATE, OUTLIER = 0.1, 3.0
 FALL_RATE, RISE_RATE = 0.5, 0.2
-MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 2.5, 150, 20
+MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 1.5, 150, 20
 CLEAR_BLOCKS = 50
 QUIET_POWER = 1e-10
-DECISION_DIRECTED, LOWEST_PRIOR = 0.95, 0.003
-COMFORT_SPREAD = 1.5
+DECISION_DIRECTED, MASKED_DIRECTED, LOWEST_PRIOR = 0.95, 0.9, 0.003
+COMFORT_SPREAD, ECHO_REPLACED = 1.5, 0.7
+ECHO_CAUTION = 2.0
 VOTE_FIRST_BIN, VOTE_LAST_BIN = 4, 140
 NOISE_MARGIN, NO_SPEECH_VOTE, SPEECH_VOTE = 2.0, 0.5, 1.5
 ATTACK_RATE, RELEASE_RATE = 0.7, 0.2
@@ -36,24 +37,35 @@ class Suppressor:
         self.block = 0
         self.speech_probability = 0.0
 
-    def process(self, power: Signal, echo: Signal) -> tuple[Signal, Signal]:
-        """Gain, and amplitude of comfort noise (0: none), by bin."""
-        self._track_noise(power, echo)
-        self._vote_on_speech(power, echo)
+    def process(
+        self, power: Signal, echo: Signal, mask: tuple[Signal, Signal] | None = None
+    ) -> tuple[Signal, Signal]:
+        """Gain, and amplitude of comfort noise (0: none), by bin. mask: gains for speech and for all but
+        echo, on top of the statistical one."""
+        self._track_noise(power, ECHO_CAUTION * echo)
+        self._vote_on_speech(power, ECHO_CAUTION * echo)
+        feared = ECHO_CAUTION * echo
         tiny = self.quiet * 1e-3
-        disturbance = (self.noise if self.floor_gain < 1.0 else 0.0) + echo + tiny
+        suppress_noise = self.floor_gain < 1.0
+        disturbance = (self.noise if suppress_noise else 0.0) + feared + tiny
         posterior = power / disturbance
-        prior = DECISION_DIRECTED * self.speech / disturbance
-        prior = np.maximum(prior + (1.0 - DECISION_DIRECTED) * np.maximum(posterior - 1.0, 0.0), LOWEST_PRIOR)
+        directed = MASKED_DIRECTED if mask else DECISION_DIRECTED
+        prior = directed * self.speech / disturbance + (1.0 - directed) * np.maximum(posterior - 1.0, 0.0)
+        prior = np.maximum(prior, LOWEST_PRIOR)
         wiener = prior / (1.0 + prior)
-        gain = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
+        detail = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
+        self.speech = detail**2 * power
         # what is residual echo goes down to the floor unless somebody speaks here
-        echo_share = echo / (echo + self.noise)
-        gain *= 1.0 - echo_share * (1.0 - self.speech_probability)
-        gain = np.maximum(gain, self.floor_gain * np.sqrt(1.0 - echo_share))
-        self.speech = gain**2 * power
-        missing = self.floor_gain**2 * self.noise - self.speech
-        comfort = np.where(echo > self.noise, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0)), 0.0)
+        noise_share = self.noise / (feared + self.noise)
+        rest = np.sqrt(noise_share)
+        gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.speech_probability))
+        if mask:
+            not_echo = np.where(echo > self.quiet, mask[1], 1.0)
+            rest = np.minimum(rest, not_echo)
+            gain = gain * (mask[0] if suppress_noise else not_echo)
+        gain = np.maximum(gain, self.floor_gain * rest)
+        missing = self.floor_gain**2 * self.noise - gain**2 * power
+        comfort = np.where(rest < ECHO_REPLACED, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0)), 0.0)
         return gain, comfort
 
     def _track_noise(self, power: Signal, echo: Signal) -> None:

@@ -12,6 +12,7 @@
 #include "aec/residual.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
+#include "gain/gain.h"
 #include "hpf/hpf.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
@@ -308,11 +309,38 @@ API void *ns_new(int hop, float window_power, float attenuation_db)
 
 API void ns_again(ns_t *ns) { ns_reset(ns); }
 
-/* Returns the speech probability; re and im in place. */
-API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, float *gain, float *noise)
+/* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats. */
+API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask, float *gain, float *noise)
 {
-    ns_process(ns, re, im, power, echo);
+    const ns_mask_t rows = {mask, mask ? mask + ns->stride : NULL};
+    ns_track(ns, power, echo);
+    ns_suppress(ns, re, im, power, echo, mask ? &rows : NULL);
     memcpy(gain, ns->gain, sizeof(float) * (size_t)ns->stride);
     memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);
     return ns->speech_probability;
+}
+
+/* ---- gain: powers[6][stride] in the order of gain_input_t; masks[2][stride]; returns the speech probability */
+
+API void *gain_new(int hop, float window_power)
+{
+    arena_t arena = {0};
+    gain_t measure;
+    gain_init(&measure, hop + 1, spectrum_stride(hop), window_power, &arena);
+    gain_t *gain = allocate(sizeof *gain, &arena);
+    gain_init(gain, hop + 1, spectrum_stride(hop), window_power, &arena);
+    return gain;
+}
+
+API void gain_again(gain_t *gain) { gain_reset(gain); }
+
+API float gain_run(gain_t *gain, const float *powers, float *masks)
+{
+    const int stride = spectrum_stride(gain->bins - 1);
+    const gain_input_t input = {powers, powers + stride, powers + 2 * stride, powers + 3 * stride, powers + 4 * stride, powers + 5 * stride};
+    gain_process(gain, &input);
+    const float *const rows[] = {gain->speech, gain->rest};
+    for (int i = 0; i < 2; i++)
+        memcpy(masks + i * stride, rows[i], sizeof(float) * (size_t)gain->bins);
+    return gain->speech_probability;
 }

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from reference import aec, agc, delay, drift, hpf, limiter, ns, resampler, residual, stft
+from reference.gain import Gain
 from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
 
@@ -470,11 +471,15 @@ def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> Non
     check("power, relative", worst, 6 * EPS * np.sqrt(50.0 * 100.0))
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("attenuation_db", [18.0, 0.0])
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
-def test_ns(stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_db: float) -> None:
-    """Noise, speech in it, more noise, echo in some bands. A bin that lies within rounding of a threshold
-    (is this more echo than noise?) may fall to the other side: one in ten thousand at most."""
+def test_ns(
+    stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_db: float, masked: bool
+) -> None:
+    """Noise, speech in it, more noise, echo in some bands, with a mask and without. A bin that lies within
+    rounding of a threshold (is this more echo than noise?) may fall to the other side: one in ten
+    thousand at most."""
     hop, blocks = rate_hz // 100, 700
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     near = voice(rng, rate_hz, blocks / 100.0) * ((t >= 150) & (t < 450))
@@ -484,6 +489,7 @@ def test_ns(stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_
     echoes = np.where(
         rng.uniform(size=(blocks, 1)) < 0.5, 0.0, np.abs(heard) ** 2 * rng.uniform(size=heard.shape) ** 4
     )
+    masks = float32(rng.uniform(size=(blocks, 2, bins)))
     handle = stages.new("ns", hop, window_power, attenuation_db)
     model = ns.Suppressor(bins, window_power, attenuation_db)
     first: list[Floats] = []
@@ -495,13 +501,24 @@ def test_ns(stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_
             gain, noise = np.zeros_like(re), np.zeros_like(re)
             out_re, out_im = misaligned(re, run), misaligned(im, run)
             speech = stages.call(
-                "ns_run", handle, out_re, out_im, power, echo, gain, noise, returns=ctypes.c_float
+                "ns_run",
+                handle,
+                out_re,
+                out_im,
+                power,
+                echo,
+                np.array([padded(row, hop) for row in masks[b]]) if masked else None,
+                gain,
+                noise,
+                returns=ctypes.c_float,
             )
             if run:
                 assert np.array_equal(out_re, first[b]), "a reset, or another address, gives another result"
                 continue
             first.append(out_re)
-            right, comfort = model.process(power[:bins].astype(np.float64), echo[:bins].astype(np.float64))
+            exact = (x[:bins].astype(np.float64) for x in (power, echo))
+            mask = tuple(row.astype(np.float64) for row in masks[b])
+            right, comfort = model.process(*exact, (mask[0], mask[1]) if masked else None)
             errors.append(
                 np.maximum(np.abs(gain[:bins] - right) / right, np.abs(noise[:bins] / model.noise - 1.0))
             )
@@ -525,3 +542,39 @@ def test_ns(stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_
         share = np.mean(np.abs(fill[level > 0]) ** 2) / np.mean(level[level > 0] ** 2)
         print(f"comfort noise in {np.mean(level > 0):.1%} of the bins, power {share:.3f} of its square level")
         assert share == pytest.approx(2.0 / 3.0, rel=0.2)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
+def test_gain(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    """Made-up powers, among them silence, full scale and a talker without an echo. Inputs of a layer are
+    rounded to 1/16383 of the loudest, and a float's rounding may move such a step: of some hundred weights a
+    tenth are moved by chance, and the state remembers some ten blocks of that."""
+    hop, blocks = rate_hz // 100, 400
+    bins = hop + 1
+    window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
+    levels_db = rng.uniform(-100, 0, (blocks // 20, 6, 1)).repeat(20, axis=0)
+    powers = hop**2 * 10 ** (levels_db / 10) * rng.exponential(size=(blocks, 6, bins))
+    powers[:, 2] *= rng.uniform(-0.5, 0.5, (blocks, 1))  # the cross power has a sign
+    powers[100:120] = 0.0
+    powers[300:] = hop**2 * 1e-9
+    powers[300:, 1:4] = powers[300:, 5:] = 0.0
+    powers[300:, 0, : bins // 2] *= 1e6 * (np.arange(100) % 25 < 15)[:, None] + 1.0  # syllables over noise
+    handle, model = stages.new("gain", hop, window_power), Gain(bins, window_power)
+    first: list[Floats] = []
+    worst, lowest, highest = 0.0, 1.0, 0.0
+    for run in range(2):
+        for b in range(blocks):
+            given = np.array([padded(row, hop) for row in powers[b]])
+            masks = np.zeros((2, given.shape[1]), np.float32)
+            speech = stages.call("gain_run", handle, misaligned(given, run), masks, returns=ctypes.c_float)
+            if run:
+                assert np.array_equal(masks, first[b]), "a reset, or another address, gives another result"
+                continue
+            first.append(masks)
+            *rights, right_speech = model.process(*given[:, :bins].astype(np.float64))
+            worst = max(worst, float(np.max(np.abs(masks[:, :bins] - rights))), abs(speech - right_speech))
+            lowest, highest = min(lowest, float(np.min(rights[0]))), max(highest, float(np.max(rights[0])))
+        stages.call("gain_again", handle)
+    print(f"{rate_hz} Hz: speech gains from {lowest:.3f} to {highest:.3f}")
+    assert lowest < 0.1 and highest > 0.7, "the test must see both"
+    check("masks", worst, 10 * np.sqrt(0.1 * 128) / 16383)

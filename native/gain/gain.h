@@ -1,0 +1,51 @@
+/* Learned gain: a small recurrent network that tells, band by band, how much of what the statistical gain leaves is a talker, and how much is no echo.
+ *
+ * The idea of band gains from a recurrent network over spectral features is J.-M. Valin's (MMSP 2018, for noise alone); features, network and use are
+ * our own. Its inputs are ratios only (what is heard over tracked noise, over residual echo, over the echo estimate, over the far end), so level, gain and
+ * most of the room fall out. The network: dense (tanh), gated recurrent unit (K. Cho et al., 2014), dense (sigmoid) over both; weights of 8 bits,
+ * made by training/train.py from speech, rooms and loudspeakers that it generates itself.
+ * It hears 200 Hz bands to 1 kHz, then fifths of the frequency, up to 8 kHz; bins above follow the last band.
+ */
+#ifndef APMPI_GAIN_GAIN_H
+#define APMPI_GAIN_GAIN_H
+
+#include <stdint.h>
+
+#include "kernels/arena.h"
+
+enum {
+    GAIN_BANDS = 17,                  /* of spectrum_band_end, up to 8 kHz */
+    GAIN_FEATURES = 5 * GAIN_BANDS,
+    GAIN_UNITS = 64,
+    GAIN_OUTPUTS = 2 * GAIN_BANDS + 1,
+};
+
+/* Powers of the same block by bin, through the same window (far: any). */
+typedef struct {
+    const float *error;    /* after the echo canceller */
+    const float *echo;     /* the canceller's estimate */
+    const float *cross;    /* real part of error * conj(echo) */
+    const float *residual; /* expected residual echo */
+    const float *noise;    /* tracked noise */
+    const float *far;      /* far end at the echo's delay */
+} gain_input_t;
+
+typedef struct {
+    int bins;
+    float tiny;              /* power of a bin under which nothing is heard */
+    float *speech, *rest;    /* gain by bin that keeps the talker; that keeps talker and noise */
+    float speech_probability;
+    float state[GAIN_UNITS]; /* of the recurrent unit */
+} gain_t;
+
+/* window_power: sum of the squared analysis window. */
+void gain_init(gain_t *gain, int bins, int stride, float window_power, arena_t *arena);
+void gain_reset(gain_t *gain);
+
+/* Results in speech, rest and speech_probability. */
+void gain_process(gain_t *gain, const gain_input_t *input);
+
+/* What the network is told of a block; for its training. */
+void gain_features(const gain_t *gain, const gain_input_t *input, float features[GAIN_FEATURES]);
+
+#endif

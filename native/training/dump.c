@@ -1,0 +1,52 @@
+/* For training/dataset.py: runs the chain over a scene and writes down, block by block, what the network would be told and what its gains would
+ * be applied to. Knows the chain from the inside, hence the include. */
+#include "apm/apm.c"
+
+enum { RATE_HZ = 16000, HOP = RATE_HZ / BLOCKS_PER_S, BINS = HOP + 1 };
+
+typedef struct {
+    float features[GAIN_FEATURES];
+    float re[BINS], im[BINS];                        /* after the echo canceller */
+    float detail_both[BINS], detail_echo_only[BINS]; /* statistical gain with the noise suppressor on and off */
+} row_t;
+
+int dump_row_floats(void) { return sizeof(row_t) / sizeof(float); }
+
+size_t dump_memory(void) { return 3 * apm_size(RATE_HZ, 1); }
+
+/* memory: dump_memory() bytes, aligned to 64. microphone is overwritten. */
+void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, int blocks, row_t *rows)
+{
+    static const apm_config_t config = {1, 1, 1, 0, 0};
+    const size_t size = apm_size(RATE_HZ, 1);
+    memset(memory, 0, 3 * size);
+    apm_t *apm = apm_init(memory, RATE_HZ, 1, &config);
+    channel_t *channel = &apm->channel[0];
+    ns_t both, echo_only;
+    arena_t arena = {memory + size, 0};
+    ns_init(&both, BINS, apm->stride, channel->ns.window_power, &arena);
+    ns_init(&echo_only, BINS, apm->stride, channel->ns.window_power, &arena);
+    ns_configure(&both, NOISE_ATTENUATION_DB);
+    ns_configure(&echo_only, 0.0f);
+    const ns_mask_t all = {channel->gain.speech, channel->gain.rest}; /* ones: nobody asks the network here */
+    for (int b = 0; b < blocks; b++) {
+        apm_render(apm, far + b * HOP, 1);
+        apm_capture(apm, microphone + b * HOP);
+        stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
+        memcpy(rows[b].re, apm->re, sizeof rows[b].re);
+        memcpy(rows[b].im, apm->im, sizeof rows[b].im);
+        hear_far(apm, channel);
+        const float *heard_far = apm->far_age_blocks < BLOCKS_PER_S ? apm->far_power : apm->silence;
+        const gain_input_t heard = {apm->error_power, apm->echo_power, apm->cross, channel->residual.power, channel->ns.noise,
+                                    heard_far};
+        gain_features(&channel->gain, &heard, rows[b].features);
+        ns_t *const shadows[] = {&both, &echo_only};
+        float *const details[] = {rows[b].detail_both, rows[b].detail_echo_only};
+        for (int i = 0; i < 2; i++) {
+            memcpy(shadows[i]->noise, channel->ns.noise, sizeof(float) * BINS);
+            shadows[i]->speech_probability = channel->ns.speech_probability;
+            ns_suppress(shadows[i], apm->re, apm->im, apm->error_power, channel->residual.power, &all);
+            memcpy(details[i], shadows[i]->detail, sizeof(float) * BINS);
+        }
+    }
+}

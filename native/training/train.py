@@ -1,0 +1,180 @@
+"""Trains the network of gain.c and writes its weights (native/gain/weights.h).
+
+    python train.py FOLDER          everything: speech, scenes, training; about an hour on one core
+
+Needs torch, numpy, scipy, soundfile, flite, festival (with festvox-us-slt-hts and festvox-kallpc16k),
+espeak-ng and a C compiler. Loss: difference of compressed magnitudes and, for a part, of compressed complex
+spectra (A. Ephrat et al., SIGGRAPH 2018), with the exponents 1/2, near loudness, and 1/4, which hears what
+is left in the gaps of speech, behind the statistical gain as ns.c applies it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import dataset
+import numpy as np
+import torch
+import voices
+from torch import Tensor, nn
+
+UNITS = 64
+BANDS, BINS = dataset.BANDS, dataset.BINS
+OUTPUTS = 2 * BANDS + 1
+OVERCUT = 3.0  # how much worse it is to take from the talker than to leave a disturbance
+EPOCHS, SCENES_PER_STEP, BLOCKS_PER_STEP = 12, 32, 400
+BIN_STRIDE = 4  # a quarter of the bins, another one each step, tells enough
+TRAINING_SCENES, VALIDATION_SCENES, SPEECH_MINUTES = 1600, 64, 140
+LEARNING_RATE = 3e-3
+ACTIVE_POWER = 3e-3  # 25 dB under the talker's usual level
+QUIET = 1e-4  # amplitude, -80 dB: no louder than that is silence
+MAGNITUDE_SHARE = 0.7
+REST_SHARE, ACTIVITY_SHARE = 0.5, 0.05
+# bands from the first one above 4 kHz on, which a signal at 8 kHz lacks, are blanked in a part of the steps
+NARROW_BANDS, NARROW_SHARE = 13, 0.1
+
+
+def band_weights() -> Tensor:
+    """(BANDS, BINS): straight lines between the bands' centres, as spread() in gain.c draws them."""
+    edges = [0]
+    while len(edges) <= BANDS:
+        edges.append(edges[-1] + (4 if edges[-1] < 20 else edges[-1] // 5))
+    centres = (np.array(edges[:-1]) + np.array(edges[1:]) - 1) / 2
+    return torch.tensor(
+        np.array([np.interp(np.arange(BINS), centres, row) for row in np.eye(BANDS)]), dtype=torch.float32
+    )
+
+
+class Network(nn.Module):
+    """As in gain.c: dense, gated recurrent unit, dense over both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(dataset.FEATURES, UNITS)
+        self.recurrent = nn.GRU(UNITS, UNITS, batch_first=True)
+        self.last = nn.Linear(2 * UNITS, OUTPUTS)
+
+    def forward(self, features: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (..., OUTPUTS) of speech and rest by band and of the talker's activity."""
+        seen = torch.tanh(self.first(features))
+        memory, state = self.recurrent(seen, state)
+        return self.last(torch.cat([seen, memory], -1)), state
+
+
+def _distance(out: Tensor, target: Tensor, cosine: Tensor) -> Tensor:
+    magnitude = (out - target) ** 2
+    magnitude = torch.where(out < target, OVERCUT * magnitude, magnitude)
+    spectrum = out**2 + target**2 - 2 * out * target * cosine
+    return (MAGNITUDE_SHARE * magnitude + (1 - MAGNITUDE_SHARE) * spectrum).mean(-1)
+
+
+def _error(gain: Tensor, error: Tensor, target: Tensor, cosine: Tensor, active: Tensor) -> Tensor:
+    """In the talker's pauses only the fine exponent counts: what matters there is that nothing is heard."""
+    out, target = torch.sqrt(gain * error + QUIET), torch.sqrt(target + QUIET)
+    loud = _distance(out, target, cosine)
+    fine = _distance(torch.sqrt(out), torch.sqrt(target), cosine)
+    return torch.where(active, 0.5 * (loud + fine), fine).mean()
+
+
+def losses(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the speech gain, the gain for all but echo, and the activity. targets: (..., TARGETS, bins)."""
+    speech, rest = (torch.sigmoid(band) @ weights for band in logits[..., :-1].split(BANDS, -1))
+    error, wanted_speech, wanted_rest, speech_cosine, rest_cosine, both, echo_only = targets.unbind(-2)
+    active = (wanted_speech**2).mean(-1) > ACTIVE_POWER
+    everywhere = torch.ones_like(active)
+    return (
+        _error(speech * both, error, wanted_speech, speech_cosine, active),
+        _error(rest * echo_only, error, wanted_rest, rest_cosine, everywhere),
+        nn.functional.binary_cross_entropy_with_logits(logits[..., -1], active.float()),
+    )
+
+
+def train(folder: Path, prefix: str, checkpoint: Path) -> Network:
+    torch.manual_seed(1)
+    torch.set_num_threads(1)
+    features = np.load(folder / f"{prefix}train-features.npy", mmap_mode="r")
+    targets = np.load(folder / f"{prefix}train-targets.npy", mmap_mode="r")
+    held_out = [
+        torch.tensor(np.load(folder / f"{prefix}validation-{part}.npy")).float()
+        for part in ("features", "targets")
+    ]
+    network, weights = Network(), band_weights()
+    steps = EPOCHS * (len(features) // SCENES_PER_STEP) * (features.shape[1] // BLOCKS_PER_STEP)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    rng = np.random.default_rng(0)
+    for epoch in range(EPOCHS):
+        order = rng.permutation(len(features))
+        for at in range(0, len(order) - SCENES_PER_STEP + 1, SCENES_PER_STEP):
+            chosen = np.sort(order[at : at + SCENES_PER_STEP])
+            heard = torch.tensor(features[chosen]).float()
+            if rng.random() < NARROW_SHARE:
+                heard.unflatten(-1, (5, BANDS))[..., NARROW_BANDS:] = 0
+            wanted, state = targets[chosen], None
+            for start in range(0, features.shape[1] - BLOCKS_PER_STEP + 1, BLOCKS_PER_STEP):
+                part, first_bin = slice(start, start + BLOCKS_PER_STEP), int(rng.integers(BIN_STRIDE))
+                logits, state = network(heard[:, part], state)
+                state = state.detach()
+                some = torch.tensor(np.ascontiguousarray(wanted[:, part, :, first_bin::BIN_STRIDE])).float()
+                speech, rest, activity = losses(logits, some, weights[:, first_bin::BIN_STRIDE])
+                optimiser.zero_grad()
+                (speech + REST_SHARE * rest + ACTIVITY_SHARE * activity).backward()
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimiser.step()
+                schedule.step()
+        with torch.no_grad():
+            held = [losses(network(x[None])[0], y[None], weights) for x, y in zip(*held_out, strict=True)]
+        print(epoch, *(f"{torch.stack(part).mean():.5f}" for part in zip(*held, strict=True)), flush=True)
+        torch.save(network.state_dict(), checkpoint)
+    return network
+
+
+def _rows(values: np.ndarray, digits: str) -> str:
+    texts = [format(v, digits) + ("" if digits == "d" else "f") for v in values]
+    per_line = 32 if digits == "d" else 8
+    return ",\n".join("    " + ", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line))
+
+
+def write_weights(network: Network, path: Path) -> None:
+    """The layers as C arrays: 8 bits a weight, a scale a row, rows padded as dense.h wants them."""
+    recurrent = network.recurrent
+    layers = {
+        "FIRST": (network.first.weight, network.first.bias),
+        "INPUT_GATES": (recurrent.weight_ih_l0, recurrent.bias_ih_l0),
+        "STATE_GATES": (recurrent.weight_hh_l0, recurrent.bias_hh_l0),
+        "LAST": (network.last.weight, network.last.bias),
+    }
+    text = [
+        "/* Made by training/train.py; not to be edited. Rows are padded with zeros to dense_stride(). */",
+        "#ifndef APMPI_GAIN_WEIGHTS_H\n#define APMPI_GAIN_WEIGHTS_H\n\n#include <stdint.h>\n",
+    ]
+    for name, (weight, bias) in layers.items():
+        exact = weight.detach().double().numpy()
+        scale = np.abs(exact).max(1) / 127
+        rounded = np.rint(exact / scale[:, None]).astype(int)
+        padded = np.pad(rounded, ((0, 0), (0, -exact.shape[1] % 16)))
+        text.append(f"static const int8_t {name}_WEIGHT[] = {{\n{_rows(padded.ravel(), 'd')}}};")
+        text.append(f"static const float {name}_SCALE[] = {{\n{_rows(scale, '.7e')}}};")
+        text.append(f"static const float {name}_BIAS[] = {{\n{_rows(bias.detach().numpy(), '.7e')}}};\n")
+    path.write_text("\n".join(text) + "#endif\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="for speech, scenes and the checkpoint; needs 8 GB")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    spoken = folder / "speech"
+    if not spoken.exists():
+        voices.speak(SPEECH_MINUTES, 1, spoken)
+    dataset.make(folder, "validation", 0, VALIDATION_SCENES, [spoken])
+    dataset.make(folder, "train", 1000, TRAINING_SCENES, [spoken])
+    network = train(folder, "", folder / "network.pt")
+    write_weights(network, dataset.NATIVE / "gain" / "weights.h")
+
+
+if __name__ == "__main__":
+    main()
