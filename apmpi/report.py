@@ -21,7 +21,8 @@ has these fields, over the interval unless said otherwise; a field that doesn't 
                                                   start, because a card stumbled without an xrun
     APMPI_DRIFT_PPM_FAR_END _SPEAKER _OUTPUT      how much faster than the microphone's that card's clock is
     APMPI_PROCESSOR_SHARE                         of one core: 1.0 is all of it
-    APMPI_ECHO_CANCELLATION _NOISE_SUPPRESSION _HIGH_PASS_FILTER _AUTO_GAIN_CONTROL    0 or 1
+    APMPI_ECHO_CANCELLATION _NOISE_SUPPRESSION _HIGH_PASS_FILTER _AUTO_GAIN_CONTROL
+    APMPI_LEARNED_GAIN                            0 or 1
     APMPI_ERLE_DB                                 how much quieter the echo leaves than it came
     APMPI_ERL_DB                                  how much quieter the echo comes than it was played
     APMPI_DELAY_MS _DELAY_CONFIDENCE              loudspeaker to microphone; 0 to 1
