@@ -81,8 +81,8 @@ class AudioProcessingModule:
         noise_suppression: takes out fans, traffic, hiss.
         high_pass_filter: takes out rumble and handling noise below speech.
         auto_gain_control: brings quiet and loud talkers to one level.
-        learned_gain: how echo_cancellation and noise_suppression tell a talker from the rest: by a small
-            recurrent network; False: by statistics alone.
+        learned_gain: noise_suppression tells a talker from noise and residual echo by a small recurrent
+            network; False, and without noise_suppression: by statistics alone.
         stream_delay_ms: as set_stream_delay_ms(); None: nothing is known of the delay.
 
     Raises:

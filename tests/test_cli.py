@@ -255,7 +255,7 @@ def test_check_of_a_configuration_that_works(tmp_path: Path, room_card: Callable
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout.splitlines()[:5] == [
-        "apmpi.yaml: valid, 48000 Hz, echo_cancellation, noise_suppression, high_pass_filter",
+        "apmpi.yaml: valid, 48000 Hz, echo_cancellation, noise_suppression, high_pass_filter, learned_gain",
         f"microphone: device {room} opens with 48000 Hz, 1 channel(s)",
         "far_end: file far.wav holds 2.5 s, 1 channel(s)",
         f"speaker: device {room} opens with 48000 Hz, 1 channel(s)",

@@ -44,7 +44,7 @@ void residual_reset(residual_t *residual)
         residual->leak[b] = 1.0f;
     }
     residual->shared = residual->claimed = 0.0f;
-    residual->truth = 1.0f;
+    residual->truth = residual->believed = 1.0f;
 }
 
 static void learn_leak(residual_t *residual, int band, const float *noise)
@@ -88,8 +88,8 @@ void residual_process(residual_t *residual, const float *error, const float *ech
     judge_truth(residual, echo, cross, noise);
     for (int k = 0; k < residual->bins; k++)
         residual->error[k] += SMOOTH_RATE * (error[k] - residual->error[k]);
-    const float believed = fminf(1.0f, fmaxf(0.0f, (residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH)));
-    const float margin = MARGIN * believed;
+    residual->believed = fminf(1.0f, fmaxf(0.0f, (residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH)));
+    const float margin = MARGIN * residual->believed;
     for (int b = 0; b < residual->bands; b++) {
         learn_leak(residual, b, noise);
         for (int k = residual->edge[b]; k < residual->edge[b + 1]; k++) {

@@ -23,6 +23,7 @@ typedef struct {
     float leak[RESIDUAL_MAX_BANDS];   /* 0..1 */
     float shared, claimed;            /* whitened averages: of echo estimate times microphone, of the estimate's power */
     float truth;                      /* shared / claimed, 0..1 */
+    float believed;                   /* 0..1: from what chance gives to what an echo gives */
 } residual_t;
 
 void residual_init(residual_t *residual, int bins, int stride, arena_t *arena);

@@ -34,6 +34,7 @@ static const float CEILING_DBFS = -1.0f;
 static const float NOISE_ATTENUATION_DB = 18.0f;
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
 static const float NEAR_SPEAKS = 0.5f;        /* speech probability */
+static const float BELIEVED = 0.5f;           /* of the echo estimate being an echo */
 static const float NEAR_QUIET = 0.35f;        /* speech probability below which figures are taken */
 static const float AS_USUAL = 2.0f;           /* 3 dB */
 static const float FIGURE_RATE = 0.01f;       /* 1 s of far-end speech */
@@ -399,6 +400,7 @@ static void hear_far(apm_t *apm, const channel_t *channel)
 static void suppress(apm_t *apm, channel_t *channel)
 {
     const int n = apm->stride;
+    const float *residual = apm->silence;
     gain_input_t heard = {apm->error_power, apm->silence, apm->silence, apm->silence, channel->ns.noise, apm->silence};
     stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
     kernels()->power(n, apm->re, apm->im, apm->error_power);
@@ -407,22 +409,22 @@ static void suppress(apm_t *apm, channel_t *channel)
         kernels()->power(n, apm->echo_re, apm->echo_im, apm->echo_power);
         kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
         residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise);
-        heard.echo = apm->echo_power;
-        heard.cross = apm->cross;
-        heard.residual = channel->residual.power;
-        if (apm->far_age_blocks < BLOCKS_PER_S) {
+        residual = channel->residual.power;
+        /* what plays is the network's business only while its echo is there to be heard */
+        if (apm->far_age_blocks < BLOCKS_PER_S && apm->measured && channel->residual.believed > BELIEVED) {
             hear_far(apm, channel);
-            heard.far = apm->far_power;
+            heard = (gain_input_t){apm->error_power, apm->echo_power, apm->cross, residual, channel->ns.noise, apm->far_power};
         }
     }
-    ns_track(&channel->ns, apm->error_power, heard.residual);
+    ns_track(&channel->ns, apm->error_power, residual);
     channel->speech_probability = channel->ns.speech_probability;
     const ns_mask_t mask = {channel->gain.speech, channel->gain.rest};
-    if (apm->config.learned_gain) {
+    const int learned = apm->config.learned_gain && apm->config.noise_suppression;
+    if (learned) {
         gain_process(&channel->gain, &heard);
         channel->speech_probability = channel->gain.speech_probability;
     }
-    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, heard.residual, apm->config.learned_gain ? &mask : NULL);
+    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }
 

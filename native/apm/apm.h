@@ -20,7 +20,7 @@ typedef struct apm apm_t;
 
 typedef struct {
     int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control; /* 0 or 1 */
-    int learned_gain; /* 0 or 1: the suppressor asks the network of gain.h; else it goes by statistics alone */
+    int learned_gain; /* 0 or 1: noise suppression asks the network of gain.h, too; else it goes by statistics alone */
 } apm_config_t;
 
 typedef struct {
