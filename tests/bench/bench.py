@@ -300,7 +300,7 @@ def binding() -> None:
 
     Measured with the far end's call, whose own work, 80 samples to float, is next to nothing.
     """
-    bare, module = _native.Chain(8000, 1, (0, 0, 0, 0)), AudioProcessingModule()
+    bare, module = _native.Chain(8000, 1, (0, 0, 0, 0, 0)), AudioProcessingModule()
     frame = AudioFrame.create(8000, 1, 80)
     data = frame.data
     calls: dict[str, Process] = {
