@@ -390,18 +390,21 @@ static void cancel(apm_t *apm, channel_t *channel)
     append(channel->echo_history, channel->echo, hop);
 }
 
-/* Power of the far end's spectrum where the echo of this block comes from. */
-static void hear_far(apm_t *apm, const channel_t *channel)
+/* What the network is told of the block: of what plays, only while its echo is there to be heard. */
+static gain_input_t hear(apm_t *apm, const channel_t *channel)
 {
+    const int playing = apm->config.echo_cancellation && apm->far_age_blocks < BLOCKS_PER_S && apm->measured;
+    if (!playing || channel->residual.believed <= BELIEVED)
+        return (gain_input_t){apm->error_power, apm->silence, apm->silence, apm->silence, channel->ns.noise, apm->silence};
     const int at = reference_at(&apm->reference, channel->aec.delay_blocks + HEADROOM_BLOCKS);
     kernels()->power(apm->stride, apm->reference.re + at, apm->reference.im + at, apm->far_power);
+    return (gain_input_t){apm->error_power, apm->echo_power, apm->cross, channel->residual.power, channel->ns.noise, apm->far_power};
 }
 
 static void suppress(apm_t *apm, channel_t *channel)
 {
     const int n = apm->stride;
     const float *residual = apm->silence;
-    gain_input_t heard = {apm->error_power, apm->silence, apm->silence, apm->silence, channel->ns.noise, apm->silence};
     stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
     kernels()->power(n, apm->re, apm->im, apm->error_power);
     if (apm->config.echo_cancellation) {
@@ -410,17 +413,13 @@ static void suppress(apm_t *apm, channel_t *channel)
         kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
         residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise);
         residual = channel->residual.power;
-        /* what plays is the network's business only while its echo is there to be heard */
-        if (apm->far_age_blocks < BLOCKS_PER_S && apm->measured && channel->residual.believed > BELIEVED) {
-            hear_far(apm, channel);
-            heard = (gain_input_t){apm->error_power, apm->echo_power, apm->cross, residual, channel->ns.noise, apm->far_power};
-        }
     }
     ns_track(&channel->ns, apm->error_power, residual);
     channel->speech_probability = channel->ns.speech_probability;
     const ns_mask_t mask = {channel->gain.speech, channel->gain.rest};
     const int learned = apm->config.learned_gain && apm->config.noise_suppression;
     if (learned) {
+        const gain_input_t heard = hear(apm, channel);
         gain_process(&channel->gain, &heard);
         channel->speech_probability = channel->gain.speech_probability;
     }
