@@ -59,6 +59,15 @@ def demo(given: argparse.Namespace) -> int:
     return demo.main(given.folder, given.seconds, given.device)
 
 
+# ---- monitor
+
+
+def monitor(given: argparse.Namespace) -> int:
+    from apmpi import monitor
+
+    return monitor.main(given.socket, given.json, given.seconds)
+
+
 # ---- check
 
 
@@ -242,6 +251,11 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML configuration")
     added.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: never)")
 
+    added = command(monitor, "show the running service, live", "apmpi monitor")
+    added.add_argument("--json", action="store_true", help="a line of JSON ten times a second instead")
+    added.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: never)")
+    _add_socket(added)
+
     added = command(
         check, "say what is wrong with a configuration, and which devices exist", "apmpi check apmpi.yaml"
     )
@@ -278,6 +292,15 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="length (default: 30)")
     added.add_argument("--device", metavar="ALSA", help="use this sound card, for example plughw:CARD=Device")
     return parser
+
+
+def _add_socket(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="the service's socket (default: the user's own, then the system's)",
+    )
 
 
 FEATURE_FLAGS = {

@@ -102,6 +102,8 @@ class Settings:
     low_latency: bool = False
     report_interval_s: float = 10.0
     keep_learned: str = "ram"
+    socket: str | None = "auto"
+    metrics: bool = False
 
     @property
     def near_channels(self) -> tuple[int, ...]:
@@ -252,6 +254,8 @@ class _Reader:
             "low_latency": self.boolean,
             "report_interval_s": self.number_within(REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S),
             "keep_learned": self.one_of(KEEP_LEARNED),
+            "socket": self.optional(self.socket),
+            "metrics": self.boolean,
         }
         values = {key: readers[key](node, key) for key, node in nodes.items()}
         if "microphone" not in values:
@@ -359,6 +363,10 @@ class _Reader:
                 node, key, f"{_shown(node)} given, expected text without line breaks or control characters"
             )
         return str(node.value)
+
+    def socket(self, node: yaml.Node, key: str) -> str:
+        place = self.text(node, key)
+        return place if place == "auto" else str(self._folder / place)
 
     def one_of(self, words: tuple[str, ...]) -> Callable[[yaml.Node, str], str]:
         def read(node: yaml.Node, key: str) -> str:

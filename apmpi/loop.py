@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from apmpi import journal, learned, realtime, report
+from apmpi import journal, learned, protocol, realtime, report
 from apmpi.apm import KERNELS, AudioProcessingModule
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
@@ -45,9 +45,11 @@ from apmpi.endpoints import (
     picked,
     remixed,
 )
+from apmpi.feed import Feed
 from apmpi.frame import AudioFrame
 from apmpi.latency import FrameTimes, LatencyLog
 from apmpi.pcm import Capture, Playback
+from apmpi.socket_server import SocketServer
 from apmpi.wav import WavSink, WavSource
 
 FRAMES_PER_S = 100
@@ -98,11 +100,12 @@ def run(
             return EXIT_USER
         if loop.live:
             _say_refused(stack.enter_context(realtime.real_time()), voice)
-        reporter = report.Reporter(
-            voice, loop.board, loop.latency, loop.xruns, loop.slips, loop.drift_ppm, config_path, signals_fd
-        )
+        instruments = report.Instruments(loop.board, loop.latency, loop.xruns, loop.slips, loop.drift_ppm)
+        reporter = report.Reporter(voice, instruments, config_path, signals_fd)
         voice.say(journal.Event.STARTED, loop.description(), {})
         keeper = _keep_learned(loop, settings, voice) if loop.live else None
+        if loop.live:
+            _let_look_on(loop, settings, instruments, voice, stack)
         reporter.start()
         problem: str | None = "stopped by an error in the program"
         try:
@@ -140,11 +143,31 @@ def _keep_learned(loop: "_Loop", settings: Settings, voice: journal.Voice) -> le
     return keeper
 
 
+def _let_look_on(
+    loop: "_Loop",
+    settings: Settings,
+    instruments: report.Instruments,
+    voice: journal.Voice,
+    stack: contextlib.ExitStack,
+) -> None:
+    path = protocol.service_place() if settings.socket == "auto" else settings.socket
+    if path is None:
+        return
+    try:
+        server = SocketServer(Path(path), settings, instruments, loop.feed, loop.channels())
+    except EndpointError as error:
+        voice.say(journal.Event.WARNING, str(error), {})
+        return
+    stack.callback(server.close)
+    server.start()
+
+
 class _Loop:
     """The endpoints, the processing, and the way of a frame through them.
 
     live                      a card sets the pace
     board, latency, xruns(), slips()   what the reporter sees of it
+    feed                      the sound, for those who look on
     """
 
     def __init__(
@@ -201,9 +224,15 @@ class _Loop:
                 self._output = self._open_sink("output", settings.output)
             self._near_to_output = len(settings.near_channels), settings.output.channels
 
+        self.feed = Feed()
         self.board = report.Board(settings=settings, applied=settings)
         capacity_frames = int(settings.report_interval_s * FRAMES_PER_S) + 2 * FRAMES_PER_S
         self.latency = LatencyLog(capacity_frames, self._apm.latency_ms)
+
+    def channels(self) -> dict[str, int]:
+        """Of the signals that the feed has."""
+        near = self._near.num_channels
+        return {"far_end": self._far.num_channels, "microphone": near, "output": near}
 
     def xruns(self) -> dict[str, int]:
         """By endpoint, since the start."""
@@ -302,6 +331,7 @@ class _Loop:
                     out,
                     FrameTimes(wait_ms, processing_ms, queue_ms, latency.algorithmic_ms, xruns),
                 )
+            self.feed.put(latency.frames, far, near, out)
             if latency.frames % STATS_EVERY_FRAMES == 0:
                 board.core = self._apm.stats()
             latency.add(wait_ms, processing_ms, queue_ms)

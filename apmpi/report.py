@@ -124,8 +124,8 @@ class Figures:
     core: CoreStats | None
     seconds: Sequence[CoreStats] = ()
 
-    def fields(self) -> dict[str, str]:
-        """Journal fields, as listed in the module's docstring."""
+    def values(self) -> dict[str, object]:
+        """By name, as listed in the module's docstring, in lower case and without the prefix."""
         values: dict[str, object] = {
             "frames": self.frames,
             "slips": self.slips,
@@ -143,7 +143,11 @@ class Figures:
                 values[f"{key}_max_ms"] = spread.max_ms
         if self.core is not None:
             values |= {name: getattr(self.core, name) for name in CORE_FIELDS}
-        texts = journal_fields(values)
+        return values
+
+    def fields(self) -> dict[str, str]:
+        """Journal fields, as listed in the module's docstring."""
+        texts = journal_fields(self.values())
         for name in EACH_S if self.seconds else ():
             history = (_text(getattr(second, name)) or "nan" for second in self.seconds)
             texts[f"APMPI_{name.upper()}_EACH_S"] = " ".join(history)
@@ -212,12 +216,41 @@ def watchdog_s() -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moment:
+class Moment:
     """Where figures begin or end."""
 
     time_s: float
     frames: int
     processor_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What can be read off a running loop, from any thread, without the audio thread noticing."""
+
+    board: Board
+    latency: LatencyLog
+    xruns: Callable[[], dict[str, int]]
+    slips: Callable[[], int]
+    drift_ppm: Callable[[], dict[str, float]]
+
+    def now(self) -> Moment:
+        return Moment(time.monotonic(), self.latency.frames, time.process_time())
+
+    def figures(self, since: Moment, seconds: Sequence[CoreStats] = ()) -> Figures:
+        """Of the time since then."""
+        now = self.now()
+        return Figures(
+            frames=now.frames,
+            latency=self.latency.summary(since.frames),
+            xruns=self.xruns(),
+            slips=self.slips(),
+            drift_ppm=self.drift_ppm(),
+            processor_share=(now.processor_s - since.processor_s) / max(now.time_s - since.time_s, TICK_S),
+            features=self.board.applied.features,
+            core=self.board.core,
+            seconds=seconds,
+        )
 
 
 class Reporter(threading.Thread):
@@ -226,22 +259,15 @@ class Reporter(threading.Thread):
     def __init__(
         self,
         voice: Calm,
-        board: Board,
-        latency: LatencyLog,
-        xruns: Callable[[], dict[str, int]],
-        slips: Callable[[], int],
-        drift_ppm: Callable[[], dict[str, float]],
+        instruments: Instruments,
         config_path: Path | None,
         signals_fd: int,
     ) -> None:
         """`signals_fd` gives each signal that arrives as a byte (signal.set_wakeup_fd)."""
         super().__init__(name="reporter", daemon=True)
         self._voice = voice
-        self._board = board
-        self._latency = latency
-        self._xruns = xruns
-        self._slips = slips
-        self._drift_ppm = drift_ppm
+        self._instruments = instruments
+        self._board = instruments.board
         self._config_path = config_path
         self._signals_fd = signals_fd
         self._signals = select.poll()
@@ -254,7 +280,7 @@ class Reporter(threading.Thread):
         self._noted_s, self._noted_frames = 0.0, 0
         self._refused = ""  # why the last reload was
         self._ready = False
-        self._shown = self._shown_before = self._now()
+        self._shown = self._shown_before = self._instruments.now()
         self._parked_said = ""
         self._xruns_said = 0
         self._xruns_said_s = -XRUN_SILENCE_S
@@ -265,7 +291,7 @@ class Reporter(threading.Thread):
         self.join()
         self._say_xruns(time.monotonic(), at_once=True)
         self._voice.catch_up(at_once=True)
-        if self._latency.frames:
+        if self._instruments.latency.frames:
             self._show(final=True)
         if problem is not None:
             self._voice.say(Event.ENDPOINT_FAILED, problem, {})
@@ -291,7 +317,7 @@ class Reporter(threading.Thread):
             self._reload()
 
     def _look(self, now_s: float) -> None:
-        frames, parked = self._latency.frames, self._board.parked
+        frames, parked = self._instruments.latency.frames, self._board.parked
         if (frames or parked) and not self._ready:
             self._ready = True
             notify(f"READY=1\nSTATUS={self._state(self._figures(self._shown))}")
@@ -334,7 +360,7 @@ class Reporter(threading.Thread):
         notify(f"STATUS={message}")
 
     def _say_xruns(self, now_s: float, at_once: bool = False) -> None:
-        xruns = self._xruns()
+        xruns = self._instruments.xruns()
         fresh = sum(xruns.values()) - self._xruns_said
         if fresh and (at_once or now_s - self._xruns_said_s >= XRUN_SILENCE_S):
             where = ", ".join(f"{key} {count}" for key, count in xruns.items() if count)
@@ -343,22 +369,11 @@ class Reporter(threading.Thread):
             self._xruns_said += fresh
             self._xruns_said_s = now_s
 
-    def _figures(self, since: _Moment) -> Figures:
-        now = self._now()
-        return Figures(
-            frames=now.frames,
-            latency=self._latency.summary(since.frames),
-            xruns=self._xruns(),
-            slips=self._slips(),
-            drift_ppm=self._drift_ppm(),
-            processor_share=(now.processor_s - since.processor_s) / max(now.time_s - since.time_s, TICK_S),
-            features=self._board.applied.features,
-            core=self._board.core,
-            seconds=tuple(self._seconds),
-        )
+    def _figures(self, since: Moment) -> Figures:
+        return self._instruments.figures(since, tuple(self._seconds))
 
     def _show(self, final: bool) -> None:
-        now = self._now()
+        now = self._instruments.now()
         # Figures of the last few frames alone would say little: the last report looks back one interval more.
         short = now.frames - self._shown.frames < self._voice.interval_s / 2 * FRAMES_PER_S
         figures = self._figures(self._shown_before if final and short else self._shown)
@@ -367,9 +382,6 @@ class Reporter(threading.Thread):
         self._seconds.clear()
         notify(f"STATUS={self._state(figures)}")
         self._shown_before, self._shown = self._shown, now
-
-    def _now(self) -> _Moment:
-        return _Moment(time.monotonic(), self._latency.frames, time.process_time())
 
     def _reload(self) -> None:
         """Reads the configuration again; the audio thread applies it. On an error everything stays as it

@@ -50,6 +50,14 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_runtime_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sockets of the tests are nobody else's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        yield
+
+
 needs_livekit = pytest.mark.skipif(
     not list(importlib.metadata.distributions(name="livekit")), reason="needs apmpi[livekit]"
 )

@@ -22,10 +22,17 @@ PYTHON = {
     "learned": {"config"},
     "realtime": set(),
     "journal": set(),
+    "protocol": set(),
+    "feed": set(),
     "report": {"latency", "config", "journal", "realtime"},
+    "metrics": {"report"},
+    "socket_server": {"protocol", "feed", "config", "realtime", "report", "metrics"},
+    "socket_client": {"protocol", "config"},
+    "monitor": {"socket_client", "protocol", "config"},
     "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
-    | {"learned", "realtime", "journal", "report", "apm"},
+    | {"learned", "realtime", "journal", "report", "apm"}
+    | {"protocol", "feed", "socket_server"},
     "media_devices": {"frame", "config", "apm", "pcm", "clock", "endpoints"},
 }
 # These stand above all others: the command line, the demonstration, and the package's public face.

@@ -1,0 +1,413 @@
+"""Who looks on sees what runs, and changes nothing: the socket, the monitor, the metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import daemon
+import numpy as np
+import pytest
+from daemon import APMPI, Configure, Daemon
+from prometheus_client.parser import text_string_to_metric_families
+from terminal import Terminal
+
+from apmpi import config, monitor
+from apmpi.apm import Stats
+from apmpi.config import EndpointError
+from apmpi.feed import CAPACITY_FRAMES, Feed
+from apmpi.latency import LatencyLog
+from apmpi.protocol import INTERVAL_S, SIGNALS
+from apmpi.report import Board, Instruments
+from apmpi.socket_client import ServiceGone, Visit, figures_of
+from apmpi.socket_server import UNSENT_MAX_BYTES, VISITORS_MAX, SocketServer
+
+configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
+
+FRAME = bytes(960)
+
+
+# ---- the whole: a running service, a terminal
+
+
+@pytest.fixture
+def place(configure: Configure, tmp_path: Path) -> Path:
+    """The configuration, with the socket in `tmp_path`."""
+    path = configure()
+    path.write_text(path.read_text() + "socket: service\n")
+    return path
+
+
+def test_monitor_in_a_terminal(
+    place: Path, tmp_path: Path, start: type[Daemon], room_card: Callable[..., str]
+) -> None:
+    service = start(place)
+    service.hear("running at")
+    terminal = Terminal(APMPI, "monitor", "--socket", tmp_path / "service")
+    # What is played leaves 18 ms after its frame came in (README: Latency), then come the room's 30 ms.
+    found = terminal.wait_for(r"^delay +(\d+\.\d) ms after the far end, confidence (0\.[5-9]\d|1\.00)$")
+    print("\n".join(terminal.lines()))
+    assert float(found[1]) == pytest.approx(48, abs=5)
+    assert len(terminal.lines()) == 24
+    # Speech of 0.1 RMS is 20 dB below full scale; a tenth of a second of it varies with its syllables.
+    level = terminal.wait_for(r"^far end +█+ +▏? +(-\d+\.\d) +-\d+\.\d$")
+    assert -35 < float(level[1]) < -10
+    assert terminal.lines()[0].endswith("q quits")
+    terminal.wait_for(r"^now +far end heard   echo path known")
+    terminal.wait_for(r"^xruns +0, slips 0$")
+
+    terminal.resize(70, 12)
+    terminal.wait_for(r"^cancelling echo: \d+ dB, latency \d+ ms, 0 xruns +\d:\d\d:\d\d  q quits")
+    assert len(terminal.lines()) == 12 and all(len(line) <= 70 for line in terminal.lines())
+
+    terminal.resize(80, 24)
+    service.signal(signal.SIGTERM)
+    assert service.ended() == 0
+    terminal.wait_for(r"^waiting for the service: ")
+    terminal.wait_for(r"^far end")  # the last figures stay to be read
+    again = start(place)
+    terminal.wait_for(r"^(learning the echo|cancelling echo)")
+    terminal.type("q")
+    assert terminal.ended() == 0
+    assert (
+        terminal.text.count(b"\x1b[?1049h") == terminal.text.count(b"\x1b[?1049l") == 1
+    )  # the screen is back
+    again.signal(signal.SIGTERM)
+    assert again.ended() == 0
+
+
+def test_json_is_what_runs_and_costs_no_xrun(place: Path, tmp_path: Path, start: type[Daemon]) -> None:
+    service = start(place, "--seconds", "6")
+    service.hear("running at")
+    command = [APMPI, "monitor", "--json", "--socket", tmp_path / "service", "--seconds", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == pytest.approx(4 / INTERVAL_S, abs=8)
+    frames = np.array([line["frames"] for line in lines])
+    seconds = np.array([line["time_s"] for line in lines])
+    print(f"{len(lines)} lines, {np.diff(frames).min()} to {np.diff(frames).max()} frames apart")
+    assert frames[-1] - frames[0] == pytest.approx(100 * (seconds[-1] - seconds[0]), abs=5)
+    power = np.mean([10 ** (line["far_end_dbfs"] / 10) for line in lines])
+    assert 10 * np.log10(power) == pytest.approx(-20, abs=1.5)  # 4 s of syllables
+    last = lines[-1]
+    parts = ("capture_wait_median_ms", "processing_median_ms", "playback_queue_median_ms", "algorithmic_ms")
+    assert last["latency_median_ms"] == pytest.approx(sum(last[part] for part in parts), abs=1)
+    assert last["noise_suppression"] is False and last["reference_present"] is True
+    assert service.ended() == 0
+    assert "0 xruns" in service.said.splitlines()[-2]
+
+
+def test_a_reader_that_has_enough_ends_it(place: Path, tmp_path: Path, start: type[Daemon]) -> None:
+    service = start(place)
+    service.hear("running at")
+    command = f"'{APMPI}' monitor --json --socket '{tmp_path}/service' | head -n 2"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 2)
+
+
+def test_what_keeps_the_monitor_from_looking_is_one_sentence(tmp_path: Path) -> None:
+    for arguments, environment, expected in (
+        (
+            ("--socket", "nowhere"),
+            {},
+            "nowhere: no service answers, expected one (systemctl start apmpi, or apmpi run)",
+        ),
+        ((), {"XDG_RUNTIME_DIR": "/nowhere"}, "/run/apmpi/socket: no service answers, "),
+    ):
+        done = subprocess.run(
+            [APMPI, "monitor", *arguments],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+        print(done.stderr)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"apmpi: {expected}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_only_its_group_may_look_on(served: Served) -> None:
+    status = served.path.stat()
+    assert status.st_mode & 0o777 == 0o660
+    for folder in served.path.parents[:-2]:  # pytest keeps its folders to itself
+        folder.chmod(folder.stat().st_mode | 0o111)
+    assert visit_as(served.path, groups=[]) == (
+        f"{served.path}: may not be opened, expected a member of the group root"
+    )
+    assert visit_as(served.path, groups=[0]) == "welcome"
+
+
+def visit_as(path: Path, groups: list[int]) -> str:
+    """What a process of nobody's hears there."""
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            os.setgroups(groups)
+            os.setgid(65534)
+            os.setuid(65534)
+            Visit("figures", path)
+            os.write(writer, b"welcome")
+        except EndpointError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        return said.read()
+
+
+# ---- the socket alone
+
+
+class Served:
+    """A server, and what the audio thread would leave behind for it."""
+
+    def __init__(self, folder: Path, yaml: str = "") -> None:
+        settings = config.parse("microphone: {device: none}\n" + yaml, "test.yaml")
+        self.path = folder / "socket"
+        self.board = Board(
+            settings, settings, core=Stats(erle_db=31.6, converged=True, reference_present=True)
+        )
+        self.latency = LatencyLog(1000, algorithmic_ms=6.0)
+        self.feed = Feed()
+        instruments = Instruments(
+            self.board,
+            self.latency,
+            lambda: {"microphone": 2, "output": 1},
+            lambda: 3,
+            lambda: {"output": -12.5},
+        )
+        channels = {"far_end": 1, "microphone": 1, "output": 1}
+        self.server = SocketServer(self.path, settings, instruments, self.feed, channels)
+        self.server.start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._play)
+        self._thread.start()
+
+    def _play(self) -> None:
+        while not self._ended.wait(0.01):
+            self.feed.put(self.latency.frames, FRAME, FRAME, FRAME)
+            self.latency.add(10.25, 0.5, 4.5)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.server.close()
+
+    def talk(self, request: bytes, timeout_s: float = 5.0) -> bytes:
+        """All that comes back for it."""
+        said = b""
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.settimeout(timeout_s)
+            visitor.connect(str(self.path))
+            visitor.sendall(request)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while part := visitor.recv(65536):
+                    said += part
+        return said
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    service = Served(tmp_path)
+    yield service
+    service.close()
+    assert not service.path.exists()
+
+
+def test_a_visitor_gets_every_frame_once(served: Served) -> None:
+    with Visit("sound", served.path) as visit:
+        assert visit.channels == dict.fromkeys(SIGNALS, 1) and visit.sample_rate_hz == 48000
+        numbers: list[int] = []
+        deadline_s = time.monotonic() + 10
+        while len(numbers) < 100 and time.monotonic() < deadline_s:
+            for line in visit.next_lines():
+                if "sound" in line:
+                    sound = line["sound"]
+                    numbers += range(sound["frame"], sound["frame"] + sound["frames"])
+                else:
+                    figures = figures_of(line)
+                    assert figures and figures["far_end_dbfs"] == pytest.approx(-96.3, abs=0.1)  # half a step
+                    assert (figures["xruns"], figures["slips"], figures["drift_ppm_output"]) == (3, 3, -12.5)
+    print(f"frames {numbers[0]} to {numbers[-1]}")
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    time.sleep(3 * INTERVAL_S)
+    served.feed.take()
+    time.sleep(INTERVAL_S)
+    assert served.feed.take() == [], "nobody looks on, and sound is still handed over"
+
+
+def test_a_visitor_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    try:
+        with socket.socket(socket.AF_UNIX) as sleeper, Visit("figures", served.path) as other:
+            sleeper.connect(str(served.path))
+            sleeper.sendall(b'{"want": "sound"}\n')
+            begin = served.latency.frames
+            # More than fits: 10 s of sound in no time.
+            full = UNSENT_MAX_BYTES // (3 * len(FRAME)) + CAPACITY_FRAMES
+            while served.latency.frames < begin + full:
+                for _ in range(100):
+                    served.feed.put(served.latency.frames, FRAME, FRAME, FRAME)
+                    served.latency.add(10.25, 0.5, 4.5)
+                assert other.next_lines()
+            waiting = max(len(visitor.unsent) for visitor in served.server._visitors.values())
+            print(f"{waiting} bytes wait for it")
+            assert waiting <= UNSENT_MAX_BYTES
+    finally:
+        served.close()
+
+
+def test_too_many_visitors_are_sent_away(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(VISITORS_MAX):
+            stack.enter_context(Visit("figures", served.path))
+        with pytest.raises(EndpointError, match="8 others are looking on already"):
+            Visit("figures", served.path)
+    time.sleep(2 * INTERVAL_S)
+    Visit("figures", served.path).close()
+
+
+def test_what_is_asked_in_no_known_way_is_refused(served: Served, rng: np.random.Generator) -> None:
+    refused = b'{"error": "not understood, expected'
+    for request in (
+        b"hello\n",
+        b'{"want": "power"}\n',
+        b"[]\n",
+        b"[" * 8000 + b"\n",
+        b"\xff\xfe\n",
+        b"x" * 9000,
+    ):
+        assert served.talk(request).startswith(refused), request[:40]
+    answered = 0
+    for _ in range(200):
+        garbage = rng.integers(0, 256, rng.integers(1, 300), dtype=np.uint8).tobytes()
+        said = served.talk(garbage + b"\n", timeout_s=2)
+        answered += said.startswith(refused)
+    print(f"{answered} of 200 answered")
+    assert answered >= 190  # the rest were empty lines or began with "GET "
+    Visit("figures", served.path).close()
+
+
+def test_an_answer_in_no_known_way_is_one_sentence(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What answers at the other end sends garbage, or a good answer with some bytes changed."""
+    shape = {"apmpi": "0.1.0", "protocol": 1, "sample_rate_hz": 48000, "channels": dict.fromkeys(SIGNALS, 1)}
+    levels = {"far_end_dbfs": -20.5, "far_end_peak_dbfs": -9}
+    hello = json.dumps(shape).encode() + b"\n"
+    figures = (
+        json.dumps({"figures": {"state": "fine", "frames": 10, "erle_db": 3.5, **levels}}).encode() + b"\n"
+    )
+    path = tmp_path / "odd"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    shown = refused = 0
+    with listener:
+        for round_number in range(300):
+            answer = bytearray(hello + figures * 3)
+            for _ in range(round_number % 8):
+                answer[rng.integers(len(answer))] = rng.integers(256)
+
+            def reply(answer: bytes = bytes(answer)) -> None:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+            thread = threading.Thread(target=reply)
+            thread.start()
+            try:
+                with Visit("figures", path) as visit:
+                    for line in visit.next_lines():
+                        if found := figures_of(line):
+                            history = monitor.History()
+                            history.add(found)
+                            monitor.screen(found, history, "", 80, True)
+                            shown += 1
+            except EndpointError as error:
+                assert "\n" not in str(error)
+                refused += 1
+            thread.join()
+    print(f"{shown} lines shown, {refused} answers refused")
+    assert shown > 100 and refused > 100
+
+
+def test_a_socket_that_was_left_behind_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / "socket"))
+    left.close()
+    served = Served(tmp_path)
+    try:
+        with pytest.raises(EndpointError, match="another apmpi uses it"):
+            Served(tmp_path)
+        Visit("figures", served.path).close()
+    finally:
+        served.close()
+    (tmp_path / "socket").write_text("precious")
+    with pytest.raises(EndpointError, match="something else is there"):
+        Served(tmp_path)
+    assert (tmp_path / "socket").read_text() == "precious"
+    with pytest.raises(ServiceGone, match="no service answers"):
+        Visit("figures", tmp_path / "socket")
+
+
+def test_a_socket_that_cannot_be_costs_no_sound(configure: Configure, start: type[Daemon]) -> None:
+    path = configure()
+    path.write_text(path.read_text() + "socket: no/folder/socket\n")
+    service = start(path, "--seconds", "1")
+    service.hear(
+        "socket: .*no/folder/socket' cannot be opened .its folder does not exist.: nobody can look on"
+    )
+    assert service.ended() == 0
+
+
+# ---- metrics
+
+
+def test_metrics_are_prometheus_text(tmp_path: Path) -> None:
+    served = Served(tmp_path, "metrics: true\n")
+    try:
+        time.sleep(0.5)
+        answer = served.talk(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").decode()
+    finally:
+        served.close()
+    head, body = answer.split("\r\n\r\n", 1)
+    assert head.startswith("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4")
+    assert f"Content-Length: {len(body.encode())}" in head
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+        if family.documentation and family.type in ("counter", "gauge")
+    }
+    print(body)
+    assert samples[("apmpi_up",)] == 1
+    assert samples[("apmpi_xruns_total", "microphone")] == 2
+    assert samples[("apmpi_drift_ppm", "output")] == -12.5
+    assert samples[("apmpi_latency_seconds", "0.5")] == pytest.approx(0.02125)
+    assert samples[("apmpi_erle_db",)] == pytest.approx(31.6)
+    assert samples[("apmpi_feature_enabled", "echo_cancellation")] == 1
+    assert samples[("apmpi_echo_delay_seconds",)] == pytest.approx(-0.001)
+
+
+def test_metrics_are_off_by_default(served: Served) -> None:
+    answer = served.talk(b"GET /metrics HTTP/1.1\r\n\r\n").decode()
+    assert answer.startswith("HTTP/1.1 404 ")
+    assert answer.endswith("expected metrics: true in the configuration\n")
+    assert served.talk(b"GET /figures HTTP/1.1\r\n\r\n").endswith(b"only /metrics is here\n")
+    assert re.match(rb"HTTP/1.1 404", served.talk(b"GET /\xff HTTP/1.1\r\n\r\n"))
+    assert served.talk(b"GET \r\n\r\n").startswith(b"HTTP/1.1 404")
