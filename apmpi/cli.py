@@ -68,6 +68,22 @@ def monitor(given: argparse.Namespace) -> int:
     return monitor.main(given.socket, given.json, given.seconds)
 
 
+# ---- record, report
+
+
+def record(given: argparse.Namespace) -> int:
+    from apmpi import record
+
+    with Progress(given.seconds) as progress:
+        return record.main(given.output, given.seconds, given.megabytes, given.socket, progress.show)
+
+
+def report(given: argparse.Namespace) -> int:
+    from apmpi import page
+
+    return page.main(given.file, given.output or given.file.with_suffix(".html"))
+
+
 # ---- check
 
 
@@ -257,6 +273,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_socket(added)
 
     added = command(
+        record, "record what the running service hears and does", "apmpi record -o call.wav --seconds 30"
+    )
+    added.description = """Record far end, microphone and output of the running service as channels of one WAV
+        file, with its figures beside it as lines of JSON (FILE.jsonl). Ctrl-C ends it before its time."""
+    added.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="WAV", help="where the recording goes"
+    )
+    added.add_argument(
+        "--seconds", type=_seconds, default=60.0, metavar="N", help="length at most (default: 60)"
+    )
+    added.add_argument(
+        "--megabytes", type=_megabytes, default=1000.0, metavar="N", help="size at most (default: 1000)"
+    )
+    _add_socket(added)
+
+    added = command(report, "make a page of a recording, with pictures and players", "apmpi report call.wav")
+    added.add_argument("file", type=Path, metavar="WAV", help="of apmpi record")
+    added.add_argument(
+        "-o", "--output", type=Path, metavar="HTML", help="where it goes (default: WAV's name with .html)"
+    )
+
+    added = command(
         check, "say what is wrong with a configuration, and which devices exist", "apmpi check apmpi.yaml"
     )
     added.add_argument("file", type=Path, metavar="FILE", help="YAML configuration")
@@ -316,6 +354,13 @@ def _seconds(text: str) -> float:
         if 0 < float(text) < math.inf:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} given, expected seconds above 0")
+
+
+def _megabytes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} given, expected megabytes above 0")
 
 
 def _delay_ms(text: str) -> int:

@@ -22,16 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 from alsaaudio import PCM_CAPTURE, PCM_PLAYBACK
-from numpy.typing import NDArray
 
 from apmpi import config, loop, pcm
 from apmpi.latency import FrameTimes
+from apmpi.picture import Samples, draw_spectrogram, level_dbfs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
-
-Samples = NDArray[np.float64]
 
 RATE_HZ = 48000
 FRAME_SAMPLES = RATE_HZ // 100
@@ -264,14 +261,6 @@ def power_db(samples: Samples) -> float:
     return float(10 * np.log10(np.mean(samples**2) + (0.5 / 32768) ** 2))
 
 
-def level_dbfs(samples: Samples) -> Samples:
-    """Level of each frame, smoothed over LEVEL_WINDOW_FRAMES."""
-    frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
-    power = np.mean(frames**2, axis=1) + (0.5 / 32768) ** 2
-    window = np.hanning(LEVEL_WINDOW_FRAMES + 2)[1:-1]
-    return np.asarray(10 * np.log10(np.convolve(power, window / window.sum(), "same")))
-
-
 def draw(path: Path, recording: Recording, figures: Figures, seconds: float, near_end: str) -> None:
     """One page: what the microphone heard, what left, how much quieter, and how late."""
     from matplotlib.figure import Figure
@@ -288,8 +277,8 @@ def draw(path: Path, recording: Recording, figures: Figures, seconds: float, nea
         fontsize=18,
     )
 
-    image = draw_spectrogram(heard, mic, "Before: what the microphone hears")
-    draw_spectrogram(left, out, "After: what apmpi sends")
+    image = draw_spectrogram(heard, mic, RATE_HZ, "Before: what the microphone hears")
+    draw_spectrogram(left, out, RATE_HZ, "After: what apmpi sends")
     figure.colorbar(image, ax=[heard, left], label="level per band (dBFS)", pad=0.01)
 
     draw_change(change, mic, out, seconds, near_end)
@@ -299,29 +288,8 @@ def draw(path: Path, recording: Recording, figures: Figures, seconds: float, nea
     figure.savefig(path, dpi=110)
 
 
-def draw_spectrogram(axes: Axes, samples: Samples, title: str) -> AxesImage:
-    """Level of each 21 ms and 47 Hz; a full-scale sine reads 0 dBFS."""
-    window = np.hanning(1024)
-    blocks = np.lib.stride_tricks.sliding_window_view(samples, len(window))[::FRAME_SAMPLES]
-    amplitude = np.abs(np.fft.rfft(blocks * window)) / (window.sum() / 2)
-    level_db = 20 * np.log10(amplitude.T + 1e-7)
-    duration_s, top_khz = len(samples) / RATE_HZ, RATE_HZ / 2000
-    image = axes.imshow(
-        level_db,
-        origin="lower",
-        aspect="auto",
-        extent=(0, duration_s, 0, top_khz),
-        cmap="magma",
-        vmin=-110,
-        vmax=-30,
-    )
-    axes.set(title=title, ylabel="frequency (kHz)", ylim=(0, 10))  # espeak-ng speaks up to 11 kHz
-    axes.tick_params(labelbottom=False)
-    return image
-
-
 def draw_change(axes: Axes, mic: Samples, out: Samples, seconds: float, near_end: str) -> None:
-    before, after = level_dbfs(mic), level_dbfs(out)
+    before, after = (level_dbfs(sound, FRAME_SAMPLES, LEVEL_WINDOW_FRAMES) for sound in (mic, out))
     time_s = (np.arange(len(before)) + 0.5) * FRAME_SAMPLES / RATE_HZ
     quieter_db = np.where(before > ACTIVE_DBFS, before - after, np.nan)
     parts = (("far end alone", "tab:red"), ("both talk", "tab:purple"), (f"{near_end} alone", "tab:blue"))

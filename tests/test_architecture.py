@@ -29,6 +29,9 @@ PYTHON = {
     "socket_server": {"protocol", "feed", "config", "realtime", "report", "metrics"},
     "socket_client": {"protocol", "config"},
     "monitor": {"socket_client", "protocol", "config"},
+    "record": {"socket_client", "protocol", "config", "wav"},
+    "picture": set(),
+    "page": {"record", "socket_client", "protocol", "picture", "config"},
     "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
     | {"learned", "realtime", "journal", "report", "apm"}

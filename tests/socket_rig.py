@@ -1,0 +1,76 @@
+"""The service's end of the local socket alone, without a loop behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apmpi import config
+from apmpi.apm import Stats
+from apmpi.feed import Feed
+from apmpi.latency import LatencyLog
+from apmpi.report import Board, Instruments
+from apmpi.socket_server import SocketServer
+
+FRAME = bytes(960)
+
+
+class Served:
+    """A server, and what the audio thread would leave behind for it."""
+
+    def __init__(self, folder: Path, yaml: str = "") -> None:
+        settings = config.parse("microphone: {device: none}\n" + yaml, "test.yaml")
+        self.path = folder / "socket"
+        self.board = Board(
+            settings, settings, core=Stats(erle_db=31.6, converged=True, reference_present=True)
+        )
+        self.latency = LatencyLog(1000, algorithmic_ms=6.0)
+        self.feed = Feed()
+        instruments = Instruments(
+            self.board,
+            self.latency,
+            lambda: {"microphone": 2, "output": 1},
+            lambda: 3,
+            lambda: {"output": -12.5},
+        )
+        channels = {"far_end": 1, "microphone": 1, "output": 1}
+        self.server = SocketServer(self.path, settings, instruments, self.feed, channels)
+        self.server.start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._play)
+        self._thread.start()
+
+    def _play(self) -> None:
+        while not self._ended.wait(0.01):
+            self.feed.put(self.latency.frames, FRAME, FRAME, FRAME)
+            self.latency.add(10.25, 0.5, 4.5)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.server.close()
+
+    def talk(self, request: bytes, timeout_s: float = 5.0) -> bytes:
+        """All that comes back for it."""
+        said = b""
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.settimeout(timeout_s)
+            visitor.connect(str(self.path))
+            visitor.sendall(request)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while part := visitor.recv(65536):
+                    said += part
+        return said
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    service = Served(tmp_path)
+    yield service
+    service.close()
+    assert not service.path.exists()
