@@ -175,8 +175,8 @@ def recording(folder: Path, rng: np.random.Generator, seconds: float = 4.0) -> P
             {
                 "seconds": number / 10, "erle_db": 20.0 + number, "delay_ms": 48.0, "delay_confidence": 0.9,
                 "drift_ppm": None, "drift_ppm_output": -12.5, "latency_median_ms": 17.0,
-                "latency_max_ms": 19.0, "xruns": number // 20, "reference_present": True, "double_talk": number > 20,
-                "microphone_clipping": False,
+                "latency_max_ms": 19.0, "xruns": number // 20, "reference_present": True,
+                "double_talk": number > 20, "microphone_clipping": False,
             }
         )  # fmt: skip
     lines.append({"end": {"seconds": seconds, "lost_frames": 0, "xruns": 1, "reason": "complete"}})
