@@ -8,7 +8,7 @@ from typing_extensions import Buffer, disjoint_base
 MAX_CHANNELS: int
 """of a microphone or far-end frame"""
 KERNELS: str
-"""which variant of the arithmetic this processor gets: neon, sse2 or scalar"""
+"""which variant of the arithmetic this processor gets: neon, avx2, sse2 or scalar"""
 
 def memory_bytes(rate_hz: int, channels: int) -> int: ...
 def state_shape(state: Buffer) -> tuple[int, int]: ...

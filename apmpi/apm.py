@@ -14,7 +14,7 @@ from apmpi import _native
 RATES_HZ = (8000, 16000, 32000, 48000)
 MAX_DELAY_MS = 500
 KERNELS = _native.KERNELS
-"""the variant of the arithmetic that this processor gets: neon, sse2 or scalar"""
+"""the variant of the arithmetic that this processor gets: neon, avx2, sse2 or scalar"""
 
 
 class Frame(Protocol):

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/branchless.h"
 #include "kernels/spectrum.h"
 
 enum { KALMAN_CONSTRAINED = 2, FAST_CONSTRAINED = 1 }; /* partitions per block: all in turn every 160 and 100 ms. More gain 0.2 dB */
@@ -167,7 +168,7 @@ static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *re
     memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
     for (int i = 0; i < hop; i++)
         error[i] = mic[i] - echo[i];
-    filter->error += ENERGY_RATE * (kernels()->energy(hop, error) - filter->error);
+    filter->error += ENERGY_RATE * (kernels()->dot(hop, error, error) - filter->error);
 }
 
 /* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the filter's uncertainty explains and goes
@@ -264,7 +265,7 @@ static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *
 /* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the path may still be. */
 static void race(aec_t *aec, const float *mic)
 {
-    aec->mic += ENERGY_RATE * (kernels()->energy(aec->hop, mic) - aec->mic);
+    aec->mic += ENERGY_RATE * (kernels()->dot(aec->hop, mic, mic) - aec->mic);
     const int diverged = aec->kalman.error > WORSE_THAN_NONE * aec->mic;
     aec->divergences += diverged && !aec->diverged;
     aec->diverged = diverged;
@@ -274,7 +275,7 @@ static void race(aec_t *aec, const float *mic)
         for (int p = 0; p < aec->partitions; p++) {
             float *variance = aec->variance + cell_of(aec, p);
             for (int k = 0; k < aec->stride; k++)
-                variance[k] = fmaxf(variance[k], doubt * aec->prior[p]);
+                variance[k] = greater(variance[k], doubt * aec->prior[p]);
         }
     } else if (aec->kalman.error < CLEARLY_BETTER * aec->fast.error) {
         copy_path(aec, &aec->kalman, &aec->fast);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/branchless.h"
 #include "kernels/spectrum.h"
 
 static const float SMOOTH_RATE = 0.4f;      /* 25 ms: errors of single bins scatter, syllables must not blur */
@@ -30,6 +31,8 @@ void residual_init(residual_t *residual, int bins, int stride, arena_t *arena)
     residual->error = arena_floats(arena, (size_t)stride);
     residual->echo = arena_floats(arena, (size_t)stride);
     residual->power = arena_floats(arena, (size_t)stride);
+    residual->told_square = arena_floats(arena, (size_t)stride);
+    residual->told_cross = arena_floats(arena, (size_t)stride);
     if (arena->base)
         residual_reset(residual);
 }
@@ -39,6 +42,7 @@ void residual_reset(residual_t *residual)
     memset(residual->error, 0, sizeof(float) * (size_t)residual->stride);
     memset(residual->echo, 0, sizeof(float) * (size_t)residual->stride);
     memset(residual->power, 0, sizeof(float) * (size_t)residual->stride);
+    memset(residual->told_square, 0, sizeof(float) * (size_t)residual->stride); /* padding too */
     for (int b = 0; b < residual->bands; b++) {
         residual->cross[b] = residual->square[b] = 0.0f;
         residual->leak[b] = 1.0f;
@@ -47,54 +51,76 @@ void residual_reset(residual_t *residual)
     residual->truth = residual->believed = 1.0f;
 }
 
-static void learn_leak(residual_t *residual, int band, const float *noise)
+static void follow(int count, const float *restrict now, float *restrict average)
 {
-    float cross = 0.0f, square = 0.0f;
-    for (int k = residual->edge[band]; k < residual->edge[band + 1]; k++) {
-        const float echo = residual->echo[k];
-        if (echo <= AUDIBLE * noise[k])
-            continue;
-        /* weight 1/error^2, written with echo/error so that nothing over- or underflows */
-        const float ratio = echo / (residual->error[k] + SURE_ERROR * echo + noise[k]);
-        cross += ratio * ratio * fmaxf(residual->error[k] - noise[k], 0.0f) / echo;
-        square += ratio * ratio;
+    for (int k = 0; k < count; k++)
+        average[k] += SMOOTH_RATE * (now[k] - average[k]);
+}
+
+static float sum_of(const float *x, int from, int to)
+{
+    float sum = 0.0f;
+    for (; from < to; from++)
+        sum += x[from];
+    return sum;
+}
+
+/* What the block tells of the leakage by bin: told_cross over told_square, with the weight 1/error^2, written with echo/error so that nothing
+ * over- or underflows. */
+static void regress(int count, const float *restrict error, const float *restrict echo, const float *restrict noise,
+                    float *restrict told_cross, float *restrict told_square)
+{
+    for (int k = 0; k < count; k++) {
+        const float inverse = 1.0f / (error[k] + SURE_ERROR * echo[k] + noise[k]);
+        const float ratio = echo[k] > AUDIBLE * noise[k] ? echo[k] * inverse : 0.0f;
+        told_square[k] = ratio * ratio;
+        told_cross[k] = ratio * (inverse * greater(error[k] - noise[k], 0.0f));
     }
+}
+
+static void learn_leak(residual_t *residual, int band)
+{
+    const int from = residual->edge[band], to = residual->edge[band + 1];
+    const float cross = sum_of(residual->told_cross, from, to), square = sum_of(residual->told_square, from, to);
     if (square > 0.0f) {
         residual->cross[band] += LEAK_RATE * (cross - residual->cross[band]);
         residual->square[band] += LEAK_RATE * (square - residual->square[band]);
     }
-    residual->leak[band] = fminf(1.0f, (residual->cross[band] + PRIOR_WEIGHT) / (residual->square[band] + PRIOR_WEIGHT));
+    residual->leak[band] = lesser(1.0f, (residual->cross[band] + PRIOR_WEIGHT) / (residual->square[band] + PRIOR_WEIGHT));
 }
+
+static float share(float x) { return lesser(1.0f, greater(0.0f, x)); }
 
 /* microphone = error + echo, so its product with the echo estimate is cross + |echo|^2. Whitened by the error of the blocks before, so that
  * every band has a say; this block's own error would be small just where chance makes the product large. */
-static void judge_truth(residual_t *residual, const float *echo, const float *cross, const float *noise)
+static void judge_truth(residual_t *residual, const float *restrict echo, const float *restrict cross, const float *restrict noise)
 {
-    float shared = 0.0f, claimed = 0.0f;
-    for (int k = 0; k < residual->bins; k++) {
-        const float weight = 1.0f / (residual->error[k] + residual->echo[k] + noise[k]);
-        shared += weight * (cross[k] + echo[k]);
-        claimed += weight * echo[k];
-    }
+    const float *restrict last_error = residual->error, *restrict smooth = residual->echo;
+    float *restrict weight = residual->told_square; /* not told yet */
+    for (int k = 0; k < residual->bins; k++)
+        weight[k] = 1.0f / (last_error[k] + smooth[k] + noise[k]);
+    const float claimed = kernels()->dot(residual->stride, weight, echo);
+    const float shared = kernels()->dot(residual->stride, weight, cross) + claimed;
     residual->shared += TRUTH_RATE * (shared - residual->shared);
     residual->claimed += TRUTH_RATE * (claimed - residual->claimed);
-    residual->truth = fminf(1.0f, fmaxf(0.0f, (residual->shared + PRIOR_WEIGHT) / (residual->claimed + PRIOR_WEIGHT)));
+    residual->truth = share((residual->shared + PRIOR_WEIGHT) / (residual->claimed + PRIOR_WEIGHT));
+    residual->believed = share((residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH));
+}
+
+static void expect(int from, int to, float leak, const float *restrict echo, const float *restrict smooth, float *restrict power)
+{
+    for (int k = from; k < to; k++)
+        power[k] = greater(leak * greater(echo[k], smooth[k]), DECAY * power[k]);
 }
 
 void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise)
 {
-    for (int k = 0; k < residual->bins; k++)
-        residual->echo[k] += SMOOTH_RATE * (echo[k] - residual->echo[k]);
+    follow(residual->bins, echo, residual->echo);
     judge_truth(residual, echo, cross, noise);
-    for (int k = 0; k < residual->bins; k++)
-        residual->error[k] += SMOOTH_RATE * (error[k] - residual->error[k]);
-    residual->believed = fminf(1.0f, fmaxf(0.0f, (residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH)));
-    const float margin = MARGIN * residual->believed;
+    follow(residual->bins, error, residual->error);
+    regress(residual->bins, residual->error, residual->echo, noise, residual->told_cross, residual->told_square);
     for (int b = 0; b < residual->bands; b++) {
-        learn_leak(residual, b, noise);
-        for (int k = residual->edge[b]; k < residual->edge[b + 1]; k++) {
-            const float now = margin * residual->leak[b] * fmaxf(echo[k], residual->echo[k]);
-            residual->power[k] = fmaxf(now, DECAY * residual->power[k]);
-        }
+        learn_leak(residual, b);
+        expect(residual->edge[b], residual->edge[b + 1], MARGIN * residual->believed * residual->leak[b], echo, residual->echo, residual->power);
     }
 }

@@ -19,6 +19,7 @@ typedef struct {
     int edge[RESIDUAL_MAX_BANDS + 1]; /* first bin of each band */
     float *error, *echo;              /* smoothed powers per bin */
     float *power;                     /* the result, stride; stays 0 in the padding */
+    float *told_cross, *told_square;  /* regression terms of the last block per bin; stay 0 in the padding; in between scratch */
     float cross[RESIDUAL_MAX_BANDS], square[RESIDUAL_MAX_BANDS]; /* weighted regression sums */
     float leak[RESIDUAL_MAX_BANDS];   /* 0..1 */
     float shared, claimed;            /* whitened averages: of echo estimate times microphone, of the estimate's power */

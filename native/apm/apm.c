@@ -12,6 +12,7 @@
 #include "delay/delay.h"
 #include "gain/gain.h"
 #include "hpf/hpf.h"
+#include "kernels/branchless.h"
 #include "kernels/kernels.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
@@ -24,6 +25,7 @@ enum {
     DELAY_LAGS = 101,      /* 0..1000 ms */
     PARTITIONS = 32,       /* 320 ms of echo path */
     HEADROOM_BLOCKS = 2,   /* the filter begins this much before the echo: an early surprise stays inside */
+    LATEST_WINDOW = DELAY_LAGS - 1 - HEADROOM_BLOCKS, /* block at which the filter begins for the longest delay */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
 };
@@ -107,7 +109,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     float window_power = 0.0f;
     for (int i = 0; arena->base && i < 2 * hop; i++)
         window_power += apm->stft.analysis[i] * apm->stft.analysis[i];
-    reference_init(&apm->reference, hop, DELAY_LAGS + PARTITIONS, arena);
+    reference_init(&apm->reference, hop, LATEST_WINDOW + PARTITIONS, arena);
     reference_init(&apm->heard, hop, 1, arena);
     delay_init(&apm->delay, DELAY_LAGS, arena);
     resampler_init(&apm->resampler, hop, arena);
@@ -211,7 +213,7 @@ static inline void from_frames(int count, const int16_t *restrict frames, int st
 static inline void to_frames(int count, const float *restrict x, int16_t *restrict frames, int step)
 {
     for (int i = 0; i < count; i++)
-        frames[i * step] = (int16_t)lrintf(fminf(fmaxf(x[i] * 32768.0f, -32768.0f), 32767.0f));
+        frames[i * step] = nearest_int16(lesser(greater(x[i] * 32768.0f, -32768.0f), 32767.0f));
 }
 
 static void take_channel(int count, const int16_t *frames, int channels, float *out)
@@ -248,7 +250,7 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
     apm->fifo_count++;
 }
 
-static float mean_square(const float *x, int count) { return kernels()->energy(count, x) / (float)count; }
+static float mean_square(const float *x, int count) { return kernels()->dot(count, x, x) / (float)count; }
 
 /* The next far-end block, silence when none came, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many
  * blocks it gave. */
@@ -281,7 +283,7 @@ static void slip(apm_t *apm, int blocks)
     for (; blocks != 0; blocks -= step) {
         delay_slip(&apm->delay, step);
         for (int c = 0; c < apm->channels; c++)
-            aec_slip(&apm->channel[c].aec, step, DELAY_LAGS - 1);
+            aec_slip(&apm->channel[c].aec, step, LATEST_WINDOW);
         if (apm->believed_blocks >= 0 && apm->believed_blocks + step >= 0 && apm->believed_blocks + step < DELAY_LAGS)
             apm->believed_blocks += step;
     }
@@ -434,7 +436,8 @@ static void take_figures(apm_t *apm, float mic_power)
 {
     const channel_t *channel = &apm->channel[0];
     const int at = reference_at(&apm->reference, channel->aec.delay_blocks + HEADROOM_BLOCKS), n = apm->stride;
-    const float energy = kernels()->energy(n, apm->reference.re + at) + kernels()->energy(n, apm->reference.im + at);
+    const float *re = apm->reference.re + at, *im = apm->reference.im + at;
+    const float energy = kernels()->dot(n, re, re) + kernels()->dot(n, im, im);
     const float far = energy / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
     apm->far_speaks = apm->config.echo_cancellation && far > FAR_PRESENT_POWER;
     const float error = mean_square(channel->error, apm->hop);
@@ -532,7 +535,7 @@ static void keep(apm_t *apm, tape_t *tape)
     tape_int(tape, &apm->believed_blocks, -1, DELAY_LAGS - 1);
     tape_int(tape, &apm->measured, 0, 1);
     for (int c = 0; c < apm->channels; c++) {
-        aec_keep(&apm->channel[c].aec, DELAY_LAGS - 1, tape);
+        aec_keep(&apm->channel[c].aec, LATEST_WINDOW, tape);
         ns_keep(&apm->channel[c].ns, tape);
     }
     agc_keep(&apm->agc, tape);

@@ -46,10 +46,10 @@ static float sum_of(const float *x, int from, int to)
 
 void gain_features(const gain_t *gain, const gain_input_t *input, float features[GAIN_FEATURES])
 {
-    enum { RATIOS = 4 * GAIN_BANDS };
-    float over[RATIOS], under[RATIOS];
+    enum { RATIOS = 4 * GAIN_BANDS, PADDED = WHOLE_VECTORS(RATIOS) };
+    float over[PADDED], under[PADDED];
     float *coherence = features + RATIOS;
-    for (int i = 0; i < RATIOS; i++)
+    for (int i = 0; i < PADDED; i++)
         over[i] = under[i] = 1.0f; /* bands above half the rate: nothing is known */
     memset(coherence, 0, sizeof(float) * GAIN_BANDS);
     for (int band = 0, from = 0; band < GAIN_BANDS && from + 1 < gain->bins; band++) {
@@ -65,11 +65,11 @@ void gain_features(const gain_t *gain, const gain_input_t *input, float features
         coherence[band] = 2.0f * sum_of(input->cross, from, to) / (error + echo);
         from = to;
     }
-    for (int i = 0; i < RATIOS; i++)
+    for (int i = 0; i < PADDED; i++)
         over[i] /= under[i];
-    kernels()->log(RATIOS, over, features);
+    kernels()->log(PADDED, over, over);
     for (int i = 0; i < RATIOS; i++)
-        features[i] = fminf(RATIO_LIMIT, fmaxf(-RATIO_LIMIT, RATIO_SCALE * features[i]));
+        features[i] = fminf(RATIO_LIMIT, fmaxf(-RATIO_LIMIT, RATIO_SCALE * over[i]));
 }
 
 /* rows of `inputs` weights each: y = bias + weight x */
@@ -119,7 +119,7 @@ static void spread(const float *bands, int bins, float *out)
 
 void gain_process(gain_t *gain, const gain_input_t *input)
 {
-    float features[GAIN_FEATURES], seen[2 * GAIN_UNITS], outputs[(GAIN_OUTPUTS + 3) & ~3] = {0};
+    float features[GAIN_FEATURES], seen[2 * GAIN_UNITS], outputs[WHOLE_VECTORS(GAIN_OUTPUTS)] = {0};
     gain_features(gain, input, features);
     layer(GAIN_UNITS, GAIN_FEATURES, FIRST_WEIGHT, FIRST_SCALE, FIRST_BIAS, features, seen);
     kernels()->tanh(GAIN_UNITS, seen, seen);

@@ -1,23 +1,27 @@
 #include "kernels/dense.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "kernels/branchless.h"
 #include "kernels/kernels.h"
 
 static const float LARGEST = 16383.0f;
 
 /* Returns the value of one step; 0 if x is silent. */
-static float quantise(int count, const float *x, int16_t *out)
+static float quantise(int count, const float *restrict x, int16_t *restrict out)
 {
-    float loudest = 0.0f;
-    for (int i = 0; i < count; i++)
-        loudest = fmaxf(loudest, fabsf(x[i]));
+    int32_t most = 0; /* bits of a float without its sign have the order of its absolute value */
+    for (int i = 0; i < count; i++) {
+        const int32_t bits = bits_of_float(x[i]) & INT32_MAX;
+        most = bits > most ? bits : most;
+    }
+    float loudest;
+    memcpy(&loudest, &most, sizeof loudest);
     if (!(loudest > 1e-30f)) /* its inverse must be a number */
         return 0.0f;
     const float scale = LARGEST / loudest;
     for (int i = 0; i < count; i++)
-        out[i] = (int16_t)lrintf(scale * x[i]);
+        out[i] = nearest_int16(scale * x[i]);
     return loudest / LARGEST;
 }
 

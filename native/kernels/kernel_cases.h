@@ -51,9 +51,9 @@ CASE(coherence)
         out[2][0] = sum;
 }
 CASE(multiply) { k->multiply(n, in[0], in[1], out[0]); }
-CASE(energy)
+CASE(dot)
 {
-    const float sum = k->energy(n, in[0]);
+    const float sum = k->dot(n, in[0], in[1]);
     if (n)
         out[0][0] = sum;
 }
@@ -74,7 +74,7 @@ static const kernel_case_t kernel_cases[] = {
     {"adapt_lms", 5, 3, case_adapt_lms},
     {"coherence", 500, 1000, case_coherence},
     {"multiply", 1, 1, case_multiply},
-    {"energy", 500, 500, case_energy},
+    {"dot", 500, 500, case_dot},
     {"exp", 16, 3, case_exp},
     {"log", 16, 90, case_log},
     {"sigmoid", 18, 4, case_sigmoid},

@@ -6,16 +6,25 @@
  *   scalar.c   one float: the reference of all tests
  *   neon.c     four floats, on 64-bit ARM
  *   sse2.c     four floats, on x86-64
- * The latter two are the only files with intrinsics. Variants differ by rounding at most.
+ *   avx2.c     eight floats, on x86-64 processors that have AVX2 and FMA
+ * Intrinsics are in the latter three and in x86_fours.h, nowhere else. Variants differ by rounding at most.
  *
- * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest). n is a multiple of 4, 0
- * included: owners of spectra pad them with zeros (spectrum_stride). Complex arrays come as a pair: re, im. */
+ * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest). n is a multiple of
+ * KERNEL_LANES, 0 included: owners of spectra pad them with zeros (spectrum_stride). Complex arrays come as a pair: re, im. */
 #ifndef APMPI_KERNELS_KERNELS_H
 #define APMPI_KERNELS_KERNELS_H
 
 #include <stdint.h>
 
 #include "kernels/fft.h"
+
+/* Of the widest variant. */
+#ifdef __x86_64__
+enum { KERNEL_LANES = 8 };
+#else
+enum { KERNEL_LANES = 4 };
+#endif
+#define WHOLE_VECTORS(count) (((count) + KERNEL_LANES - 1) / KERNEL_LANES * KERNEL_LANES)
 
 typedef struct {
     const char *name;
@@ -46,8 +55,8 @@ typedef struct {
 
     /* out = a * b, real; out may be a or b */
     void (*multiply)(int n, const float *a, const float *b, float *out);
-    /* sum of x^2 */
-    float (*energy)(int n, const float *x);
+    /* sum of a * b; they may be the same */
+    float (*dot)(int n, const float *a, const float *b);
 
     /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7. log: natural, of 1.2e-38 and
      * more; absolute error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1 / (1 + e^-x), and tanh: absolute error below 1.5e-7 and
@@ -73,14 +82,24 @@ extern const kernels_t kernels_scalar;
 #ifdef __aarch64__
 extern const kernels_t kernels_neon;
 #endif
-#ifdef __SSE2__
-extern const kernels_t kernels_sse2;
+#ifdef __x86_64__
+extern const kernels_t kernels_sse2, kernels_avx2;
 #endif
 
-/* From the best for this processor to the scalar one, which is always there; NULL ends it. */
+/* From the one that asks most of the processor to the scalar one, which is always there; NULL ends it. */
 extern const kernels_t *const kernel_variants[];
 
+/* The best one for this processor, and all that it can do besides. 64-bit ARM always has NEON, x86-64 always SSE2. */
+static inline const kernels_t *const *kernels_here(void)
+{
+#ifdef __x86_64__
+    return kernel_variants + !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+#else
+    return kernel_variants;
+#endif
+}
+
 /* The best one, used by every stage. */
-static inline const kernels_t *kernels(void) { return kernel_variants[0]; }
+static inline const kernels_t *kernels(void) { return *kernels_here(); }
 
 #endif

@@ -3,7 +3,7 @@
 #include <arm_neon.h>
 
 #define V float32x4_t
-enum { LANES = 4 };
+#define LANES 4
 
 #define LOAD(p) vld1q_f32(p)
 #define STORE(p, v) vst1q_f32(p, v)
@@ -41,7 +41,7 @@ static inline float32x4_t reversed(float32x4_t v)
 
 /* Four rows share the inputs; a sum's lanes are added at the end. */
 enum { DOT_ROWS = 4 };
-static inline void dot(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+static inline void dot_rows(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
 {
     int32x4_t lanes[DOT_ROWS] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
     for (int i = 0; i < inputs; i += 16) {
@@ -59,6 +59,7 @@ static inline void dot(int inputs, const int8_t *const *row, const int16_t *x, i
         sum[r] = vaddvq_s32(lanes[r]);
 }
 
+#include "kernels/fft_text.h"
 #include "kernels/text.h"
 
 const kernels_t kernels_neon = KERNELS("neon");

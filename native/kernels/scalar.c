@@ -3,7 +3,7 @@
 #include <string.h>
 
 #define V float
-enum { LANES = 1 };
+#define LANES 1
 
 #define LOAD(p) (*(p))
 #define STORE(p, v) (*(p) = (v))
@@ -42,13 +42,14 @@ static inline float from_bits(int32_t bits)
 #define FROM_BITS(i) from_bits(i)
 
 enum { DOT_ROWS = 1 };
-static inline void dot(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+static inline void dot_rows(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
 {
     *sum = 0;
     for (int i = 0; i < inputs; i++)
         *sum += row[0][i] * x[i];
 }
 
+#include "kernels/fft_text.h"
 #include "kernels/text.h"
 
 const kernels_t kernels_scalar = KERNELS("scalar");

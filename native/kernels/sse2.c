@@ -1,40 +1,13 @@
 /* Kernels for four floats at a time, on x86-64: the compiler makes vectors of most scalar loops, but not of the transform, which is half
  * of the time. */
-#ifdef __SSE2__
+#ifdef __x86_64__
 #include <emmintrin.h>
 #include <stdint.h>
 
-#define V __m128
-enum { LANES = 4 };
+#include "kernels/x86_fours.h"
+#include "kernels/fft_text.h"
 
-#define LOAD(p) _mm_loadu_ps(p)
-#define STORE(p, v) _mm_storeu_ps(p, v)
-#define SPLAT(f) _mm_set1_ps(f)
-#define REVERSED(v) _mm_shuffle_ps(v, v, _MM_SHUFFLE(0, 1, 2, 3))
-
-static inline float sum_of(__m128 v)
-{
-    const __m128 pairs = v + _mm_movehl_ps(v, v);
-    return _mm_cvtss_f32(pairs) + _mm_cvtss_f32(_mm_shuffle_ps(pairs, pairs, 1));
-}
-#define SUM(v) sum_of(v)
-
-#define LOAD_PAIRS(p, re, im)                                         \
-    do {                                                              \
-        const __m128 a_ = _mm_loadu_ps(p), b_ = _mm_loadu_ps((p) + 4); \
-        (re) = _mm_shuffle_ps(a_, b_, _MM_SHUFFLE(2, 0, 2, 0));       \
-        (im) = _mm_shuffle_ps(a_, b_, _MM_SHUFFLE(3, 1, 3, 1));       \
-    } while (0)
-#define STORE_PAIRS(p, re, im) (_mm_storeu_ps(p, _mm_unpacklo_ps(re, im)), _mm_storeu_ps((p) + 4, _mm_unpackhi_ps(re, im)))
-#define STORE_FOURS(p, a, b, c, d)                       \
-    do {                                                 \
-        __m128 a_ = (a), b_ = (b), c_ = (c), d_ = (d);   \
-        _MM_TRANSPOSE4_PS(a_, b_, c_, d_);               \
-        _mm_storeu_ps(p, a_);                            \
-        _mm_storeu_ps((p) + 4, b_);                      \
-        _mm_storeu_ps((p) + 8, c_);                      \
-        _mm_storeu_ps((p) + 12, d_);                     \
-    } while (0)
+#define SUM(v) sum_of_four(v)
 
 #define I __m128i
 #define BITS(v) _mm_castps_si128(v)
@@ -52,7 +25,7 @@ static inline __m128 chosen(__m128 mask, __m128 x, __m128 y) { return _mm_or_ps(
 #define IF_LESS(a, b, x, y) chosen(_mm_cmplt_ps(a, b), x, y)
 
 enum { DOT_ROWS = 1 };
-static inline void dot(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+static inline void dot_rows(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
 {
     __m128i lanes = _mm_setzero_si128();
     for (int i = 0; i < inputs; i += 16) {

@@ -4,7 +4,8 @@
 #include "kernels/test_support.h"
 
 enum { LENGTHS = 13, OFFSETS = 4 };
-static const int lengths[LENGTHS] = {0, 4, 8, 12, 16, 20, 24, 28, 84, 160, 164, 324, 484};
+/* in vectors of KERNEL_LANES */
+static const int lengths[LENGTHS] = {0, 1, 2, 3, 4, 5, 6, 7, 21, 40, 41, 81, 121};
 typedef enum { NOISE, SILENCE, FULL_SCALE, DENORMALS, SOUNDS } sound_t;
 
 static float value_of(sound_t sound)
@@ -34,7 +35,7 @@ static void compare(const kernels_t *variant, const kernel_case_t *test)
     for (int l = 0; l < LENGTHS; l++)
         for (int offset = 0; offset < OFFSETS; offset++)
             for (sound_t sound = NOISE; sound < SOUNDS; sound++) {
-                const int n = lengths[l], floats = n * CASE_ROWS;
+                const int n = KERNEL_LANES * lengths[l], floats = n * CASE_ROWS;
                 float *in[CASE_INPUTS], *wanted[CASE_OUTPUTS], *got[CASE_OUTPUTS];
                 const float *in_at[CASE_INPUTS];
                 float *wanted_at[CASE_OUTPUTS], *got_at[CASE_OUTPUTS];
@@ -170,8 +171,8 @@ static void check_dense_add(void)
 
 int main(void)
 {
-    CHECK(kernel_variants[0] == kernels(), "stages use %s", kernels()->name);
-    for (const kernels_t *const *variant = kernel_variants; *variant; variant++) {
+    printf("stages use %s\n", kernels()->name);
+    for (const kernels_t *const *variant = kernels_here(); *variant; variant++) {
         for (int i = 0; i < KERNEL_CASES; i++)
             compare(*variant, &kernel_cases[i]);
         for (int size = 160; size <= 960; size += 160)

@@ -4,11 +4,10 @@
  *   LOAD(p) STORE(p, v) LANES floats from and to memory
  *   SPLAT(f)            the same float in every lane
  *   SUM(v)              of all lanes
- *   DOT_ROWS            rows of weights that dot(inputs, row, x, sum) takes at once: sum[r] = sum_i row[r][i] * x[i]
+ *   DOT_ROWS            rows of weights that dot_rows(inputs, row, x, sum) takes at once: sum[r] = sum_i row[r][i] * x[i]
  *   and what fft_text.h and elementary_text.h ask for
  */
 #include "kernels/elementary_text.h"
-#include "kernels/fft_text.h"
 #include "kernels/kernels.h"
 
 static void power(int n, const float *restrict re, const float *restrict im, float *restrict power)
@@ -201,17 +200,15 @@ static void multiply(int n, const float *a, const float *b, float *out)
         STORE(out + k, LOAD(a + k) * LOAD(b + k));
 }
 
-static float energy(int n, const float *x)
+static float dot(int n, const float *a, const float *b)
 {
     const V zero = SPLAT(0.0f);
     V sum[CHUNK] = {zero, zero, zero, zero};
-#define SQUARE(vectors)                          \
-    for (int j = 0; j < (vectors); j++) {        \
-        const V now = LOAD(x + k + j * LANES);   \
-        sum[j] = sum[j] + now * now;             \
-    }
-    EACH_CHUNK(n, SQUARE);
-#undef SQUARE
+#define MULTIPLY(vectors)                 \
+    for (int j = 0; j < (vectors); j++) \
+        sum[j] = sum[j] + LOAD(a + k + j * LANES) * LOAD(b + k + j * LANES);
+    EACH_CHUNK(n, MULTIPLY);
+#undef MULTIPLY
     return total_of(sum);
 }
 
@@ -223,7 +220,7 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
         int32_t sum[DOT_ROWS];
         for (int r = 0; r < DOT_ROWS; r++)
             row[r] = weight + (o + r < outputs ? o + r : outputs - 1) * inputs;
-        dot(inputs, row, x, sum);
+        dot_rows(inputs, row, x, sum);
         for (int r = 0; r < DOT_ROWS && o + r < outputs; r++)
             y[o + r] += step * scale[o + r] * (float)sum[r];
     }
@@ -233,7 +230,7 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
     {                                                                                                                                 \
         .name = variant, .power = power, .cross = cross, .convolve = convolve, .filter_kalman = filter_kalman,                    \
         .filter_lms = filter_lms, .adapt_kalman = adapt_kalman, .adapt_lms = adapt_lms, .coherence = coherence,                       \
-        .multiply = multiply, .energy = energy, .exp = exponential, .log = logarithm, .sigmoid = sigmoid,                             \
+        .multiply = multiply, .dot = dot, .exp = exponential, .log = logarithm, .sigmoid = sigmoid,                             \
         .tanh = hyperbolic_tangent, .log_spectral_gain = log_spectral_gain, .dense = dense, .fft_forward = forward,                   \
         .fft_inverse = inverse,                                                                                                       \
     }

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/branchless.h"
 #include "kernels/spectrum.h"
 
 /* Noise tracker */
@@ -67,10 +68,6 @@ void ns_reset(ns_t *ns)
 }
 
 void ns_configure(ns_t *ns, float attenuation_db) { ns->floor_gain = powf(10.0f, -attenuation_db / 20.0f); }
-
-/* As in C, but for numbers only: then they are vector instructions on every processor. */
-static inline float lesser(float a, float b) { return a < b ? a : b; }
-static inline float greater(float a, float b) { return a > b ? a : b; }
 
 static inline float follow(float state, float now, float rise, float fall) { return state + (now > state ? rise : fall) * (now - state); }
 

@@ -16,7 +16,7 @@ STAGES = (
     "aec/aec aec/reference aec/resampler aec/drift aec/residual delay/delay hpf/hpf ns/ns gain/gain agc/agc "
     "limiter/limiter"
 )
-KERNELS = "kernels scalar sse2 neon fft dense stft tape"
+KERNELS = "kernels scalar sse2 avx2 neon fft dense stft tape"
 HOP = scenes.RATE_HZ // 100
 BINS = HOP + 1
 BANDS = 17

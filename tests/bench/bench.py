@@ -66,6 +66,8 @@ def built(cpu: str | None) -> Path:
 def plugin() -> Path:
     library = BUILD / "libinsncount.so"
     library.parent.mkdir(parents=True, exist_ok=True)
+    if "-plugin" not in run(QEMU[0], "-help"):
+        raise SystemExit("bench: this qemu-aarch64 takes no plugins; that of Debian 12's qemu-user does")
     version = int(re.findall(r"version (\d+)", run(QEMU[0], "--version"))[0])
     interface = 1 if version < 9 else 2
     options = ["-O2", "-shared", "-fPIC", f"-DPLUGIN_VERSION={interface}"]

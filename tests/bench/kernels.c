@@ -65,7 +65,7 @@ static void bench_dense(const kernels_t *variant)
 int main(void)
 {
     static const int sizes[] = {160, 320, 640, 960};
-    for (const kernels_t *const *variant = kernel_variants; *variant; variant++) {
+    for (const kernels_t *const *variant = kernels_here(); *variant; variant++) {
         bench_cases(*variant);
         for (int s = 0; s < 4; s++)
             bench_fft(*variant, sizes[s]);

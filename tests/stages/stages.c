@@ -47,7 +47,7 @@ API void fft_run(int size, const float *x, float *re, float *im, float *back)
     free(fft);
 }
 
-/* ---- elementary functions of the kernels: count a multiple of 4 */
+/* ---- elementary functions of the kernels: count a multiple of KERNEL_LANES */
 
 API void exp_run(int count, const float *in, float *out) { kernels()->exp(count, in, out); }
 API void log_run(int count, const float *in, float *out) { kernels()->log(count, in, out); }

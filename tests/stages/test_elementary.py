@@ -28,6 +28,7 @@ def test_coefficients_are_what_the_script_computes(polynomial, first: str) -> No
 
 def worst(stages, name: str, x: np.ndarray, wanted: np.ndarray, relative: bool) -> float:
     x = x.astype(np.float32)
+    assert len(x) % 8 == 0, "a kernel takes up to eight floats at a time"
     out = np.empty_like(x)
     stages.call(f"{name}_run", len(x), x, out)
     error = np.abs(out - wanted) / (np.abs(wanted) if relative else 1.0)
@@ -41,8 +42,8 @@ def test_exp(stages) -> None:
 
 
 def test_exp_beyond_its_range_holds_still(stages) -> None:
-    x = np.array([-1e30, -100, 100, 1e30], np.float32)
-    assert worst(stages, "exp", x, np.exp([-87.0, -87.0, 88.0, 88.0]), relative=True) < 2.5e-7
+    x = np.repeat(np.array([-1e30, -100, 100, 1e30], np.float32), 2)
+    assert worst(stages, "exp", x, np.exp(np.repeat([-87.0, 88.0], 4)), relative=True) < 2.5e-7
 
 
 def test_log(stages) -> None:

@@ -424,8 +424,8 @@ def spectra(x: Signal, hop: int) -> np.ndarray:
 
 
 def padded(x: npt.ArrayLike, hop: int) -> Floats:
-    """hop + 1 bins in whole vectors of four, zeros behind."""
-    out = np.zeros((hop + 4) // 4 * 4, np.float32)
+    """hop + 1 bins in whole vectors of eight, the most that a kernel takes, zeros behind."""
+    out = np.zeros((hop + 8) // 8 * 8, np.float32)
     out[: hop + 1] = x
     return out
 
