@@ -8,9 +8,10 @@
 
 static const float SMOOTH_RATE = 0.4f;      /* 25 ms: errors of single bins scatter, syllables must not blur */
 static const float LEAK_RATE = 0.02f;       /* 0.5 s of far-end sound */
-static const float AUDIBLE = 0.1f;          /* echo estimates from 10 dB under the noise tell about leakage */
-static const float SURE_ERROR = 1e-3f;      /* an error 30 dB under the echo is as good as it gets: caps a block's weight */
-static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks", before anything was heard */
+static const float AUDIBLE = 0.1f;          /* a source from 10 dB under the noise tells about what is left of it */
+/* An error 30 dB under the echo, 50 dB under the far end, is as good as it gets: caps a block's weight. */
+static const float SURE_ERROR = 1e-3f, UNCOUPLED_ERROR = 1e-5f;
+static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks" and of "nothing is coupled", before anything was heard */
 /* The weighted regression sits near the leakage's lower quartile, 5 dB under what is worth expecting (measured on loudspeakers with distortion and in rooms of
  * 0.3 to 1 s). */
 static const float MARGIN = 3.0f;
@@ -30,6 +31,7 @@ void residual_init(residual_t *residual, int bins, int stride, arena_t *arena)
     residual->edge[bands] = bins;
     residual->error = arena_floats(arena, (size_t)stride);
     residual->echo = arena_floats(arena, (size_t)stride);
+    residual->far = arena_floats(arena, (size_t)stride);
     residual->power = arena_floats(arena, (size_t)stride);
     residual->told_square = arena_floats(arena, (size_t)stride);
     residual->told_cross = arena_floats(arena, (size_t)stride);
@@ -41,12 +43,11 @@ void residual_reset(residual_t *residual)
 {
     memset(residual->error, 0, sizeof(float) * (size_t)residual->stride);
     memset(residual->echo, 0, sizeof(float) * (size_t)residual->stride);
+    memset(residual->far, 0, sizeof(float) * (size_t)residual->stride);
     memset(residual->power, 0, sizeof(float) * (size_t)residual->stride);
     memset(residual->told_square, 0, sizeof(float) * (size_t)residual->stride); /* padding too */
-    for (int b = 0; b < residual->bands; b++) {
-        residual->cross[b] = residual->square[b] = 0.0f;
-        residual->leak[b] = 1.0f;
-    }
+    for (int b = 0; b < residual->bands; b++)
+        residual->leakage[b] = residual->coupling[b] = (regression_t){0.0f, 0.0f};
     residual->shared = residual->claimed = 0.0f;
     residual->truth = residual->believed = 1.0f;
 }
@@ -65,28 +66,29 @@ static float sum_of(const float *x, int from, int to)
     return sum;
 }
 
-/* What the block tells of the leakage by bin: told_cross over told_square, with the weight 1/error^2, written with echo/error so that nothing
- * over- or underflows. */
-static void regress(int count, const float *restrict error, const float *restrict echo, const float *restrict noise,
+/* What the block tells, by bin, of how much of a source is in the error: told_cross over told_square, with the weight 1/error^2, written
+ * with source/error so that nothing over- or underflows. */
+static void regress(int count, const float *restrict error, const float *restrict source, const float *restrict noise, float sure_error,
                     float *restrict told_cross, float *restrict told_square)
 {
     for (int k = 0; k < count; k++) {
-        const float inverse = 1.0f / (error[k] + SURE_ERROR * echo[k] + noise[k]);
-        const float ratio = echo[k] > AUDIBLE * noise[k] ? echo[k] * inverse : 0.0f;
+        const float inverse = 1.0f / (error[k] + sure_error * source[k] + noise[k]);
+        const float ratio = source[k] > AUDIBLE * noise[k] ? source[k] * inverse : 0.0f;
         told_square[k] = ratio * ratio;
         told_cross[k] = ratio * (inverse * greater(error[k] - noise[k], 0.0f));
     }
 }
 
-static void learn_leak(residual_t *residual, int band)
+/* The share of a band by what was told up to now; `prior` before anything was. */
+static float learn(const residual_t *residual, int band, regression_t *sums, float prior)
 {
     const int from = residual->edge[band], to = residual->edge[band + 1];
     const float cross = sum_of(residual->told_cross, from, to), square = sum_of(residual->told_square, from, to);
     if (square > 0.0f) {
-        residual->cross[band] += LEAK_RATE * (cross - residual->cross[band]);
-        residual->square[band] += LEAK_RATE * (square - residual->square[band]);
+        sums->cross += LEAK_RATE * (cross - sums->cross);
+        sums->square += LEAK_RATE * (square - sums->square);
     }
-    residual->leak[band] = lesser(1.0f, (residual->cross[band] + PRIOR_WEIGHT) / (residual->square[band] + PRIOR_WEIGHT));
+    return (sums->cross + prior * PRIOR_WEIGHT) / (sums->square + PRIOR_WEIGHT);
 }
 
 static float share(float x) { return lesser(1.0f, greater(0.0f, x)); }
@@ -107,20 +109,45 @@ static void judge_truth(residual_t *residual, const float *restrict echo, const 
     residual->believed = share((residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH));
 }
 
-static void expect(int from, int to, float leak, const float *restrict echo, const float *restrict smooth, float *restrict power)
+static void release(int count, const float *restrict now, float *restrict far, float *restrict power)
 {
-    for (int k = from; k < to; k++)
-        power[k] = greater(leak * greater(echo[k], smooth[k]), DECAY * power[k]);
+    for (int k = 0; k < count; k++) {
+        far[k] = greater(now[k], DECAY * far[k]);
+        power[k] *= DECAY;
+    }
 }
 
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise)
+static void expect(int from, int to, float share, const float *restrict source, float *restrict power)
+{
+    for (int k = from; k < to; k++)
+        power[k] = greater(share * source[k], power[k]);
+}
+
+static void expect_leakage(residual_t *residual, const float *echo, const float *noise)
+{
+    regress(residual->bins, residual->error, residual->echo, noise, SURE_ERROR, residual->told_cross, residual->told_square);
+    for (int b = 0; b < residual->bands; b++) {
+        const float left = MARGIN * residual->believed * lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f));
+        expect(residual->edge[b], residual->edge[b + 1], left, echo, residual->power);
+        expect(residual->edge[b], residual->edge[b + 1], left, residual->echo, residual->power);
+    }
+}
+
+static void expect_coupling(residual_t *residual, const float *noise)
+{
+    regress(residual->bins, residual->error, residual->far, noise, UNCOUPLED_ERROR, residual->told_cross, residual->told_square);
+    for (int b = 0; b < residual->bands; b++) {
+        const float coupled = MARGIN * learn(residual, b, &residual->coupling[b], 0.0f);
+        expect(residual->edge[b], residual->edge[b + 1], coupled, residual->far, residual->power);
+    }
+}
+
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far)
 {
     follow(residual->bins, echo, residual->echo);
     judge_truth(residual, echo, cross, noise);
     follow(residual->bins, error, residual->error);
-    regress(residual->bins, residual->error, residual->echo, noise, residual->told_cross, residual->told_square);
-    for (int b = 0; b < residual->bands; b++) {
-        learn_leak(residual, b);
-        expect(residual->edge[b], residual->edge[b + 1], MARGIN * residual->believed * residual->leak[b], echo, residual->echo, residual->power);
-    }
+    release(residual->bins, far, residual->far, residual->power);
+    expect_leakage(residual, echo, noise);
+    expect_coupling(residual, noise);
 }

@@ -11,7 +11,7 @@ static const float NOISE = 1e-6f;
 typedef struct {
     residual_t residual;
     void *memory;
-    float error[STRIDE], echo[STRIDE], cross[STRIDE], noise[STRIDE];
+    float error[STRIDE], echo[STRIDE], cross[STRIDE], noise[STRIDE], far[STRIDE];
 } rig_t;
 
 static rig_t *start(void)
@@ -41,12 +41,35 @@ static double listen(rig_t *rig, int blocks, float echo, float left, float near)
             rig->echo[k] = yr * yr + yi * yi;
             rig->cross[k] = er * yr + ei * yi;
         }
-        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise);
+        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise, rig->far);
         for (int k = 0; k < BINS; k++) {
             power += (double)rig->residual.power[k];
             reference += (double)rig->echo[k];
         }
     }
+    return test_db(power) - test_db(reference);
+}
+
+/* Seconds of a far end in syllables that no estimate predicts, of which `coupled` times the amplitude is heard, and a near end of its own
+ * rhythm. Returns the mean of residual power over the far end's, in dB. */
+static double overhear(rig_t *rig, int seconds, float coupled, float near)
+{
+    double power = 0.0, reference = 0.0;
+    for (int b = 0; b < 100 * seconds; b++) {
+        const float played = b % 30 < 20 ? 0.2f : 0.002f, said = b % 47 < 30 ? near : 0.0f;
+        for (int k = 0; k < BINS; k++) {
+            const float far = played * test_random(), heard = coupled * played * test_random(), voice = said * test_random();
+            rig->far[k] = far * far;
+            rig->error[k] = heard * heard + voice * voice + NOISE;
+            rig->echo[k] = rig->cross[k] = 0.0f;
+        }
+        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise, rig->far);
+        for (int k = 0; k < BINS; k++) {
+            power += (double)rig->residual.power[k];
+            reference += (double)rig->far[k];
+        }
+    }
+    memset(rig->far, 0, sizeof rig->far);
     return test_db(power) - test_db(reference);
 }
 
@@ -83,6 +106,15 @@ int main(void)
     CHECK(chance < -15.0, "an estimate that is no echo: residual at %.1f dB", chance);
     const double again = (listen(rig, 300, 1.0f, 0.1f, 0.0f), listen(rig, 100, 1.0f, 0.1f, 0.0f));
     CHECK(again > -20.0, "and once it is one: residual at %.1f dB, -20 dB are left", again);
+
+    /* an echo that the canceller knows nothing of, and an unrelated far end under a near end that pauses */
+    residual_reset(&rig->residual);
+    const double overheard = (overhear(rig, 2, 0.1f, 0.0f), overhear(rig, 1, 0.1f, 0.0f)), over = overhear(rig, 3, 0.1f, 0.1f);
+    CHECK(overheard > -26.0 && overheard < -6.0, "an unpredicted echo of -20 dB: residual at %.1f dB", overheard);
+    CHECK(over > -26.0 && over < overheard + 6.0, "and while the near end speaks: %.1f dB", over);
+    residual_reset(&rig->residual);
+    const double unrelated = (overhear(rig, 2, 0.0f, 0.1f), overhear(rig, 2, 0.0f, 0.1f));
+    CHECK(unrelated < -30.0, "an unrelated far end: residual at %.1f dB", unrelated);
     free(rig->memory), free(rig);
     return test_failures != 0;
 }

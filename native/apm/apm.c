@@ -392,28 +392,38 @@ static void cancel(apm_t *apm, channel_t *channel)
     append(channel->echo_history, channel->echo, hop);
 }
 
-/* What the network is told of the block: of what plays, only while its echo is there to be heard. */
-static gain_input_t hear(apm_t *apm, const channel_t *channel)
+/* Power of the far end at the echo's delay, silence while that is unknown. */
+static const float *far_power(apm_t *apm, const channel_t *channel)
 {
-    const int playing = apm->config.echo_cancellation && apm->far_age_blocks < BLOCKS_PER_S && apm->measured;
-    if (!playing || channel->residual.believed <= BELIEVED)
-        return (gain_input_t){apm->error_power, apm->silence, apm->silence, apm->silence, channel->ns.noise, apm->silence};
+    if (!apm->measured)
+        return apm->silence;
     const int at = reference_at(&apm->reference, channel->aec.delay_blocks + HEADROOM_BLOCKS);
     kernels()->power(apm->stride, apm->reference.re + at, apm->reference.im + at, apm->far_power);
-    return (gain_input_t){apm->error_power, apm->echo_power, apm->cross, channel->residual.power, channel->ns.noise, apm->far_power};
+    return apm->far_power;
+}
+
+/* What the network is told of the block: of what plays, only while its echo is there to be heard. */
+static gain_input_t hear(const apm_t *apm, const channel_t *channel, const float *far, const float *residual)
+{
+    const int playing = apm->config.echo_cancellation && apm->far_age_blocks < BLOCKS_PER_S && apm->measured;
+    const float *silence = apm->silence;
+    if (!playing || channel->residual.believed <= BELIEVED)
+        return (gain_input_t){apm->error_power, silence, silence, residual, channel->ns.noise, silence};
+    return (gain_input_t){apm->error_power, apm->echo_power, apm->cross, residual, channel->ns.noise, far};
 }
 
 static void suppress(apm_t *apm, channel_t *channel)
 {
     const int n = apm->stride;
-    const float *residual = apm->silence;
+    const float *residual = apm->silence, *far = apm->silence;
     stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
     kernels()->power(n, apm->re, apm->im, apm->error_power);
     if (apm->config.echo_cancellation) {
         stft_analyse(&apm->stft, &apm->fft, channel->echo_history, apm->echo_re, apm->echo_im);
         kernels()->power(n, apm->echo_re, apm->echo_im, apm->echo_power);
         kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
-        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise);
+        far = far_power(apm, channel);
+        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise, far);
         residual = channel->residual.power;
     }
     ns_track(&channel->ns, apm->error_power, residual);
@@ -421,7 +431,7 @@ static void suppress(apm_t *apm, channel_t *channel)
     const ns_mask_t mask = {channel->gain.speech, channel->gain.rest};
     const int learned = apm->config.learned_gain && apm->config.noise_suppression;
     if (learned) {
-        const gain_input_t heard = hear(apm, channel);
+        const gain_input_t heard = hear(apm, channel, far, residual);
         gain_process(&channel->gain, &heard);
         channel->speech_probability = channel->gain.speech_probability;
     }

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import butter, fftconvolve, lfilter, resample_poly, sosfilt
+from scipy.signal import butter, fftconvolve, istft, lfilter, resample_poly, sosfilt, stft
 
 RATE_HZ = 16000
 SECONDS = 16
 SAMPLES = RATE_HZ * SECONDS
 ACTIVE_DBFS = -26.0
+MANGLED_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _music(rng: np.random.Generator) -> np.ndarray:
     return to_level(x[:SAMPLES], ACTIVE_DBFS)
 
 
-def room_response(rng: np.random.Generator, early_only: bool = False) -> np.ndarray:
+def room_response(rng: np.random.Generator) -> np.ndarray:
     """Direct sound, sparse early reflections and an exponential tail (the shape of J. Polack's model)."""
     decay_s = rng.uniform(0.1, 0.9)
     length = int(RATE_HZ * min(decay_s, 0.6))
@@ -170,7 +171,7 @@ def room_response(rng: np.random.Generator, early_only: bool = False) -> np.ndar
         if at < length:
             tail[at] += rng.uniform(-0.6, 0.6) * 10 ** (-3 * at / RATE_HZ / decay_s)
     response = fftconvolve(tail, rng.standard_normal(24) * np.exp(-np.arange(24) / 3.0) + np.eye(24)[0] * 2)
-    return (response[: int(0.05 * RATE_HZ)] if early_only else response).astype(np.float32)
+    return response.astype(np.float32)
 
 
 def _loudspeaker(rng: np.random.Generator, far: np.ndarray) -> np.ndarray:
@@ -202,6 +203,23 @@ def _drifted(x: np.ndarray, ppm: float) -> np.ndarray:
     return np.interp(at, np.arange(len(dense)), dense).astype(np.float32)
 
 
+def _mangled(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
+    """What a device's own processing makes of an echo, so that no filter predicts it."""
+    _, _, spectrum = stft(echo, RATE_HZ, nperseg=320)
+    kind = rng.random()
+    if kind < 0.4:  # suppressor: quiet parts go, and some of the loud ones
+        level = np.abs(spectrum) / (np.percentile(np.abs(spectrum), 99) + 1e-12)
+        gain = np.where(level > _decibels(rng.uniform(-40, -12)), 1.0, _decibels(rng.uniform(-40, -10)))
+        spectrum = spectrum * gain * (rng.random(spectrum.shape[1]) > rng.uniform(0, 0.3))
+    elif kind < 0.8:  # codec, radio: phases wander
+        steps = rng.standard_normal(spectrum.shape) * rng.uniform(0.05, 1.0)
+        spectrum = spectrum * np.exp(1j * np.cumsum(steps, axis=1))
+    else:  # automatic gain
+        walk = np.cumsum(rng.standard_normal(spectrum.shape[1])) * rng.uniform(0.2, 1.0)
+        spectrum = spectrum * 10 ** (np.clip(walk - walk.mean(), -12, 12) / 20)
+    return istft(spectrum, RATE_HZ, nperseg=320)[1][:SAMPLES].astype(np.float32)
+
+
 def _echo(rng: np.random.Generator, far: np.ndarray) -> np.ndarray:
     played = _loudspeaker(rng, far)
     delay = int(RATE_HZ * rng.uniform(0, 0.3))
@@ -216,13 +234,14 @@ def _echo(rng: np.random.Generator, far: np.ndarray) -> np.ndarray:
     if rng.random() < 0.05:  # the player's buffer slips
         at, slip = rng.integers(SAMPLES // 4, 3 * SAMPLES // 4), int(RATE_HZ * rng.uniform(0.01, 0.1))
         echo = np.concatenate([echo[:at], np.zeros(slip), echo[at:]])[:SAMPLES]
-    return echo.astype(np.float32)
+    echo = echo.astype(np.float32)
+    return _mangled(rng, echo) if rng.random() < MANGLED_SHARE else echo
 
 
 def make(seed: int, speech: Speech) -> Scene:
     """The scene of a seed."""
     rng = np.random.default_rng([seed, 20])
-    near = fftconvolve(speech.talk(rng, SAMPLES), room_response(rng, early_only=True))[:SAMPLES]
+    near = fftconvolve(speech.talk(rng, SAMPLES), room_response(rng))[:SAMPLES]
     near = to_level(_equaliser(rng, near, 3), ACTIVE_DBFS + rng.normal(0, 3))
     if rng.random() < 0.3:
         near = near * np.interp(

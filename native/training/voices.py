@@ -19,17 +19,29 @@ from scipy.signal import resample_poly
 RATE_HZ = 16000
 SENTENCE_WORDS = range(4, 22)
 FLITE_VOICES = ("kal16", "awb", "rms", "slt")
-FESTIVAL_VOICES = ("cmu_us_slt_arctic_hts", "kal_diphone")
+FESTIVAL_VOICES = (
+    "cmu_us_slt_arctic_hts",
+    "kal_diphone",
+    "ked_diphone",
+    "lp_diphone",
+    "pc_diphone",
+    "upc_ca_ona_hts",
+    "czech_dita",
+    "czech_machac",
+    "czech_ph",
+    "suo_fi_lj_diphone",
+    "hy_fi_mv_diphone",
+    "msu_ru_nsh_clunits",
+)
 ESPEAK_VOICES = tuple(
     f"{language}+{variant}"
     for language in ("en-us", "en-gb", "de", "fr-fr", "es", "it", "sv", "pl")
     for variant in ("m1", "m3", "m7", "f2", "f4", "f5")
 )
-FLITE_SHARE, FESTIVAL_SHARE = (
-    0.65,
-    0.1,
-)  # the rest is espeak-ng's: its formants are too regular to be the majority
+# the rest is espeak-ng's, whose formants are too regular to be more
+FLITE_SHARE, FESTIVAL_SHARE = 0.35, 0.5
 TRACT_RATIOS = (0.8, 1.25)
+CYRILLIC = str.maketrans("abcdefghijklmnopqrstuvwxyz", "абцдефгхийклмнопкрстуввхуз")
 
 
 def sentences() -> list[str]:
@@ -64,7 +76,11 @@ def _spoken(rng: np.random.Generator, text: str, scratch: Path) -> tuple[np.ndar
         samples, rate_hz = soundfile.read(wav, dtype="float32")
     elif kind < FLITE_SHARE + FESTIVAL_SHARE:
         voice = str(rng.choice(FESTIVAL_VOICES))
+        if "_ru_" in voice:
+            text = text.lower().translate(CYRILLIC)
         _run(["text2wave", "-eval", f"(voice_{voice})", "-o", str(wav)], text)
+        if not wav.stat().st_size:  # a word that this voice cannot say
+            return np.zeros(1), RATE_HZ, voice
         samples, rate_hz = soundfile.read(wav, dtype="float32")
     else:
         voice = str(rng.choice(ESPEAK_VOICES))

@@ -1,8 +1,9 @@
-"""What the linear canceller leaves: leakage by band, scaled by whether the echo estimate is an echo at all.
+"""What the linear canceller leaves: leakage by band, scaled by whether the echo estimate is an echo at all,
+and what else follows the far end's power.
 
-The leakage is a regression of the error's power on the echo estimate's, weighted by the inverse square of the
-error (after J.-M. Valin, IEEE TASLP 15 (2007)); it decays like a room (E. Habets et al., IEEE Signal Proc.
-Letters 15 (2008)).
+Both are a regression of the error's power on that of the echo estimate, or the far end, weighted by the
+inverse square of the error (after J.-M. Valin, IEEE TASLP 15 (2007)); they decay like a room (E. Habets et
+al., IEEE Signal Proc. Letters 15 (2008)).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from reference.signals import Signal
 
 SMOOTH_RATE, LEAK_RATE, TRUTH_RATE = 0.4, 0.02, 0.01
-AUDIBLE, SURE_ERROR, PRIOR_WEIGHT = 0.1, 1e-3, 1e-3
+AUDIBLE, SURE_ERROR, UNCOUPLED_ERROR, PRIOR_WEIGHT = 0.1, 1e-3, 1e-5, 1e-3
 MARGIN = 3.0
 CHANCE_TRUTH, SURE_TRUTH = 0.05, 0.2
 DECAY = 0.7
@@ -26,17 +27,40 @@ def band_edges(bins: int) -> list[int]:
     return edges
 
 
+class Regression:
+    """By band: how much of a source is in the error."""
+
+    def __init__(self, edges: list[int], sure_error: float, prior: float) -> None:
+        self.edges, self.sure_error, self.prior = edges, sure_error, prior
+        self.cross, self.square = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+
+    def learn(self, source: Signal, error: Signal, noise: Signal) -> Signal:
+        """The share, by bin."""
+        heard = source > AUDIBLE * noise
+        ratio = np.where(heard, source / (error + self.sure_error * source + noise), 0.0)
+        left = np.maximum(error - noise, 0.0) / np.where(heard, source, 1.0)
+        for band, (low, high) in enumerate(zip(self.edges, self.edges[1:], strict=False)):
+            square = float(np.sum(ratio[low:high] ** 2))
+            if square > 0.0:
+                cross = float(np.sum((ratio**2 * left)[low:high]))
+                self.cross[band] += LEAK_RATE * (cross - self.cross[band])
+                self.square[band] += LEAK_RATE * (square - self.square[band])
+        share = (self.cross + self.prior * PRIOR_WEIGHT) / (self.square + PRIOR_WEIGHT)
+        return np.asarray(np.repeat(share, np.diff(self.edges)))
+
+
 class Residual:
     def __init__(self, bins: int) -> None:
-        self.edges = band_edges(bins)
-        bands = len(self.edges) - 1
-        self.error, self.echo, self.power = np.zeros(bins), np.zeros(bins), np.zeros(bins)
-        self.cross, self.square = np.zeros(bands), np.zeros(bands)
+        edges = band_edges(bins)
+        self.error, self.echo, self.far, self.power = (np.zeros(bins) for _ in range(4))
+        self.leakage = Regression(edges, SURE_ERROR, 1.0)
+        self.coupling = Regression(edges, UNCOUPLED_ERROR, 0.0)
         self.shared = self.claimed = 0.0
 
-    def process(self, error: Signal, echo: Signal, cross: Signal, noise: Signal) -> Signal:
-        """Powers of error, echo estimate and noise by bin; cross: real part of error times conj(echo)."""
+    def process(self, error: Signal, echo: Signal, cross: Signal, noise: Signal, far: Signal) -> Signal:
+        """Powers of error, echo estimate, noise and far end; cross: real part of error times conj(echo)."""
         self.echo += SMOOTH_RATE * (echo - self.echo)
+        self.far = np.maximum(far, DECAY * self.far)
 
         # microphone times conj(echo) over echo times conj(echo), whitened by the error before this block
         weight = 1.0 / (self.error + self.echo + noise)
@@ -46,17 +70,9 @@ class Residual:
         believed = float(np.clip((truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH), 0.0, 1.0))
         self.error += SMOOTH_RATE * (error - self.error)
 
-        heard = self.echo > AUDIBLE * noise
-        safe = np.where(heard, self.echo, 1.0)
-        trust = np.where(heard, self.echo / (self.error + SURE_ERROR * self.echo + noise), 0.0) ** 2
-        leaked = np.maximum(self.error - noise, 0.0) / safe
-        for band, (low, high) in enumerate(zip(self.edges, self.edges[1:], strict=False)):
-            within = slice(low, high)
-            square = float(np.sum(trust[within]))
-            if square > 0.0:
-                self.cross[band] += LEAK_RATE * (float(np.sum((trust * leaked)[within])) - self.cross[band])
-                self.square[band] += LEAK_RATE * (square - self.square[band])
-            leak = min(1.0, (self.cross[band] + PRIOR_WEIGHT) / (self.square[band] + PRIOR_WEIGHT))
-            now = MARGIN * believed * leak * np.maximum(echo[within], self.echo[within])
-            self.power[within] = np.maximum(now, DECAY * self.power[within])
+        leak = np.minimum(1.0, self.leakage.learn(self.echo, self.error, noise))
+        coupling = self.coupling.learn(self.far, self.error, noise)
+        leaked = MARGIN * believed * leak * np.maximum(echo, self.echo)
+        now = np.maximum(leaked, MARGIN * coupling * self.far)
+        self.power = np.maximum(now, DECAY * self.power)
         return self.power

@@ -290,9 +290,10 @@ API void *residual_new(int hop)
 
 API void residual_again(residual_t *residual) { residual_reset(residual); }
 
-API void residual_run(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, float *power)
+API void residual_run(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
+                      float *power)
 {
-    residual_process(residual, error, echo, cross, noise);
+    residual_process(residual, error, echo, cross, noise, far);
     memcpy(power, residual->power, sizeof(float) * (size_t)residual->stride);
 }
 

@@ -432,27 +432,31 @@ def padded(x: npt.ArrayLike, hop: int) -> Floats:
 
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Far end alone, both, near end alone, silence, and an estimate that is no echo. The regression
-    remembers 50 blocks, and sums up to 100 bins; roundings add up like noise."""
+    """Far end alone, both, near end alone, silence, and an estimate that is no echo; part of the echo comes
+    by ways that no filter predicts. The regression remembers 50 blocks, and sums up to 100 bins; roundings
+    add up like noise."""
     hop, blocks = rate_hz // 100, 500
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     far = voice(rng, rate_hz, blocks / 100.0) * ((t < 200) | (t >= 320))
     near = voice(rng, rate_hz, blocks / 100.0, pitch_hz=180.0) * ((t >= 100) & (t < 280) | (t >= 400))
     echo = far * np.where(t < 400, 1.0, 0.5)
     left = np.where(t < 400, 0.1 * far, -echo)
-    parts = [spectra(x, hop) for x in (near + left + at_level(rng.standard_normal(count), -70.0), echo)]
+    unpredicted = 0.2 * np.abs(far) * rng.standard_normal(count) * (t < 400)
+    heard = near + left + unpredicted + at_level(rng.standard_normal(count), -70.0)
+    parts = [spectra(x, hop) for x in (heard, echo, 3.0 * far)]
     noise = np.full(bins, 1e-7 * np.sum(stft.windows(hop)[0] ** 2))
     handle, model = stages.new("residual", hop), residual.Residual(bins)
     first, worst, highest = [], 0.0, 0.0
     for run in range(2):
         for b in range(blocks):
-            error, estimate = (part[b] for part in parts)
+            error, estimate, playing = (part[b] for part in parts)
             cross = padded((error * np.conj(estimate)).real, hop)
             given = [
                 padded(np.abs(error) ** 2, hop),
                 padded(np.abs(estimate) ** 2, hop),
                 cross,
                 padded(noise, hop),
+                padded(np.abs(playing) ** 2, hop),
             ]
             if run:
                 given = [misaligned(x, 3) for x in given]
