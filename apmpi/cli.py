@@ -21,7 +21,7 @@ from typing import NoReturn, Self
 
 from apmpi import config
 from apmpi.config import ConfigError, Endpoint, EndpointError, Settings
-from apmpi.wav import WavSink, WavSource, check_writable
+from apmpi.wav import WavSink, WavSource
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,6 +101,8 @@ def check(given: argparse.Namespace) -> int:
 
 def _check_endpoints(path: Path, settings: Settings) -> list[str]:
     """Prints what is right, returns what is wrong."""
+    from apmpi.endpoint_check import endpoint_state
+
     switched_on = ", ".join(name for name, on in asdict(settings.features).items() if on) or "no feature"
     print(f"{path}: valid, {settings.sample_rate_hz} Hz, {switched_on}")
     problems = []
@@ -111,33 +113,11 @@ def _check_endpoints(path: Path, settings: Settings) -> list[str]:
             if endpoint is None:
                 continue
             try:
-                print(f"{key}: {_check_endpoint(key, endpoint, settings, opened)}")
+                print(f"{key}: {endpoint_state(key, endpoint, settings, opened)}")
             except EndpointError as error:
                 named = error if endpoint.device else f"{key}.file: {error}"
                 problems.append(f"{path}:{endpoint.line}: {named}")
     return problems
-
-
-def _check_endpoint(key: str, endpoint: Endpoint, settings: Settings, opened: contextlib.ExitStack) -> str:
-    """What was found, in a few words. Raises EndpointError."""
-    rate_hz, channels = endpoint.sample_rate_hz or settings.sample_rate_hz, endpoint.channels
-    if endpoint.microphone_channels:
-        return f"by channel {', '.join(map(str, endpoint.microphone_channels))} of the microphone's card"
-    is_source = key in ("microphone", "far_end")
-    if endpoint.device is not None:
-        from apmpi import pcm
-
-        card = (pcm.Capture if is_source else pcm.Playback)(
-            key, endpoint.device, rate_hz, channels, settings.periods
-        )
-        opened.callback(card.close)
-        return f"device {endpoint.device} opens with {rate_hz} Hz, {channels} channel(s)"
-    assert endpoint.file is not None
-    if not is_source:
-        check_writable(endpoint.file)
-        return f"file {endpoint.file} can be written"
-    with WavSource(endpoint.file, rate_hz, channels) as source:
-        return f"file {endpoint.file} holds {source.samples / rate_hz:.1f} s, {channels} channel(s)"
 
 
 def _list_devices() -> None:
@@ -146,6 +126,15 @@ def _list_devices() -> None:
     for title, direction in (("record from", alsaaudio.PCM_CAPTURE), ("play on", alsaaudio.PCM_PLAYBACK)):
         names = alsaaudio.pcms(direction)
         print(f"devices to {title}:", ", ".join(names) or "none")
+
+
+# ---- doctor
+
+
+def doctor(given: argparse.Namespace) -> int:
+    from apmpi import doctor
+
+    return doctor.main(given.file, given.device, not given.no_sound)
 
 
 # ---- process
@@ -298,6 +287,19 @@ def _parser() -> argparse.ArgumentParser:
         check, "say what is wrong with a configuration, and which devices exist", "apmpi check apmpi.yaml"
     )
     added.add_argument("file", type=Path, metavar="FILE", help="YAML configuration")
+
+    added = command(
+        doctor, "measure cards and room, and say what to do", "apmpi doctor --device plughw:CARD=Device"
+    )
+    added.description = """Look at the machine, open the devices, play noise and a sweep (10 s), listen, and
+        say what is fine, and what is wrong and what to do. Stop the service first: systemctl stop apmpi."""
+    added.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="YAML configuration, if not one card"
+    )
+    added.add_argument(
+        "--device", metavar="ALSA", help="card with microphone and loudspeaker (default: the first)"
+    )
+    added.add_argument("--no-sound", action="store_true", help="play nothing")
 
     added = command(
         process, "run recordings through the chain", "apmpi process --far far.wav --mic mic.wav -o clean.wav"

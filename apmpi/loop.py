@@ -93,7 +93,7 @@ def run(
         stack.enter_context(journal.warnings_said_by(voice))
         threading.stack_size(realtime.THREAD_STACK_BYTES)
         try:
-            loop = _Loop(settings, config_path, stack, tap, Timebase(speed))
+            loop = Loop(settings, config_path, stack, tap, Timebase(speed))
         except EndpointError as error:
             voice.say(journal.Event.ENDPOINT_FAILED, str(error), {})
             journal.notify(f"STATUS={error}")
@@ -123,7 +123,7 @@ def _say_refused(refused: list[str], voice: journal.Voice) -> None:
         voice.say(journal.Event.NOT_PERMITTED, f"not permitted: {', '.join(refused)}; {hint}", {})
 
 
-def _keep_learned(loop: "_Loop", settings: Settings, voice: journal.Voice) -> learned.Keeper | None:
+def _keep_learned(loop: "Loop", settings: Settings, voice: journal.Voice) -> learned.Keeper | None:
     """Goes on from what an earlier run has learned, and sees that the next one can do the same."""
     path = learned.place(settings)
     if path is None:
@@ -144,7 +144,7 @@ def _keep_learned(loop: "_Loop", settings: Settings, voice: journal.Voice) -> le
 
 
 def _let_look_on(
-    loop: "_Loop",
+    loop: "Loop",
     settings: Settings,
     instruments: report.Instruments,
     voice: journal.Voice,
@@ -162,7 +162,7 @@ def _let_look_on(
     server.start()
 
 
-class _Loop:
+class Loop:
     """The endpoints, the processing, and the way of a frame through them.
 
     live                      a card sets the pace

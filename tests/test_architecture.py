@@ -28,6 +28,10 @@ PYTHON = {
     "metrics": {"report"},
     "socket_server": {"protocol", "feed", "config", "realtime", "report", "metrics"},
     "socket_client": {"protocol", "config"},
+    "acoustics": set(),
+    "endpoint_check": {"config", "pcm", "wav"},
+    "doctor": {"acoustics", "apm", "clock", "config", "endpoint_check", "latency", "loop", "pcm"}
+    | {"realtime", "report"},
     "monitor": {"socket_client", "protocol", "config"},
     "record": {"socket_client", "protocol", "config", "wav"},
     "picture": set(),

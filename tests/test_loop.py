@@ -313,7 +313,7 @@ def test_four_clocks(
     write(tmp_path / "host.wav", talk(rng, seconds + 1))
     write(tmp_path / "room.wav", impulse_response(rng))
     loops: list[Any] = []
-    monkeypatch.setattr(loop._Loop, "drift_ppm", remember(loops, loop._Loop.drift_ppm))
+    monkeypatch.setattr(loop.Loop, "drift_ppm", remember(loops, loop.Loop.drift_ppm))
 
     def run(name: str, *ppm: float) -> tuple[float, float, FrameTimes]:
         """Median of the echo reduction in each of the last 12 s, and of the latency then; the last times."""

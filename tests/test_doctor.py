@@ -1,0 +1,261 @@
+"""The doctor's answers beside the truth: of rooms that are known, and of machines that are made up."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from daemon import APMPI
+
+from apmpi import acoustics, doctor
+from apmpi.doctor import FINE, NOTE, WRONG
+
+RoomCard = Callable[..., str]
+
+
+def room(rng: np.random.Generator, rate_hz: int, decay_s: float, gain_db: float) -> np.ndarray:
+    """A first sound after 1.5 ms, then a decay by 60 dB in `decay_s`; the energy of both is `gain_db`."""
+    t = np.arange(round(min(decay_s, 0.99) * rate_hz)) / rate_hz
+    tail = rng.standard_normal(len(t)) * 10 ** (-3 * t / decay_s) * (t > 0.0015)
+    response = tail / np.sqrt(np.sum(tail**2)) / np.sqrt(2)
+    response[round(0.0015 * rate_hz)] = 1.0
+    return np.asarray(response / np.sqrt(np.sum(response**2)) * 10 ** (gain_db / 20))
+
+
+def distortion(peak: float, drive: float) -> float:
+    """Harmonics 2 to 5 over the fundamental of a sine through tanh(drive x) / drive."""
+    spectrum = np.abs(np.fft.rfft(np.tanh(drive * peak * np.sin(2 * np.pi * np.arange(4096) * 8 / 4096))))
+    return float(np.sqrt(sum(spectrum[8 * harmonic] ** 2 for harmonic in (2, 3, 4, 5))) / spectrum[8])
+
+
+# ---- the measurement alone
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
+@pytest.mark.parametrize(
+    ("decay_s", "delay_s", "gain_db", "drive_db", "noise_dbfs"),
+    [
+        (0.3, 0.058, -3.0, 0.0, -60.0),
+        (0.2, 0.03, -10.0, 12.0, -70.0),
+        (0.6, 0.5, -20.0, 6.0, -75.0),
+        (1.0, 0.1, 0.0, 0.0, -80.0),
+        (0.3, 0.05, -30.0, 0.0, -45.0),
+    ],
+)
+def test_the_sweep_tells_the_truth(
+    rng: np.random.Generator,
+    rate_hz: int,
+    decay_s: float,
+    delay_s: float,
+    gain_db: float,
+    drive_db: float,
+    noise_dbfs: float,
+) -> None:
+    peak, drive = 0.25, 10 ** (drive_db / 20)
+    played = np.concatenate([acoustics.sweep(rate_hz, peak), np.zeros(round(1.5 * rate_hz))])
+    loud = np.tanh(drive * played) / drive if drive_db else played
+    size = 4 * len(played)
+    response = room(rng, rate_hz, decay_s, gain_db)
+    echo = np.fft.irfft(np.fft.rfft(loud, size) * np.fft.rfft(response, size), size)
+    heard = np.concatenate([np.zeros(round(delay_s * rate_hz)), echo])[: len(played)]
+    heard += 10 ** (noise_dbfs / 20) * rng.standard_normal(len(played))
+    path = acoustics.measure(played, heard, rate_hz)
+    truth = distortion(peak, drive) if drive_db else 0.0
+    print(f"{path}; truth: {truth:.4f} distortion")
+    assert path.heard and not path.wire and not path.inverted
+    assert path.delay_s == pytest.approx(delay_s + 0.0015, abs=1.5 / rate_hz)
+    # What a soft clip takes from the fundamental: J1-like, computed with the harmonics' own sine.
+    sine = np.sin(2 * np.pi * np.arange(4096) / 4096)
+    lost_db = (
+        20 * np.log10(2 * np.mean(np.tanh(drive * peak * sine) * sine) / drive / peak) if drive_db else 0.0
+    )
+    # A room of one draw of noise has its energy evenly over the band to within a decibel.
+    # Where it is noisy, the end of the decay is lost, too.
+    lost_in_noise = noise_dbfs - gain_db > -30
+    assert path.gain_db == pytest.approx(gain_db + lost_db, abs=2.0 if lost_in_noise else 1.0)
+    if noise_dbfs - gain_db <= -45:  # 25 dB of decay, and 10 more to the noise
+        assert path.decay_s == pytest.approx(decay_s, rel=0.2)
+    if path.distortion is not None:
+        # The room colours the harmonics otherwise than the fundamental.
+        assert path.distortion == pytest.approx(truth, rel=0.35, abs=0.005)
+    if drive_db == 12:
+        assert path.distortion is not None
+
+
+def test_what_is_not_heard_is_not_measured(rng: np.random.Generator) -> None:
+    played = np.concatenate([acoustics.sweep(16000, 0.25), np.zeros(24000)])
+    for heard in (np.zeros_like(played), 1e-3 * rng.standard_normal(len(played))):
+        assert not acoustics.measure(played, heard, 16000).heard
+
+
+# ---- the whole, on the room card
+
+
+@dataclass(frozen=True)
+class Room:
+    """Options of a room card, what is true of it, and what is wrong with it."""
+
+    options: dict[str, float]
+    decay_s: float = 0.2
+    gain_db: float = -6.0
+    distortion: float = 0.0
+    wrong: frozenset[str] = frozenset()
+    channels: int = 1
+
+
+# What is played leaves 18 ms after its frame came in (README: Latency).
+PLAYOUT_MS = 18.0
+ROOMS = {
+    "plain": Room({"delay_ms": 40, "noise_dbfs": -65}),
+    "wired": Room({"delay_ms": 20, "noise_dbfs": -65, "reference": 1}, decay_s=0.3, gain_db=-10, channels=2),
+    "faulty": Room(
+        {"delay_ms": 520, "noise_dbfs": -45, "clip_db": 20},
+        decay_s=0.2,
+        gain_db=0,
+        distortion=distortion(10 ** (doctor.PEAK_DBFS / 20), 10),
+        wrong=frozenset({"microphone noise", "microphone delay", "loudspeaker"}),
+    ),
+    "loud": Room(
+        {"delay_ms": 10, "noise_dbfs": -65},
+        decay_s=0.95,
+        gain_db=18,
+        wrong=frozenset({"microphone level", "microphone echo", "room"}),
+    ),
+    "silent": Room({"noise_dbfs": -70}, gain_db=-200, wrong=frozenset({"microphone echo"})),
+}
+# Of a busy machine rather than of the room; and with what is wrong the canceller has a hard time.
+MACHINE = {"xruns", "processor", "clock source", "governor", "power", "echo cancellation"}
+
+
+def test_rooms_and_what_the_doctor_says_of_them(
+    tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
+) -> None:
+    """All at once: each takes its nine seconds."""
+    rate_hz = 16000
+    running = {}
+    for name, truth in ROOMS.items():
+        response = room(rng, rate_hz, truth.decay_s, truth.gain_db)
+        soundfile.write(tmp_path / f"{name}.wav", response, rate_hz, subtype="FLOAT")
+        card = room_card(name, impulse_response=tmp_path / f"{name}.wav", **truth.options)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(
+            f"sample_rate_hz: {rate_hz}\nmicrophone: {{device: {card}, channels: {truth.channels}}}\n"
+            f"far_end: {{file: {name}.wav}}\nspeaker: {{device: {card}}}\n"
+        )
+        running[name] = subprocess.Popen(
+            [APMPI, "doctor", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    for name, process in running.items():
+        said, _ = process.communicate(timeout=60)
+        print(f"---- {name}: {ROOMS[name]}\n{said}")
+        check(name, ROOMS[name], said, process.returncode)
+
+
+def check(name: str, truth: Room, said: str, status: int) -> None:
+    found = {
+        line[7 : 7 + doctor.NAME_WIDTH].strip(): (line[:6].strip(), line[8 + doctor.NAME_WIDTH :])
+        for line in said.splitlines()
+        if line.startswith((FINE, NOTE, WRONG))
+    }
+    wrong = {what for what, (verdict, _) in found.items() if verdict == WRONG}
+    microphone = "microphone" if truth.channels == 1 else "channel 1"
+    assert {what.replace(microphone, "microphone") for what in wrong} - MACHINE == truth.wrong, name
+    assert status == bool(wrong)
+
+    def number(what: str, pattern: str) -> float:
+        match = re.search(pattern, found[what][1])
+        assert match, f"{what}: {found[what][1]}"
+        return float(match[1])
+
+    noise_dbfs = number(f"{microphone} noise", r"noise floor (-[\d.]+) dBFS")
+    assert noise_dbfs == pytest.approx(truth.options["noise_dbfs"], abs=0.5)
+    if truth.gain_db < -100:
+        assert "not heard" in found[f"{microphone} echo"][1]
+        return
+    delay_ms = number(f"{microphone} delay", r"([\d.]+) ms behind")
+    assert delay_ms == pytest.approx(PLAYOUT_MS + truth.options["delay_ms"] + 1.5, abs=0.3)
+    loss_db = number(f"{microphone} echo", r"echo return loss (-?[\d.]+) dB")
+    if not truth.wrong:  # where nothing clips
+        assert loss_db == pytest.approx(-truth.gain_db, abs=1.0)
+        assert number("room", r"in ([\d.]+) s") == pytest.approx(truth.decay_s, rel=0.2)
+        assert number("loudspeaker", r"distorts by ([\d.]+)%") < 1
+        assert number("echo cancellation", r"takes (\d+) dB") >= doctor.ERLE_MIN_DB
+        assert f"stream_delay_ms: {delay_ms:.0f}" in said or truth.channels > 1
+    if truth.distortion:
+        measured = number("loudspeaker", r"distorts by ([\d.]+)%") / 100
+        assert measured == pytest.approx(truth.distortion, rel=0.35)
+    if "reference" in truth.options:
+        assert found["wired reference"] == (NOTE, "channel 2 carries what is played")
+        assert "far_end: {microphone_channels: [2]}" in said and "channels: 2, use: [1]}" in said
+
+
+def test_what_keeps_it_from_listening(tmp_path: Path, room_card: RoomCard) -> None:
+    card = room_card()
+    (tmp_path / "apmpi.yaml").write_text(
+        f"microphone: {{device: {card}}}\nspeaker: {{device: hw:CARD=Gone}}\n"
+        "far_end: {device: hw:CARD=Loopback}\n"
+    )
+    done = subprocess.run(
+        [APMPI, "doctor", "apmpi.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    print(done.stdout)
+    assert done.returncode == 1 and done.stderr == ""
+    assert re.search(r"^fine +microphone +device room0 opens", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^WRONG +speaker +speaker.device: 'hw:CARD=Gone' does not exist", done.stdout, re.MULTILINE
+    )
+    assert "-> apmpi check lists what there is" in done.stdout and "plays" not in done.stdout
+    done = subprocess.run(
+        [APMPI, "doctor", "no.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2 and done.stderr.startswith("apmpi: no.yaml: cannot be read")
+
+
+# ---- machines
+
+CPU = "sys/devices/system/cpu/cpu0/cpufreq"
+CLOCK = "sys/devices/system/clocksource/clocksource0/current_clocksource"
+THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "verdict", "text"),
+    [
+        ({CLOCK: "arch_sys_counter\n"}, "clock source", FINE, "arch_sys_counter"),
+        ({CLOCK: "hpet\n"}, "clock source", WRONG, "hpet is slow to read"),
+        ({f"{CPU}/scaling_governor": "ondemand\n"}, "governor", FINE, "ondemand"),
+        ({f"{CPU}/scaling_governor": "powersave\n"}, "governor", WRONG, "lowest speed"),
+        (
+            {f"{CPU}/scaling_governor": "powersave\n", f"{CPU}/scaling_driver": "intel_pstate\n"},
+            "governor", FINE, "powersave",
+        ),
+        ({THROTTLED: "0\n"}, "power", FINE, "no undervoltage"),
+        ({THROTTLED: "50005\n"}, "power", WRONG, "too little voltage, throttled now"),
+        ({THROTTLED: "0x80000\n"}, "power", WRONG, "too hot since the start"),
+        (
+            {"sys/class/hwmon/hwmon1/name": "rpi_volt\n", "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "1\n"},
+            "power", WRONG, "too little voltage",
+        ),
+        (
+            {"sys/class/hwmon/hwmon1/name": "rpi_volt\n", "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "0\n"},
+            "power", FINE, "no undervoltage",
+        ),
+        ({"dev/snd/pcmC0D0p": "", "dev/snd/pcmC0D0c": ""}, "permission", FINE, "2 PCM devices"),
+        ({}, "kernel sound", NOTE, "no card in /dev/snd"),
+    ],
+)  # fmt: skip
+def test_machines(tmp_path: Path, files: dict[str, str], name: str, verdict: str, text: str) -> None:
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    found = {finding.name: finding for finding in doctor.machine_findings(tmp_path)}
+    assert found[name].verdict == verdict
+    assert text in found[name].text
+    assert (found[name].todo == "") == (verdict != WRONG)
+    assert found["arithmetic"].verdict == FINE
