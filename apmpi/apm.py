@@ -13,6 +13,14 @@ from apmpi import _native
 
 RATES_HZ = (8000, 16000, 32000, 48000)
 MAX_DELAY_MS = 500
+NOISE_SUPPRESSION_LEVELS = ("low", "moderate", "high", "very_high", "auto")
+DEFAULT_LEVEL = "high"
+RANGES = {
+    "high_pass_hz": (20.0, 300.0),
+    "gain_target_dbfs": (-40.0, -6.0),
+    "gain_max_db": (0.0, 50.0),
+    "headroom_db": (0.0, 20.0),
+}
 KERNELS = _native.KERNELS
 """the variant of the arithmetic that this processor gets: neon, avx2, sse2 or scalar"""
 
@@ -52,6 +60,10 @@ class Stats:
     speech_probability: float = 0.0
     """of near-end speech, 0..1"""
     noise_floor_dbfs: float = -100.0
+    snr_db: float = 0.0
+    """the talker's level while speaking over the noise; 0 until half a second of speech was heard"""
+    noise_suppression_db: float = 0.0
+    """by how much noise is attenuated at most: the level in use"""
     agc_gain_db: float = 0.0
     converged: bool = False
     """the canceller takes 10 dB or more"""
@@ -62,6 +74,8 @@ class Stats:
     """how often the echo estimate came to add power instead of taking it"""
     microphone_clipping: bool = False
     """full-scale samples within the last second"""
+    microphone_too_quiet: bool = False
+    """the talker stays below gain_target_dbfs by 3 dB and more even with gain_max_db"""
 
 
 class AudioProcessingModule:
@@ -78,15 +92,22 @@ class AudioProcessingModule:
 
     Args:
         echo_cancellation: takes out what the loudspeaker plays; needs process_reverse_stream().
-        noise_suppression: takes out fans, traffic, hiss.
+        noise_suppression: takes out fans, traffic, hiss: "low", "moderate", "high" or "very_high" by at most
+            6, 12, 18 or 21 dB; True is "high"; "auto" goes through these by how far the talker is above the
+            noise (stats().snr_db): 30 dB, 20 dB, 10 dB and less.
         high_pass_filter: takes out rumble and handling noise below speech.
         auto_gain_control: brings quiet and loud talkers to one level.
         learned_gain: noise_suppression tells a talker from noise and residual echo by a small recurrent
             network; False, and without noise_suppression: by statistics alone.
+        high_pass_hz: cut-off (-3 dB) of the high-pass filter, 20 to 300 Hz.
+        gain_target_dbfs: the level of active speech that the gain control aims at, -40 to -6 dBFS.
+        gain_max_db: by how much it amplifies at most, 0 to 50 dB.
+        headroom_db: how far below full scale every peak is held, 0 to 20 dB, with or without gain control.
         stream_delay_ms: as set_stream_delay_ms(); None: nothing is known of the delay.
 
     Raises:
-        TypeError: a flag is neither bool nor int.
+        TypeError: a flag is neither bool nor int, or a number is none.
+        ValueError: an unknown level of noise_suppression, or a number out of its range.
         RuntimeError: stream_delay_ms is no whole number from 0 to 500.
 
     Sources: Enzner and Vary 2006, Kuech, Mabande and Enzner 2014 (canceller); Gerkmann and Hendriks 2012
@@ -97,14 +118,27 @@ class AudioProcessingModule:
         self,
         *,
         echo_cancellation: bool = False,
-        noise_suppression: bool = False,
+        noise_suppression: bool | str = False,
         high_pass_filter: bool = False,
         auto_gain_control: bool = False,
         learned_gain: bool = True,
+        high_pass_hz: float = 80.0,
+        gain_target_dbfs: float = -20.0,
+        gain_max_db: float = 32.0,
+        headroom_db: float = 1.0,
         stream_delay_ms: int | None = None,
     ) -> None:
-        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control, learned_gain)
-        self._flags = tuple(bool(index(flag)) for flag in wanted)
+        self._settings = _read(
+            echo_cancellation=echo_cancellation,
+            noise_suppression=noise_suppression,
+            high_pass_filter=high_pass_filter,
+            auto_gain_control=auto_gain_control,
+            learned_gain=learned_gain,
+            high_pass_hz=high_pass_hz,
+            gain_target_dbfs=gain_target_dbfs,
+            gain_max_db=gain_max_db,
+            headroom_db=headroom_db,
+        )
         self._delay_ms: int | None = None
         self._chain: _native.Chain | None = None
         # For settings and for another chain; what a chain does to a block, its own lock keeps apart.
@@ -176,28 +210,41 @@ class AudioProcessingModule:
         self,
         *,
         echo_cancellation: bool | None = None,
-        noise_suppression: bool | None = None,
+        noise_suppression: bool | str | None = None,
         high_pass_filter: bool | None = None,
         auto_gain_control: bool | None = None,
         learned_gain: bool | None = None,
+        high_pass_hz: float | None = None,
+        gain_target_dbfs: float | None = None,
+        gain_max_db: float | None = None,
+        headroom_db: float | None = None,
     ) -> None:
-        """Switches features from the next frame on, without a click; what was learned is kept.
+        """Changes settings from the next frame on, without a click; what was learned is kept.
 
-        None leaves a feature as it is.
+        None leaves a setting as it is.
 
         Raises:
-            TypeError: a flag is neither bool nor int; nothing is changed then.
+            TypeError, ValueError: as for the constructor; nothing is changed then.
         """
-        wanted = (echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control, learned_gain)
+        given = dict(
+            echo_cancellation=echo_cancellation,
+            noise_suppression=noise_suppression,
+            high_pass_filter=high_pass_filter,
+            auto_gain_control=auto_gain_control,
+            learned_gain=learned_gain,
+            high_pass_hz=high_pass_hz,
+            gain_target_dbfs=gain_target_dbfs,
+            gain_max_db=gain_max_db,
+            headroom_db=headroom_db,
+        )
+        wanted = _read(**{name: value for name, value in given.items() if value is not None})
         with self._lock:
-            self._flags = tuple(
-                old if new is None else bool(index(new)) for old, new in zip(self._flags, wanted, strict=True)
-            )
+            self._settings |= wanted
             if self._chain is not None:
-                self._chain.configure(self._flags)
+                self._chain.configure(tuple(self._settings.values()))
 
     def reset(self) -> None:
-        """Forgets everything learned; flags and delay stay."""
+        """Forgets everything learned; settings and delay stay."""
         with self._lock:
             if self._chain is not None:
                 self._chain.reset()
@@ -209,7 +256,13 @@ class AudioProcessingModule:
         if chain is None:
             return Stats()
         raw: dict[str, Any] = chain.stats()
-        for flag in ("converged", "double_talk", "reference_present", "microphone_clipping"):
+        for flag in (
+            "converged",
+            "double_talk",
+            "reference_present",
+            "microphone_clipping",
+            "microphone_too_quiet",
+        ):
             raw[flag] = bool(raw[flag])
         return Stats(**raw)
 
@@ -251,7 +304,7 @@ class AudioProcessingModule:
         return 1000.0 * _native.latency_samples(chain.rate_hz) / chain.rate_hz if chain else 0.0
 
     def _new_chain(self, rate_hz: int, channels: int) -> _native.Chain:
-        chain = _native.Chain(rate_hz, channels, self._flags)
+        chain = _native.Chain(rate_hz, channels, tuple(self._settings.values()))
         self._hint(chain)
         return chain
 
@@ -286,6 +339,38 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _read(**given: object) -> dict[str, float]:
+    """Settings as the chain takes them, in the order given."""
+    settings: dict[str, float] = {}
+    for name, value in given.items():
+        if name in RANGES:
+            settings[name] = _number(name, value)
+        elif name == "noise_suppression":
+            settings[name] = _suppression(value)
+        else:
+            settings[name] = bool(index(value))  # type: ignore[arg-type]
+    return settings
+
+
+def _number(name: str, value: object) -> float:
+    low, high = RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: got {value!r}, expected a number from {low:g} to {high:g}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: got {value!r}, expected {low:g} to {high:g}")
+    return float(value)
+
+
+def _suppression(value: object) -> int:
+    """apm_noise_t: 0 is none, then the levels."""
+    if not isinstance(value, str):
+        value = DEFAULT_LEVEL if index(value) else ""  # type: ignore[arg-type]
+    elif value not in NOISE_SUPPRESSION_LEVELS:
+        levels = ", ".join(NOISE_SUPPRESSION_LEVELS)
+        raise ValueError(f"noise_suppression: got {value!r}, expected True, False or one of {levels}")
+    return NOISE_SUPPRESSION_LEVELS.index(value) + 1 if value else 0
 
 
 def _capture(chain: _native.Chain, frame: Frame) -> None:

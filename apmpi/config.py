@@ -38,6 +38,11 @@ CHANNELS_MIN, CHANNELS_MAX = 1, 8
 STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS = 0, 500
 DEVICE_RATE_MIN_HZ, DEVICE_RATE_MAX_HZ = 8000, 192_000
 PERIODS_MIN, PERIODS_MAX = 2, 16
+NOISE_SUPPRESSION_LEVELS = ("low", "moderate", "high", "very_high", "auto")
+HIGH_PASS_MIN_HZ, HIGH_PASS_MAX_HZ = 20.0, 300.0
+GAIN_TARGET_MIN_DBFS, GAIN_TARGET_MAX_DBFS = -40.0, -6.0
+GAIN_MAX_MIN_DB, GAIN_MAX_MAX_DB = 0.0, 50.0
+HEADROOM_MIN_DB, HEADROOM_MAX_DB = 0.0, 20.0
 KEEP_LEARNED = ("ram", "disk", "never")
 REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
 
@@ -57,13 +62,23 @@ class EndpointError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The stages that can be switched while running."""
+    """The stages that can be switched while running. noise_suppression may also name a level."""
 
     echo_cancellation: bool = True
-    noise_suppression: bool = True
+    noise_suppression: bool | str = True
     high_pass_filter: bool = True
     auto_gain_control: bool = True
     learned_gain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How strongly the stages act; may change while running."""
+
+    high_pass_hz: float = 80.0
+    gain_target_dbfs: float = -20.0
+    gain_max_db: float = 32.0
+    headroom_db: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,7 @@ class Settings:
 
     sample_rate_hz: int = 48000
     features: Features = Features()
+    tuning: Tuning = Tuning()
     microphone: Endpoint
     speaker: Endpoint | None = None
     far_end: Endpoint | None = None
@@ -203,24 +219,28 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise ConfigError(f"{name}:1: not readable as YAML (an escape or number far out of range)") from None
 
 
+# What a reload changes between two frames.
+LIVE = ("features", "tuning", "stream_delay_ms")
+
+
 def taken_live(running: Settings, fresh: Settings) -> tuple[Settings, list[str]]:
     """What a reload makes of `running`, and the keys of `fresh` that wait for a restart.
 
-    Features and hints are taken at once, and so is another device for an endpoint that is as before
-    otherwise. All else means other buffers and files.
+    Features, their tuning and hints are taken at once, and so is another device for an endpoint that is as
+    before otherwise. All else means other buffers and files.
     """
     waiting = []
     devices: dict[str, Any] = {}
     for entry in fields(Settings):
         old, new = getattr(running, entry.name), getattr(fresh, entry.name)
-        if old == new or entry.name in ("features", "stream_delay_ms"):
+        if old == new or entry.name in LIVE:
             continue
         both = isinstance(old, Endpoint) and isinstance(new, Endpoint)
         if both and old.device and new.device and replace(old, device=new.device) == new:
             devices[entry.name] = new
         else:
             waiting.append(entry.name)
-    taken = replace(running, features=fresh.features, stream_delay_ms=fresh.stream_delay_ms, **devices)
+    taken = replace(running, **{key: getattr(fresh, key) for key in LIVE}, **devices)
     if any(_conflicts(taken)):  # with what has to wait: then all devices wait for it
         waiting += devices
         taken = replace(taken, **{key: getattr(running, key) for key in devices})
@@ -245,6 +265,7 @@ class _Reader:
         readers: dict[str, Callable[[yaml.Node, str], object]] = {
             "sample_rate_hz": self.sample_rate,
             "features": self.features,
+            "tuning": self.tuning,
             "microphone": self.endpoint,
             "speaker": self.optional(self.endpoint),
             "far_end": self.optional(self.endpoint),
@@ -291,7 +312,21 @@ class _Reader:
 
     def features(self, node: yaml.Node, key: str) -> Features:
         nodes = self.mapping(node, key, (entry.name for entry in fields(Features)))
-        return Features(**{name: self.boolean(child, f"{key}.{name}") for name, child in nodes.items()})
+        values: dict[str, Any] = {}
+        for name, child in nodes.items():
+            read = self.level if name == "noise_suppression" else self.boolean
+            values[name] = read(child, f"{key}.{name}")
+        return Features(**values)
+
+    def tuning(self, node: yaml.Node, key: str) -> Tuning:
+        readers = {
+            "high_pass_hz": self.number_within(HIGH_PASS_MIN_HZ, HIGH_PASS_MAX_HZ),
+            "gain_target_dbfs": self.number_within(GAIN_TARGET_MIN_DBFS, GAIN_TARGET_MAX_DBFS),
+            "gain_max_db": self.number_within(GAIN_MAX_MIN_DB, GAIN_MAX_MAX_DB),
+            "headroom_db": self.number_within(HEADROOM_MIN_DB, HEADROOM_MAX_DB),
+        }
+        nodes = self.mapping(node, key, readers)
+        return Tuning(**{name: readers[name](child, f"{key}.{name}") for name, child in nodes.items()})
 
     def endpoint(self, node: yaml.Node, key: str) -> Endpoint:
         own = {"microphone": ("use",), "far_end": ("sample_rate_hz", "microphone_channels")}
@@ -354,6 +389,14 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:bool":
             return node.value.lower() in ("true", "yes", "on")
         self.fail(node, key, f"{_shown(node)} given, expected true or false")
+
+    def level(self, node: yaml.Node, key: str) -> bool | str:
+        if isinstance(node, yaml.ScalarNode) and node.value in NOISE_SUPPRESSION_LEVELS:
+            return str(node.value)
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:bool":
+            return self.boolean(node, key)
+        levels = ", ".join(NOISE_SUPPRESSION_LEVELS)
+        self.fail(node, key, f"{_shown(node)} given, expected true, false or one of {levels}")
 
     def text(self, node: yaml.Node, key: str) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":

@@ -203,7 +203,7 @@ class Loop:
         self._near = AudioFrame.create(rate_hz, len(settings.near_channels), block_samples)
         self._far = AudioFrame.create(rate_hz, far_channels, block_samples)
         self._silence = self._far.data.tobytes()
-        self._apm = AudioProcessingModule(**asdict(settings.features))
+        self._apm = AudioProcessingModule(**asdict(settings.features), **asdict(settings.tuning))
         self._process(self._silence, self._near.data.tobytes())
         self._apm.reset()
         if settings.stream_delay_ms is not None:
@@ -350,8 +350,9 @@ class Loop:
         return self._near.data.tobytes()
 
     def _apply(self, settings: Settings) -> None:
-        """What a reload changes between two frames: flags, the delay hint, devices. The echo path is kept."""
-        self._apm.configure(**asdict(settings.features))
+        """What a reload changes between two frames: settings, the delay hint, devices. What was learned is
+        kept."""
+        self._apm.configure(**asdict(settings.features), **asdict(settings.tuning))
         if settings.stream_delay_ms not in (None, self._settings.stream_delay_ms):
             self._apm.set_stream_delay_ms(settings.stream_delay_ms)
         for key, kind in (

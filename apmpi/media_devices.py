@@ -497,7 +497,7 @@ class MediaDevices:
         self,
         *,
         enable_aec: bool = True,
-        noise_suppression: bool = True,
+        noise_suppression: bool | str = True,
         high_pass_filter: bool = True,
         auto_gain_control: bool = True,
         input_device: int | str | None = None,
@@ -507,7 +507,8 @@ class MediaDevices:
         """Opens a microphone and starts to record.
 
         Args:
-            enable_aec, noise_suppression, high_pass_filter, auto_gain_control: what is done to the frames.
+            enable_aec, noise_suppression, high_pass_filter, auto_gain_control: what is done to the frames, as
+                AudioProcessingModule's; more of it by `capture.apm.configure()`.
             input_device: an index of list_input_devices(), an ALSA name, or None for ALSA's "default".
             queue_capacity: how many frames of 10 ms wait for a reader before the oldest is dropped.
             input_channel_index: take this channel of the device alone, counted from 0, as mono.

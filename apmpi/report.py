@@ -28,6 +28,9 @@ has these fields, over the interval unless said otherwise; a field that doesn't 
     APMPI_DELAY_MS _DELAY_CONFIDENCE              loudspeaker to microphone; 0 to 1
     APMPI_CONVERGED _DOUBLE_TALK _REFERENCE_PRESENT _MICROPHONE_CLIPPING               0 or 1, at this moment
     APMPI_SPEECH_PROBABILITY _NOISE_FLOOR_DBFS _AGC_GAIN_DB                            at this moment
+    APMPI_MICROPHONE_TOO_QUIET                    0 or 1: the gain control can't make up for it
+    APMPI_SNR_DB                                  the talker over the noise
+    APMPI_NOISE_SUPPRESSION_DB                    by how much noise is attenuated at most, the level in use
     APMPI_ERLE_DB_EACH_S, and so for all of EACH_S   a value for each second, oldest first, blanks between
 
 Event.XRUN has APMPI_XRUNS*, Event.RELOADED the flags. While the microphone is waited for there are no
@@ -72,6 +75,17 @@ SECOND_S = 1.0
 SECONDS_MAX = 60
 
 
+# What is wrong with the microphone's level is said when it begins, and again only when it has been right for
+# so long, or is still wrong an hour later.
+MICROPHONE_RIGHT_S = 60.0
+MICROPHONE_AGAIN_S = 3600.0
+MICROPHONE_PROBLEMS = {
+    "microphone_clipping": "the microphone clips: its capture level is too high, lower it (alsamixer)",
+    "microphone_too_quiet": "the microphone is too quiet for the gain control to help: raise its capture "
+    "level (alsamixer) or gain_max_db, or bring it closer",
+}
+
+
 class CoreStats(Protocol):
     """What is used of apmpi.apm.Stats here."""
 
@@ -81,12 +95,16 @@ class CoreStats(Protocol):
     def converged(self) -> bool: ...
     @property
     def reference_present(self) -> bool: ...
+    @property
+    def microphone_clipping(self) -> bool: ...
+    @property
+    def microphone_too_quiet(self) -> bool: ...
 
 
 CORE_FIELDS = (
     "erle_db", "erl_db", "delay_ms", "delay_confidence", "drift_ppm", "converged", "double_talk",
-    "reference_present", "divergences", "microphone_clipping", "speech_probability", "noise_floor_dbfs",
-    "agc_gain_db",
+    "reference_present", "divergences", "microphone_clipping", "microphone_too_quiet", "speech_probability",
+    "noise_floor_dbfs", "snr_db", "noise_suppression_db", "agc_gain_db",
 )  # fmt: skip
 
 
@@ -192,7 +210,7 @@ def xrun_values(xruns: Mapping[str, int]) -> dict[str, object]:
 
 
 def flag_values(features: Features) -> dict[str, object]:
-    return {field.name: getattr(features, field.name) for field in fields(features)}
+    return {field.name: bool(getattr(features, field.name)) for field in fields(features)}
 
 
 def journal_fields(values: Mapping[str, object]) -> dict[str, str]:
@@ -282,6 +300,8 @@ class Reporter(threading.Thread):
         self._ready = False
         self._shown = self._shown_before = self._instruments.now()
         self._parked_said = ""
+        self._microphone_wrong_s: dict[str, float] = {}  # when each problem was last seen,
+        self._microphone_said_s: dict[str, float] = {}  # and last said
         self._xruns_said = 0
         self._xruns_said_s = -XRUN_SILENCE_S
 
@@ -324,6 +344,7 @@ class Reporter(threading.Thread):
         self._feed_watchdog(now_s, frames, parked)
         self._note_second(now_s, frames)
         self._say_parked(parked)
+        self._say_microphone(now_s)
         self._say_xruns(now_s)
         self._voice.catch_up()
         if now_s - self._shown.time_s >= self._voice.interval_s and not self._finished:
@@ -358,6 +379,17 @@ class Reporter(threading.Thread):
         event, message = (Event.PARKED, parked) if parked else (Event.RESUMED, "all devices are back")
         self._voice.say(event, message, {})
         notify(f"STATUS={message}")
+
+    def _say_microphone(self, now_s: float) -> None:
+        for problem, sentence in MICROPHONE_PROBLEMS.items():
+            if self._board.core is None or not getattr(self._board.core, problem):
+                continue
+            right_s = now_s - self._microphone_wrong_s.get(problem, -math.inf)
+            said_s = now_s - self._microphone_said_s.get(problem, -math.inf)
+            self._microphone_wrong_s[problem] = now_s
+            if right_s >= MICROPHONE_RIGHT_S or said_s >= MICROPHONE_AGAIN_S:
+                self._microphone_said_s[problem] = now_s
+                self._voice.say(Event.MICROPHONE_LEVEL, sentence, {})
 
     def _say_xruns(self, now_s: float, at_once: bool = False) -> None:
         xruns = self._instruments.xruns()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import math
 import os
 import signal
 import threading
@@ -18,8 +19,9 @@ import pytest
 from reference.drive import Samples, frame_of, process
 from reference.signals import RATES_HZ, at_level, from_int16, power, scene, to_int16, voice
 
-from apmpi import AudioFrame, AudioProcessingModule, Stats
-from apmpi.config import Features
+from apmpi import AudioFrame, AudioProcessingModule, Stats, config
+from apmpi import apm as apm_module
+from apmpi.config import ConfigError, Features, Tuning, parse
 
 ALL = {
     "echo_cancellation": True,
@@ -254,15 +256,41 @@ def test_flags_are_keyword_only() -> None:
 def test_flags_are_true_or_false() -> None:
     for wrong in ("off", None, 0.5, [True]):
         with pytest.raises(TypeError):
-            AudioProcessingModule(noise_suppression=wrong)  # type: ignore[arg-type]
+            AudioProcessingModule(high_pass_filter=wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        AudioProcessingModule().configure(noise_suppression="off")  # type: ignore[arg-type]
+        AudioProcessingModule(noise_suppression=None)  # type: ignore[arg-type]
+    for wrong in (0.5, [True]):
+        with pytest.raises(TypeError):
+            AudioProcessingModule().configure(noise_suppression=wrong)  # type: ignore[arg-type]
+
+
+def test_settings_have_ranges() -> None:
+    assert apm_module.NOISE_SUPPRESSION_LEVELS == config.NOISE_SUPPRESSION_LEVELS
+    with pytest.raises(
+        ValueError, match=r"noise_suppression: got 'off'.*low, moderate, high, very_high, auto"
+    ):
+        AudioProcessingModule(noise_suppression="off")
+    for name, (low, high) in apm_module.RANGES.items():
+        for good in (low, high, round(low) + 1):
+            AudioProcessingModule(**{name: good})  # type: ignore[arg-type]
+            parse(f"microphone: {{device: x}}\ntuning: {{{name}: {good:g}}}", "")
+        apm = AudioProcessingModule()
+        for bad in (low - 0.1, high + 0.1, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"{name}: got .*, expected {low:g} to {high:g}"):
+                apm.configure(**{name: bad})  # type: ignore[arg-type]
+        for odd in ("80", True, [80]):
+            with pytest.raises(TypeError, match=name):
+                apm.configure(**{name: odd})  # type: ignore[arg-type]
+        for bad in (low - 1, high + 1):
+            with pytest.raises(ConfigError, match=f"tuning.{name}"):
+                parse(f"microphone: {{device: x}}\ntuning: {{{name}: {bad:g}}}", "")
 
 
 def test_every_setting_of_a_configuration_is_a_keyword() -> None:
     """What YAML tells the chain (the features, the delay) can be told to the module, by the same name."""
     keywords = set(inspect.signature(AudioProcessingModule).parameters)
-    assert {field.name for field in dataclasses.fields(Features)} | {"stream_delay_ms"} == keywords
+    told = {field.name for part in (Features, Tuning) for field in dataclasses.fields(part)}
+    assert told | {"stream_delay_ms"} == keywords
 
 
 def test_the_delay_as_a_keyword(rng: np.random.Generator) -> None:

@@ -13,7 +13,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apmpi.config import ConfigError, Endpoint, Features, Settings, load, parse
+from apmpi.config import (
+    NOISE_SUPPRESSION_LEVELS,
+    ConfigError,
+    Endpoint,
+    Features,
+    Settings,
+    Tuning,
+    load,
+    parse,
+)
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ROOT / "config" / "apmpi.yaml"
@@ -57,6 +66,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         speaker=None,
         far_end=None,
         output=None,
+        tuning=Tuning(high_pass_hz=80.0, gain_target_dbfs=-20.0, gain_max_db=32.0, headroom_db=1.0),
         stream_delay_ms=None,
         periods=4,
         low_latency=False,
@@ -69,6 +79,7 @@ def test_every_value_arrives() -> None:
     text = """
 sample_rate_hz: 16000
 features: {echo_cancellation: no, noise_suppression: false, high_pass_filter: off, auto_gain_control: False}
+tuning: {high_pass_hz: 120.5, gain_target_dbfs: -26, gain_max_db: 0, headroom_db: 20}
 microphone: {device: "hw:CARD=Device,DEV=0", channels: 2, use: [2]}
 speaker: {device: plughw:1, sample_rate_hz: 44100}
 far_end: {file: far.wav, channels: 8}
@@ -88,6 +99,7 @@ keep_learned: disk
             high_pass_filter=False,
             auto_gain_control=False,
         ),
+        tuning=Tuning(high_pass_hz=120.5, gain_target_dbfs=-26.0, gain_max_db=0.0, headroom_db=20.0),
         microphone=Endpoint(device="hw:CARD=Device,DEV=0", channels=2, use=(2,)),
         speaker=Endpoint(device="plughw:1", sample_rate_hz=44100),
         far_end=Endpoint(file=Path("/etc/apmpi/far.wav"), channels=8),
@@ -99,7 +111,17 @@ keep_learned: disk
         keep_learned="disk",
     )
     assert got.far_end is not None
-    assert got.far_end.line == 6
+    assert got.far_end.line == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [("true", True), ("off", False), *((word, word) for word in NOISE_SUPPRESSION_LEVELS)],
+)
+def test_noise_suppression_is_a_switch_or_a_level(given: str, taken: bool | str) -> None:
+    got = parse(f"microphone: {{device: x}}\nfeatures: {{noise_suppression: {given}}}", "apmpi.yaml")
+    assert got.features.noise_suppression == taken
+    assert type(got.features.noise_suppression) is type(taken)
 
 
 def test_a_whole_number_will_do_for_a_fraction_and_null_for_what_is_optional() -> None:
@@ -125,7 +147,7 @@ def test_the_commented_default_has_every_key_with_the_default_value_and_a_commen
         if field.name not in ("microphone", "speaker", "far_end", "output"):
             assert getattr(got, field.name) == getattr(default, field.name), field.name
     lines = DEFAULT.read_text().splitlines()
-    for key in [field.name for field in fields(Settings)] + [field.name for field in fields(Features)]:
+    for key in [field.name for part in (Settings, Features, Tuning) for field in fields(part)]:
         (number,) = (number for number, line in enumerate(lines) if re.match(rf" *{key}:", line))
         assert "#" in lines[number] or lines[number - 1].startswith("#"), f"{key} is not explained"
 
@@ -167,6 +189,19 @@ REFUSED = {
     "number for a boolean": (
         "features: {high_pass_filter: 1}",
         "apmpi.yaml:1: features.high_pass_filter: 1 given, expected true or false",
+    ),
+    "level": (
+        "features: {noise_suppression: medium}",
+        "apmpi.yaml:1: features.noise_suppression: medium given, expected true, false or one of "
+        "low, moderate, high, very_high, auto",
+    ),
+    "cut-off": (
+        MIC + "tuning:\n  high_pass_hz: 10",
+        "apmpi.yaml:3: tuning.high_pass_hz: 10 given, expected a number from 20 to 300",
+    ),
+    "target": (
+        MIC + "tuning: {gain_target_dbfs: 20}",
+        "apmpi.yaml:2: tuning.gain_target_dbfs: 20 given, expected a number from -40 to -6",
     ),
     "quoted number": (MIC + "periods: '4'", "apmpi.yaml:2: periods: '4' given, expected a whole number *"),
     "octal": (MIC + "periods: 010", "apmpi.yaml:2: periods: 010 given, expected a whole number *"),

@@ -1,32 +1,93 @@
 #include "agc/agc.h"
 
 #include <math.h>
+#include <string.h>
 
 static const float BLOCK_S = 0.01f;
-static const float SYLLABLE_S = 0.1f;       /* smoothing of the power: between a phoneme and a word */
-static const float LEVEL_S = 0.7f;          /* of speech: a step of 30 dB is within 2 dB after 1.9 s of it */
-static const float RISE_DB_PER_S = 15.0f, FALL_DB_PER_S = 60.0f; /* too loud hurts at once, too quiet can wait */
 static const float SPEECH = 0.6f;           /* probability from which a block counts */
-static const float QUIETEST_DBFS = -65.0f;  /* below it lives the noise of the quietest rooms and microphones */
+enum { ENOUGH_BLOCKS = 30 };                /* 0.3 s: before, a level would be that of a syllable, or of noise that is not yet known as such */
+enum { OUTLIER_DB = 15 };                   /* over the median: the loudest vowels of a talker are 12 dB above it */
+static const float CUT_DB = 0.8f;           /* of a talker's power is lost with them and by counting weak sounds (measured on 12 talkers) */
+static const float DB_STEP = 1.2589254f;    /* 10^(1/10) */
+static const float LOWEST_GAIN_DB = -20.0f;
+static const float RISE_DB_PER_S = 40.0f, FALL_DB_PER_S = 60.0f; /* 40 dB, from a shout to a whisper, within 3 s of which 1.2 are pauses and doubt */
+/* Of what is left of the way; less where little is left, for the level of 150 blocks is known to 3 dB. */
+static const float APPROACH_PER_S = 8.0f, NEARLY_THERE_DB = 4.0f;
+enum { PAUSE_BLOCKS = 200 };
+static const float REST_DB_PER_S = 6.0f, WAKE_DB_PER_S = 400.0f; /* between sentences the gain waits, the first syllable finds it */
+static const float NOISE_RAISED_DB = 6.0f;  /* of a room without a talker */
+static const float LOUDNESS_S = 0.05f;
+static const float FAR_TOO_LOUD_DB = 10.0f; /* over the target: the loudest syllables are 8 */
+static const float DUCK_DB_PER_S = 300.0f, UNDUCK_DB_PER_S = 150.0f; /* 30 dB are back in 0.2 s */
+static const float OUT_OF_REACH_DB = 3.0f;
+static const float TINY_POWER = 1e-12f;
 
-void agc_init(agc_t *agc, float target_dbfs)
+void agc_init(agc_t *agc) { agc_reset(agc); }
+
+void agc_configure(agc_t *agc, float target_dbfs, float max_gain_db)
 {
     agc->target_dbfs = target_dbfs;
-    agc->max_gain_db = 32.0f;
-    agc->min_gain_db = -20.0f;
-    agc_reset(agc);
+    agc->max_gain_db = max_gain_db;
 }
 
 void agc_reset(agc_t *agc)
 {
-    agc->block_power = 0.0f;
-    agc->level_dbfs = agc->target_dbfs;
-    agc->heard_s = 0.0f;
-    agc->gain_db = 0.0f;
+    memset(agc->count, 0, sizeof agc->count);
+    memset(agc->level, 0, sizeof agc->level);
+    agc->heard = agc->at = 0;
+    agc->level_dbfs = AGC_QUIETEST_DBFS;
+    agc->gain_db = agc->rest_db = agc->duck_db = 0.0f;
+    agc->pause_blocks = 0;
+    agc->loudness = 0.0f;
     agc->last_gain = 1.0f;
 }
 
 static float clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
+
+static float decibels(float power) { return 10.0f * log10f(power + TINY_POWER); }
+
+/* Counts a block of speech. */
+static void hear(agc_t *agc, float dbfs)
+{
+    const int level = (int)lrintf(clamp(dbfs - (float)AGC_QUIETEST_DBFS, 0.0f, (float)(AGC_LEVELS - 1)));
+    if (agc->heard == AGC_WINDOW)
+        agc->count[agc->level[agc->at]]--;
+    else
+        agc->heard++;
+    agc->level[agc->at] = (uint8_t)level;
+    agc->count[level]++;
+    agc->at = (agc->at + 1) % AGC_WINDOW;
+}
+
+/* Mean power of the blocks counted, without those far above their median. */
+static void find_level(agc_t *agc)
+{
+    int counted = 0, median = 0;
+    while (2 * (counted += agc->count[median]) < agc->heard)
+        median++;
+    const int last = median + OUTLIER_DB < AGC_LEVELS ? median + OUTLIER_DB : AGC_LEVELS - 1;
+    float power = 1.0f, sum = 0.0f, taken = 0.0f;
+    for (int level = 0; level <= last; level++) {
+        sum += power * (float)agc->count[level];
+        taken += (float)agc->count[level];
+        power *= DB_STEP;
+    }
+    agc->level_dbfs = (float)AGC_QUIETEST_DBFS + CUT_DB + decibels(sum / taken);
+}
+
+/* A step towards `wanted`, of at most so much a second upwards and downwards. */
+static float approach(float now, float wanted, float up_db_per_s, float down_db_per_s)
+{
+    return now + clamp(wanted - now, -down_db_per_s * BLOCK_S, up_db_per_s * BLOCK_S);
+}
+
+static void follow_talker(agc_t *agc)
+{
+    const float wanted = clamp(agc->target_dbfs - agc->level_dbfs, LOWEST_GAIN_DB, agc->max_gain_db);
+    const float left = wanted - agc->gain_db, share = fminf(1.0f, fabsf(left) / NEARLY_THERE_DB);
+    const float step = APPROACH_PER_S * BLOCK_S * share * share * left;
+    agc->gain_db = approach(agc->gain_db, agc->gain_db + step, RISE_DB_PER_S, FALL_DB_PER_S);
+}
 
 void agc_process(agc_t *agc, float *const *x, int channels, int count, float speech_probability, int enabled)
 {
@@ -35,37 +96,51 @@ void agc_process(agc_t *agc, float *const *x, int channels, int count, float spe
         for (int i = 0; i < count; i++)
             power += x[c][i] * x[c][i];
     power /= (float)(channels * count);
+    agc->loudness += BLOCK_S / LOUDNESS_S * (power - agc->loudness);
 
-    if (speech_probability <= SPEECH) {
-        agc->block_power = 0.0f; /* what was noise or echo is not the beginning of a word */
-    } else {
-        agc->block_power += (BLOCK_S / SYLLABLE_S) * (power - agc->block_power);
+    const float dbfs = decibels(power);
+    const int speaks = speech_probability > SPEECH && dbfs > (float)AGC_QUIETEST_DBFS;
+    if (speaks) {
+        hear(agc, dbfs);
+        find_level(agc);
     }
-    const float dbfs = 10.0f * log10f(fmaxf(power, agc->block_power) + 1e-12f);
-    if (speech_probability > SPEECH && dbfs > QUIETEST_DBFS) {
-        agc->heard_s += BLOCK_S;
-        /* the first words are averaged evenly: the gain is right after a second, not after three */
-        const float rate = fmaxf(BLOCK_S / LEVEL_S, BLOCK_S / agc->heard_s);
-        agc->level_dbfs += speech_probability * rate * (dbfs - agc->level_dbfs);
-        const float wanted = clamp(agc->target_dbfs - agc->level_dbfs, agc->min_gain_db, agc->max_gain_db);
-        if (enabled)
-            agc->gain_db += clamp(wanted - agc->gain_db, -FALL_DB_PER_S * BLOCK_S, RISE_DB_PER_S * BLOCK_S);
-    }
+    agc->pause_blocks = speaks ? 0 : agc->pause_blocks + (agc->pause_blocks < PAUSE_BLOCKS);
     if (!enabled)
-        agc->gain_db -= clamp(agc->gain_db, -FALL_DB_PER_S * BLOCK_S, FALL_DB_PER_S * BLOCK_S);
+        agc->gain_db = approach(agc->gain_db, 0.0f, FALL_DB_PER_S, FALL_DB_PER_S);
+    else if (speaks && agc->heard >= ENOUGH_BLOCKS)
+        follow_talker(agc);
 
-    const float gain = powf(10.0f, agc->gain_db / 20.0f), step = (gain - agc->last_gain) / (float)count;
+    const float most_rest_db = fmaxf(agc->gain_db - NOISE_RAISED_DB, 0.0f);
+    agc->rest_db = fminf(approach(agc->rest_db, agc->pause_blocks < PAUSE_BLOCKS ? 0.0f : most_rest_db, REST_DB_PER_S, WAKE_DB_PER_S), most_rest_db);
+    const float over_db = decibels(agc->loudness) + agc->gain_db - agc->rest_db - agc->target_dbfs - FAR_TOO_LOUD_DB;
+    agc->duck_db = approach(agc->duck_db, enabled ? fmaxf(over_db, 0.0f) : 0.0f, DUCK_DB_PER_S, UNDUCK_DB_PER_S);
+
+    const float gain = powf(10.0f, agc_gain_db(agc) / 20.0f), step = (gain - agc->last_gain) / (float)count;
     for (int c = 0; c < channels; c++)
         for (int i = 0; i < count; i++)
             x[c][i] *= agc->last_gain + step * (float)(i + 1);
     agc->last_gain = gain;
 }
 
+float agc_gain_db(const agc_t *agc) { return agc->gain_db - agc->rest_db - agc->duck_db; }
+
+int agc_out_of_reach(const agc_t *agc)
+{
+    return agc->heard >= AGC_WINDOW / 2 && agc->target_dbfs - agc->level_dbfs > agc->max_gain_db + OUT_OF_REACH_DB;
+}
+
 void agc_keep(agc_t *agc, tape_t *tape)
 {
-    tape_float(tape, &agc->level_dbfs, -200.0f, 20.0f);
-    tape_float(tape, &agc->heard_s, 0.0f, TAPE_ANY);
-    tape_float(tape, &agc->gain_db, agc->min_gain_db, agc->max_gain_db);
-    if (tape->mode == TAPE_PLAY)
-        agc->last_gain = powf(10.0f, agc->gain_db / 20.0f);
+    tape_float(tape, &agc->level_dbfs, AGC_QUIETEST_DBFS, 20.0f);
+    tape_int(tape, &agc->heard, 0, AGC_WINDOW);
+    tape_float(tape, &agc->gain_db, LOWEST_GAIN_DB, 50.0f);
+    if (tape->mode != TAPE_PLAY)
+        return;
+    /* as many blocks of that level: what comes is weighed against it as before */
+    const int blocks = agc->heard;
+    memset(agc->count, 0, sizeof agc->count);
+    agc->heard = agc->at = 0;
+    for (int b = 0; b < blocks; b++)
+        hear(agc, agc->level_dbfs);
+    agc->last_gain = powf(10.0f, agc_gain_db(agc) / 20.0f);
 }

@@ -18,6 +18,7 @@
 #include "kernels/stft.h"
 #include "kernels/tape.h"
 #include "limiter/limiter.h"
+#include "ns/level.h"
 #include "ns/ns.h"
 
 enum {
@@ -26,26 +27,31 @@ enum {
     PARTITIONS = 32,       /* 320 ms of echo path */
     HEADROOM_BLOCKS = 2,   /* the filter begins this much before the echo: an early surprise stays inside */
     LATEST_WINDOW = DELAY_LAGS - 1 - HEADROOM_BLOCKS, /* block at which the filter begins for the longest delay */
+    ECHO_FADES_BLOCKS = 30, /* 0.3 s: a living room's */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
 };
 
-static const float HIGH_PASS_HZ = 80.0f;
-static const float TARGET_DBFS = -20.0f;
-static const float CEILING_DBFS = -1.0f;
-static const float NOISE_ATTENUATION_DB = 18.0f;
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
 static const float NEAR_SPEAKS = 0.5f;        /* speech probability */
 static const float BELIEVED = 0.5f;           /* of the echo estimate being an echo */
 static const float NEAR_QUIET = 0.35f;        /* speech probability below which figures are taken */
 static const float AS_USUAL = 2.0f;           /* 3 dB */
 static const float FIGURE_RATE = 0.01f;       /* 1 s of far-end speech */
-static const float CONVERGED_DB = 10.0f;
+static const float CONVERGED = 10.0f;         /* 10 dB */
+static const float CLEAR_OF_ECHO = 4.0f;      /* 6 dB above what may be left of it */
 static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
+static const float HARMFUL = 4.0f;            /* 6 dB louder than the microphone */
 static const float TINY_POWER = 1e-10f;       /* -100 dBFS: below a 16-bit step */
 
+/* A high-pass and how much of its work is in the signal: 0..1, faded over a block. */
 typedef struct {
     hpf_t hpf;
+    float share;
+} high_pass_t;
+
+typedef struct {
+    high_pass_t high_pass;
     aec_t aec;
     residual_t residual;
     ns_t ns;
@@ -54,7 +60,7 @@ typedef struct {
     float *error_history, *echo_history; /* 2*hop each */
     float *overlap;                    /* hop/2 */
     float speech_probability;          /* of near-end speech in the last block */
-    float high_pass_share, cancel_share; /* 0..1: how much of the stage's work is in the signal, faded over a block */
+    float cancel_share;                /* 0..1: how much of the canceller's work is in the signal, faded over a block */
 } channel_t;
 
 /* Powers of channel 0 averaged over blocks in which only the far end speaks. */
@@ -71,6 +77,8 @@ struct apm {
     delay_t delay;
     resampler_t resampler;
     drift_t drift;
+    high_pass_t far_high_pass;         /* the microphone's once more: so it is no part of the path that the cancellers learn */
+    ns_level_t level;
     agc_t agc;
     limiter_t limiter;
     channel_t channel[APM_MAX_CHANNELS];
@@ -86,8 +94,23 @@ struct apm {
     int restored;                      /* lags are those of an earlier run, which began as this one does */
     int far_age_blocks, clip_age_blocks;
     int far_speaks;                    /* in the last block */
+    int echo_age_blocks;               /* since it did */
     figures_t figures;
 };
+
+static const apm_config_t DEFAULTS = {
+    .echo_cancellation = 1,
+    .high_pass_filter = 1,
+    .auto_gain_control = 1,
+    .noise_suppression = APM_NOISE_LOW + NS_LEVEL_DEFAULT,
+    .learned_gain = 1,
+    .high_pass_hz = 80.0f,
+    .gain_target_dbfs = -20.0f,
+    .gain_max_db = 32.0f,
+    .headroom_db = 1.0f,
+};
+
+apm_config_t apm_everything(void) { return DEFAULTS; }
 
 int apm_valid(int rate_hz, int channels)
 {
@@ -113,7 +136,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     reference_init(&apm->heard, hop, 1, arena);
     delay_init(&apm->delay, DELAY_LAGS, arena);
     resampler_init(&apm->resampler, hop, arena);
-    limiter_init(&apm->limiter, rate_hz, channels, CEILING_DBFS, arena);
+    limiter_init(&apm->limiter, rate_hz, channels, arena);
     for (int c = 0; c < channels; c++) {
         channel_t *channel = &apm->channel[c];
         aec_init(&channel->aec, hop, PARTITIONS, arena);
@@ -161,6 +184,12 @@ apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *con
     return apm;
 }
 
+static void start_high_pass(apm_t *apm, high_pass_t *high_pass)
+{
+    hpf_init(&high_pass->hpf, apm->rate_hz, apm->config.high_pass_hz);
+    high_pass->share = apm->config.high_pass_filter ? 1.0f : 0.0f;
+}
+
 void apm_reset(apm_t *apm)
 {
     const size_t block = sizeof(float) * (size_t)apm->hop;
@@ -169,11 +198,13 @@ void apm_reset(apm_t *apm)
     delay_reset(&apm->delay);
     resampler_reset(&apm->resampler);
     drift_init(&apm->drift, apm->hop);
-    agc_init(&apm->agc, TARGET_DBFS);
+    agc_init(&apm->agc);
     limiter_reset(&apm->limiter);
+    ns_level_reset(&apm->level);
+    start_high_pass(apm, &apm->far_high_pass);
     for (int c = 0; c < apm->channels; c++) {
         channel_t *channel = &apm->channel[c];
-        hpf_init(&channel->hpf, apm->rate_hz, HIGH_PASS_HZ);
+        start_high_pass(apm, &channel->high_pass);
         aec_reset(&channel->aec);
         residual_reset(&channel->residual);
         ns_reset(&channel->ns);
@@ -182,7 +213,6 @@ void apm_reset(apm_t *apm)
         memset(channel->error_history, 0, 2 * block);
         memset(channel->echo_history, 0, 2 * block);
         memset(channel->overlap, 0, block / 2);
-        channel->high_pass_share = apm->config.high_pass_filter ? 1.0f : 0.0f;
         channel->cancel_share = 0.0f;
     }
     apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->started = apm->restored = apm->far_speaks = 0;
@@ -191,14 +221,34 @@ void apm_reset(apm_t *apm)
     apm->measured = 0;
     apm->far_age_blocks = apm->clip_age_blocks = BLOCKS_PER_S;
     memset(&apm->figures, 0, sizeof apm->figures);
+    apm->echo_age_blocks = BLOCKS_PER_S;
     apm_configure(apm, &apm->config);
+}
+
+/* Largest attenuation of noise that is asked for now. */
+static float attenuation_db(const apm_t *apm)
+{
+    const apm_noise_t wanted = apm->config.noise_suppression;
+    if (wanted == APM_NOISE_KEPT)
+        return 0.0f;
+    return NS_LEVEL_DB[wanted == APM_NOISE_AUTO ? apm->level.level : (int)(wanted - APM_NOISE_LOW)];
+}
+
+static void set_attenuation(apm_t *apm)
+{
+    for (int c = 0; c < apm->channels; c++)
+        ns_configure(&apm->channel[c].ns, attenuation_db(apm));
 }
 
 void apm_configure(apm_t *apm, const apm_config_t *config)
 {
     apm->config = *config;
+    set_attenuation(apm);
+    agc_configure(&apm->agc, config->gain_target_dbfs, config->gain_max_db);
+    limiter_configure(&apm->limiter, config->headroom_db);
+    hpf_configure(&apm->far_high_pass.hpf, apm->rate_hz, config->high_pass_hz);
     for (int c = 0; c < apm->channels; c++)
-        ns_configure(&apm->channel[c].ns, config->noise_suppression ? NOISE_ATTENUATION_DB : 0.0f);
+        hpf_configure(&apm->channel[c].high_pass.hpf, apm->rate_hz, config->high_pass_hz);
 }
 
 void apm_set_delay_hint(apm_t *apm, int delay_ms) { apm->hint_blocks = delay_ms / (1000 / BLOCKS_PER_S); }
@@ -250,6 +300,21 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
     apm->fifo_count++;
 }
 
+/* share: in and out of a stage over one block, so that switching it does not click. */
+static float fade(float from, float to, int i, int count) { return from + (to - from) * (float)(i + 1) / (float)count; }
+
+static void take_low_away(apm_t *apm, high_pass_t *high_pass, float *x)
+{
+    const float from = high_pass->share, to = apm->config.high_pass_filter ? 1.0f : 0.0f;
+    const int mixed = from < 1.0f || to < 1.0f;
+    if (mixed)
+        memcpy(apm->block, x, sizeof(float) * (size_t)apm->hop);
+    hpf_process(&high_pass->hpf, x, apm->hop); /* always: its registers stay true for the next switch */
+    for (int i = 0; i < apm->hop && mixed; i++)
+        x[i] = apm->block[i] + fade(from, to, i, apm->hop) * (x[i] - apm->block[i]);
+    high_pass->share = to;
+}
+
 static float mean_square(const float *x, int count) { return kernels()->dot(count, x, x) / (float)count; }
 
 /* The next far-end block, silence when none came, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many
@@ -267,6 +332,7 @@ static int take_far(apm_t *apm)
         apm->far_age_blocks = 0;
     else if (apm->far_age_blocks < BLOCKS_PER_S)
         apm->far_age_blocks++;
+    take_low_away(apm, &apm->far_high_pass, apm->far);
     const int blocks = resampler_push(&apm->resampler, apm->far, apm->block);
     for (int b = 0; b < blocks; b++) {
         reference_push(&apm->reference, &apm->fft, apm->block + b * apm->hop);
@@ -356,29 +422,18 @@ static void append(float *history, const float *block, int hop)
     memcpy(history + hop, block, sizeof(float) * (size_t)hop);
 }
 
-/* share: in and out of a stage over one block, so that switching it does not click. */
-static float fade(float from, float to, int i, int count) { return from + (to - from) * (float)(i + 1) / (float)count; }
-
-static void high_pass(apm_t *apm, channel_t *channel)
-{
-    const float from = channel->high_pass_share, to = apm->config.high_pass_filter ? 1.0f : 0.0f;
-    memcpy(apm->block, channel->mic, sizeof(float) * (size_t)apm->hop);
-    hpf_process(&channel->hpf, channel->mic, apm->hop); /* always: its registers stay true for the next switch */
-    for (int i = 0; i < apm->hop && (from < 1.0f || to < 1.0f); i++)
-        channel->mic[i] = apm->block[i] + fade(from, to, i, apm->hop) * (channel->mic[i] - apm->block[i]);
-    channel->high_pass_share = to;
-}
-
 /* channel->error = mic less the part of the echo estimate that is let through, channel->echo = that part. */
 static void cancel(apm_t *apm, channel_t *channel)
 {
     const int hop = apm->hop;
-    const float from = channel->cancel_share;
-    float to = 0.0f;
+    float from = channel->cancel_share, to = 0.0f;
     if (apm->config.echo_cancellation || from > 0.0f) {
         aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
         /* an estimate that adds power is worse than none: it waits until it helps */
-        if (apm->config.echo_cancellation && mean_square(channel->error, hop) <= WORTH_IT * mean_square(channel->mic, hop))
+        const float error = mean_square(channel->error, hop), mic = mean_square(channel->mic, hop);
+        if (error > HARMFUL * mic)
+            from = 0.0f; /* no fade: all of it would be heard */
+        if (apm->config.echo_cancellation && error <= WORTH_IT * mic)
             to = apm->measured ? 1.0f : aec_trust(&channel->aec); /* until an echo is found, the estimate must prove itself */
     } else {
         memset(channel->echo, 0, sizeof(float) * (size_t)hop);
@@ -439,6 +494,8 @@ static void suppress(apm_t *apm, channel_t *channel)
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }
 
+static int converged(const apm_t *apm) { return apm->figures.mic + TINY_POWER > CONVERGED * (apm->figures.error + TINY_POWER); }
+
 static void average(float *state, float now) { *state += FIGURE_RATE * (now - *state); }
 
 /* mic_power: of the block before the chain changed it. */
@@ -460,6 +517,28 @@ static void take_figures(apm_t *apm, float mic_power)
     average(&apm->figures.mic, mic_power);
     average(&apm->figures.error, error);
     average(&apm->figures.out, mean_square(channel->mic, apm->hop));
+}
+
+/* One level of suppression for all channels, told by the first. */
+static void follow_level(apm_t *apm)
+{
+    const ns_t *ns = &apm->channel[0].ns;
+    const int before = apm->level.level;
+    ns_level_process(&apm->level, ns->heard_power, ns->noise_power, ns->echo_power, apm->channel[0].speech_probability);
+    if (apm->level.level != before)
+        set_attenuation(apm);
+}
+
+/* Whether what is heard now may be the far end's voice, for whatever would be learned from a talker here. */
+static int may_be_echo(apm_t *apm)
+{
+    const ns_t *ns = &apm->channel[0].ns;
+    apm->echo_age_blocks = apm->far_speaks ? 0 : apm->echo_age_blocks + (apm->echo_age_blocks < BLOCKS_PER_S);
+    if (!apm->config.echo_cancellation)
+        return apm->far_age_blocks < BLOCKS_PER_S;
+    if (apm->echo_age_blocks >= ECHO_FADES_BLOCKS)
+        return 0;
+    return !converged(apm) || ns->heard_power < CLEAR_OF_ECHO * ns->echo_power;
 }
 
 /* All microphones run on one clock. An echo that comes within 10 ms has no block to spare for reading the far end later. */
@@ -485,7 +564,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
     for (int c = 0; c < channels; c++) {
         channel_t *channel = &apm->channel[c];
         take_channel(hop, frames + c, channels, channel->mic);
-        high_pass(apm, channel);
+        take_low_away(apm, &channel->high_pass, channel->mic);
         out[c] = channel->mic;
     }
     if (clipped)
@@ -501,9 +580,10 @@ void apm_capture(apm_t *apm, int16_t *frames)
         suppress(apm, &apm->channel[c]);
         speech = fmaxf(speech, apm->channel[c].speech_probability);
     }
+    follow_level(apm);
     follow_clock(apm);
     take_figures(apm, mic_power);
-    agc_process(&apm->agc, out, channels, hop, speech, apm->config.auto_gain_control);
+    agc_process(&apm->agc, out, channels, hop, may_be_echo(apm) ? 0.0f : speech, apm->config.auto_gain_control);
     limiter_process(&apm->limiter, out, hop);
     for (int c = 0; c < channels; c++)
         give_channel(hop, out[c], frames + c, channels);
@@ -527,11 +607,14 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->drift_ppm = drift_ppm(&apm->drift);
     stats->speech_probability = channel->speech_probability;
     stats->noise_floor_dbfs = 10.0f * log10f(noise / ((float)(apm->hop + 1) * channel->ns.window_power) + TINY_POWER);
-    stats->agc_gain_db = apm->agc.gain_db;
-    stats->converged = ratio_db(figures->mic, figures->error) > CONVERGED_DB;
+    stats->snr_db = apm->level.snr_db;
+    stats->noise_suppression_db = attenuation_db(apm);
+    stats->agc_gain_db = agc_gain_db(&apm->agc);
+    stats->converged = converged(apm);
     stats->double_talk = apm->far_speaks && channel->speech_probability > NEAR_SPEAKS;
     stats->reference_present = apm->far_age_blocks < BLOCKS_PER_S;
     stats->divergences = channel->aec.divergences;
+    stats->microphone_too_quiet = agc_out_of_reach(&apm->agc);
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;
 }
 
@@ -551,7 +634,7 @@ static void keep(apm_t *apm, tape_t *tape)
     agc_keep(&apm->agc, tape);
 }
 
-enum { STATE_VERSION = 1 }; /* rises when a value changes its meaning but not its place */
+enum { STATE_VERSION = 2 }; /* rises when a value changes its meaning but not its place */
 
 /* A state: this, then the tape. */
 typedef struct {

@@ -18,10 +18,21 @@ enum { APM_MAX_CHANNELS = 8, APM_MAX_DELAY_HINT_MS = 500 };
 
 typedef struct apm apm_t;
 
+/* Noise suppression takes at most 6, 12, 18 or 21 dB, or as much as the signal-to-noise ratio asks for. */
+typedef enum { APM_NOISE_KEPT, APM_NOISE_LOW, APM_NOISE_MODERATE, APM_NOISE_HIGH, APM_NOISE_VERY_HIGH, APM_NOISE_AUTO } apm_noise_t;
+
 typedef struct {
-    int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control; /* 0 or 1 */
-    int learned_gain; /* 0 or 1: noise suppression asks the network of gain.h, too; else it goes by statistics alone */
+    int echo_cancellation, high_pass_filter, auto_gain_control; /* 0 or 1 */
+    apm_noise_t noise_suppression;
+    int learned_gain;       /* 0 or 1: noise suppression asks the network of gain.h, too; else it goes by statistics alone */
+    float high_pass_hz;     /* 20..300: cut-off of the high-pass */
+    float gain_target_dbfs; /* -40..-6: level of active speech that the gain control brings a talker to */
+    float gain_max_db;      /* 0..50: by how much it amplifies at most */
+    float headroom_db;      /* 0..20: how far below full scale the limiter holds every peak, whatever the gain control does */
 } apm_config_t;
+
+/* Every feature on, everything else as it is by default. */
+apm_config_t apm_everything(void);
 
 typedef struct {
     float erle_db;            /* echo power over what is left of it, smoothed over far-end speech */
@@ -31,12 +42,15 @@ typedef struct {
     float drift_ppm;          /* microphone clock over far-end clock, as compensated */
     float speech_probability; /* near-end speech in the last block, 0..1 */
     float noise_floor_dbfs;
+    float snr_db;             /* talker's level over the noise; 0 until half a second of speech was heard */
+    float noise_suppression_db; /* largest attenuation of noise in use, 0: none */
     float agc_gain_db;
     int converged;            /* the canceller takes 10 dB or more */
     int double_talk;          /* both ends in the last block */
     int reference_present;    /* the far end was heard within the last second */
     int divergences;          /* how often the echo estimate of channel 0 came to add power instead of taking it */
     int microphone_clipping;  /* full-scale samples within the last second */
+    int microphone_too_quiet; /* the talker stays below the gain control's target even with the largest gain */
 } apm_stats_t;
 
 /* rate_hz: 8000, 16000, 32000 or 48000; channels: 1..APM_MAX_CHANNELS, of the microphone. */
@@ -45,7 +59,7 @@ size_t apm_size(int rate_hz, int channels);
 /* memory: apm_size() bytes, aligned to 64. */
 apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config);
 void apm_reset(apm_t *apm);
-/* New flags from the next block on; nothing learned is lost, and no click is made. */
+/* New settings from the next block on; nothing learned is lost, and no click is made. */
 void apm_configure(apm_t *apm, const apm_config_t *config);
 /* What the caller knows of the delay, 0..APM_MAX_DELAY_HINT_MS: where to begin looking, no more. */
 void apm_set_delay_hint(apm_t *apm, int delay_ms);

@@ -5,7 +5,6 @@
 
 static const int rates_hz[] = {8000, 16000, 32000, 48000};
 enum { RATES = 4, GUARD = 4096, MOST_SAMPLES = 480 * APM_MAX_CHANNELS };
-static const apm_config_t everything = {1, 1, 1, 1, 1};
 
 /* Memory of the exact size before a guard of known bytes. */
 static unsigned char *guarded(size_t size)
@@ -51,6 +50,7 @@ static void survives(int rate_hz, int channels)
 {
     const size_t size = apm_size(rate_hz, channels);
     unsigned char *memory = guarded(size);
+    const apm_config_t everything = apm_everything();
     apm_t *apm = apm_init(memory, rate_hz, channels, &everything);
     int16_t far[MOST_SAMPLES + 16], mic[MOST_SAMPLES + 16];
     const int hop = rate_hz / 100;
@@ -58,7 +58,15 @@ static void survives(int rate_hz, int channels)
     for (int b = 0; b < 128; b++) {
         if (b % 8 == 0) {
             const int flags = b / 8;
-            const apm_config_t config = {flags & 1, flags >> 1 & 1, flags >> 2 & 1, flags >> 3 & 1, flags >> 4 & 1};
+            apm_config_t config = everything;
+            config.echo_cancellation = flags & 1;
+            config.noise_suppression = (apm_noise_t)(flags % 6);
+            config.high_pass_filter = flags >> 2 & 1;
+            config.auto_gain_control = flags >> 3 & 1;
+            config.learned_gain = flags >> 4 & 1;
+            config.high_pass_hz = 20.0f + 40.0f * (float)(flags % 8);
+            config.gain_max_db = 10.0f * (float)(flags % 6);
+            config.headroom_db = 4.0f * (float)(flags % 6);
             apm_configure(apm, &config);
             apm_set_delay_hint(apm, 3 * b);
         }
@@ -94,7 +102,10 @@ static void survives(int rate_hz, int channels)
 /* One full-scale sample: the output's is exactly apm_latency_samples() later, with every stage that has a phase switched off. */
 static void is_late_by_what_it_says(int rate_hz)
 {
-    static const apm_config_t nothing = {0, 0, 0, 0, 0}, most = {1, 1, 0, 1, 1};
+    apm_config_t nothing = apm_everything(), most = nothing;
+    nothing.echo_cancellation = nothing.high_pass_filter = nothing.auto_gain_control = nothing.learned_gain = 0;
+    nothing.noise_suppression = APM_NOISE_KEPT;
+    most.high_pass_filter = 0;
     const int hop = rate_hz / 100, at = 3 * hop + 7;
     for (int on = 0; on < 2; on++) {
         unsigned char *memory = guarded(apm_size(rate_hz, 1));
@@ -122,6 +133,7 @@ static void starts_anew(int rate_hz)
 {
     const int hop = rate_hz / 100;
     const size_t size = apm_size(rate_hz, 2);
+    const apm_config_t everything = apm_everything();
     unsigned char *memory[2] = {guarded(size), guarded(size + ARENA_ALIGN)};
     apm_t *fresh = apm_init(memory[0], rate_hz, 2, &everything), *used = apm_init(memory[1] + ARENA_ALIGN, rate_hz, 2, &everything);
     int16_t far[480], mic[2][960];
@@ -148,6 +160,7 @@ static void starts_anew(int rate_hz)
 
 static apm_t *echo_heard(unsigned char *memory, int rate_hz, int channels, int blocks)
 {
+    const apm_config_t everything = apm_everything();
     apm_t *apm = apm_init(memory, rate_hz, channels, &everything);
     int16_t far[480], mic[MOST_SAMPLES], last[480] = {0};
     const int hop = rate_hz / 100;
@@ -166,6 +179,7 @@ static apm_t *echo_heard(unsigned char *memory, int rate_hz, int channels, int b
 static void keeps_its_state(int rate_hz, int channels)
 {
     unsigned char *memory[2] = {guarded(apm_size(rate_hz, channels)), guarded(apm_size(rate_hz, channels))};
+    const apm_config_t everything = apm_everything();
     apm_t *apm = echo_heard(memory[0], rate_hz, channels, 120), *other = apm_init(memory[1], rate_hz, channels, &everything);
     const size_t bytes = apm_state_size(apm);
     unsigned char *state = malloc(bytes), *again = malloc(bytes), *damaged = malloc(bytes + 1);

@@ -14,12 +14,17 @@ cdef extern from "stdlib.h" nogil:
 cdef extern from "apm/apm.h" nogil:
     ctypedef struct apm_t:
         pass
+    ctypedef enum apm_noise_t:
+        pass
     ctypedef struct apm_config_t:
-        int echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control
+        int echo_cancellation, high_pass_filter, auto_gain_control
+        apm_noise_t noise_suppression
         int learned_gain
+        float high_pass_hz, gain_target_dbfs, gain_max_db, headroom_db
     ctypedef struct apm_stats_t:
-        float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs, agc_gain_db
-        int converged, double_talk, reference_present, divergences, microphone_clipping
+        float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs, snr_db,\
+            noise_suppression_db, agc_gain_db
+        int converged, double_talk, reference_present, divergences, microphone_clipping, microphone_too_quiet
     enum: APM_MAX_CHANNELS
     ctypedef enum apm_state_t:
         APM_STATE_GOOD, APM_STATE_FOREIGN, APM_STATE_SHAPE, APM_STATE_LAYOUT, APM_STATE_DAMAGED, APM_STATE_ODD
@@ -72,10 +77,12 @@ REFUSALS = {
 }
 
 
-cdef apm_config_t pack(flags) except *:
+cdef apm_config_t pack(settings) except *:
     cdef apm_config_t config
-    (config.echo_cancellation, config.noise_suppression, config.high_pass_filter, config.auto_gain_control,
-     config.learned_gain) = flags
+    cdef int suppression
+    (config.echo_cancellation, suppression, config.high_pass_filter, config.auto_gain_control, config.learned_gain,
+     config.high_pass_hz, config.gain_target_dbfs, config.gain_max_db, config.headroom_db) = settings
+    config.noise_suppression = <apm_noise_t>suppression
     return config
 
 
@@ -86,10 +93,10 @@ cdef class Chain:
     cdef PyThread_type_lock lock
     cdef readonly int rate_hz, channels
 
-    def __cinit__(self, int rate_hz, int channels, flags):
+    def __cinit__(self, int rate_hz, int channels, settings):
         if not apm_valid(rate_hz, channels):
             raise ValueError(f"rate {rate_hz} Hz with {channels} channels")
-        cdef apm_config_t config = pack(flags)
+        cdef apm_config_t config = pack(settings)
         cdef void *memory = aligned_alloc(64, apm_size(rate_hz, channels))
         self.lock = PyThread_allocate_lock()
         if memory == NULL or self.lock == NULL:
@@ -118,8 +125,8 @@ cdef class Chain:
             apm_reset(self.apm)
             PyThread_release_lock(self.lock)
 
-    def configure(self, flags):
-        cdef apm_config_t config = pack(flags)
+    def configure(self, settings):
+        cdef apm_config_t config = pack(settings)
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)
             apm_configure(self.apm, &config)

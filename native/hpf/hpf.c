@@ -10,25 +10,25 @@ void hpf_init(hpf_t *hpf, int rate_hz, float cutoff_hz)
 
 void hpf_configure(hpf_t *hpf, int rate_hz, float cutoff_hz)
 {
-    const double w = 2.0 * M_PI * (double)cutoff_hz / rate_hz, alpha = sin(w) * M_SQRT1_2; /* sin(w) / 2Q */
-    const double a0 = 1.0 + alpha;
-    hpf->b0 = hpf->b2 = (float)((1.0 + cos(w)) / 2.0 / a0);
-    hpf->b1 = -2.0f * hpf->b0; /* exactly: the zeros stay at DC */
-    hpf->a1 = (float)(-2.0 * cos(w) / a0);
-    hpf->a2 = (float)((1.0 - alpha) / a0);
+    const double g = tan(M_PI * (double)cutoff_hz / rate_hz), damping = M_SQRT2; /* 1/Q of Butterworth */
+    hpf->g = (float)g;
+    hpf->damping = (float)(g + damping);
+    hpf->scale = (float)(1.0 / (1.0 + g * (g + damping)));
 }
 
-void hpf_reset(hpf_t *hpf) { hpf->s1 = hpf->s2 = 0.0f; }
+void hpf_reset(hpf_t *hpf) { hpf->band = hpf->low = 0.0f; }
 
 void hpf_process(hpf_t *hpf, float *x, int count)
 {
-    float s1 = hpf->s1, s2 = hpf->s2;
+    const float scale = hpf->scale, damping = hpf->damping, g = hpf->g, twice_g = 2.0f * g;
+    float band = hpf->band, low = hpf->low;
+#pragma GCC unroll 4
     for (int i = 0; i < count; i++) {
-        const float in = x[i], out = hpf->b0 * in + s1;
-        s1 = hpf->b1 * in - hpf->a1 * out + s2;
-        s2 = hpf->b2 * in - hpf->a2 * out;
+        const float out = scale * (x[i] - low - damping * band);
+        low += twice_g * (band + g * out);
+        band += twice_g * out;
         x[i] = out;
     }
-    hpf->s1 = s1;
-    hpf->s2 = s2;
+    hpf->band = band;
+    hpf->low = low;
 }

@@ -1,11 +1,13 @@
 /* High-pass: 2nd-order Butterworth, in place, no delay; takes DC, hum and rumble away before anything else listens.
- * Audio EQ Cookbook (R. Bristow-Johnson), Q = 1/sqrt(2); transposed direct form II. */
+ * State-variable form with trapezoidal integrators (V. Zavalishin, The Art of VA Filter Design, ch. 4; A. Simper, "Linear trapezoidal integrated
+ * SVF"): the bilinear transform's response, and registers that hold the signal's own low-pass and band-pass, so that single precision will do
+ * for 20 Hz at 48 kHz and a new cut-off makes no click. */
 #ifndef APMPI_HPF_H
 #define APMPI_HPF_H
 
 typedef struct {
-    float b0, b1, b2, a1, a2;
-    float s1, s2;
+    float g, damping, scale;
+    float band, low; /* the integrators */
 } hpf_t;
 
 /* cutoff_hz: 20..300, -3 dB; rate_hz: 8000..48000. */

@@ -18,6 +18,12 @@ enum { MINIMUM_BLOCKS = 150, FIRST_MINIMUM_BLOCKS = 20 };
 static const float CLEAR_BLOCKS = 50.0f;   /* the minimum of fewer is that of a word, not of the pauses */
 static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float NEVER = 1e9f;
+/* A noise that has begun: mean log of a band's power over the minimum of its smoothed power is 0.6 to 1.1 for steady noise (measured: white,
+ * fans, streets, rain, an airplane), above 2 for speech. */
+enum { STEADY_BLOCKS = 40 };
+static const float STEADY = 1.2f;
+static const float STEADY_BIAS = 2.0f;     /* mean over that minimum */
+static const float RISEN = 0.7f;           /* ln 2: by less the tracker follows by itself */
 
 /* Gain */
 /* 0.98 at 8 ms hops in the paper, less for hops of 10 ms and shorter tails of speech; less still where a mask quiets what flickers in pauses. */
@@ -30,10 +36,13 @@ static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, th
 static const float ECHO_CAUTION = 2.0f;
 
 /* Near-end speech: mean over bands of log(1 + heard/explained), in which noise and echo alone give 0.3 to 0.5 and speech 1.5 and more */
-enum { VOTE_FIRST_BIN = 4, VOTE_LAST_BIN = 140 }; /* 200 Hz to 7 kHz */
+enum { BANDS_FIRST_BIN = 4, BANDS_LAST_BIN = 140 }; /* 200 Hz to 7 kHz */
 static const float NOISE_MARGIN = 2.0f;
 static const float NO_SPEECH_VOTE = 0.5f, SPEECH_VOTE = 1.5f;
 static const float ATTACK_RATE = 0.7f, RELEASE_RATE = 0.2f; /* 10 ms, 50 ms: the end of a word is part of it */
+
+static const float FLOOR_RATE = 0.1f; /* 100 ms: another level is heard as a fade */
+static const float FLOOR_REACHED = 1e-3f; /* 0.01 dB */
 
 void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena)
 {
@@ -54,6 +63,15 @@ void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena)
         ns_reset(ns);
 }
 
+static void begin_steady_window(ns_t *ns)
+{
+    for (int band = 0; band < NS_BANDS; band++) {
+        ns->band_lowest[band] = NEVER;
+        ns->band_sum[band] = 0.0f;
+    }
+    ns->steady_block = 0;
+}
+
 void ns_reset(ns_t *ns)
 {
     for (int k = 0; k < ns->stride; k++) {
@@ -62,12 +80,24 @@ void ns_reset(ns_t *ns)
         ns->lowest[k] = ns->lowest_next[k] = NEVER;
         ns->gain[k] = 1.0f;
     }
+    for (int band = 0; band < NS_BANDS; band++)
+        ns->band_smooth[band] = 0.0f;
+    begin_steady_window(ns);
+    ns->heard_power = ns->noise_power = ns->echo_power = 0.0f;
+    ns->floor_gain = ns->floor_wanted;
     ns->window_block = ns->heard_blocks = 0;
     ns->random = 1;
     ns->speech_probability = 0.0f;
 }
 
-void ns_configure(ns_t *ns, float attenuation_db) { ns->floor_gain = powf(10.0f, -attenuation_db / 20.0f); }
+void ns_configure(ns_t *ns, float attenuation_db)
+{
+    ns->floor_wanted = powf(10.0f, -attenuation_db / 20.0f);
+    if (!ns->heard_blocks)
+        ns->floor_gain = ns->floor_wanted;
+}
+
+static inline int lesser_int(int a, int b) { return a < b ? a : b; }
 
 static inline float follow(float state, float now, float rise, float fall) { return state + (now > state ? rise : fall) * (now - state); }
 
@@ -145,21 +175,74 @@ static void track_noise(ns_t *ns, const float *power, const float *echo)
         ns->heard_blocks++;
 }
 
-static void vote_on_speech(ns_t *ns, const float *power, const float *echo)
+/* Of a frame, by band. */
+typedef struct {
+    int count;
+    float heard[NS_BANDS], noise[NS_BANDS], echo[NS_BANDS];
+} bands_t;
+
+static int bands_end(const ns_t *ns) { return ns->bins < BANDS_LAST_BIN ? ns->bins : BANDS_LAST_BIN; }
+
+static void sum_bands(ns_t *ns, const float *power, const float *echo, bands_t *bands)
 {
-    const int end = ns->bins < VOTE_LAST_BIN ? ns->bins : VOTE_LAST_BIN;
-    float votes = 0.0f;
-    int bands = 0;
-    for (int at = VOTE_FIRST_BIN; at < end; bands++) {
-        const int next = spectrum_band_end(at);
-        float heard = 0.0f, explained = 0.0f;
-        for (; at < next && at < end; at++) {
+    const int end = bands_end(ns);
+    ns->heard_power = ns->noise_power = ns->echo_power = 0.0f;
+    bands->count = 0;
+    for (int at = BANDS_FIRST_BIN; at < end; bands->count++) {
+        const int next = lesser_int(spectrum_band_end(at), end);
+        float heard = 0.0f, noise = 0.0f, feared = 0.0f;
+        for (; at < next; at++) {
             heard += power[at];
-            explained += NOISE_MARGIN * ns->noise[at] + ECHO_CAUTION * echo[at];
+            noise += ns->noise[at];
+            feared += echo[at];
         }
-        votes += log1pf(heard / explained);
+        ns->heard_power += bands->heard[bands->count] = heard;
+        ns->noise_power += bands->noise[bands->count] = noise;
+        ns->echo_power += bands->echo[bands->count] = ECHO_CAUTION * feared;
     }
-    const float share = (votes / (float)bands - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE);
+}
+
+/* Noise rises to the floor of its band, but not where less is heard. */
+static void lift_noise(ns_t *ns)
+{
+    const int end = bands_end(ns);
+    for (int band = 0, at = BANDS_FIRST_BIN, next; at < end; band++) {
+        next = lesser_int(spectrum_band_end(at), end);
+        const float floor = STEADY_BIAS * ns->band_lowest[band] / (float)(next - at);
+        for (; at < next; at++)
+            ns->noise[at] = greater(ns->noise[at], lesser(ns->smooth[at], STEADY_BIAS * floor));
+    }
+}
+
+static void find_new_noise(ns_t *ns, const bands_t *bands)
+{
+    const float tiny = QUIET_POWER * ns->window_power;
+    for (int band = 0; band < bands->count; band++) {
+        const float heard = bands->heard[band] + tiny;
+        ns->band_smooth[band] = follow(ns->band_smooth[band], heard, RISE_RATE, FALL_RATE);
+        ns->band_lowest[band] = lesser(ns->band_lowest[band], ns->band_smooth[band]);
+        ns->band_sum[band] += heard;
+    }
+    if (ns->echo_power > 0.5f * ns->heard_power) /* nothing can be told of the noise under an echo */
+        begin_steady_window(ns);
+    else if (++ns->steady_block == STEADY_BLOCKS) {
+        float moved = 0.0f, risen = 0.0f;
+        for (int band = 0; band < bands->count; band++) {
+            moved += logf(ns->band_sum[band] / (STEADY_BLOCKS * ns->band_lowest[band]));
+            risen += logf(STEADY_BIAS * ns->band_lowest[band] / (bands->noise[band] + tiny));
+        }
+        if (moved < STEADY * (float)bands->count && risen > RISEN * (float)bands->count)
+            lift_noise(ns);
+        begin_steady_window(ns);
+    }
+}
+
+static void vote_on_speech(ns_t *ns, const bands_t *bands)
+{
+    float votes = 0.0f;
+    for (int band = 0; band < bands->count; band++)
+        votes += log1pf(bands->heard[band] / (NOISE_MARGIN * bands->noise[band] + bands->echo[band]));
+    const float share = (votes / (float)bands->count - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE);
     ns->speech_probability = follow(ns->speech_probability, fminf(1.0f, fmaxf(0.0f, share)), ATTACK_RATE, RELEASE_RATE);
 }
 
@@ -172,8 +255,11 @@ static float noise_sample(ns_t *ns)
 
 void ns_track(ns_t *ns, const float *power, const float *echo)
 {
+    bands_t bands;
     track_noise(ns, power, echo);
-    vote_on_speech(ns, power, echo);
+    sum_bands(ns, power, echo, &bands);
+    find_new_noise(ns, &bands);
+    vote_on_speech(ns, &bands);
 }
 
 /* ns->detail = the log-spectral gain; ns->speech = what it leaves, for the next block's prior. */
@@ -240,6 +326,9 @@ static void comfort(ns_t *ns, float *restrict re, float *restrict im, const floa
 
 void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float *echo, const ns_mask_t *mask)
 {
+    ns->floor_gain += FLOOR_RATE * (ns->floor_wanted - ns->floor_gain);
+    if (fabsf(ns->floor_gain - ns->floor_wanted) < FLOOR_REACHED)
+        ns->floor_gain = ns->floor_wanted;
     const int suppress_noise = ns->floor_gain < 1.0f;
     find_detail(ns, power, echo, mask ? MASKED_DIRECTED : DECISION_DIRECTED, suppress_noise);
     judge_echo(ns, echo);

@@ -5,6 +5,7 @@
  * IEEE TSAP 9 (2001), without his bias model) lifts it when the noise itself has risen; their cap on the probability is left out for it.
  * Gain: log-spectral amplitude of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), with their decision-directed prior. At its floor, noise remains as
  * it was, attenuated, and echo is replaced by noise of that level (comfort noise).
+ * A noise that begins at once and stays (a fan) is told by its steadiness: while bands hardly move for 0.4 s, what is heard is no speech.
  * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, residual echo goes down to the floor. A mask
  * from elsewhere takes the place of that vote.
  */
@@ -16,10 +17,13 @@
 #include "kernels/arena.h"
 #include "kernels/tape.h"
 
+enum { NS_BANDS = 16 }; /* of spectrum_band_end from 200 Hz to 7 kHz; fewer at 8 kHz */
+
 typedef struct {
     int bins, stride;
     float window_power;     /* sum of the squared analysis window: a white signal's |X|^2 over its power */
-    float floor_gain;       /* linear: what is left of the noise */
+    float floor_gain;       /* linear: what is left of the noise now */
+    float floor_wanted;     /* where it goes */
     float *noise;           /* tracked noise power per bin */
     float *smooth;          /* smoothed input power */
     float *lowest, *lowest_next; /* minima of `smooth` over this and the coming window */
@@ -28,6 +32,9 @@ typedef struct {
     float *detail;          /* statistical gain of the last frame */
     float *gain;            /* of the last frame; in between scratch of the noise tracker */
     float *rest;            /* of the last frame: gain of all that is not echo; in between scratch */
+    float band_smooth[NS_BANDS], band_lowest[NS_BANDS], band_sum[NS_BANDS]; /* smoothed power; its minimum, and the power's sum, in a window */
+    int steady_block;       /* blocks since that window began */
+    float heard_power, noise_power, echo_power; /* of the last frame from 200 Hz to 7 kHz: all, and what is expected of it */
     int window_block;       /* blocks since the minimum's window began */
     int heard_blocks;       /* saturating */
     uint32_t random;
@@ -41,7 +48,7 @@ typedef struct {
 
 void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena);
 void ns_reset(ns_t *ns);
-/* Largest attenuation of noise in dB, 0..40; 0 leaves noise alone. */
+/* Largest attenuation of noise in dB, 0..40; 0 leaves noise alone. Where sound flows already it is reached within some 100 ms. */
 void ns_configure(ns_t *ns, float attenuation_db);
 
 /* Follows noise and near-end speech. power: of a block's spectrum; echo: expected power of the residual echo in it; both `stride` long, per bin. */

@@ -17,7 +17,8 @@ size_t dump_memory(void) { return 3 * apm_size(RATE_HZ, 1); }
 /* memory: dump_memory() bytes, aligned to 64. microphone is overwritten. */
 void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, int blocks, row_t *rows)
 {
-    static const apm_config_t config = {1, 1, 1, 0, 0};
+    apm_config_t config = apm_everything();
+    config.auto_gain_control = config.learned_gain = 0;
     const size_t size = apm_size(RATE_HZ, 1);
     memset(memory, 0, 3 * size);
     apm_t *apm = apm_init(memory, RATE_HZ, 1, &config);
@@ -26,7 +27,7 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
     arena_t arena = {memory + size, 0};
     ns_init(&both, BINS, apm->stride, channel->ns.window_power, &arena);
     ns_init(&echo_only, BINS, apm->stride, channel->ns.window_power, &arena);
-    ns_configure(&both, NOISE_ATTENUATION_DB);
+    ns_configure(&both, NS_LEVEL_DB[NS_LEVEL_DEFAULT]);
     ns_configure(&echo_only, 0.0f);
     const ns_mask_t all = {channel->gain.speech, channel->gain.rest}; /* ones: nobody asks the network here */
     for (int b = 0; b < blocks; b++) {

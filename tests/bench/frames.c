@@ -25,7 +25,7 @@ int main(int argc, char **argv)
     if (argc != 4)
         return 2;
     const int rate_hz = atoi(argv[1]), channels = atoi(argv[2]), frames = atoi(argv[3]), hop = rate_hz / 100;
-    const apm_config_t config = {1, 1, 1, 1, 1};
+    const apm_config_t config = apm_everything();
     apm_t *apm = apm_init(aligned_alloc(64, (apm_size(rate_hz, channels) + 63) / 64 * 64), rate_hz, channels, &config);
     enum { HISTORY = 8 };
     float *far = calloc((size_t)(HISTORY * hop), sizeof *far);

@@ -1,4 +1,4 @@
-"""An own class around the module that measures the noise and adapts: the filter is added where it is loud.
+"""Suppression that adapts to the noise: as much as the talker's distance from it asks for, told as it changes.
 
 python adaptive.py [SECONDS]
 """
@@ -6,30 +6,23 @@ python adaptive.py [SECONDS]
 import asyncio
 import sys
 
-import numpy as np
-
 from apmpi import AudioFrame, AudioProcessingModule, MediaDevices
 
-LOUD = 0.1  # of full scale
+LOUD_DBFS = -45.0
 
 
 class AdaptiveAPM:
-    """Adapts its processing to how loud it is."""
+    """Adapts its processing to audio conditions."""
 
     def __init__(self) -> None:
-        self.apm = AudioProcessingModule(noise_suppression=True, auto_gain_control=True)
-        self.noise_level = 0.0
+        self.apm = AudioProcessingModule(noise_suppression="auto", auto_gain_control=True)
+        self.noise_level_dbfs = -100.0
 
     def process_adaptive(self, frame: AudioFrame) -> None:
-        self.noise_level = self.measure_noise(frame)
-        # No new module: features are switched without a click, and what was learned stays.
-        self.apm.configure(high_pass_filter=self.noise_level > LOUD)
         self.apm.process_stream(frame)
-
-    def measure_noise(self, frame: AudioFrame) -> float:
-        """RMS, 1.0 is full scale."""
-        samples = frame.to_ndarray().astype(np.float32)  # to_ndarray() itself copies nothing
-        return float(np.sqrt(np.mean(samples**2)) / 32768.0)
+        self.noise_level_dbfs = self.apm.stats().noise_floor_dbfs
+        # No new module: settings change without a click, and what was learned stays.
+        self.apm.configure(high_pass_filter=self.noise_level_dbfs > LOUD_DBFS)
 
 
 async def main(seconds: float) -> None:
@@ -37,12 +30,18 @@ async def main(seconds: float) -> None:
     capture = MediaDevices().open_input(
         enable_aec=False, noise_suppression=False, high_pass_filter=False, auto_gain_control=False
     )
-    loud = 0
+    used_db = None
     for _ in range(round(seconds * 100)):
         adaptive.process_adaptive(await anext(capture.source))
-        loud += adaptive.noise_level > LOUD
+        stats = adaptive.apm.stats()
+        if stats.noise_suppression_db != used_db:
+            used_db = stats.noise_suppression_db
+            noise, above = (
+                f"noise at {stats.noise_floor_dbfs:.0f} dBFS",
+                f"talker {stats.snr_db:.0f} dB above it",
+            )
+            print(f"{noise}, {above}: {used_db:g} dB")
     await capture.aclose()
-    print(f"loud for {loud / 100:.1f} of {seconds:g} s")
 
 
 if __name__ == "__main__":

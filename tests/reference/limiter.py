@@ -1,4 +1,5 @@
-"""Look-ahead limiter: minimum filter, exponential release, box filter, delay. All channels share the gain."""
+"""Look-ahead limiter: peaks of a curve through the samples, minimum filter, exponential release, box filter,
+delay. All channels share the gain."""
 
 from __future__ import annotations
 
@@ -7,13 +8,27 @@ from reference.signals import Signal
 
 RELEASE_S = 0.05
 NEARLY_ONE = 0.9998  # from here the release takes the last step at once
+REACH, SHARPNESS, MISSED = 6, 4.0, 1.03
 
 
-def gains(x: Signal, rate_hz: int, ceiling_dbfs: float) -> Signal:
-    """Gain of every output sample; x: (samples, channels)."""
-    lookahead = rate_hz // 1000
-    ceiling = 10.0 ** (ceiling_dbfs / 20.0)
-    peaks = np.max(np.abs(x), axis=1)
+def curve_taps() -> Signal:
+    """The curve at 1/4, 1/2 and 3/4 between the middle ones of 2 * REACH samples: (3, 2 * REACH)."""
+    t = np.arange(1, 4)[:, None] / 4.0 - np.arange(1 - REACH, REACH + 1)
+    taps = np.sinc(t) * np.i0(SHARPNESS * np.sqrt(1.0 - (t / REACH) ** 2))
+    return MISSED * taps / np.sum(taps, axis=1, keepdims=True)
+
+
+def gains(x: Signal, rate_hz: int, headroom_db: float) -> Signal:
+    """Gain of every output sample, of which sample i is x[i - rate_hz / 1000]; x: (samples, channels)."""
+    lookahead = rate_hz // 1000 - REACH
+    ceiling = 10.0 ** (-headroom_db / 20.0)
+    # sample i of what follows is x[i - REACH], the newest whose curve to the next can be drawn
+    seen = np.concatenate([np.zeros((2 * REACH - 1, x.shape[1])), x])
+    windows = np.lib.stride_tricks.sliding_window_view(seen, 2 * REACH, axis=0)
+    curve = np.max(np.abs(windows @ curve_taps().T), axis=(1, 2))
+    samples = np.max(np.abs(windows[:, :, REACH - 1]), axis=1)
+    between = np.maximum(samples, curve)
+    peaks = np.maximum(between, np.concatenate([[0.0], between[:-1]]))
     needed = np.minimum(1.0, ceiling / np.maximum(peaks, 1e-30))
     # what every sample that is still inside needs, the one that leaves now included
     padded = np.concatenate([np.ones(lookahead), needed])
@@ -30,8 +45,8 @@ def gains(x: Signal, rate_hz: int, ceiling_dbfs: float) -> Signal:
     return np.lib.stride_tricks.sliding_window_view(padded, lookahead).mean(axis=1)
 
 
-def process(x: Signal, rate_hz: int, ceiling_dbfs: float) -> Signal:
+def process(x: Signal, rate_hz: int, headroom_db: float) -> Signal:
     """x: (samples, channels); the output is 1 ms late."""
-    lookahead = rate_hz // 1000
-    late = np.concatenate([np.zeros((lookahead, x.shape[1])), x])[: len(x)]
-    return late * gains(x, rate_hz, ceiling_dbfs)[:, None]
+    delay = rate_hz // 1000
+    late = np.concatenate([np.zeros((delay, x.shape[1])), x])[: len(x)]
+    return late * gains(x, rate_hz, headroom_db)[:, None]

@@ -7,6 +7,8 @@ decision-directed.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from reference.signals import Signal
 from scipy.special import exp1
@@ -20,7 +22,13 @@ QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_DIRECTED, LOWEST_PRIOR = 0.95, 0.9, 0.003
 COMFORT_SPREAD, ECHO_REPLACED = 1.5, 0.7
 ECHO_CAUTION = 2.0
-VOTE_FIRST_BIN, VOTE_LAST_BIN = 4, 140
+STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
+BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
+FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
+LEVEL_DB, DEFAULT_LEVEL = (6.0, 12.0, 18.0, 21.0), 2
+SPEAKS, CLEAR_OF_ECHO, ENOUGH_BLOCKS = 0.5, 4.0, 50
+SNR_SPEECH_RATE, SNR_NOISE_RATE, LEAST_POWER = 0.005, 0.02, 1e-9
+EDGE_DB, HOLD_DB = (30.0, 20.0, 10.0), 2.0
 NOISE_MARGIN, NO_SPEECH_VOTE, SPEECH_VOTE = 2.0, 0.5, 1.5
 ATTACK_RATE, RELEASE_RATE = 0.7, 0.2
 
@@ -29,13 +37,24 @@ class Suppressor:
     def __init__(self, bins: int, window_power: float, attenuation_db: float) -> None:
         self.bins = bins
         self.quiet = QUIET_POWER * window_power
-        self.floor_gain = 10.0 ** (-attenuation_db / 20.0)
+        self.configure(attenuation_db)
+        self.floor_gain = self.floor_wanted
         self.noise = np.full(bins, self.quiet)
         self.smooth, self.speech = np.zeros(bins), np.zeros(bins)
         self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
         self.clear_blocks = np.zeros(bins)
         self.block = 0
+        edges = [BANDS_FIRST_BIN]
+        while edges[-1] < min(bins, BANDS_LAST_BIN):
+            at = edges[-1]
+            edges.append(min(bins, BANDS_LAST_BIN, at + (4 if at < 20 else at // 5)))
+        self.bands = [slice(low, high) for low, high in itertools.pairwise(edges)]
+        self.band_smooth = np.zeros(len(self.bands))
+        self.steady_window: list[tuple[Signal, Signal]] = []  # power and smoothed power of each block
         self.speech_probability = 0.0
+
+    def configure(self, attenuation_db: float) -> None:
+        self.floor_wanted = 10.0 ** (-attenuation_db / 20.0)
 
     def process(
         self, power: Signal, echo: Signal, mask: tuple[Signal, Signal] | None = None
@@ -43,7 +62,15 @@ class Suppressor:
         """Gain, and amplitude of comfort noise (0: none), by bin. mask: gains for speech and for all but
         echo, on top of the statistical one."""
         self._track_noise(power, ECHO_CAUTION * echo)
-        self._vote_on_speech(power, ECHO_CAUTION * echo)
+        heard, noise, feared = (
+            np.array([np.sum(x[band]) for band in self.bands])
+            for x in (power, self.noise, ECHO_CAUTION * echo)
+        )
+        self._find_new_noise(heard, noise, feared)
+        self._vote_on_speech(heard, noise, feared)
+        self.floor_gain += FLOOR_RATE * (self.floor_wanted - self.floor_gain)
+        if abs(self.floor_gain - self.floor_wanted) < FLOOR_REACHED:
+            self.floor_gain = self.floor_wanted
         feared = ECHO_CAUTION * echo
         tiny = self.quiet * 1e-3
         suppress_noise = self.floor_gain < 1.0
@@ -89,16 +116,56 @@ class Suppressor:
             self.lowest = np.where(self.clear_blocks >= CLEAR_BLOCKS, self.lowest_next, self.lowest)
             self.lowest_next, self.clear_blocks = np.full(self.bins, np.inf), np.zeros(self.bins)
 
-    def _vote_on_speech(self, power: Signal, echo: Signal) -> None:
+    def _find_new_noise(self, heard: Signal, noise: Signal, echo: Signal) -> None:
+        """What has been steady in all bands for a while is noise."""
+        now = heard + self.quiet
+        rate = np.where(now > self.band_smooth, RISE_RATE, FALL_RATE)
+        self.band_smooth = self.band_smooth + rate * (now - self.band_smooth)
+        self.steady_window.append((now, self.band_smooth))
+        if np.sum(echo) > 0.5 * np.sum(heard):
+            self.steady_window.clear()
+        if len(self.steady_window) < STEADY_BLOCKS:
+            return
+        powers, smoothed = (np.array(part) for part in zip(*self.steady_window, strict=True))
+        self.steady_window.clear()
+        lowest = np.min(smoothed, axis=0)
+        moved = np.mean(np.log(np.mean(powers, axis=0) / lowest))
+        risen = np.mean(np.log(STEADY_BIAS * lowest / (noise + self.quiet)))
+        if moved < STEADY and risen > RISEN:
+            for band, low in zip(self.bands, lowest, strict=True):
+                floor = STEADY_BIAS * low / (band.stop - band.start)
+                lifted = np.minimum(self.smooth[band], STEADY_BIAS * floor)
+                self.noise[band] = np.maximum(self.noise[band], lifted)
+
+    def _vote_on_speech(self, heard: Signal, noise: Signal, echo: Signal) -> None:
         """Bands vote whether more is heard than noise and echo explain."""
-        explained = NOISE_MARGIN * self.noise + echo
-        end = min(self.bins, VOTE_LAST_BIN)
-        votes, at = [], VOTE_FIRST_BIN
-        while at < end:
-            band = slice(at, min(end, at + (4 if at < 20 else at // 5)))
-            votes.append(np.log1p(np.sum(power[band]) / np.sum(explained[band])))
-            at = band.stop
-        vote = float(np.mean(votes))
+        vote = float(np.mean(np.log1p(heard / (NOISE_MARGIN * noise + echo))))
         now = float(np.clip((vote - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE), 0.0, 1.0))
         rate = ATTACK_RATE if now > self.speech_probability else RELEASE_RATE
         self.speech_probability += rate * (now - self.speech_probability)
+
+
+class Level:
+    """Which of LEVEL_DB the signal-to-noise ratio asks for."""
+
+    def __init__(self) -> None:
+        self.speech_power = self.noise_power = 0.0
+        self.heard_blocks = 0
+        self.snr_db = 0.0
+        self.level = DEFAULT_LEVEL
+
+    def process(self, heard: float, noise: float, echo: float, speech_probability: float) -> int:
+        self.noise_power += SNR_NOISE_RATE * (noise - self.noise_power)
+        if speech_probability > SPEAKS and heard > CLEAR_OF_ECHO * echo:
+            self.heard_blocks += 1
+            rate = max(SNR_SPEECH_RATE, 1.0 / self.heard_blocks)
+            self.speech_power += rate * (max(0.0, heard - noise) - self.speech_power)
+        if self.heard_blocks < ENOUGH_BLOCKS:
+            return self.level
+        ratio = (self.speech_power + LEAST_POWER) / (self.noise_power + LEAST_POWER)
+        self.snr_db = 10.0 * float(np.log10(ratio))
+        if self.level < len(EDGE_DB) and self.snr_db < EDGE_DB[self.level] - HOLD_DB:
+            self.level += 1
+        elif self.level > 0 and self.snr_db > EDGE_DB[self.level - 1] + HOLD_DB:
+            self.level -= 1
+        return self.level

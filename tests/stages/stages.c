@@ -17,6 +17,7 @@
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
 #include "limiter/limiter.h"
+#include "ns/level.h"
 #include "ns/ns.h"
 
 #define API __attribute__((visibility("default")))
@@ -115,13 +116,14 @@ API void hpf_run(hpf_t *hpf, float *x, int count) { hpf_process(hpf, x, count); 
 
 /* ---- limiter and agc: x[channels][count] in place */
 
-API void *limiter_new(int rate_hz, int channels, float ceiling_dbfs)
+API void *limiter_new(int rate_hz, int channels, float headroom_db)
 {
     arena_t arena = {0};
     limiter_t measure;
-    limiter_init(&measure, rate_hz, channels, ceiling_dbfs, &arena);
+    limiter_init(&measure, rate_hz, channels, &arena);
     limiter_t *limiter = allocate(sizeof *limiter, &arena);
-    limiter_init(limiter, rate_hz, channels, ceiling_dbfs, &arena);
+    limiter_init(limiter, rate_hz, channels, &arena);
+    limiter_configure(limiter, headroom_db);
     return limiter;
 }
 
@@ -135,10 +137,11 @@ API void limiter_run(limiter_t *limiter, float *x, int count)
     limiter_process(limiter, channel, count);
 }
 
-API void *agc_new(float target_dbfs)
+API void *agc_new(float target_dbfs, float max_gain_db)
 {
     agc_t *agc = malloc(sizeof *agc);
-    agc_init(agc, target_dbfs);
+    agc_init(agc);
+    agc_configure(agc, target_dbfs, max_gain_db);
     return agc;
 }
 
@@ -151,7 +154,7 @@ API float agc_run(agc_t *agc, float *x, int channels, int count, float speech_pr
     for (int c = 0; c < channels; c++)
         channel[c] = x + c * count;
     agc_process(agc, channel, channels, count, speech_probability, enabled);
-    return agc->gain_db;
+    return agc_gain_db(agc);
 }
 
 /* ---- delay: spectra of 20 ms frames; returns the believed lag, gives the confidence and the score of every lag */
@@ -309,6 +312,7 @@ API void *ns_new(int hop, float window_power, float attenuation_db)
 }
 
 API void ns_again(ns_t *ns) { ns_reset(ns); }
+API void ns_attenuate(ns_t *ns, float attenuation_db) { ns_configure(ns, attenuation_db); }
 
 /* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats. */
 API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask, float *gain, float *noise)
@@ -319,6 +323,24 @@ API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float
     memcpy(gain, ns->gain, sizeof(float) * (size_t)ns->stride);
     memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);
     return ns->speech_probability;
+}
+
+/* ---- ns_level: returns the level */
+
+API void *ns_level_new(void)
+{
+    ns_level_t *level = malloc(sizeof *level);
+    ns_level_reset(level);
+    return level;
+}
+
+API void ns_level_again(ns_level_t *level) { ns_level_reset(level); }
+
+API int ns_level_run(ns_level_t *level, float heard, float noise, float echo, float speech_probability, float *snr_db)
+{
+    ns_level_process(level, heard, noise, echo, speech_probability);
+    *snr_db = level->snr_db;
+    return level->level;
 }
 
 /* ---- gain: powers[6][stride] in the order of gain_input_t; masks[2][stride]; returns the speech probability */
