@@ -28,9 +28,9 @@ SIZE_MAX_BYTES = 4 * 1024 * 1024
 # Where systemd lets the service write, by `keep_learned`.
 PLACES = {"ram": "RUNTIME_DIRECTORY", "disk": "STATE_DIRECTORY"}
 # What can differ between two runs without making the echo another one.
-HARMLESS = {"features", "tuning", "output", "stream_delay_ms", "report_interval_s", "keep_learned"} | {
-    "socket",
-    "metrics",
+HARMLESS = {
+    *("features", "tuning", "output", "stream_delay_ms"),
+    *("report_interval_s", "keep_learned", "socket", "metrics"),
 }
 
 

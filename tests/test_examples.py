@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RoomCard, needs_livekit
-from reference.signals import at_level, db, from_int16, power, to_int16, voice
+from reference.signals import db, from_int16, power, to_int16, voice
 
 EXAMPLES = Path(__file__).parent / "examples"
 RATE_HZ = 48000

@@ -1,4 +1,4 @@
-"""Suppression that adapts to the noise: as much as the talker's distance from it asks for, told as it changes.
+"""Suppression that adapts: as much as the noise asks for, told as it changes.
 
 python adaptive.py [SECONDS]
 """
