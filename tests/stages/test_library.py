@@ -12,7 +12,18 @@ ALLOWED |= {
     name + "f"
     for name in ("cos", "exp", "fabs", "fmax", "fmin", "log", "log10", "log1p", "lrint", "pow", "sin", "sqrt")
 }
-ALLOWED |= {"cos", "exp", "log", "pow", "sin", "sincos", "sqrt", "_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
+ALLOWED |= {
+    "cos",
+    "exp",
+    "log",
+    "pow",
+    "sin",
+    "sincos",
+    "sqrt",
+    "tan",
+    "_GLOBAL_OFFSET_TABLE_",
+    "__stack_chk_fail",
+}
 ALLOWED |= {"__cpu_model"}  # the compiler's own record of what an x86-64 processor can do
 
 
