@@ -1,6 +1,6 @@
 """The command `apmpi`.
 
-Exit status: 0 done, 2 a mistake of the user's (one sentence on standard error), 130 stopped with Ctrl-C.
+Exit status: EXIT_STATUS, with one sentence on standard error where it is not 0.
 Each command imports what it needs: `process` runs without ALSA, `run` without what `demo` draws with.
 """
 
@@ -11,21 +11,22 @@ import io
 import logging
 import math
 import signal
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from apmpi import config
 from apmpi.config import ConfigError, Endpoint, EndpointError, Settings
-from apmpi.wav import WavSink, WavSource
+from apmpi.progress import Progress
+
+EXIT_STATUS = """exit status: 0 done; 1 something failed on the way (run, record) or is wrong (doctor); 2 a
+    mistake of the user's; 130 stopped with Ctrl-C where that is not the usual end"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     # A file name may hold bytes that are no text; saying it must not be what fails.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -57,6 +58,14 @@ def demo(given: argparse.Namespace) -> int:
     from apmpi import demo
 
     return demo.main(given.folder, given.seconds, given.device)
+
+
+# ---- completion
+
+
+def completion(given: argparse.Namespace) -> int:
+    print(Path(__file__).with_name("completion").joinpath(given.shell).read_text(), end="")
+    return 0
 
 
 # ---- monitor
@@ -141,90 +150,12 @@ def doctor(given: argparse.Namespace) -> int:
 
 
 def process(given: argparse.Namespace) -> int:
-    """The chain over recordings: every 10 ms as the daemon would do it, but as fast as the computer can."""
-    from apmpi import AudioFrame, AudioProcessingModule
+    from apmpi import process
 
-    # SIGTERM (timeout, a shutdown) leaves through the `with` below too, which removes the unfinished output.
+    # SIGTERM (timeout, a shutdown) leaves as an exception does, which removes the unfinished output.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with contextlib.ExitStack() as opened:
-        microphone = opened.enter_context(WavSource(given.mic))
-        far = opened.enter_context(WavSource(given.far)) if given.far else None
-        rate_hz, channels, block_samples = microphone.rate_hz, microphone.channels, microphone.block_samples
-        if far and far.rate_hz != rate_hz:
-            raise EndpointError(f"{given.far}: has {far.rate_hz} Hz, expected {rate_hz} Hz as in {given.mic}")
-        for path, source in ((given.mic, microphone), (given.far, far)):
-            if source and source.channels > config.CHANNELS_MAX:
-                limit = f"expected at most {config.CHANNELS_MAX}"
-                raise EndpointError(f"{path}: has {source.channels} channels, {limit}")
-        for path in filter(None, (given.mic, given.far)):
-            if given.output.exists() and given.output.samefile(path):
-                raise EndpointError(f"{given.output}: is the input {path} too, expected another file")
-        output = opened.enter_context(WavSink(given.output, rate_hz, channels))
-        progress = opened.enter_context(Progress(microphone.samples / rate_hz))
-
-        apm = AudioProcessingModule(
-            echo_cancellation=given.echo_cancellation and far is not None,
-            noise_suppression=given.noise_suppression,
-            high_pass_filter=given.high_pass_filter,
-            auto_gain_control=given.auto_gain_control,
-        )
-        if given.delay_ms is not None:
-            apm.set_stream_delay_ms(given.delay_ms)
-        echo_reduction_db = []
-        started_s = time.monotonic()
-        for number, block in enumerate(iter(microphone.read, None)):
-            if far:
-                heard = far.read() or bytes(far.block_samples * far.channels * 2)
-                apm.process_reverse_stream(AudioFrame(heard, rate_hz, far.channels, block_samples))
-            frame = AudioFrame(block, rate_hz, channels, block_samples)
-            apm.process_stream(frame)
-            done = number * block_samples
-            output.write(bytes(frame.data[: (microphone.samples - done) * channels]))  # no padding
-            stats = apm.stats()
-            if stats.converged and stats.reference_present:
-                echo_reduction_db.append(stats.erle_db)
-            progress.show(done / rate_hz)
-        took_s = time.monotonic() - started_s
-        seconds = microphone.samples / rate_hz
-        latency_ms = apm.latency_ms
-    pace = f"{seconds:.1f} s in {took_s:.1f} s ({seconds / took_s:.0f} times real time)"
-    if not far:
-        echo = "no far end, so no echo to cancel"
-    elif echo_reduction_db:
-        echo = f"echo reduced by {statistics.median(echo_reduction_db):.1f} dB"
-    else:
-        echo = "no echo of the far end found"
-    print(f"{given.output}: {pace}, {echo}, {latency_ms:g} ms behind the microphone")
-    return 0
-
-
-class Progress:
-    """A line that grows on standard error while something takes time; nothing when that is not a terminal."""
-
-    WIDTH = 40
-    REFRESH_S = 0.1
-
-    def __init__(self, total_s: float) -> None:
-        self._total_s = total_s
-        self._shown = sys.stderr.isatty()
-        self._next_s = 0.0
-
-    def show(self, done_s: float) -> None:
-        """`done_s` of the total, in seconds of sound."""
-        if not self._shown or time.monotonic() < self._next_s:
-            return
-        self._next_s = time.monotonic() + self.REFRESH_S
-        bar = "#" * round(self.WIDTH * done_s / self._total_s)
-        sys.stderr.write(f"\r[{bar:<{self.WIDTH}}] {done_s:.0f} of {self._total_s:.0f} s")
-        sys.stderr.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            sys.stderr.write("\r\033[K")  # the finished bar makes room for what comes after it
-            sys.stderr.flush()
+    features = {feature: getattr(given, feature) for feature in FEATURE_FLAGS.values()}
+    return process.main(given.far, given.mic, given.output, features, given.delay_ms)
 
 
 # ---- arguments
@@ -237,10 +168,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"apmpi: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="apmpi", description="A microphone and a loudspeaker without echo and noise.")
-    parser.add_argument("--version", action="version", version=f"apmpi {importlib.metadata.version('apmpi')}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    root = _Parser(
+        prog="apmpi", description="A microphone and a loudspeaker without echo and noise.", epilog=EXIT_STATUS
+    )
+    root.add_argument("--version", action="version", version=f"apmpi {importlib.metadata.version('apmpi')}")
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(
         function: Callable[[argparse.Namespace], int], text: str, example: str
@@ -305,12 +238,13 @@ def _parser() -> argparse.ArgumentParser:
         process, "run recordings through the chain", "apmpi process --far far.wav --mic mic.wav -o clean.wav"
     )
     added.description = """Run recordings through the chain. The output is exactly as long as the
-        microphone's file and a few milliseconds behind it (the chain's delay, told at the end)."""
+        microphone's file and a few milliseconds behind it (the chain's delay, told at the end). From a folder
+        every *.wav of the microphone's is taken, each with the far end's file of the same name."""
     added.add_argument(
-        "--far", type=Path, metavar="WAV",
+        "--far", type=Path, metavar="PATH",
         help="what the loudspeaker played, starting with the microphone's file (shorter: silence follows)",
     )  # fmt: skip
-    added.add_argument("--mic", type=Path, required=True, metavar="WAV", help="what the microphone heard")
+    added.add_argument("--mic", type=Path, required=True, metavar="PATH", help="what the microphone heard")
     added.add_argument(
         "-o", "--output", type=Path, required=True, metavar="WAV", help="where the result goes"
     )
@@ -331,7 +265,14 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--folder", type=Path, required=True, help="where recordings and the picture go")
     added.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="length (default: 30)")
     added.add_argument("--device", metavar="ALSA", help="use this sound card, for example plughw:CARD=Device")
-    return parser
+
+    added = command(
+        completion,
+        "print what a shell needs to complete commands",
+        "apmpi completion bash > apmpi.bash",
+    )
+    added.add_argument("shell", choices=SHELLS)
+    return root
 
 
 def _add_socket(command: argparse.ArgumentParser) -> None:
@@ -342,6 +283,9 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
         help="the service's socket (default: the user's own, then the system's)",
     )
 
+
+# Made by .ci/completion.py.
+SHELLS = ("bash", "zsh", "fish")
 
 FEATURE_FLAGS = {
     "--no-aec": "echo_cancellation",

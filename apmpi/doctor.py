@@ -139,9 +139,10 @@ def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
 
 def machine_findings(root: Path) -> Iterator[Finding]:
     """`root` is where /dev, /proc and /sys are."""
-    variant = {"neon": FINE, "sse2": FINE}.get(KERNELS, NOTE)
-    slow = "slower than with NEON or SSE2" if variant == NOTE else ""
-    yield Finding("arithmetic", variant, f"{KERNELS} kernels", slow)
+    slow = KERNELS == "scalar"
+    yield Finding(
+        "arithmetic", NOTE if slow else FINE, f"{KERNELS} kernels{': no vectors here' if slow else ''}"
+    )
     yield from _permission(root)
     yield _real_time_rights()
     yield from _clock_source(root)

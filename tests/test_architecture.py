@@ -22,6 +22,8 @@ PYTHON = {
     "learned": {"config"},
     "realtime": set(),
     "journal": set(),
+    "progress": set(),
+    "process": {"apm", "config", "frame", "progress", "wav"},
     "protocol": set(),
     "feed": set(),
     "report": {"latency", "config", "journal", "realtime"},

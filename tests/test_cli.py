@@ -190,6 +190,36 @@ def test_process_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert message == "out.wav: cannot be written (File too large)"
 
 
+def test_process_of_folders_is_a_table(tmp_path: Path, rng: np.random.Generator) -> None:
+    for name in ("heard", "played"):
+        (tmp_path / name).mkdir()
+    echoing_room(tmp_path, rng, 16000, 4)
+    (tmp_path / "mic.wav").rename(tmp_path / "heard/a.wav")
+    (tmp_path / "far.wav").rename(tmp_path / "played/a.wav")
+    silence(tmp_path / "heard/alone.wav")
+    silence(tmp_path / "heard/cd.wav", rate_hz=44100)
+    done = apmpi("process", "--far", "played", "--mic", "heard", "-o", "clean", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr == ""
+    head, *rows, last = done.stdout.splitlines()
+    assert head == "file       seconds  times real time  result"
+    assert re.fullmatch(r"a\.wav          4\.0 +\d+  echo reduced by \d+\.\d dB", rows[0])
+    assert rows[1].endswith(
+        "FAILED: played/alone.wav: cannot be read (No such file or directory), expected a WAV file"
+    )
+    assert "FAILED: heard/cd.wav: has 44100 Hz" in rows[2]
+    assert last == "1 of 3 files are in clean"
+    assert [path.name for path in (tmp_path / "clean").iterdir()] == ["a.wav"]
+    (tmp_path / "heard/cd.wav").unlink()
+    assert apmpi("process", "--mic", "heard", "-o", "more/clean", cwd=tmp_path).returncode == 0
+    assert refusal("process", "--mic", "heard", "-o", "heard", cwd=tmp_path).startswith(
+        "heard: is the folder of"
+    )
+    assert refusal("process", "--mic", "more", "-o", "out", cwd=tmp_path).startswith("more: holds no *.wav")
+    assert refusal("process", "--mic", "heard", "--far", "no", "-o", "out", cwd=tmp_path) == (
+        "no: is not a folder, expected one as heard is"
+    )
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_process_stopped_in_the_middle_leaves_nothing_behind(tmp_path: Path, stop: signal.Signals) -> None:
     silence(tmp_path / "mic.wav", seconds=600)
@@ -341,8 +371,9 @@ def test_run_refuses_in_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -
 def test_version_and_help(tmp_path: Path) -> None:
     assert apmpi("--version", cwd=tmp_path).stdout == f"apmpi {importlib.metadata.version('apmpi')}\n"
     overview = apmpi("--help", cwd=tmp_path).stdout
-    for command in ("run", "check", "process", "demo"):
-        assert re.search(rf"^    {command} +\w", overview, re.MULTILINE)
+    for command in ("run", "check", "doctor", "monitor", "record", "report", "process", "demo", "completion"):
+        assert re.search(rf"^    {command}\s+\w", overview, re.MULTILINE)
         text = apmpi(command, "--help", cwd=tmp_path).stdout
-        assert re.search(rf"^example: apmpi {command} ", text, re.MULTILINE)
+        assert re.search(rf"^example: apmpi {command}\b", text, re.MULTILINE)
+    assert "exit status: 0 done; 1 something failed" in overview
     assert refusal(cwd=tmp_path) == "the following arguments are required: COMMAND (see apmpi --help)"
