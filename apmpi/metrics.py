@@ -3,9 +3,8 @@ seconds, ratios from 0 to 1; decibels stay."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 
-from apmpi.report import FRAMES_PER_S, Figures
+from apmpi.report import FRAMES_PER_S, Figures, flag_values
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,10 +37,7 @@ def text(figures: Figures, waiting: str) -> str:
     page.add(
         "feature_enabled",
         "What is switched on",
-        {
-            f'feature="{entry.name}"': getattr(figures.features, entry.name)
-            for entry in fields(figures.features)
-        },
+        {f'feature="{name}"': bool(on) for name, on in flag_values(figures.features).items()},
     )
     if figures.core is not None:
         for name, (metric, meaning, scale) in CORE.items():
@@ -55,13 +51,17 @@ CORE = {
     "erl_db": ("erl_db", "How much quieter the echo comes than it was played", 1.0),
     "delay_ms": ("echo_delay_seconds", "Of the echo behind the far end; below 0: not known yet", 1e-3),
     "delay_confidence": ("echo_delay_confidence_ratio", "Of that delay", 1.0),
+    "drift_ppm": ("found_drift_ppm", "Microphone clock over far-end clock, as found in the sound", 1.0),
     "speech_probability": ("speech_probability_ratio", "Of near-end speech", 1.0),
     "noise_floor_dbfs": ("noise_floor_dbfs", "At the microphone", 1.0),
+    "snr_db": ("snr_db", "Speech over noise at the microphone", 1.0),
+    "noise_suppression_db": ("noise_suppression_db", "By how much noise is lowered", 1.0),
     "agc_gain_db": ("gain_db", "Of the automatic gain control", 1.0),
     "converged": ("converged", "The echo path is known", 1.0),
     "reference_present": ("reference_present", "The far end is heard", 1.0),
     "double_talk": ("double_talk", "Both ends speak", 1.0),
     "microphone_clipping": ("microphone_clipping", "The microphone's level is too high", 1.0),
+    "microphone_too_quiet": ("microphone_too_quiet", "The microphone's level is too low", 1.0),
     "divergences": ("divergences_total", "How often the echo estimate added power instead of taking it", 1.0),
 }
 

@@ -170,6 +170,7 @@ FLAGS = {
     "converged": "echo path known",
     "double_talk": "both talk",
     "microphone_clipping": "MICROPHONE CLIPS",
+    "microphone_too_quiet": "MICROPHONE TOO QUIET",
 }
 FEATURES = {
     "echo_cancellation": "echo cancellation",
@@ -284,9 +285,13 @@ def _echo_lines(figures: Figures, history: History, width: int, fancy: bool) -> 
 
 
 def _near_lines(figures: Figures) -> list[Line]:
+    noise = f"floor {_number(figures.get('noise_floor_dbfs'))} dBFS"
+    if figures.get("snr_db"):  # 0 until somebody has spoken
+        noise += f", the talker {_number(figures['snr_db'])} dB above it"
+    noise += f", lowered by {_number(figures.get('noise_suppression_db'))} dB at most"
     return [
         _labelled("speech", (f"probability {_number(figures.get('speech_probability'), 2)}", "")),
-        _labelled("noise floor", (f"{_number(figures.get('noise_floor_dbfs'))} dBFS", "")),
+        _labelled("noise", (noise, "")),
         _labelled("gain", (f"{_number(figures.get('agc_gain_db'), sign=True)} dB", "")),
     ]
 
@@ -304,7 +309,7 @@ def _machine_lines(figures: Figures, history: History) -> list[Line]:
     share = figures.get("processor_share")
     on = [text for name, text in FEATURES.items() if figures.get(name)]
     flags: Sequence[tuple[str, str]] = [
-        (f"{text}   ", "bad" if name == "microphone_clipping" else "good")
+        (f"{text}   ", "bad" if name.startswith("microphone") else "good")
         for name, text in FLAGS.items()
         if figures.get(name)
     ]

@@ -1,5 +1,6 @@
 """The visitor's end of the local socket (apmpi.protocol)."""
 
+import contextlib
 import errno
 import grp
 import json
@@ -40,7 +41,8 @@ class Visit:
         self._received = bytearray()
         try:
             self._socket.settimeout(TIMEOUT_S)
-            self._socket.sendall(json.dumps({"want": want}).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):  # sent away at the door: it has been told why
+                self._socket.sendall(json.dumps({"want": want}).encode() + b"\n")
             deadline_s = time.monotonic() + TIMEOUT_S
             while b"\n" not in self._received:
                 self._receive()

@@ -23,10 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from socket_rig import FRAME, Served
 from terminal import Terminal
 
-from apmpi import monitor
+from apmpi import metrics, monitor
 from apmpi.config import EndpointError
 from apmpi.feed import CAPACITY_FRAMES
 from apmpi.protocol import INTERVAL_S, SIGNALS
+from apmpi.report import CORE_FIELDS
 from apmpi.socket_client import ServiceGone, Visit, figures_of
 from apmpi.socket_server import UNSENT_MAX_BYTES, VISITORS_MAX
 
@@ -114,25 +115,16 @@ def test_a_reader_that_has_enough_ends_it(place: Path, tmp_path: Path, start: ty
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 2)
 
 
-def test_what_keeps_the_monitor_from_looking_is_one_sentence(tmp_path: Path) -> None:
-    for arguments, environment, expected in (
-        (
-            ("--socket", "nowhere"),
-            {},
-            "nowhere: no service answers, expected one (systemctl start apmpi, or apmpi run)",
-        ),
-        ((), {"XDG_RUNTIME_DIR": "/nowhere"}, "/run/apmpi/socket: no service answers, "),
+def test_what_keeps_the_monitor_from_looking_is_one_sentence(served: Served, tmp_path: Path) -> None:
+    nobody = "nowhere: no service answers, expected one (systemctl start apmpi, or apmpi run)"
+    for place, expected in (
+        ("nowhere", nobody),
+        (served.path, "monitor: not in a terminal, expected one, or --json"),
     ):
         done = subprocess.run(
-            [APMPI, "monitor", *arguments],
-            cwd=tmp_path,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
+            [APMPI, "monitor", "--socket", place], cwd=tmp_path, capture_output=True, text=True
         )
-        print(done.stderr)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"apmpi: {expected}") and done.stderr.count("\n") == 1
+        assert (done.returncode, done.stderr) == (2, f"apmpi: {expected}\n")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
@@ -342,6 +334,7 @@ def test_metrics_are_prometheus_text(tmp_path: Path) -> None:
     assert samples[("apmpi_latency_seconds", "0.5")] == pytest.approx(0.02125)
     assert samples[("apmpi_erle_db",)] == pytest.approx(31.6)
     assert samples[("apmpi_feature_enabled", "echo_cancellation")] == 1
+    assert set(metrics.CORE) == set(CORE_FIELDS), "a figure of the canceller's has no metric"
     assert samples[("apmpi_echo_delay_seconds",)] == pytest.approx(-0.001)
 
 
