@@ -2,12 +2,15 @@
 # make test    everything that can be checked without hardware
 # make bench   what a frame costs, beside others where they are installed
 # make soak    a simulated day with random faults; three hours, on a machine that has little else to do
+# make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
+# make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
 # make api     the Python interface as a page, and where it differs from LiveKit's, in build/api
 # make clean   back to a fresh clone
 #
 #   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
 #   make run SECONDS=60                   longer
 #   make soak HOURS=2 SEED=7              shorter, and the faults of an earlier run
+#   make test-image CUTS=3                fewer power cuts
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
 
 DEVICE  =
@@ -15,6 +18,7 @@ SECONDS = 30
 PYTHON  = python3
 HOURS   = 24
 SEED    =
+CUTS    = 20
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,7 +29,7 @@ PIP    := $(VENV)/bin/pip -qq --disable-pip-version-check
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
-.PHONY: run test bench soak api setup setup-test clean
+.PHONY: run test bench soak image test-image api setup setup-test setup-image clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -40,12 +44,20 @@ bench: setup-test
 soak: setup-test
 	@$(VENV)/bin/python tests/soak.py --hours $(HOURS) $(if $(SEED),--seed $(SEED))
 
+image: setup-image
+	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image
+
+# The image is built by itself: whoever has one built elsewhere can put it into build/image.
+test-image: setup-image setup-test
+	@$(VENV)/bin/pytest image/test_machine.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
+
 api: setup-test
 	@$(VENV)/bin/python .ci/api_page.py build/api
 	@$(VENV)/bin/python tests/conformance.py > build/api/livekit.md
 	@echo build/api/apmpi.html build/api/livekit.md
 
 setup: $(VENV)/.installed
+setup-image: $(VENV)/.installed $(VENV)/.image-packages
 setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies
 
 clean:
@@ -72,6 +84,10 @@ $(VENV)/.installed: pyproject.toml $(SOURCE) $(VENV)/.dependencies
 
 $(VENV)/.test-packages: .ci/setup $(VENV)/.created
 	@.ci/setup packages test '$(PYTHON)'
+	@touch $@
+
+$(VENV)/.image-packages: .ci/setup $(VENV)/.created
+	@.ci/setup packages image '$(PYTHON)'
 	@touch $@
 
 $(VENV)/.test-dependencies: pyproject.toml $(VENV)/.created

@@ -7,12 +7,12 @@
 Names and meaning are those of LiveKit's Python API (`livekit.rtc`), and each takes the other's frames.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from apmpi.apm import AudioProcessingModule, Frame, Stats
-from apmpi.frame import AudioFrame
-
 if TYPE_CHECKING:
+    from apmpi.apm import AudioProcessingModule, Frame, Stats
+    from apmpi.frame import AudioFrame
     from apmpi.media_devices import InputCapture, MediaDevices, MicrophoneSource, OutputPlayer
 
 __all__ = [
@@ -28,9 +28,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs asyncio and ALSA is loaded when it is asked for: the processing alone needs neither."""
-    if name in __all__:
-        from apmpi import media_devices
-
-        return getattr(media_devices, name)
+    """Each is loaded when it is asked for: the processing needs no ALSA, and whoever only reads a
+    configuration at boot no NumPy, which takes a small Pi seconds."""
+    for home in ("apm", "frame", "media_devices") if name in __all__ else ():
+        module = importlib.import_module(f"apmpi.{home}")
+        if name in vars(module):
+            return getattr(module, name)
     raise AttributeError(f"module 'apmpi' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PYTHON_CODE = ["apmpi", "tests", "native", ".ci"]
+PYTHON_CODE = ["apmpi", "tests", "native", "image", ".ci"]
 
 
 def check(*command: str | Path, cwd: Path = ROOT) -> None:
@@ -28,6 +28,12 @@ def test_lint() -> None:
 
 def test_types() -> None:
     check(sys.executable, "-m", "mypy", "--strict", "apmpi", "tests/examples")
+
+
+def test_types_of_the_image() -> None:
+    # What runs on the device, and what builds and tests the image; both lie outside the package.
+    code = sorted((ROOT / "image").glob("*.py"))
+    check(sys.executable, "-m", "mypy", "--strict", *code, "apmpi_appliance", cwd=ROOT / "image")
 
 
 def test_stubs_say_what_the_compiled_module_has(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Which sound devices are used, by what is plugged in: /proc/asound -> the four endpoints.
+
+a card that records and plays      conference device, USB headset, I2S HAT: it is both ends; USB before HAT
+else a card that records           is the microphone; USB before HAT
+ and a card that plays             is the speaker; USB, then HAT, then the Pi's own jack, then HDMI
+a PC at the USB device port        is the far end, and gets the clean signal
+else                               programs on the Pi do, through ALSA's `apmpi` (etc/asound.conf)
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# What a PC and what /etc/asound.conf give and take.
+HOST_RATE_HZ = 48000
+OWN_CARDS = {"Loopback", "UAC2Gadget"}
+# Kinds in the order of preference.
+USB, HAT, JACK, HDMI = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """id: ALSA's short name; capture, playback: number of the first device of the direction, if any."""
+
+    id: str
+    kind: int
+    capture: int | None
+    playback: int | None
+
+
+def cards(root: Path) -> list[Card]:
+    """Every card but our own, USB first, else in the kernel's order."""
+    asound = root / "proc/asound"
+    pcm = (asound / "pcm").read_text() if (asound / "pcm").exists() else ""
+    first: dict[tuple[int, str], int] = {}
+    for line in pcm.splitlines():
+        numbers, *properties = [part.strip() for part in line.split(":")]
+        card, device = map(int, numbers.split("-"))
+        for text in properties:
+            if found := re.fullmatch(r"(capture|playback) \d+", text):
+                first.setdefault((card, found[1]), device)
+    found_cards = []
+    for number in sorted({card for card, _ in first}):
+        folder = asound / f"card{number}"
+        name = (folder / "id").read_text().strip()
+        if name not in OWN_CARDS:
+            directions = (first.get((number, "capture")), first.get((number, "playback")))
+            found_cards.append(Card(name, _kind(folder, name), *directions))
+    return sorted(found_cards, key=lambda card: card.kind)
+
+
+def _kind(folder: Path, name: str) -> int:
+    if (folder / "usbid").exists():
+        return USB
+    if "hdmi" in name.lower():
+        return HDMI
+    # snd_bcm2835 calls its card Headphones.
+    return JACK if name == "Headphones" else HAT
+
+
+def chosen(root: Path) -> dict[str, str]:
+    """Endpoint -> YAML. Without a microphone there is none."""
+    every = cards(root)
+    duplex = next((card for card in every if card.capture is not None and card.playback is not None), None)
+    microphone = duplex or next((card for card in every if card.capture is not None), None)
+    if microphone is None:
+        return {}
+    endpoints = {"microphone": _card(microphone.id, microphone.capture)}
+    speaker = duplex or next((card for card in every if card.playback is not None), None)
+    if speaker is not None:
+        endpoints["speaker"] = _card(speaker.id, speaker.playback)
+    if pc_is_connected(root):
+        far_end = output = "hw:CARD=UAC2Gadget,DEV=0"
+    else:
+        far_end, output = (f"hw:CARD=Loopback,DEV=1,SUBDEV={cable}" for cable in (0, 1))
+    endpoints["far_end"] = f'{{device: "{far_end}", sample_rate_hz: {HOST_RATE_HZ}}}'
+    endpoints["output"] = f'{{device: "{output}", sample_rate_hz: {HOST_RATE_HZ}}}'
+    return endpoints
+
+
+def _card(name: str, device: int | None) -> str:
+    # plughw: ALSA converts rate and channels where the card can't do ours.
+    return f'{{device: "plughw:CARD={name},DEV={device}"}}'
+
+
+def pc_is_connected(root: Path) -> bool:
+    """A PC has taken the Pi as its sound card (apmpi_appliance.gadget)."""
+    card = (root / "proc/asound/UAC2Gadget").exists()
+    states = (root / "sys/class/udc").glob("*/state")
+    return card and any(state.read_text().strip() == "configured" for state in states)

@@ -1,0 +1,96 @@
+"""Which of the two versions on the card is started: slot.txt of the boot partition.
+
+config.txt includes it, and the Pi's firmware takes kernel, initramfs, device trees and command line from
+the folder it names:
+
+    os_prefix=a/              version a is started, again and again
+
+    os_prefix=b/              b is started once: the first thing its initramfs does is to put a/slot.txt,
+    # trial, after that a     which is the case above, in this file's place. Whatever happens, a follows.
+
+A trial that has reached READY is confirmed: b/slot.txt takes the place. The file is one sector of the card
+and only ever written in place, so that a power cut leaves the old or the new text.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from apmpi_appliance.places import BOOT, DATA, ROOT, tell_user, writable
+
+NAME = "slot.txt"
+SECTOR_BYTES = 512
+SLOTS = ("a", "b")
+# MBR partitions: 1 boot, 2 and 3 the root file systems, 4 data.
+DISK_ID = "a9d10001"
+ROOT_PARTITION = {"a": f"{DISK_ID}-02", "b": f"{DISK_ID}-03"}
+# Left by the initramfs on a trial's start.
+TRIAL_MARK = "run/apmpi-start/trial"
+# The version that is to be tried, until it is known how that went.
+TRIED = f"{DATA}/appliance/tried"
+VERSION = "usr/share/apmpi/version"
+# What the user reads of an update, on the boot partition.
+REPORT_NAME = "update.txt"
+
+
+def text(slot: str, after: str | None = None) -> bytes:
+    """slot.txt that starts `slot`; with `after`, once, and that one from then on."""
+    lines = f"os_prefix={slot}/\n" + (f"# trial, after that {after}\n" if after else "")
+    # Not padded with blanks: the firmware might take them for a part of the name.
+    return lines.encode().ljust(SECTOR_BYTES, b"\n")
+
+
+def write(root: Path, content: bytes) -> None:
+    assert len(content) == SECTOR_BYTES
+    path = root / BOOT / NAME
+    with writable(root / BOOT):
+        # Not truncated and not renamed: FAT's directory and table stay untouched.
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.write(file, content)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def running(root: Path = ROOT) -> str:
+    """The slot that was started, from the kernel's command line."""
+    found = re.search(rf"root=PARTUUID={DISK_ID}-0([23])", (root / "proc/cmdline").read_text())
+    assert found is not None
+    return SLOTS[int(found[1]) - 2]
+
+
+def other(slot: str) -> str:
+    return SLOTS[1 - SLOTS.index(slot)]
+
+
+def version(root: Path = ROOT) -> str:
+    return (root / VERSION).read_text().strip()
+
+
+def confirm(root: Path = ROOT) -> str:
+    """The running version has proved itself. What was done, in one sentence.
+
+    If another one was to be tried and this is the old one, it tells the user that the new one has failed.
+    """
+    slot, name = running(root), version(root)
+    tried = root / TRIED
+    if (root / TRIAL_MARK).exists():
+        write(root, text(slot))
+        (root / TRIAL_MARK).unlink()
+        said = f"updated: version {name} is in use"
+    elif tried.exists():
+        said = (
+            f"update failed: version {tried.read_text()} did not get as far as sound; version {name} goes on"
+        )
+    else:
+        return f"version {name} as before"
+    tell_user(root, REPORT_NAME, said + "\n")
+    tried.unlink(missing_ok=True)
+    return said
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["confirm"]
+    print(confirm(), flush=True)

@@ -1,0 +1,338 @@
+"""`make image`: the image for the SD card, an update for cards that have one, and the list of what is in it.
+
+    build.py FOLDER
+
+    debian.py    Debian's packages as one tar file, which is kept         minutes, once
+    native.py    apmpi for the Pi's processors, cross-compiled            seconds
+    build.py     both and root/ -> root file system (squashfs) -> SD card image
+
+Nothing needs root or a loop device. Everything carries the commit's time and fixed identifiers, so that the
+same commit and the same packages give the same image, bit by bit; which packages these were is in the list.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+import debian
+import sbom
+from apmpi_appliance import slots, update
+
+import native
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent
+DIST_PACKAGES = "usr/lib/python3/dist-packages"
+# Room for two versions of what the firmware reads and an update; and for a root file system that grows.
+BOOT_SIZE = "448M"
+ROOT_SIZE = "320M"
+DATA_SIZE = "64M"
+DATA_UUID = "a9d10001-0000-4000-8000-000000000004"
+WANTS = "etc/systemd/system"
+# Of Debian's tar: what only its package tools need, what is on the boot partition, what the kernel makes.
+LEFT_OUT = (
+    *("dev/", "run/", "boot/", "var/cache/", "var/log/", "var/lib/apt/", "var/lib/dpkg/"),
+    *("usr/lib/raspi-firmware/", "usr/lib/linux-image", "usr/lib/klibc/", "usr/share/initramfs-tools/"),
+    *("usr/share/sounds/", "usr/share/doc/", "var/lib/initramfs-tools/"),
+    # Services that an appliance doesn't have, and SSH, which apmpi-network.service starts.
+    *(f"{WANTS}/multi-user.target.wants/", f"{WANTS}/getty.target.wants/", f"{WANTS}/timers.target.wants/"),
+    *(f"{WANTS}/sysinit.target.wants/systemd-pstore.service", "etc/resolv.conf", "etc/.resolv.conf"),
+)
+# Debian's services that are on; ours say so themselves (WantedBy).
+SWITCHED_ON = {"systemd-networkd.service": "multi-user.target"}
+# At each boot they would do again what was done here, or what nobody needs.
+MASKED = ("ldconfig.service", "systemd-hwdb-update.service", "systemd-firstboot.service")
+
+
+def main(folder: Path) -> None:
+    epoch = _commit_time()
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    os.environ.update(
+        SOURCE_DATE_EPOCH=str(epoch), E2FSPROGS_FAKE_TIME=str(epoch), TZ="UTC", LC_ALL="C.UTF-8"
+    )
+    _say("Debian packages (minutes, once)")
+    packages = debian.build(folder)
+    _say("apmpi for arm64")
+    package = native.build(folder, version, epoch)
+    _say("root file system")
+    tree = _tree(folder / "tree", package, packages, version)
+    squashfs = folder / "root.squashfs"
+    squash(packages, tree, squashfs, epoch)
+    _say("SD card image")
+    name = folder / f"apmpi-{version}-arm64"
+    image = name.with_name(name.name + ".img")
+    _sd_card(folder, tree, squashfs, packages, image)
+    _say("update, list of packages, compression")
+    write_update(folder, squashfs, name.with_name(name.name + ".update"))
+    status = _member(packages, "./var/lib/dpkg/status").decode()
+    name.with_name(name.name + ".spdx.json").write_text(sbom.document(status, version, epoch))
+    # One thread: how work is shared between several would show in the file.
+    subprocess.run(["xz", "--keep", "--force", "--threads=1", "-6", image], check=True)
+    for path in sorted(folder.glob(f"{name.name}.*")):
+        print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
+
+
+def _say(text: str) -> None:
+    print(f"image: {text}", flush=True)
+
+
+def _commit_time() -> int:
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    asked = ["git", "-C", str(PROJECT), "log", "-1", "--format=%ct"]
+    return int(subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout)
+
+
+# ---- the root file system: Debian's tar, and over it a tree of our own
+
+
+def _tree(tree: Path, package: Path, packages: Path, version: str) -> Path:
+    """Everything that is not as Debian has it, in the places where it belongs."""
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(HERE / "root", tree)
+    shutil.copytree(package, tree / DIST_PACKAGES)
+    for source, target in (
+        ("config/apmpi.yaml", "usr/share/apmpi/every-key.yaml"),
+        ("config/room-card.conf", "usr/share/apmpi/room-card.conf"),
+        ("image/boot/apmpi.yaml", "usr/share/apmpi/apmpi.yaml"),
+        ("image/boot/cmdline.txt", "usr/share/apmpi/cmdline.txt"),
+        ("systemd/apmpi.service", "usr/lib/systemd/system/apmpi.service"),
+        ("systemd/apmpi.catalog", "usr/lib/systemd/catalog/apmpi.catalog"),
+    ):
+        (tree / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / source, tree / target)
+    share = tree / "usr/share/apmpi"
+    (share / "version").write_text(f"{version}\n")
+    (share / "update-signers").write_text(
+        f"{update.SIGNER} {_signing_key(tree.parent).with_suffix('.pub').read_text()}"
+    )
+    _executable(
+        tree / "usr/bin/apmpi",
+        "#!/usr/bin/python3\nimport sys\n\nfrom apmpi.cli import main\n\nsys.exit(main())\n",
+    )
+    _switch_services(tree)
+    _user_and_catalog(tree, packages)
+    _boot_files(tree, packages)
+    (tree / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    (tree / "etc/machine-id").touch()  # empty: made anew in memory, and not a "first boot"
+    (tree / "data").mkdir()
+    for name in ("etc/.updated", "var/.updated"):  # systemd: nothing to be done after an update
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text(f"TIMESTAMP_NSEC={2**62}\n")
+    return tree
+
+
+def _executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _switch_services(tree: Path) -> None:
+    on = dict(SWITCHED_ON)
+    for unit in (tree / "usr/lib/systemd/system").glob("*.*"):
+        if unit.is_file() and (wanted_by := re.search(r"^WantedBy=(\S+)$", unit.read_text(), re.MULTILINE)):
+            on[unit.name] = wanted_by[1]
+    system = tree / "etc/systemd/system"
+    for unit_name, target in on.items():
+        wants = system / f"{target}.wants"
+        wants.mkdir(parents=True, exist_ok=True)
+        (wants / unit_name).symlink_to(f"/usr/lib/systemd/system/{unit_name}")
+    for unit_name in MASKED:
+        (system / unit_name).symlink_to("/dev/null")
+
+
+def _user_and_catalog(tree: Path, packages: Path) -> None:
+    """What systemd's own tools make of our files and Debian's."""
+    with tarfile.open(packages) as tar:
+        for member in tar:
+            name = member.name.removeprefix("./")
+            if name in ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow") or (
+                name.startswith("usr/lib/systemd/catalog/") and member.isfile()
+            ):
+                content = tar.extractfile(member)
+                assert content is not None
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                (tree / name).write_bytes(content.read())
+    users = PROJECT / "systemd/sysusers.d/apmpi.conf"
+    subprocess.run(["systemd-sysusers", f"--root={tree}", users], check=True)
+    (tree / "var/lib/systemd/catalog").mkdir(parents=True)
+    subprocess.run(
+        ["journalctl", f"--root={tree}", "--update-catalog"], check=True, stderr=subprocess.DEVNULL
+    )
+    for left_behind in [*(tree / "etc").glob("*-"), tree / "etc/.pwd.lock"]:
+        left_behind.unlink(missing_ok=True)
+
+
+def _boot_files(tree: Path, packages: Path) -> None:
+    """boot/slot: what the firmware needs to start this root file system; apmpi_appliance.update copies it."""
+    slot = tree / update.SLOT_FILES
+    slot.mkdir(parents=True)
+    with tarfile.open(packages) as tar:
+        for member in tar:
+            content = tar.extractfile(member) if member.isfile() else None
+            if content is None:
+                continue
+            if re.fullmatch(r"\./boot/vmlinuz-.*", member.name):
+                (slot / "vmlinuz").write_bytes(content.read())
+            elif re.fullmatch(r"\./boot/initrd\.img-.*", member.name):
+                # The kernel unpacks one archive after the other.
+                (slot / "initrd.img").write_bytes(_initramfs_part() + content.read())
+            elif found := re.fullmatch(r"\./usr/lib/linux-image-.*/(bcm2\d{3}-rpi-.*\.dtb)", member.name):
+                (slot / found[1]).write_bytes(content.read())
+    overlays = slot / "overlays"
+    overlays.mkdir()
+    # The firmware looks here for overlays only if there is a README.
+    shutil.copy(HERE / "overlays/README", overlays)
+    for source in sorted((HERE / "overlays").glob("*.dts")):
+        target = overlays / f"apmpi-{source.stem}.dtbo"
+        subprocess.run(["dtc", "-q", "-@", "-I", "dts", "-O", "dtb", "-o", target, source], check=True)
+
+
+def _initramfs_part() -> bytes:
+    """initramfs/ as a cpio archive of the kernel's format (newc), multiple of 4 bytes long."""
+    archive = b""
+    files = [path for path in sorted((HERE / "initramfs").rglob("*"))]
+    for number, path in enumerate([*files, None], start=1):
+        name = "TRAILER!!!" if path is None else str(path.relative_to(HERE / "initramfs"))
+        content = path.read_bytes() if path and path.is_file() else b""
+        mode = 0 if path is None else 0o040755 if path.is_dir() else 0o100644
+        # ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
+        header = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        archive += b"070701" + b"".join(b"%08X" % value for value in header) + name.encode() + b"\0"
+        archive += bytes(-len(archive) % 4) + content
+        archive += bytes(-len(archive) % 4)
+    return archive
+
+
+def squash(packages: Path, tree: Path, squashfs: Path, epoch: int) -> None:
+    """Straight from a tar stream: owners and device nodes need no root that way."""
+    squashfs.unlink(missing_ok=True)
+    options = "-tar -comp zstd -Xcompression-level 15 -b 256K -root-mode 755 -noappend -no-progress -quiet"
+    maker = subprocess.Popen(
+        ["mksquashfs", "-", squashfs, *options.split()], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert maker.stdin is not None
+    with tarfile.open(fileobj=maker.stdin, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        ours = {path.relative_to(tree).as_posix(): path for path in sorted(tree.rglob("*"))}
+        with tarfile.open(packages) as theirs:
+            for member in theirs:
+                name = member.name.removeprefix("./")
+                if _is_left_out(name) or (name in ours and not ours[name].is_dir()):
+                    continue
+                if name in ours and member.isdir():
+                    del ours[name]  # with Debian's owner and mode
+                member.mtime = min(int(member.mtime), epoch)
+                tar.addfile(member, theirs.extractfile(member) if member.isfile() else None)
+        for name, path in ours.items():
+            member = tar.gettarinfo(path, f"./{name}")
+            member.uid = member.gid = 0
+            member.gid = 42 if name in ("etc/shadow", "etc/gshadow") else 0  # Debian's group shadow
+            member.mode = 0o640 if member.gid else (0o755 if member.mode & 0o100 or member.isdir() else 0o644)
+            member.uname = member.gname = ""
+            member.mtime = epoch
+            if member.isfile():
+                with path.open("rb") as content:
+                    tar.addfile(member, content)
+            else:
+                tar.addfile(member)
+    maker.stdin.close()
+    if maker.wait() != 0:
+        raise SystemExit("image: mksquashfs failed")
+
+
+def _is_left_out(name: str) -> bool:
+    # A folder is kept ("dev"), what is in it is not ("dev/").
+    return name.startswith(LEFT_OUT)
+
+
+def _member(packages: Path, name: str) -> bytes:
+    with tarfile.open(packages) as tar:
+        content = tar.extractfile(name)
+        assert content is not None
+        return content.read()
+
+
+# ---- the SD card
+
+
+def _sd_card(folder: Path, tree: Path, squashfs: Path, packages: Path, image: Path) -> None:
+    boot = folder / "boot"
+    shutil.rmtree(boot, ignore_errors=True)
+    boot.mkdir()
+    for name in ("config.txt", "apmpi.yaml", "network.yaml", "README.txt"):
+        # For the editors of a PC; the firmware and YAML take either line end.
+        (boot / name).write_bytes((HERE / "boot" / name).read_bytes().replace(b"\n", b"\r\n"))
+    update.put_slot_files(tree, boot, "a")
+    (boot / slots.NAME).write_bytes(slots.text("a"))
+    with tarfile.open(packages) as tar:
+        for member in tar:
+            found = re.fullmatch(
+                r"\./usr/lib/raspi-firmware/(bootcode\.bin|(start|fixup)4?\.(elf|dat))", member.name
+            )
+            content = tar.extractfile(member) if found else None
+            if found and content:
+                (boot / found[1]).write_bytes(content.read())
+    data = folder / "data.ext4"
+    data.unlink(missing_ok=True)
+    subprocess.run(
+        ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-U", DATA_UUID,
+         "-E", f"hash_seed={DATA_UUID},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0",
+         data, DATA_SIZE],
+        check=True,
+    )  # fmt: skip
+    epoch = int(os.environ["SOURCE_DATE_EPOCH"])
+    for path in [boot, *boot.rglob("*")]:
+        os.utime(path, (epoch, epoch))
+    configuration = folder / "genimage.cfg"
+    configuration.write_text(
+        (HERE / "genimage.cfg.in").read_text()
+        .replace("@IMAGE@", image.name)
+        .replace("@DISK_ID@", f"0x{slots.DISK_ID}")
+        .replace("@BOOT_SIZE@", BOOT_SIZE)
+        .replace("@ROOT_SIZE@", ROOT_SIZE)
+    )  # fmt: skip
+    scratch = folder / "genimage.tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    done = subprocess.run(
+        ["genimage", "--config", configuration, "--rootpath", boot, "--tmppath", scratch,
+         "--inputpath", folder, "--outputpath", folder],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise SystemExit(f"image: genimage failed\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    shutil.rmtree(scratch)
+
+
+# ---- the update
+
+
+def _signing_key(folder: Path) -> Path:
+    """Made at the first build: a device takes updates signed with the key its image was built with."""
+    key = Path(os.environ.get("APMPI_SIGNING_KEY", folder / "signing-key"))
+    if not key.exists():
+        _say(f"new signing key {key}: keep it, without it no card can be updated")
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "apmpi updates", "-f", key], check=True
+        )
+    return key
+
+
+def write_update(folder: Path, squashfs: Path, target: Path) -> None:
+    with squashfs.open("rb") as content:
+        signature = subprocess.run(
+            ["ssh-keygen", "-Y", "sign", "-f", _signing_key(folder), "-n", update.NAMESPACE],
+            stdin=content, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+        ).stdout  # fmt: skip
+    with target.open("wb") as file, squashfs.open("rb") as content:
+        file.write(signature.ljust(update.HEADER_BYTES, b"\n"))
+        shutil.copyfileobj(content, file)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,8 @@
+"""Options of test_machine.py."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cuts", type=int, default=20, help="how often the power is cut")
+    parser.addoption("--seed", type=int, default=1, help="when that happens")

@@ -1,0 +1,108 @@
+"""The Debian part of the image: packages, configured, with an initramfs, as one tar file.
+
+It takes minutes and depends on mmdebstrap's command line alone, most of which is packages.txt and
+left-out.txt. So it is kept in the build folder under the command line's hash. Nothing of apmpi's is in it.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SUITE = "trixie"
+PYTHON_VERSION = "3.13"  # the suite's
+# To compile against; never configured, never in the image.
+# The time of what the packages' scripts write: any fixed one, so that the tar does not depend on the commit.
+EPOCH = 1767225600  # 2026-01-01
+SYSROOT_PACKAGES = (
+    f"libc6-dev,libasound2-dev,libpython{PYTHON_VERSION}-dev,"
+    f"libpython{PYTHON_VERSION}-stdlib,python{PYTHON_VERSION}-minimal"
+)
+SOURCES = (
+    f"deb http://deb.debian.org/debian {SUITE} main non-free-firmware",
+    f"deb http://deb.debian.org/debian {SUITE}-updates main non-free-firmware",
+    f"deb http://deb.debian.org/debian-security {SUITE}-security main non-free-firmware",
+)
+# What the initramfs needs beyond storage: our file systems, and watchdogs, which bite from there on (the
+# Pi's, and the virtual machine's).
+EARLY_MODULES = ("squashfs", "overlay", "vfat", "nls_ascii", "nls_cp437", "bcm2835_wdt", "i6300esb")
+LEFT_IN = ("/usr/share/doc/*/copyright", "/usr/lib/linux-image-*/broadcom/*")
+
+
+def lines(name: str) -> list[str]:
+    """Of a list beside this file, without comments."""
+    return [
+        text for line in (HERE / name).read_text().splitlines() if (text := line.partition("#")[0].strip())
+    ]
+
+
+def build(folder: Path) -> Path:
+    """The tar file; made when there is none for this command line."""
+    recipe = "\n".join(_mmdebstrap())
+    finished = folder / f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar"
+    if finished.exists():
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = finished.with_suffix(".part")
+    environment = {
+        **os.environ,
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        "LC_ALL": "C.UTF-8",
+        "TMPDIR": "/tmp",  # must be open to the namespace's root
+        "INITRD": "No",  # once at the end, not with each package
+    }
+    with unfinished.open("wb") as tar, (folder / "debian.log").open("wb") as log:
+        subprocess.run(
+            [sys.executable, HERE / "namespace.py", *_mmdebstrap()],
+            stdout=tar, stderr=log, env=environment, check=True,
+        )  # fmt: skip
+    for old in folder.glob("debian-*.tar"):
+        old.unlink()
+    unfinished.rename(finished)
+    return finished
+
+
+def sysroot(folder: Path) -> Path:
+    """Headers and libraries of the suite for arm64, and its Python."""
+    finished = folder / f"sysroot-{SUITE}"
+    if not finished.exists():
+        command = ["mmdebstrap", "--mode=root", "--variant=extract", "--architectures=arm64"]
+        command += ["--format=tar", f"--include={SYSROOT_PACKAGES}", SUITE, "-", *SOURCES]
+        unfinished = folder / "sysroot.part"
+        unfinished.mkdir(parents=True, exist_ok=True)
+        with (folder / "sysroot.log").open("wb") as log:
+            packed = subprocess.run(
+                [sys.executable, HERE / "namespace.py", *command],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                check=True,
+            ).stdout
+        unpack = ["tar", "-x", "-C", str(unfinished), "--no-same-owner", "--exclude=./dev"]
+        subprocess.run(unpack, input=packed, check=True)
+        if not (unfinished / "lib").exists():
+            (unfinished / "lib").symlink_to("usr/lib")
+        unfinished.rename(finished)
+    return finished
+
+
+def _mmdebstrap() -> list[str]:
+    return [
+        "mmdebstrap", "--mode=root", "--variant=essential", "--architectures=arm64", "--format=tar",
+        '--aptopt=Apt::Install-Recommends "false"',
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in lines("left-out.txt")),
+        *(f"--dpkgopt=path-include={pattern}" for pattern in LEFT_IN),
+        "--include=" + ",".join(lines("packages.txt")),
+        # The kernel's own directory of the boot partition; apmpi's build fills it from /boot.
+        '--essential-hook=mkdir -p "$1/boot/firmware"',
+        # "most": what finds a root file system on any board. Quick to unpack is worth more here than small.
+        '--customize-hook=printf "MODULES=most\\nBUSYBOX=y\\nCOMPRESS=zstd\\nCOMPRESSLEVEL=9\\n"'
+        ' > "$1/etc/initramfs-tools/conf.d/apmpi"',
+        f"--customize-hook=printf '%s\\n' {' '.join(EARLY_MODULES)} >> \"$1/etc/initramfs-tools/modules\"",
+        '--customize-hook=chroot "$1" update-initramfs -c -k all >&2',
+        # What would differ from build to build, or be the same on every device and must not.
+        '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id "$1"/var/lib/systemd/random-seed'
+        ' "$1"/var/cache/ldconfig/aux-cache "$1"/var/lib/dpkg/*-old "$1"/etc/*- "$1"/etc/.pwd.lock',
+        SUITE, "-", *SOURCES,
+    ]  # fmt: skip

@@ -1,0 +1,339 @@
+"""`make test-image`: the very image of build/image in a virtual machine (machine.py).
+
+What is plugged in there is a second snd-aloop card, "Mic": what is played on its DEV=1 is what the microphone
+hears, and what apmpi plays is recorded there. Nothing else is changed but what a user would change.
+
+    --cuts N      power cuts; 20 unless told otherwise
+    --seed N      when they happen
+
+The first boot ends with a snapshot, from which each test of the running system starts. Power cuts and updates
+start from power on, each on a card of its own.
+"""
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine import Card, Machine, copy_of, overlay_of
+
+import build
+from apmpi.journal import Event
+
+PROJECT = Path(__file__).parents[1]
+BUILT = PROJECT / "build/image"
+SNAPSHOT = "ready"
+# Of the guest's own time, counted from the kernel's start.
+READY_LIMIT_S = 20.0
+EXPOSURE_LIMIT = 1.5
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    found = sorted(BUILT.glob("apmpi-*-arm64.img"))
+    if not found:
+        pytest.exit("no image in build/image; make it first: make image", returncode=2)
+    return found[-1]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("machine")
+
+
+def wait_until_ready(machine: Machine) -> None:
+    """The service is active, which with Type=notify-reload means READY=1."""
+    machine.check("until systemctl -q is-active apmpi-confirm; do sleep 1; done", timeout_s=900)
+
+
+@pytest.fixture(scope="session")
+def booted(image: Path, folder: Path) -> tuple[Card, Path]:
+    """A card as flashed, started, READY, with a snapshot of that."""
+    card, disk = Card(image), overlay_of(image, folder / "snapshot.qcow2")
+    with Machine(folder, card, disk, "qcow2") as machine:
+        machine.wait_for_shell()
+        wait_until_ready(machine)
+        machine.check("systemctl is-system-running --wait; true")
+        # Warm: what the tests use is in memory.
+        machine.check("arecord --version; aplay --version; systemctl --version", timeout_s=300)
+        machine.save(SNAPSHOT)
+    return card, disk
+
+
+@pytest.fixture
+def machine(booted: tuple[Card, Path], folder: Path) -> Iterator[Machine]:
+    card, disk = booted
+    with Machine(folder, card, disk, "qcow2", SNAPSHOT) as running:
+        running.take_shell()
+        yield running
+
+
+def entries(machine: Machine, event: Event) -> list[dict[str, str]]:
+    text = machine.check(f"journalctl -b -o json MESSAGE_ID={event.message_id}")
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def edit(machine: Machine, change: str) -> None:
+    """A change to the boot partition, as from a PC: a shell command in it."""
+    boot = "/boot/firmware"
+    machine.check(f"mount -o remount,rw {boot} && (cd {boot} && {change}) && mount -o remount,ro {boot}")
+
+
+# ---- as flashed
+
+
+def test_ready_soon_after_the_kernel_starts(machine: Machine) -> None:
+    chain = machine.check("systemd-analyze time; systemd-analyze critical-chain apmpi.service")
+    print(chain)
+    ready_us = int(machine.check("systemctl show -P ActiveEnterTimestampMonotonic apmpi").strip())
+    print(f"READY {ready_us / 1e6:.1f} s after the kernel's start")
+    assert ready_us / 1e6 < READY_LIMIT_S
+    print(machine.check("systemctl --failed --no-legend; true"))
+    assert machine.check("systemctl --failed --no-legend").strip() == ""
+
+
+def test_the_plugged_in_card_was_chosen_and_latency_is_in_the_journal(machine: Machine) -> None:
+    machine.check("sleep 22")
+    assert "CARD=Mic" in machine.check("cat /etc/apmpi/apmpi.yaml")
+    figures = entries(machine, Event.FIGURES)
+    assert len(figures) >= 2
+    print({key: value for key, value in figures[-1].items() if key.startswith("APMPI_")})
+    assert 10.0 < float(figures[-1]["APMPI_LATENCY_MEDIAN_MS"]) < 60.0
+    assert int(figures[-1]["APMPI_XRUNS"]) == int(figures[-2]["APMPI_XRUNS"])
+    assert re.search(r"latency \d+ ms", machine.check("systemctl status apmpi"))
+
+
+def test_any_program_records_and_plays_through_apmpi(machine: Machine) -> None:
+    """arecord -D apmpi hears the microphone, aplay -D apmpi is heard at the loudspeaker."""
+    tone = (
+        "python3 -c \"import array,math; open('/tmp/{name}.raw','wb').write(array.array('h',"
+        '(int(8000*math.sin(n*{omega})) for n in range(48000*12))).tobytes())"'
+    )
+    raw = "-q -t raw -f S16_LE -r 48000 -c 1"
+    machine.check(tone.format(name="talker", omega="0.05"))
+    machine.check(tone.format(name="far", omega="0.11"))
+    machine.check(f"chrt -f 50 aplay {raw} -D plughw:CARD=Mic,DEV=1,SUBDEV=0 /tmp/talker.raw & sleep 1")
+    machine.check(f"chrt -f 50 aplay {raw} -D apmpi /tmp/far.raw & sleep 1")
+    machine.check(f"chrt -f 50 arecord {raw} -d 4 -D plughw:CARD=Mic,DEV=1,SUBDEV=0 /tmp/speaker.raw &")
+    machine.check(f"chrt -f 50 arecord {raw} -d 4 -D apmpi /tmp/clean.raw; sleep 2")
+    level = (
+        "python3 -c \"import array; x=array.array('h',open('/tmp/{name}.raw','rb').read()); "
+        'x=x[len(x)//2:]; print(round((sum(v*v for v in x)/len(x))**.5))"'
+    )
+    clean, speaker = (
+        int(machine.check(level.format(name=name)).split()[-1]) for name in ("clean", "speaker")
+    )
+    print(f"rms: clean microphone {clean}, loudspeaker {speaker}")
+    # A steady tone is noise to the noise suppression, but not silence.
+    assert clean > 10
+    assert 3000 < speaker < 9000
+
+
+def test_a_flag_edited_on_the_boot_partition_is_taken_over_by_reload(machine: Machine) -> None:
+    edit(machine, "sed -i 's/noise_suppression: true/noise_suppression: false/' apmpi.yaml")
+    machine.check("systemctl reload apmpi")
+    reloaded = entries(machine, Event.RELOADED)
+    assert reloaded[-1]["APMPI_NOISE_SUPPRESSION"] == "0"
+    assert reloaded[-1]["APMPI_ECHO_CANCELLATION"] == "1"
+
+
+@pytest.mark.parametrize("how", ["reload", "restart"])
+def test_a_mistake_is_told_beside_the_file_and_the_last_good_settings_run(machine: Machine, how: str) -> None:
+    pid = machine.check("systemctl show -P MainPID apmpi")
+    edit(machine, "sed -i 's/^sample_rate_hz: 48000/sample_rate: 48000/' apmpi.yaml")
+    if how == "reload":
+        machine.check("systemctl reload apmpi")
+        assert machine.check("systemctl show -P MainPID apmpi") == pid
+    else:
+        machine.check("systemctl restart apmpi-configuration apmpi")
+    assert "sample_rate: unknown key" in machine.check("cat /boot/firmware/apmpi-error.txt")
+    machine.check("systemctl is-active apmpi")
+    edit(machine, "sed -i 's/^sample_rate: 48000/sample_rate_hz: 48000/' apmpi.yaml")
+    machine.check("systemctl reload apmpi && test ! -e /boot/firmware/apmpi-error.txt")
+
+
+def test_start_stop_restart_status(machine: Machine) -> None:
+    machine.check("systemctl stop apmpi")
+    assert machine.run("systemctl is-active apmpi")[1].strip() == "inactive"
+    assert machine.run("systemctl status apmpi")[0] == 3
+    machine.check("systemctl start apmpi")
+    before = machine.check("systemctl show -P MainPID apmpi")
+    machine.check("systemctl restart apmpi")
+    assert machine.check("systemctl show -P MainPID apmpi") != before
+    machine.check("systemctl status apmpi")
+    assert entries(machine, Event.STOPPED)
+
+
+def test_the_service_is_locked_up(machine: Machine) -> None:
+    said = machine.check("systemd-analyze security apmpi.service | tail -1")
+    exposure = float(re.search(r"level for apmpi\.service: ([\d.]+)", said)[1])  # type: ignore[index]
+    print(f"exposure {exposure}")
+    assert exposure <= EXPOSURE_LIMIT
+
+
+def test_nobody_gets_in(machine: Machine) -> None:
+    assert machine.run("systemctl is-active ssh.service ssh.socket")[0] != 0
+    assert machine.run("ss -Hltn 'sport = :22'")[1].strip() == ""
+    shadow = machine.check("cut -d: -f1,2 /etc/shadow")
+    assert all(line.split(":")[1][:1] in "!*" for line in shadow.splitlines() if ":" in line), shadow
+
+
+def test_a_key_switches_ssh_on(machine: Machine) -> None:
+    edit(machine, "ssh-keygen -q -t ed25519 -N '' -f /tmp/key && cp /tmp/key.pub authorized_keys")
+    machine.check(
+        "systemctl restart apmpi-network && systemctl is-active ssh || sleep 5; systemctl is-active ssh"
+    )
+    said = machine.check("sshd -T")
+    assert "passwordauthentication no" in said
+    assert machine.check("ss -Hltn 'sport = :22'").strip() != ""
+
+
+def test_the_name_is_known_by_mdns(machine: Machine) -> None:
+    assert machine.check("hostname").strip() == "apmpi"
+    assert re.search(r"eth0\).*yes", machine.check("resolvectl mdns"))
+
+
+def test_the_watchdog_is_fed(machine: Machine) -> None:
+    assert machine.check("systemctl show -P RuntimeWatchdogUSec").strip() == "15s"
+    assert "watchdog" in machine.check("systemctl show -P WatchdogDevice")
+
+
+def test_writes_do_not_reach_the_root_file_system(machine: Machine) -> None:
+    machine.check("echo spoilt > /usr/bin/apmpi && sync")
+    mounts = machine.check(
+        "findmnt -no FSTYPE,OPTIONS /run/apmpi-start/root/lower; findmnt -no OPTIONS /boot/firmware"
+    )
+    assert "squashfs" in mounts
+    assert all(re.search(r"\bro\b", line) for line in mounts.splitlines() if line.strip())
+    assert machine.check("journalctl --disk-usage")
+    assert "volatile" in machine.check("grep -h Storage /etc/systemd/journald.conf.d/*")
+
+
+def test_the_room_card(machine: Machine) -> None:
+    """The simulated card of `make run`: an echo through the whole appliance, and it is cancelled."""
+    machine.check(
+        "mkdir -p /run/systemd/system/apmpi.service.d && printf '[Service]\\nEnvironment=ALSA_CONFIG_PATH="
+        "/usr/share/alsa/alsa.conf:/usr/share/apmpi/room-card.conf\\n'"
+        " > /run/systemd/system/apmpi.service.d/room.conf && systemctl daemon-reload"
+    )
+    machine.check(
+        "python3 -c \"import random,wave; w=wave.open('/etc/apmpi/far.wav','wb'); w.setnchannels(1);"
+        "w.setsampwidth(2); w.setframerate(48000); r=random.Random(1); w.writeframes(b''.join("
+        "int(r.gauss(0,3000)).to_bytes(2,'little',signed=True) for n in range(48000*8)))\""
+    )
+    edit(
+        machine,
+        "printf 'microphone: {device: room}\\nspeaker: {device: room}\\nfar_end: {file: far.wav}\\n"
+        "output: {file: /var/lib/apmpi/clean.wav}\\nreport_interval_s: 2\\n' > apmpi.yaml",
+    )
+    machine.check("systemctl stop apmpi; rm -f /var/lib/apmpi/learned /run/apmpi/learned")
+    machine.check("systemctl restart apmpi-configuration && systemctl start apmpi && sleep 15")
+    machine.check("systemctl is-active apmpi")
+    erle_db = [
+        float(entry["APMPI_ERLE_DB"]) for entry in entries(machine, Event.FIGURES) if "APMPI_ERLE_DB" in entry
+    ]
+    print(f"ERLE by report: {erle_db}")
+    assert max(erle_db) > 15.0
+
+
+# ---- power cuts
+
+
+def test_every_boot_after_a_power_cut_reaches_ready(
+    image: Path, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    """One cut follows the other on the same card: half of them somewhere in the boot, half while it runs and
+    saves what it has learned."""
+    cuts: int = request.config.getoption("--cuts")
+    seed: int = request.config.getoption("--seed")
+    chance = random.Random(seed)
+    disk = copy_of(image, folder / "cut.img")
+    card = Card(disk)
+    ready = 0
+    for number in range(cuts):
+        with Machine(folder, card, disk, "raw") as machine:
+            if number % 2 == 0:
+                # The image has written by then, or not: data partition mounted, settings taken over, READY.
+                machine.wait_for_shell()
+                after_s = chance.uniform(0.0, 12.0)
+                machine.run(f"sleep {after_s:.2f}", timeout_s=600)
+            else:
+                machine.wait_for_shell()
+                wait_until_ready(machine)
+                ready += 1
+                machine.check("systemctl start apmpi-data; touch /data/appliance/alive")
+                after_s = chance.uniform(
+                    8.0, 14.0
+                )  # the first save of what was learned is 10 s after the start
+                machine.run(f"sleep {after_s:.2f}", timeout_s=600)
+            print(
+                f"cut {number + 1}: {'READY' if number % 2 else 'booting'}, {after_s:.2f} s later", flush=True
+            )
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        wait_until_ready(machine)
+        ready += 1
+        assert machine.check("systemctl --failed --no-legend").strip() == ""
+        print(machine.check("journalctl -b -u apmpi-data -o cat; findmnt -no SOURCE /data"))
+        assert "vda4" in machine.check("findmnt -no SOURCE /data")
+    assert ready == cuts // 2 + 1
+
+
+# ---- updates
+
+
+def install(card: Card, update_file: Path) -> None:
+    card.write("apmpi.update", update_file.read_bytes())
+
+
+def test_an_update_is_installed_and_confirmed(image: Path, folder: Path) -> None:
+    disk = copy_of(image, folder / "update.img")
+    card = Card(disk)
+    install(card, image.with_suffix(".update"))
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        machine.wait_for_reset(timeout_s=1800)
+    assert card.prefix() == "b/"
+    assert b"trial, after that a" in card.read("slot.txt")
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        # From its first moment on a power cut would bring the old version back.
+        assert card.prefix() == "a/"
+        wait_until_ready(machine)
+        assert "a9d10001-03" in machine.check("cat /proc/cmdline")
+    assert card.prefix() == "b/"
+    assert b"is in use" in card.read("update.txt")
+    with pytest.raises(FileNotFoundError):
+        card.read("apmpi.update")
+
+
+def test_an_update_that_does_not_reach_ready_is_taken_back(image: Path, folder: Path) -> None:
+    """Signed with the right key, and its apmpi ends at once."""
+    broken = folder / "broken"
+    shutil.copytree(BUILT / "tree", broken / "tree", symlinks=True)
+    (broken / "tree/usr/bin/apmpi").write_text("#!/bin/sh\nexit 1\n")
+    (broken / "tree/usr/share/apmpi/version").write_text("broken\n")
+    for name in ("signing-key", "signing-key.pub"):
+        shutil.copy(BUILT / name, broken)
+    packages = next(BUILT.glob("debian-*.tar"))
+    build.squash(packages, broken / "tree", broken / "root.squashfs", epoch=0)
+    build.write_update(broken, broken / "root.squashfs", broken / "broken.update")
+
+    disk = copy_of(image, folder / "fallback.img")
+    card = Card(disk)
+    install(card, broken / "broken.update")
+    prefixes = []
+    for _ in range(2):
+        prefixes.append(card.prefix())
+        with Machine(folder, card, disk, "raw") as machine:
+            machine.wait_for_shell()
+            machine.wait_for_reset(timeout_s=1800)
+    assert prefixes == ["a/", "b/"]
+    assert card.prefix() == "a/"
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        wait_until_ready(machine)
+    assert b"version broken did not get as far as sound" in card.read("update.txt")
