@@ -33,6 +33,7 @@ Line = list[tuple[str, str]]
 class Service:
     """The service as it comes and goes.
 
+    path      where it was met last
     problem   why there are no figures, as a sentence; "" while there are
     """
 
@@ -42,6 +43,7 @@ class Service:
         self._path = path
         self._retry_s = 0.0
         self._visit: Visit | None = Visit("figures", path)
+        self.path = self._visit.path
 
     def figures(self, timeout_s: float, keyboard: int | None = None) -> list[Figures]:
         """What has come, oldest first; waits for that or the keyboard, at most for the timeout."""
@@ -49,6 +51,7 @@ class Service:
             self._retry_s = time.monotonic() + RETRY_S
             try:
                 self._visit = Visit("figures", self._path)
+                self.path = self._visit.path
             except EndpointError as error:
                 self.problem = str(error)
         sources: list[Any] = [source for source in (self._visit, keyboard) if source is not None]
@@ -128,6 +131,8 @@ class _Screen:
                 return
             height, width = window.getmaxyx()
             lines = screen(self._figures, self._history, self._service.problem, width, self._fancy)
+            if len(lines) < height:
+                lines.append(_labelled("looks in at", (str(self._service.path), "dim")))
             window.erase()
             for row, line in enumerate(lines[:height]):
                 column = 0
@@ -260,7 +265,7 @@ def _echo_lines(figures: Figures, history: History, width: int, fancy: bool) -> 
     erle_db, erl_db = figures.get("erle_db"), figures.get("erl_db")
     delay_ms, confidence = figures.get("delay_ms"), figures.get("delay_confidence")
     known = bool(figures.get("converged"))
-    echo = f"{_number(erle_db)} dB less leaves than comes, which is {_number(erl_db)} dB below the far end"
+    echo = f"reduced by {_number(erle_db)} dB; it comes {_number(erl_db)} dB below the far end"
     late = "not known yet"
     if delay_ms is not None and delay_ms >= 0:
         late = f"{delay_ms:.1f} ms after the far end, confidence {_number(confidence, 2)}"

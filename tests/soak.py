@@ -186,7 +186,7 @@ def set_up(folder: Path, planned: list[Fault], speed: float, seed: int) -> None:
     (folder / "apmpi.yaml").write_text(
         f"sample_rate_hz: {RATE_HZ}\n"
         "microphone: {device: room}\nspeaker: {device: room}\nfar_end: {device: far}\noutput: {device: out}\n"
-        "features: {auto_gain_control: false}\nreport_interval_s: 1\n"
+        "features: {auto_gain_control: false}\nreport_interval_s: 1\nsocket: null\n"
     )
 
 

@@ -139,6 +139,7 @@ def drive(folder: Path) -> None:
             noted["threads"] = scheduling(pid)
             noted["status"] = Path(f"/proc/{pid}/status").read_text()
             noted["limits"] = Path(f"/proc/{pid}/limits").read_text()
+        noted["socket"] = run("stat", "--format=%a %U:%G", "/run/apmpi/socket").strip()
         noted["reload"] = reload(folder)
         noted["reloaded"] = show()
         configuration = Path("/etc/apmpi/apmpi.yaml")

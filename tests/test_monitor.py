@@ -166,6 +166,7 @@ def test_a_visitor_gets_every_frame_once(served: Served) -> None:
     with Visit("sound", served.path) as visit:
         assert visit.channels == dict.fromkeys(SIGNALS, 1) and visit.sample_rate_hz == 48000
         numbers: list[int] = []
+        levels: set[float | None] = set()
         deadline_s = time.monotonic() + 10
         while len(numbers) < 100 and time.monotonic() < deadline_s:
             for line in visit.next_lines():
@@ -174,9 +175,12 @@ def test_a_visitor_gets_every_frame_once(served: Served) -> None:
                     numbers += range(sound["frame"], sound["frame"] + sound["frames"])
                 else:
                     figures = figures_of(line)
-                    assert figures and figures["far_end_dbfs"] == pytest.approx(-96.3, abs=0.1)  # half a step
+                    assert figures
+                    levels.add(figures["far_end_dbfs"])
                     assert (figures["xruns"], figures["slips"], figures["drift_ppm_output"]) == (3, 3, -12.5)
     print(f"frames {numbers[0]} to {numbers[-1]}")
+    # All zeros are half a step; None is a tenth of a second in which this machine had no time for a frame.
+    assert {level and round(level, 1) for level in levels} - {None} == {-96.3}
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     time.sleep(3 * INTERVAL_S)
     served.feed.take()

@@ -98,6 +98,7 @@ def test_service_lives_under_a_real_systemd(
     for entry in journal:
         print(entry.get("MESSAGE"))
     print(json.dumps({key: value for key, value in noted.items() if key != "status"}, indent=1))
+    assert noted["socket"] == "660 apmpi:apmpi"  # who is in the group may look on
 
     assert (noted["start"], noted["running"]["ActiveState"]) == (0, "active")
     assert noted["start_s"] < 10
