@@ -245,6 +245,16 @@ def test_journal_entries_are_structured(configure: Configure) -> None:
     assert int(by_event[Event.XRUN][0]["APMPI_XRUNS_MICROPHONE"]) == 1
 
 
+def test_a_microphone_that_clips_is_told_once(
+    configure: Configure, start: type[Daemon], tmp_path: Path
+) -> None:
+    tone = np.sign(np.sin(2 * np.pi * 200 * np.arange(6 * daemon.RATE_HZ) / daemon.RATE_HZ))
+    process = start(configure(near=daemon.write(tmp_path / "near.wav", tone)), "--seconds", "4")
+    process.hear("the microphone clips: its capture level is too high, lower it")
+    assert process.ended() == 0
+    assert process.said.count("the microphone clips") == 1
+
+
 @needs_journald
 def test_a_journald_that_hangs_costs_no_sound(configure: Configure) -> None:
     """Its queue is full for 3 s, while a report comes every 0.1 s."""

@@ -85,7 +85,7 @@ static void follow_talker(agc_t *agc)
 {
     const float wanted = clamp(agc->target_dbfs - agc->level_dbfs, LOWEST_GAIN_DB, agc->max_gain_db);
     const float left = wanted - agc->gain_db, share = fminf(1.0f, fabsf(left) / NEARLY_THERE_DB);
-    const float step = APPROACH_PER_S * BLOCK_S * share * share * left;
+    const float step = APPROACH_PER_S * BLOCK_S * share * left;
     agc->gain_db = approach(agc->gain_db, agc->gain_db + step, RISE_DB_PER_S, FALL_DB_PER_S);
 }
 

@@ -24,7 +24,7 @@ typedef enum { APM_NOISE_KEPT, APM_NOISE_LOW, APM_NOISE_MODERATE, APM_NOISE_HIGH
 typedef struct {
     int echo_cancellation, high_pass_filter, auto_gain_control; /* 0 or 1 */
     apm_noise_t noise_suppression;
-    int learned_gain;       /* 0 or 1: noise suppression asks the network of gain.h, too; else it goes by statistics alone */
+    int learned_gain;       /* 0 or 1: noise suppression and gain control ask the network of gain.h, too; else they go by statistics alone */
     float high_pass_hz;     /* 20..300: cut-off of the high-pass */
     float gain_target_dbfs; /* -40..-6: level of active speech that the gain control brings a talker to */
     float gain_max_db;      /* 0..50: by how much it amplifies at most */

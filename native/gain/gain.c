@@ -117,6 +117,13 @@ static void spread(const float *bands, int bins, float *out)
         out[bin] = left;
 }
 
+/* Above 8 kHz nothing was learned: as long as somebody talks, breath and sibilants there are left to the statistics. */
+static void open_top(gain_t *gain)
+{
+    for (int k = GAIN_LAST_BIN; k < gain->bins; k++)
+        gain->speech[k] += gain->speech_probability * (1.0f - gain->speech[k]);
+}
+
 void gain_process(gain_t *gain, const gain_input_t *input)
 {
     float features[GAIN_FEATURES], seen[2 * GAIN_UNITS], outputs[WHOLE_VECTORS(GAIN_OUTPUTS)] = {0};
@@ -129,4 +136,5 @@ void gain_process(gain_t *gain, const gain_input_t *input)
     spread(outputs, gain->bins, gain->speech);
     spread(outputs + GAIN_BANDS, gain->bins, gain->rest);
     gain->speech_probability = outputs[2 * GAIN_BANDS];
+    open_top(gain);
 }

@@ -4,7 +4,8 @@
  * our own. Its inputs are ratios only (what is heard over tracked noise, over residual echo, over the echo estimate, over the far end), so level, gain and
  * most of the room fall out. The network: dense (tanh), gated recurrent unit (K. Cho et al., 2014), dense (sigmoid) over both; weights of 8 bits,
  * made by training/train.py from speech, rooms and loudspeakers that it generates itself.
- * It hears 200 Hz bands to 1 kHz, then fifths of the frequency, up to 8 kHz; bins above follow the last band.
+ * It hears 200 Hz bands to 1 kHz, then fifths of the frequency, up to 8 kHz; bins above follow the last band, and open
+ * while somebody talks.
  */
 #ifndef APMPI_GAIN_GAIN_H
 #define APMPI_GAIN_GAIN_H
@@ -16,6 +17,7 @@
 enum {
     GAIN_BANDS = 17,                  /* of spectrum_band_end, up to 8 kHz */
     GAIN_FEATURES = 5 * GAIN_BANDS,
+    GAIN_LAST_BIN = 160,              /* 8 kHz */
     GAIN_UNITS = 64,
     GAIN_OUTPUTS = 2 * GAIN_BANDS + 1,
 };

@@ -32,6 +32,10 @@ static const float LOWEST_PRIOR = 0.003f;     /* -25 dB */
 static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
 static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
 
+/* Without a mask: gain of what stands out of the noise while nobody talks, chance peaks nearly all. */
+static const float UNSPOKEN = 0.25f;      /* -12 dB */
+static const float PERHAPS_SPOKEN = 0.25f; /* probability from which nothing is taken for chance: weak words in noise reach it */
+
 /* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). */
 static const float ECHO_CAUTION = 2.0f;
 
@@ -299,10 +303,11 @@ static void combine(ns_t *ns, const float *restrict echo, const ns_mask_t *mask,
     const float *restrict detail = ns->detail;
     float *restrict gain = ns->gain, *restrict rest = ns->rest;
     const float quiet = QUIET_POWER * ns->window_power;
+    const float spoken = mask || !suppress_noise ? 1.0f : UNSPOKEN + (1.0f - UNSPOKEN) * lesser(1.0f, ns->speech_probability / PERHAPS_SPOKEN);
     for (int k = 0; k < ns->bins; k++) {
         const float not_echo = mask && echo[k] > quiet ? mask->rest[k] : 1.0f;
         rest[k] = lesser(rest[k], not_echo);
-        gain[k] = detail[k] * (mask && suppress_noise ? mask->speech[k] : not_echo);
+        gain[k] = detail[k] * (mask && suppress_noise ? mask->speech[k] : spoken * not_echo);
         gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
     }
 }

@@ -60,7 +60,7 @@ class Agc:
         elif speaks and len(self.levels) >= ENOUGH_BLOCKS:
             wanted = float(np.clip(self.target_dbfs - self.level_dbfs, LOWEST_GAIN_DB, self.max_gain_db))
             left = wanted - self.gain_db
-            step = APPROACH_PER_S * BLOCK_S * min(1.0, abs(left) / NEARLY_THERE_DB) ** 2 * left
+            step = APPROACH_PER_S * BLOCK_S * min(1.0, abs(left) / NEARLY_THERE_DB) * left
             self.gain_db = approach(self.gain_db, self.gain_db + step, RISE_DB_PER_S, FALL_DB_PER_S)
         most_rest_db = max(self.gain_db - NOISE_RAISED_DB, 0.0)
         rest_db = approach(self.rest_db, most_rest_db if pausing else 0.0, REST_DB_PER_S, WAKE_DB_PER_S)

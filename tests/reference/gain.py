@@ -13,7 +13,7 @@ import numpy as np
 from reference.signals import Signal
 
 WEIGHTS = Path(__file__).parents[2] / "native" / "gain" / "weights.h"
-BANDS = 17
+BANDS, LAST_BIN = 17, 160
 QUIET_POWER, HEARD_HOP = 1e-10, 160
 RATIO_SCALE, RATIO_LIMIT = 0.2, 3.0
 INPUT_STEPS = 16383
@@ -85,4 +85,6 @@ class Gain:
         speech, rest = (
             np.interp(np.arange(self.bins), centres, out[i * BANDS : (i + 1) * BANDS]) for i in range(2)
         )
-        return speech, rest, float(out[-1])
+        probability = float(out[-1])
+        speech[LAST_BIN:] += probability * (1.0 - speech[LAST_BIN:])
+        return speech, rest, probability

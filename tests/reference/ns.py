@@ -21,7 +21,7 @@ CLEAR_BLOCKS = 50
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_DIRECTED, LOWEST_PRIOR = 0.95, 0.9, 0.003
 COMFORT_SPREAD, ECHO_REPLACED = 1.5, 0.7
-ECHO_CAUTION = 2.0
+ECHO_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.25, 0.25
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
@@ -90,6 +90,9 @@ class Suppressor:
             not_echo = np.where(echo > self.quiet, mask[1], 1.0)
             rest = np.minimum(rest, not_echo)
             gain = gain * (mask[0] if suppress_noise else not_echo)
+        elif suppress_noise:
+            spoken = min(1.0, self.speech_probability / PERHAPS_SPOKEN)
+            gain = gain * (UNSPOKEN + (1.0 - UNSPOKEN) * spoken)
         gain = np.maximum(gain, self.floor_gain * rest)
         missing = self.floor_gain**2 * self.noise - gain**2 * power
         comfort = np.where(rest < ECHO_REPLACED, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0)), 0.0)

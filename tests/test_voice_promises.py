@@ -1,0 +1,409 @@
+"""What is promised of noise suppression, gain control, limiter and high-pass, as it can be heard."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from reference.drive import frame_of, heard, process
+from reference.signals import (
+    RATES_HZ,
+    Signal,
+    at_level,
+    db,
+    from_int16,
+    power,
+    scene,
+    to_int16,
+    voice,
+)
+from scipy.signal import butter, lfilter, resample_poly, sosfilt
+
+from apmpi import AudioProcessingModule, Stats
+
+RATE_HZ = 16000
+LEVELS_DB = {"low": 6.0, "moderate": 12.0, "high": 18.0, "very_high": 21.0}
+
+
+def part(x: Signal, start_s: float, stop_s: float, rate_hz: int = RATE_HZ) -> Signal:
+    return x[round(start_s * rate_hz) : round(stop_s * rate_hz)]
+
+
+def level_db(x: Signal) -> float:
+    return db(power(x))
+
+
+def noise(rng: np.random.Generator, seconds: float, dbfs: float, rate_hz: int = RATE_HZ) -> Signal:
+    """Of a fan: pink above 100 Hz, steady."""
+    white = rng.standard_normal(round(seconds * rate_hz))
+    return at_level(lfilter([1.0], [1.0, -0.9], white) + 0.3 * white, dbfs)
+
+
+def active_level_db(x: Signal, rate_hz: int = RATE_HZ) -> float:
+    """Mean of the 20 ms that are within 25 dB of the loud ones, after ITU-T P.56."""
+    count = rate_hz // 50
+    powers = np.mean(x[: len(x) // count * count].reshape(-1, count) ** 2, axis=1)
+    return db(float(np.mean(powers[powers > np.percentile(powers, 95) * 10**-2.5])))
+
+
+def watched(apm: AudioProcessingModule, rate_hz: int, mic: Signal) -> tuple[Signal, list[Stats]]:
+    """Output in line with `mic`, and the figures after each block."""
+    block, out, stats = rate_hz // 100, [], []
+    for x in to_int16(mic)[: len(mic) // block * block].reshape(-1, block):
+        frame = frame_of(x, rate_hz)
+        apm.process_stream(frame)
+        out.append(np.frombuffer(frame.data, np.int16))
+        stats.append(apm.stats())
+    late = round(apm.latency_ms * rate_hz / 1000)
+    return np.concatenate([from_int16(np.concatenate(out)[late:]), np.zeros(late)]), stats
+
+
+# ---------- noise suppression
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
+def test_noise_goes_down_by_its_level(rng: np.random.Generator, rate_hz: int) -> None:
+    """Noise alone, by default 15 dB and more: no further than was asked for, and no more than 3 dB less, for
+    the gain follows chance peaks of the noise a little."""
+    mic = noise(rng, 6.0, -45.0, rate_hz)
+    for level, wanted_db in (*LEVELS_DB.items(), (True, 18.0)):
+        out = heard(AudioProcessingModule(noise_suppression=level), rate_hz, mic)
+        down_db = level_db(part(mic, 3, 5.9, rate_hz)) - level_db(part(out, 3, 5.9, rate_hz))
+        print(f"{rate_hz} Hz, {level}: {down_db:.1f} dB of {wanted_db:g} dB")
+        assert wanted_db - 3.0 < down_db < wanted_db + 0.5
+        assert level is not True or down_db >= 15.0
+
+
+def test_another_level_makes_no_click(rng: np.random.Generator) -> None:
+    """In low rumble any jump is heard: around a change of level the output moves from sample to sample no
+    faster than it does anyway at the kinder of the two levels."""
+    band = butter(4, [70.0, 300.0], "bandpass", fs=RATE_HZ, output="sos")
+    mic = to_int16(at_level(sosfilt(band, rng.standard_normal(9 * RATE_HZ)), -26.0))
+    usual = np.diff(process(AudioProcessingModule(noise_suppression="low"), RATE_HZ, mic).astype(int))
+    apm, out, switches = AudioProcessingModule(noise_suppression="low"), [], []
+    levels = [*LEVELS_DB, False, True]
+    for b in range(len(mic) // 160):
+        if b >= 300 and b % 23 == 0:
+            apm.configure(noise_suppression=levels[int(rng.integers(len(levels) - 2))])
+            switches.append(b * 160)
+        out.append(process(apm, RATE_HZ, mic[b * 160 : (b + 1) * 160]))
+    steps = np.abs(np.diff(np.concatenate(out).astype(int)))
+    worst = max(
+        np.max(steps[at - 1 : at + 320]) / np.max(np.abs(usual[at - 3200 : at + 3200])) for at in switches
+    )
+    print(f"{len(switches)} changes: worst step {worst:.2f} of the usual")
+    assert worst < 1.2
+
+
+@pytest.mark.parametrize("learned_gain", [True, False])
+def test_a_fan_is_followed_within_a_second(rng: np.random.Generator, learned_gain: bool) -> None:
+    """Switched on in silence, and after a talker: a second later it is down by nearly all it will be; by 12
+    dB without the network."""
+    fan = noise(rng, 8.0, -42.0)
+    talker = voice(rng, RATE_HZ, 3.0, -26.0)
+    for before in (np.zeros(3 * RATE_HZ), talker):
+        mic = fan + noise(rng, 8.0, -72.0)
+        mic[: 3 * RATE_HZ] = before + noise(rng, 3.0, -72.0)
+        apm = AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain)
+        out = heard(apm, RATE_HZ, mic)
+        after_1s, settled = (
+            level_db(part(mic, start, stop)) - level_db(part(out, start, stop))
+            for start, stop in ((4.0, 4.5), (6.0, 7.9))
+        )
+        print(f"a second later {after_1s:.1f} dB down, at last {settled:.1f} dB")
+        assert after_1s > (settled - 3.0 if learned_gain else 12.0) and settled > 15.0
+
+
+@pytest.mark.parametrize("learned_gain", [True, False])
+def test_the_first_half_second_is_not_cut(rng: np.random.Generator, learned_gain: bool) -> None:
+    """A talker from the first sample on, 20 dB above the noise."""
+    worst_db = 0.0
+    for _ in range(6):
+        near = voice(rng, RATE_HZ, 2.0, -26.0)
+        apm = AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain)
+        out = heard(apm, RATE_HZ, near + noise(rng, 2.0, -46.0))
+        worst_db = min(worst_db, level_db(part(out, 0.0, 0.5)) - level_db(part(near, 0.0, 0.5)))
+    print(f"worst {worst_db:.1f} dB")
+    assert worst_db > -3.0
+
+
+@pytest.mark.parametrize(
+    "flags", [{"noise_suppression": True}, {"auto_gain_control": True}], ids=["learned", "bands"]
+)
+def test_speech_probability_tells_speech_from_noise(rng: np.random.Generator, flags: dict[str, bool]) -> None:
+    """Of a frame with a talker 15 dB above the noise it is higher than of one without in 95 of 100 pairs."""
+    near = voice(rng, RATE_HZ, 12.0, -26.0)
+    near[: 4 * RATE_HZ] = 0.0
+    _, stats = watched(AudioProcessingModule(**flags), RATE_HZ, near + noise(rng, 12.0, -41.0))
+    told = np.array([s.speech_probability for s in stats])
+    talks = np.mean(near.reshape(-1, 160) ** 2, axis=1) > 10**-3.0
+    with_talker, without = told[np.roll(talks, 1)], told[100:399]
+    right = float(np.mean(with_talker[:, None] > without[None, :]))
+    print(f"{right:.3f} of pairs; median {np.median(with_talker):.2f} speaking, {np.median(without):.2f} not")
+    assert right > 0.95
+
+
+def test_sibilants_above_8_khz_survive(rng: np.random.Generator) -> None:
+    """At 48 kHz: an s of 7 to 16 kHz between the vowels, 20 dB above the noise there, loses less than 3
+    dB."""
+    rate_hz, seconds = 48000, 8
+    count = rate_hz * seconds
+    hiss = sosfilt(
+        butter(4, [7000.0, 16000.0], "bandpass", fs=rate_hz, output="sos"), rng.standard_normal(count)
+    )
+    sounds = np.arange(count) % (rate_hz // 2) < 0.1 * rate_hz
+    s = at_level(hiss, -36.0) * sounds
+    near = voice(rng, rate_hz, seconds, -26.0) * ~sounds + s
+    out = heard(
+        AudioProcessingModule(noise_suppression=True),
+        rate_hz,
+        near + at_level(rng.standard_normal(count), -60.0),
+    )
+    high = butter(6, 8000.0, "highpass", fs=rate_hz, output="sos")
+    late = np.arange(count) > 3 * rate_hz
+    lost_db = level_db(sosfilt(high, s)[sounds & late]) - level_db(sosfilt(high, out)[sounds & late])
+    print(f"above 8 kHz {lost_db:.1f} dB are lost")
+    assert lost_db < 3.0
+
+
+@pytest.mark.parametrize("learned_gain", [True, False])
+def test_what_is_left_of_noise_does_not_ring(rng: np.random.Generator, learned_gain: bool) -> None:
+    """Musical noise is lone peaks in the spectrogram: the kurtosis of its powers over that of the noise's own
+    (Y. Uemura et al., IWAENC 2008) is then far above 1."""
+
+    def kurtosis(x: Signal) -> float:
+        powers = np.abs(np.fft.rfft(part(x, 3, 9.9).reshape(-1, 320) * np.hanning(320))) ** 2
+        share = powers[:, 4:140] / np.mean(powers[:, 4:140], axis=0)
+        return float(np.mean((share - 1.0) ** 4) / np.mean((share - 1.0) ** 2) ** 2)
+
+    mic = noise(rng, 10.0, -45.0)
+    apm = AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain)
+    ratio = kurtosis(heard(apm, RATE_HZ, mic)) / kurtosis(mic)
+    print(f"kurtosis ratio {ratio:.2f}")
+    assert ratio < 1.5
+
+
+def test_auto_takes_what_the_noise_asks_for(rng: np.random.Generator) -> None:
+    """A talker in silence, then beside a fan, then in silence: 6 dB, 18 or 21 dB, 6 dB."""
+    near = voice(rng, RATE_HZ, 24.0, -26.0)
+    fan = noise(rng, 24.0, -34.0) * (np.arange(24 * RATE_HZ) // (8 * RATE_HZ) == 1)
+    apm = AudioProcessingModule(noise_suppression="auto")
+    _, stats = watched(apm, RATE_HZ, near + fan + noise(rng, 24.0, -75.0))
+    used = [stats[int(100 * at) - 1].noise_suppression_db for at in (0.3, 8, 16, 24)]
+    print(f"dB in use: {used}, ratios {[round(stats[100 * at - 1].snr_db) for at in (8, 16, 24)]} dB")
+    assert used[0] == 18.0 and used[1] == used[3] == 6.0 and used[2] >= 18.0
+
+
+def test_auto_does_not_waver(rng: np.random.Generator) -> None:
+    """A fan that comes and goes by 3 dB every two seconds around the edge between two levels."""
+    near = voice(rng, RATE_HZ, 20.0, -26.0)
+    sway = 10.0 ** (1.5 * np.sin(np.pi * np.arange(20 * RATE_HZ) / RATE_HZ) / 20.0)
+    _, stats = watched(
+        AudioProcessingModule(noise_suppression="auto"), RATE_HZ, near + noise(rng, 20.0, -47.0) * sway
+    )
+    used = [s.noise_suppression_db for s in stats[500:]]
+    changes = int(np.count_nonzero(np.diff(used)))
+    print(f"ratio {stats[-1].snr_db:.0f} dB, {used[0]:g} dB at first, {changes} changes")
+    assert changes <= 1
+
+
+# ---------- gain control
+
+
+@pytest.mark.parametrize("noise_suppression", [True, False])
+def test_any_talker_comes_out_at_the_target(rng: np.random.Generator, noise_suppression: bool) -> None:
+    """Steps of up to 40 dB: from 3 s after each the active level is within 2 dB of the target."""
+    levels_dbfs = (-50.0, -10.0, -50.0, -30.0, -20.0, -40.0)
+    near = np.concatenate([at_level(x, 0.0) for x in voice(rng, RATE_HZ, 48.0).reshape(6, -1)])
+    gains = 10.0 ** (np.array(levels_dbfs) / 20.0)
+    near *= np.repeat(
+        [g * 10 ** (-active_level_db(x) / 20) for g, x in zip(gains, near.reshape(6, -1), strict=True)],
+        8 * RATE_HZ,
+    )
+    mic = np.clip(near + noise(rng, 48.0, -80.0), -1.0, 1.0)
+    apm = AudioProcessingModule(
+        auto_gain_control=True, high_pass_filter=True, noise_suppression=noise_suppression
+    )
+    out = heard(apm, RATE_HZ, mic)
+    found = [active_level_db(part(out, 8 * i + 3, 8 * i + 7.9)) for i in range(6)]
+    print(", ".join(f"{level:g}: {x:.1f}" for level, x in zip(levels_dbfs, found, strict=True)), "dBFS")
+    assert all(abs(x + 20.0) < 2.0 for x in found)
+
+
+@pytest.mark.parametrize("target_dbfs", [-30.0, -15.0])
+def test_target_and_most_gain_can_be_set(rng: np.random.Generator, target_dbfs: float) -> None:
+    near = voice(rng, RATE_HZ, 10.0)
+    near *= 10.0 ** ((-40.0 - active_level_db(near)) / 20.0)
+    apm = AudioProcessingModule(auto_gain_control=True, gain_target_dbfs=target_dbfs)
+    free = active_level_db(part(heard(apm, RATE_HZ, near), 5, 9.9))
+    apm.configure(gain_max_db=5.0)
+    bound = active_level_db(part(heard(apm, RATE_HZ, near), 5, 9.9))
+    print(f"{free:.1f} dBFS, with 5 dB at most {bound:.1f} dBFS")
+    assert free == pytest.approx(target_dbfs, abs=2.0) and bound == pytest.approx(-35.0, abs=1.0)
+
+
+@pytest.mark.parametrize("talker", ["before", "never"])
+@pytest.mark.parametrize("noise_suppression", [True, False])
+def test_noise_alone_is_never_raised_by_more_than_6_db(
+    rng: np.random.Generator, noise_suppression: bool, talker: str
+) -> None:
+    """Steady, and coming and going; without a talker, and from 6 s after a quiet one."""
+    sway = 10.0 ** (8.0 * np.sin(0.7 * np.pi * np.arange(14 * RATE_HZ) / RATE_HZ) / 20.0)
+    worst_db = -np.inf
+    for floor in (noise(rng, 14.0, -62.0), noise(rng, 14.0, -45.0), noise(rng, 14.0, -60.0) * sway):
+        mic = floor.copy()
+        if talker == "before":
+            mic[: 4 * RATE_HZ] += voice(rng, RATE_HZ, 4.0, level_db(floor) + 15.0)
+        apm = AudioProcessingModule(auto_gain_control=True, noise_suppression=noise_suppression)
+        out = heard(apm, RATE_HZ, mic)
+        for at in np.arange(10.0 if talker == "before" else 0.0, 13.5, 0.5):
+            worst_db = max(worst_db, level_db(part(out, at, at + 0.4)) - level_db(part(mic, at, at + 0.4)))
+    print(f"worst {worst_db:+.1f} dB")
+    assert worst_db < 6.5
+
+
+@pytest.mark.parametrize("noise_suppression", [True, False])
+def test_echo_is_never_taken_for_speech(rng: np.random.Generator, noise_suppression: bool) -> None:
+    """A far end alone for 12 s, its echo 20 dB below the target: the gain stays where it is."""
+    sound = scene(rng, RATE_HZ, 12.0)
+    mic = 10.0 ** (-14.0 / 20.0) * sound.mic
+    apm = AudioProcessingModule(
+        echo_cancellation=True, auto_gain_control=True, noise_suppression=noise_suppression
+    )
+    worst_db = 0.0
+    for second in range(12):
+        now = slice(second * RATE_HZ, (second + 1) * RATE_HZ)
+        process(apm, RATE_HZ, to_int16(mic[now]), to_int16(sound.far[now]))
+        worst_db = max(worst_db, abs(apm.stats().agc_gain_db))
+    print(f"gain moved by {worst_db:.1f} dB")
+    assert worst_db < 1.0
+
+
+def test_a_cough_does_not_duck_the_next_word(rng: np.random.Generator) -> None:
+    """Loud bursts of 0.05 to 0.4 s in the pause of a quiet talker: 0.3 s later the gain is back."""
+    near = voice(rng, RATE_HZ, 16.0)
+    near *= 10.0 ** ((-40.0 - active_level_db(near)) / 20.0)
+    bursts_s = {6.0: 0.05, 8.0: 0.2, 10.0: 0.3, 12.5: 0.4}
+    mic = near + noise(rng, 16.0, -75.0)
+    for at, length in bursts_s.items():
+        place = slice(round(at * RATE_HZ), round((at + length) * RATE_HZ))
+        burst = rng.standard_normal(place.stop - place.start) * np.hanning(place.stop - place.start)
+        mic[place] += at_level(burst, -10.0)
+    for noise_suppression in (True, False):
+        apm = AudioProcessingModule(auto_gain_control=True, noise_suppression=noise_suppression)
+        _, stats = watched(apm, RATE_HZ, np.clip(mic, -1.0, 1.0))
+        gains = [s.agc_gain_db for s in stats]
+        missing = [
+            gains[int(100 * at) - 1] - gains[round(100 * (at + long)) + 30] for at, long in bursts_s.items()
+        ]
+        print(f"gain missing 0.3 s later: {', '.join(f'{x:.1f}' for x in missing)} dB")
+        assert max(missing) < 2.0
+
+
+def true_peak_db(x: Signal) -> float:
+    """ITU-R BS.1770-4, annex 2: at four times the rate."""
+    return 20.0 * float(np.log10(np.max(np.abs(resample_poly(np.pad(x, 64), 4, 1)))))
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_no_peak_between_samples_leaves(rng: np.random.Generator, rate_hz: int) -> None:
+    """Talkers that come in far too loud are held at 1 dB, or as set, below full scale, to 0.6 dB; the worst
+    that can be made (full-scale noise up to the Nyquist frequency, where four points a sample are few) to
+    1 dB. No sample is clipped."""
+    for headroom_db in (1.0, 6.0):
+        near = voice(rng, rate_hz, 6.0, -40.0)
+        near[2 * rate_hz :] *= 100.0
+        wild = np.clip(
+            rng.standard_normal(2 * rate_hz) * np.repeat(rng.uniform(0.1, 1.0, 20), rate_hz // 10), -1.0, 1.0
+        )
+        peaks_db, highest = [], 0.0
+        for x in (np.clip(near, -1.0, 1.0), wild):
+            apm = AudioProcessingModule(
+                auto_gain_control=True, high_pass_filter=True, headroom_db=headroom_db
+            )
+            out = heard(apm, rate_hz, x)
+            peaks_db.append(true_peak_db(out) + headroom_db)
+            highest = max(highest, float(np.max(np.abs(out))))
+        print(
+            f"{rate_hz} Hz, headroom {headroom_db:g} dB: over it by {peaks_db[0]:+.2f} dB (voice), "
+            f"{peaks_db[1]:+.2f} dB (noise)"
+        )
+        assert peaks_db[0] < 0.6 and peaks_db[1] < 1.0
+        assert highest <= 10.0 ** (-headroom_db / 20.0) + 1.0 / 32768.0
+
+
+def test_a_microphone_that_clips_or_whispers_is_told(rng: np.random.Generator) -> None:
+    near = voice(rng, RATE_HZ, 6.0)
+    for dbfs, clipping, quiet in ((-26.0, False, False), (-62.0, False, True), (0.0, True, False)):
+        mic = near * 10.0 ** ((dbfs - active_level_db(near)) / 20.0)
+        for flags in ({"noise_suppression": True}, {"auto_gain_control": True}):
+            _, stats = watched(AudioProcessingModule(**flags), RATE_HZ, np.clip(mic, -1.0, 1.0))
+            assert any(s.microphone_clipping for s in stats) == clipping, dbfs
+            assert stats[-1].microphone_too_quiet == quiet, dbfs
+
+
+# ---------- high-pass
+
+
+@pytest.mark.parametrize("hum_hz", [50.0, 60.0])
+@pytest.mark.parametrize("rate_hz", [16000, 48000])
+def test_hum_and_dc_go(rng: np.random.Generator, rate_hz: int, hum_hz: float) -> None:
+    """Hum beside a talker goes down by 12 dB and more, a constant by all of it."""
+    t = np.arange(10 * rate_hz) / rate_hz
+    hum = 0.03 * np.sin(2 * np.pi * hum_hz * t)
+    near = voice(rng, rate_hz, 10.0, -26.0)
+    flags = {"high_pass_filter": True, "noise_suppression": True}
+    out = heard(AudioProcessingModule(**flags), rate_hz, near + hum + 0.1)
+    wave = np.exp(-2j * np.pi * hum_hz * part(t, 5, 9, rate_hz))
+    before, after = (abs(np.mean(part(x, 5, 9, rate_hz) * wave)) for x in (hum, out))
+    down_db, constant = 20 * np.log10(before / after), abs(np.mean(part(out, 5, 9, rate_hz)))
+    print(
+        f"{rate_hz} Hz: hum of {hum_hz:g} Hz {down_db:.1f} dB down; of a constant 0.1 {constant:.1e} is left"
+    )
+    assert down_db > 12.0 and constant < 1e-4
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_the_voice_passes(rng: np.random.Generator, rate_hz: int) -> None:
+    """Within 0.5 dB from 150 Hz to 0.45 of the rate; 12 dB an octave below the cut-off, wherever that is."""
+    mic = at_level(rng.standard_normal(8 * rate_hz), -20.0)
+    for cutoff_hz in (20.0, 80.0, 300.0):
+        apm = AudioProcessingModule(high_pass_filter=True, high_pass_hz=cutoff_hz)
+        out = heard(apm, rate_hz, mic)
+
+        def spectrum(x: Signal) -> Signal:
+            return np.fft.rfft(part(x, 1, 7.9, rate_hz) * np.hanning(round(6.9 * rate_hz)))
+
+        def response_db(low_hz: float, high_hz: float, x: Signal = mic, y: Signal = out) -> float:
+            """Least squares over a band: what is not the filter's is averaged out."""
+            band = slice(round(low_hz * 6.9), round(high_hz * 6.9))
+            a, b = spectrum(x)[band], spectrum(y)[band]
+            return float(20 * np.log10(abs(np.vdot(a, b)) / np.vdot(a, a).real))
+
+        if cutoff_hz <= 80.0:
+            edges_hz = np.geomspace(150.0, 0.45 * rate_hz, 12)
+            flat = [response_db(low, high) for low, high in itertools.pairwise(edges_hz)]
+            assert max(map(abs, flat)) < 0.5, flat
+        octave_db = response_db(0.48 * cutoff_hz, 0.52 * cutoff_hz)
+        corner_db = response_db(0.97 * cutoff_hz, 1.03 * cutoff_hz)
+        print(
+            f"{rate_hz} Hz, cut-off {cutoff_hz:g} Hz: {corner_db:.1f} dB there, "
+            f"{octave_db:.1f} dB an octave below"
+        )
+        assert corner_db == pytest.approx(-3.0, abs=0.4) and octave_db < -11.5
+
+
+def test_another_cut_off_makes_no_click(rng: np.random.Generator) -> None:
+    """Between 20 and 300 Hz at any time, with rumble and a constant: no step but the sound's own."""
+    band = butter(4, [70.0, 300.0], "bandpass", fs=RATE_HZ, output="sos")
+    mic = to_int16(at_level(sosfilt(band, rng.standard_normal(6 * RATE_HZ)), -26.0) + 0.1)
+    usual = np.max(np.abs(np.diff(mic.astype(int))))
+    apm, out, worst = AudioProcessingModule(high_pass_filter=True), [], 0.0
+    for b in range(len(mic) // 160):
+        if b % 17 == 16:
+            apm.configure(high_pass_hz=float(rng.choice([20.0, 80.0, 300.0])))
+        out.append(process(apm, RATE_HZ, mic[b * 160 : (b + 1) * 160]))
+    worst = np.max(np.abs(np.diff(np.concatenate(out).astype(int)[1600:]))) / usual
+    print(f"largest step {worst:.2f} of the sound's own")
+    assert worst < 1.2
