@@ -1,6 +1,11 @@
-"""Options of test_machine.py."""
+"""Options of test_machine.py, and the modules beside it."""
+
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
