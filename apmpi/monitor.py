@@ -214,7 +214,7 @@ def screen(figures: Figures, history: History, problem: str, width: int, fancy: 
     clock = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}  q quits"
     state = f"waiting for the service: {problem}" if problem else str(figures.get("state", "looking"))
     style = "bad" if problem or figures.get("waiting") else "bold"
-    room = width - len(clock) - 1
+    room = max(width - len(clock) - 1, 0)
     lines: list[Line] = [[(f"{state[:room]:<{room}} ", style), (clock, "dim")]]
     if len(state) > room:  # the rest of it below, as far as it goes
         lines.append([(state[room:], style)])
@@ -273,7 +273,7 @@ def _echo_lines(figures: Figures, history: History, width: int, fancy: bool) -> 
         f"{key[10:].replace('_', ' ')} {figures[key]:+.1f}" for key in figures if key.startswith("drift_ppm_")
     ]
     chain_ppm = figures.get("drift_ppm")
-    room = width - LABEL_WIDTH - 1
+    room = max(width - LABEL_WIDTH - 1, 1)
     blocks = BLOCKS if fancy else PLAIN_BLOCKS
     steps = [
         blocks[min(max(round(value / ERLE_SCALE_DB * (len(blocks) - 1)), 0), len(blocks) - 1)]

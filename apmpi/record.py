@@ -18,6 +18,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -27,11 +28,11 @@ import numpy as np
 from apmpi.config import EndpointError
 from apmpi.protocol import SIGNALS
 from apmpi.socket_client import Figures, Visit, figures_of
-from apmpi.wav import WavSink
+from apmpi.wav import BLOCKS_PER_S, SAMPLE_BYTES, WavSink
 
-FRAMES_PER_S = 100
-SAMPLE_BYTES = 2
 EXIT_OK, EXIT_FAILED = 0, 1
+# How much longer than its sound a recording may take.
+PATIENCE_S = 2.0
 
 
 def statistics_path(recording: Path) -> Path:
@@ -52,21 +53,23 @@ def main(
         visit = stack.enter_context(Visit("sound", socket))
         stopped = stack.enter_context(_stop_signals())
         recording = _Recording(path, visit, stack)
-        frames_max = round(seconds * FRAMES_PER_S)
+        frames_max = round(seconds * BLOCKS_PER_S)
         frames_max = min(frames_max, int(megabytes * 1e6 / recording.frame_bytes))
         if frames_max < 1:
             raise EndpointError(f"{path}: {megabytes:g} MB hold no sound, expected more")
         reason = problem = ""
         try:
-            while recording.frames < frames_max and not stopped:
+            # While a device is waited for there is no sound, but time goes by.
+            end_s = time.monotonic() + frames_max / BLOCKS_PER_S + PATIENCE_S
+            while recording.frames < frames_max and not stopped and time.monotonic() < end_s:
                 for line in visit.next_lines():
                     recording.add(line, frames_max)
-                progress(recording.frames / FRAMES_PER_S)
+                progress(recording.frames / BLOCKS_PER_S)
             reason = "stopped" if stopped else "complete"
         except EndpointError as error:
             reason = problem = str(error)
         if recording.frames == 0:
-            raise EndpointError(problem or f"{path}: stopped before there was any sound, nothing is kept")
+            raise EndpointError(problem or f"{path}: there was no sound to record ({recording.state})")
         recording.close(reason)
     print(f"{path}: {recording.summary()}; apmpi report {path} shows it")
     if problem:
@@ -92,12 +95,14 @@ class _Recording:
 
     frames        of 10 ms, in the file
     frame_bytes   of all channels
+    state         of the service, as it says
     """
 
     def __init__(self, path: Path, visit: Visit, stack: contextlib.ExitStack) -> None:
         """`stack` removes what is not complete. Raises EndpointError."""
         self.frames = 0
-        self._block_samples = visit.sample_rate_hz // FRAMES_PER_S
+        self.state = "nothing came"
+        self._block_samples = visit.sample_rate_hz // BLOCKS_PER_S
         self._channels = visit.channels
         self.frame_bytes = SAMPLE_BYTES * self._block_samples * sum(self._channels.values())
         self._lost_frames = 0
@@ -144,7 +149,7 @@ class _Recording:
 
     @property
     def _seconds(self) -> float:
-        return self.frames / FRAMES_PER_S
+        return self.frames / BLOCKS_PER_S
 
     def _xrun_count(self) -> int:
         """While it was recorded."""
@@ -152,6 +157,7 @@ class _Recording:
 
     def _add_figures(self, figures: Figures) -> None:
         self._statistics.write({"seconds": self._seconds, **figures})
+        self.state = figures["state"]
         if isinstance(xruns := figures.get("xruns"), int):
             self._xruns.append(xruns)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apmpi.config import EndpointError
+from apmpi.config import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ, EndpointError
 from apmpi.protocol import LINE_MAX_BYTES, PROTOCOL, SIGNALS, visitor_places
 
 # A service that has not answered by then will not. It answers ten times a second.
@@ -63,6 +63,9 @@ class Visit:
                 raise EndpointError(f"{self.path}: is of another version of apmpi ({hello['apmpi']})")
             self.sample_rate_hz = int(hello["sample_rate_hz"])
             self.channels = {name: int(hello["channels"][name]) for name in SIGNALS}
+            counts = range(CHANNELS_MIN, CHANNELS_MAX + 1)
+            if self.sample_rate_hz not in SAMPLE_RATES_HZ or not set(self.channels.values()) <= set(counts):
+                raise self._not_apmpi()
         except (KeyError, TypeError, ValueError, OverflowError):
             raise self._not_apmpi() from None
 

@@ -136,7 +136,7 @@ class SocketServer(threading.Thread):
         visitor.connection.close()
 
     def _hear(self, number: int) -> None:
-        """A part of a request; what comes after it is nobody's business."""
+        """A part of a request. Who goes on talking after it is sent away: it would keep this thread busy."""
         visitor = self._visitors[number]
         try:
             part = visitor.connection.recv(REQUEST_MAX_BYTES)
@@ -144,9 +144,9 @@ class SocketServer(threading.Thread):
             return
         except OSError:
             part = b""
-        if not part:
+        if not part or visitor.wants:
             self._part_from(number)
-        elif not visitor.wants and not visitor.leaving:
+        else:
             visitor.request += part
             self._answer(visitor)
             self._send(number)
@@ -188,7 +188,7 @@ class SocketServer(threading.Thread):
             while visitor.unsent:
                 del visitor.unsent[: visitor.connection.send(visitor.unsent)]
         except BlockingIOError:
-            self._poll.modify(number, select.POLLIN | select.POLLOUT)
+            self._poll.modify(number, select.POLLOUT | (0 if visitor.leaving else select.POLLIN))
             return
         except OSError:
             self._part_from(number)

@@ -50,9 +50,12 @@ class Served:
             self.feed.put(self.latency.frames, FRAME, FRAME, FRAME)
             self.latency.add(10.25, 0.5, 4.5)
 
-    def close(self) -> None:
+    def stop_sound(self) -> None:
         self._ended.set()
         self._thread.join()
+
+    def close(self) -> None:
+        self.stop_sound()
         self.server.close()
 
     def talk(self, request: bytes, timeout_s: float = 5.0) -> bytes:

@@ -115,7 +115,7 @@ ROOMS = {
     "plain": Room({"delay_ms": 40, "noise_dbfs": -65}),
     "wired": Room({"delay_ms": 20, "noise_dbfs": -65, "reference": 1}, decay_s=0.3, gain_db=-10, channels=2),
     "faulty": Room(
-        {"delay_ms": 520, "noise_dbfs": -45, "clip_db": 20},
+        {"delay_ms": 1000, "noise_dbfs": -45, "clip_db": 20},
         decay_s=0.2,
         gain_db=0,
         distortion=distortion(10 ** (doctor.PEAK_DBFS / 20), 10),

@@ -84,19 +84,19 @@ def test_monitor_in_a_terminal(
 
 
 def test_json_is_what_runs_and_costs_no_xrun(place: Path, tmp_path: Path, start: type[Daemon]) -> None:
-    service = start(place, "--seconds", "6")
+    service = start(place, "--seconds", "5")
     service.hear("running at")
-    command = [APMPI, "monitor", "--json", "--socket", tmp_path / "service", "--seconds", "4"]
+    command = [APMPI, "monitor", "--json", "--socket", tmp_path / "service", "--seconds", "2.5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == pytest.approx(4 / INTERVAL_S, abs=8)
+    assert len(lines) == pytest.approx(2.5 / INTERVAL_S, abs=8)
     frames = np.array([line["frames"] for line in lines])
     seconds = np.array([line["time_s"] for line in lines])
     print(f"{len(lines)} lines, {np.diff(frames).min()} to {np.diff(frames).max()} frames apart")
     assert frames[-1] - frames[0] == pytest.approx(100 * (seconds[-1] - seconds[0]), abs=5)
     power = np.mean([10 ** (line["far_end_dbfs"] / 10) for line in lines])
-    assert 10 * np.log10(power) == pytest.approx(-20, abs=1.5)  # 4 s of syllables
+    assert 10 * np.log10(power) == pytest.approx(-20, abs=1.5)  # 2.5 s of syllables
     last = lines[-1]
     parts = ("capture_wait_median_ms", "processing_median_ms", "playback_queue_median_ms", "algorithmic_ms")
     assert last["latency_median_ms"] == pytest.approx(sum(last[part] for part in parts), abs=1)
@@ -105,10 +105,20 @@ def test_json_is_what_runs_and_costs_no_xrun(place: Path, tmp_path: Path, start:
     assert "0 xruns" in service.said.splitlines()[-2]
 
 
-def test_a_reader_that_has_enough_ends_it(place: Path, tmp_path: Path, start: type[Daemon]) -> None:
-    service = start(place)
-    service.hear("running at")
-    command = f"'{APMPI}' monitor --json --socket '{tmp_path}/service' | head -n 2"
+def test_a_screen_of_any_width(served: Served) -> None:
+    with Visit("figures", served.path) as visit:
+        while not (found := [figures for line in visit.next_lines() if (figures := figures_of(line))]):
+            pass
+    history = monitor.History()
+    history.add(found[0])
+    for width in range(1, 200):
+        for problem in ("", "no service answers"):
+            lines = monitor.screen(found[0], history, problem, width, fancy=False)
+            assert 15 < len(lines) <= 23  # and one for the socket's place
+
+
+def test_a_reader_that_has_enough_ends_it(served: Served) -> None:
+    command = f"'{APMPI}' monitor --json --socket '{served.path}' | head -n 2"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=30
     )
@@ -207,6 +217,17 @@ def test_a_visitor_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
             assert waiting <= UNSENT_MAX_BYTES
     finally:
         served.close()
+
+
+def test_a_visitor_that_talks_on_is_sent_away(served: Served) -> None:
+    with socket.socket(socket.AF_UNIX) as visitor:
+        visitor.connect(str(served.path))
+        visitor.settimeout(5)
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                visitor.sendall(b'{"want": "figures"}\n')
+                time.sleep(0.001)
+    Visit("figures", served.path).close()
 
 
 def test_too_many_visitors_are_sent_away(served: Served) -> None:
