@@ -97,8 +97,8 @@ class AudioProcessingModule:
             noise (stats().snr_db): 30 dB, 20 dB, 10 dB and less.
         high_pass_filter: takes out rumble and handling noise below speech.
         auto_gain_control: brings quiet and loud talkers to one level.
-        learned_gain: noise_suppression tells a talker from noise and residual echo by a small recurrent
-            network; False, and without noise_suppression: by statistics alone.
+        learned_gain: noise_suppression and auto_gain_control tell a talker from noise and residual echo by a
+            small recurrent network; False, and without these two: by statistics alone.
         high_pass_hz: cut-off (-3 dB) of the high-pass filter, 20 to 300 Hz.
         gain_target_dbfs: the level of active speech that the gain control aims at, -40 to -6 dBFS.
         gain_max_db: by how much it amplifies at most, 0 to 50 dB.
