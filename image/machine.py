@@ -137,6 +137,7 @@ class Machine:
             try:
                 link.connect(str(path))
             except OSError:
+                link.close()
                 if self.process.poll() is not None or time.monotonic() > end:
                     raise
                 time.sleep(0.1)
