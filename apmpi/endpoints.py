@@ -238,6 +238,31 @@ class Follower:
         return self._resampler.process(samples, self._nominal * self._ratio)
 
 
+class Place:
+    """Where one card's sound is, seen from the microphone's.
+
+    held    it is where it belongs; if not, the next block is to be put there
+    slips   how often sound was left out or silence put in although no xrun was to blame
+    """
+
+    def __init__(self) -> None:
+        self.held = False
+        self.slips = 0
+        self._slips_on = False
+
+    def lose(self) -> None:
+        self.held = False
+
+    def look(self, late_ns: int) -> None:
+        """At each block. A card that stands still slips once, with however many blocks."""
+        if not self.held:
+            return
+        self.held = abs(late_ns) <= SLIP_NS
+        if not self.held and not self._slips_on:
+            self.slips += 1
+        self._slips_on = not self.held
+
+
 # ---- sources
 
 
@@ -293,16 +318,13 @@ class FarEnd:
     What comes in is put on the microphone's clock and waits in a short queue, so that what a frame gets was
     always captured the same time before its microphone block: `lag_ns`, room for a card that tells of its
     samples late.
-
-    slips   how often sound was left out or silence put in although no xrun was to blame
     """
 
     def __init__(self, slot: Slot[Capture], follower: Follower, lag_ns: int) -> None:
         self.slot = slot
-        self.slips = 0
+        self.place = Place()
         self.follower = follower
         self._lag_ns = lag_ns
-        self._in_place = False
         self._queue = bytearray()
         self._frame_bytes = SAMPLE_BYTES * follower.channels
         self._block_bytes = self._frame_bytes * (follower.out_rate_hz // BLOCKS_PER_S)
@@ -319,7 +341,7 @@ class FarEnd:
         except DeviceLost as error:
             slot.lose(error)
         if len(self._queue) < self._block_bytes:
-            self._in_place = False  # ran dry
+            self.place.lose()  # ran dry
             return None
         block = bytes(self._queue[: self._block_bytes])
         del self._queue[: self._block_bytes]
@@ -327,7 +349,7 @@ class FarEnd:
 
     def realign(self) -> None:
         """The pace has jumped (the microphone restarted): the next block must be of its age again."""
-        self._in_place = False
+        self.place.lose()
 
     def rest(self) -> None:
         """Stop listening until the next read()."""
@@ -336,7 +358,7 @@ class FarEnd:
             self.slot.card.rest()
 
     def _forget(self) -> None:
-        self._in_place = False
+        self.place.lose()
         self._queue.clear()
 
     def _fill(self, card: Capture, due_ns: int) -> None:
@@ -355,26 +377,32 @@ class FarEnd:
         if not came:  # nothing, or just started: no positions yet
             return
         self.slot.flows()
-        if self._in_place and abs(late_ns) > SLIP_NS:
-            self._in_place = False
-            self.slips += 1
-        if self._in_place:
+        self.place.look(late_ns)
+        if self.place.held:
             leave_out = follower.look(late_ns)
         else:
             # At most a second of silence: further off is a look at a bad moment.
             leave_out = max(late_ns * follower.out_rate_hz // NS_PER_S, -follower.out_rate_hz)
             follower.placed(card)
-            self._in_place = True
+            self.place.held = True
         if leave_out < 0:
             self._queue[:0] = bytes(-leave_out * self._frame_bytes)
         else:
             del self._queue[: leave_out * self._frame_bytes]
 
 
-class FileFarEnd:
-    """A WAV file, a block for each of a microphone that is a file, too."""
+class Clockless:
+    """A file has no clock and waits by itself: the loop may treat it like a card."""
 
-    slips = 0
+    def realign(self) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
+
+class FileFarEnd(Clockless):
+    """A WAV file, a block for each of a microphone that is a file, too."""
 
     def __init__(self, source: WavSource) -> None:
         self._source = source
@@ -382,12 +410,6 @@ class FileFarEnd:
     def read(self, captured_ns: int) -> bytes | None:
         """The next block, None after the end."""
         return self._source.read()
-
-    def realign(self) -> None:
-        """A file has no clock."""
-
-    def rest(self) -> None:
-        """A file waits by itself."""
 
 
 class ReadAhead(FileFarEnd):
@@ -443,24 +465,21 @@ class Player:
     first sample leave when it is due, then the block. That fixes the delay between the two directions, and
     the same write puts it back after an xrun on either side, so what an echo canceller has learned stays
     true.
-
-    slips   how often sound was left out or silence put in although no xrun was to blame
     """
 
     def __init__(self, slot: Slot[Playback], follower: Follower, timebase: Timebase) -> None:
         self.slot = slot
-        self.slips = 0
+        self.place = Place()
         self.follower = follower
         self._time = timebase
-        self._in_place = False
 
     def realign(self) -> None:
         """The pace has jumped (the microphone restarted): the next block goes exactly where it is due."""
-        self._in_place = False
+        self.place.lose()
 
     def rest(self) -> None:
         """Be silent until the next play()."""
-        self._in_place = False
+        self.place.lose()
         if self.slot.card is not None:
             self.slot.card.rest()
 
@@ -469,7 +488,7 @@ class Player:
         None while the device is lost."""
         slot = self.slot
         if slot.take_over():
-            self._in_place = False
+            self.place.lose()
         if slot.card is None:
             return None
         pending_ns = self.follower.pending_ns
@@ -491,18 +510,16 @@ class Player:
             standing = next_ns is None
             if next_ns is None:
                 next_ns = self._time.now_ns()
-                self._in_place = False
+                self.place.lose()
             late_ns = next_ns - due_ns
-            if self._in_place and abs(late_ns) > SLIP_NS:
-                self._in_place = False
-                self.slips += 1
-            if self._in_place:
+            self.place.look(late_ns)
+            if self.place.held:
                 leave_out = follower.look(late_ns)
             else:
                 leave_out = late_ns * card.rate_hz // NS_PER_S
                 follower.placed(card)
                 # Not yet if starting took its few samples, nor if there is more to leave out than this block.
-                self._in_place = not standing and leave_out <= frames
+                self.place.held = not standing and leave_out <= frames
             if standing:
                 leave_out = min(max(leave_out, frames - card.room_frames), 0)
             leave_out = min(leave_out, frames)
@@ -511,10 +528,8 @@ class Player:
                 return next_ns - leave_out * NS_PER_S // card.rate_hz
 
 
-class FileSink:
+class FileSink(Clockless):
     """A WAV file: nobody hears it, so it is never late."""
-
-    slips = 0
 
     def __init__(self, sink: WavSink) -> None:
         self._sink = sink
@@ -522,12 +537,6 @@ class FileSink:
     def play(self, block: bytes, due_ns: int) -> None:
         """Writes the block. Raises EndpointError."""
         self._sink.write(block)
-
-    def realign(self) -> None:
-        """A file has no clock."""
-
-    def rest(self) -> None:
-        """A file waits by itself."""
 
     def close(self) -> None:
         """Completes the file. Raises EndpointError."""

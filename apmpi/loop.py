@@ -60,8 +60,8 @@ NS_PER_MS = 1e6
 # loop may wake up. With the 4 periods of the default 8 ms, while the microphone's buffer has 30 ms of room.
 MARGIN_PART = 5
 # With low_latency a card tells of its samples four times in a frame, so its queue need not hold more than the
-# loop may be late by, processing included: 10 ms, this and the chain's delay are less than 18 ms.
-LOW_LATENCY_MARGIN_NS = 1_500_000
+# loop may be late by, processing included: all that 10 ms and the chain's 6 ms leave of 18 ms.
+LOW_LATENCY_MARGIN_NS = 1_900_000
 LOW_LATENCY_BLOCK_PARTS = 4
 # The canceller is asked for its state 10 times a second: often for a person, seldom for the processor.
 STATS_EVERY_FRAMES = 10
@@ -241,7 +241,7 @@ class Loop:
     def slips(self) -> int:
         """How often a card was put back in step with the microphone's by leaving out sound or adding
         silence."""
-        return sum(end.slips for end in (self._far_end, self._speaker, self._output) if end)
+        return sum(end.place.slips for end in self._followed().values())
 
     def drift_ppm(self) -> dict[str, float]:
         """How much faster than the microphone's the clock of each other card is, if it is another clock."""

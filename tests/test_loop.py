@@ -109,6 +109,13 @@ def test_xruns_leave_the_echo_where_it_was(
     assert np.ptp(delays_samples) <= 1
 
 
+def test_a_stall_of_the_speaker_is_one_slip(configure: Configure, start: type[Daemon]) -> None:
+    """150 ms in which it plays nothing: sound is left out until it is in step again."""
+    process = start(configure(faults="playback:stall@2+0.15"), "--seconds", "4")
+    assert process.ended() == 0
+    assert re.findall(r"\d+ slips?", process.said)[-1] == "1 slip"
+
+
 def test_sigterm_completes_the_recording(configure: Configure, start: type[Daemon], tmp_path: Path) -> None:
     process = start(configure())
     process.hear(r"latency \d+ ms")

@@ -58,14 +58,6 @@ static void follow(int count, const float *restrict now, float *restrict average
         average[k] += SMOOTH_RATE * (now[k] - average[k]);
 }
 
-static float sum_of(const float *x, int from, int to)
-{
-    float sum = 0.0f;
-    for (; from < to; from++)
-        sum += x[from];
-    return sum;
-}
-
 /* What the block tells, by bin, of how much of a source is in the error: told_cross over told_square, with the weight 1/error^2, written
  * with source/error so that nothing over- or underflows. */
 static void regress(int count, const float *restrict error, const float *restrict source, const float *restrict noise, float sure_error,
@@ -83,7 +75,7 @@ static void regress(int count, const float *restrict error, const float *restric
 static float learn(const residual_t *residual, int band, regression_t *sums, float prior)
 {
     const int from = residual->edge[band], to = residual->edge[band + 1];
-    const float cross = sum_of(residual->told_cross, from, to), square = sum_of(residual->told_square, from, to);
+    const float cross = spectrum_sum(residual->told_cross, from, to), square = spectrum_sum(residual->told_square, from, to);
     if (square > 0.0f) {
         sums->cross += LEAK_RATE * (cross - sums->cross);
         sums->square += LEAK_RATE * (square - sums->square);
@@ -117,29 +109,36 @@ static void release(int count, const float *restrict now, float *restrict far, f
     }
 }
 
-static void expect(int from, int to, float share, const float *restrict source, float *restrict power)
+/* One value for all bins of a band. */
+static void spread(const residual_t *residual, int band, float value, float *out)
 {
-    for (int k = from; k < to; k++)
-        power[k] = greater(share * source[k], power[k]);
+    for (int k = residual->edge[band]; k < residual->edge[band + 1]; k++)
+        out[k] = value;
+}
+
+static void expect(int count, const float *restrict share, const float *restrict source, float *restrict power)
+{
+    for (int k = 0; k < count; k++)
+        power[k] = greater(share[k] * source[k], power[k]);
 }
 
 static void expect_leakage(residual_t *residual, const float *echo, const float *noise)
 {
+    float *left = residual->told_cross;
     regress(residual->bins, residual->error, residual->echo, noise, SURE_ERROR, residual->told_cross, residual->told_square);
-    for (int b = 0; b < residual->bands; b++) {
-        const float left = MARGIN * residual->believed * lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f));
-        expect(residual->edge[b], residual->edge[b + 1], left, echo, residual->power);
-        expect(residual->edge[b], residual->edge[b + 1], left, residual->echo, residual->power);
-    }
+    for (int b = 0; b < residual->bands; b++)
+        spread(residual, b, MARGIN * residual->believed * lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f)), left);
+    expect(residual->bins, left, echo, residual->power);
+    expect(residual->bins, left, residual->echo, residual->power);
 }
 
 static void expect_coupling(residual_t *residual, const float *noise)
 {
+    float *coupled = residual->told_cross;
     regress(residual->bins, residual->error, residual->far, noise, UNCOUPLED_ERROR, residual->told_cross, residual->told_square);
-    for (int b = 0; b < residual->bands; b++) {
-        const float coupled = MARGIN * learn(residual, b, &residual->coupling[b], 0.0f);
-        expect(residual->edge[b], residual->edge[b + 1], coupled, residual->far, residual->power);
-    }
+    for (int b = 0; b < residual->bands; b++)
+        spread(residual, b, MARGIN * learn(residual, b, &residual->coupling[b], 0.0f), coupled);
+    expect(residual->bins, coupled, residual->far, residual->power);
 }
 
 void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far)

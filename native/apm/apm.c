@@ -28,6 +28,8 @@ enum {
     HEADROOM_BLOCKS = 2,   /* the filter begins this much before the echo: an early surprise stays inside */
     LATEST_WINDOW = DELAY_LAGS - 1 - HEADROOM_BLOCKS, /* block at which the filter begins for the longest delay */
     ECHO_FADES_BLOCKS = 30, /* 0.3 s: a living room's */
+    FIGURE_BLOCKS = 10,    /* far end alone for so long, from first to last, tells of the echo */
+    NEAR_ENDS_BLOCKS = 10, /* a word's end may be too weak to be taken for speech */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
 };
@@ -37,7 +39,8 @@ static const float NEAR_SPEAKS = 0.5f;        /* speech probability */
 static const float BELIEVED = 0.5f;           /* of the echo estimate being an echo */
 static const float NEAR_QUIET = 0.35f;        /* speech probability below which figures are taken */
 static const float AS_USUAL = 2.0f;           /* 3 dB */
-static const float FIGURE_RATE = 0.01f;       /* 1 s of far-end speech */
+static const float FIGURE_RATE = 0.2f;        /* by spell of FIGURE_BLOCKS: half a second of far-end speech */
+static const float UNUSUAL = 8.0f;            /* 9 dB: more of the echo than that over the usual is let in by and by */
 static const float CONVERGED = 10.0f;         /* 10 dB */
 static const float CLEAR_OF_ECHO = 4.0f;      /* 6 dB above what may be left of it */
 static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
@@ -95,7 +98,8 @@ struct apm {
     int far_age_blocks, clip_age_blocks;
     int far_speaks;                    /* in the last block */
     int echo_age_blocks;               /* since it did */
-    figures_t figures;
+    figures_t figures, spell;          /* spell: summed over the last spell_blocks, which may yet turn out to be double talk */
+    int spell_blocks;                  /* negative: so many are still to pass after near-end speech */
 };
 
 static const apm_config_t DEFAULTS = {
@@ -221,6 +225,8 @@ void apm_reset(apm_t *apm)
     apm->measured = 0;
     apm->far_age_blocks = apm->clip_age_blocks = BLOCKS_PER_S;
     memset(&apm->figures, 0, sizeof apm->figures);
+    memset(&apm->spell, 0, sizeof apm->spell);
+    apm->spell_blocks = 0;
     apm->echo_age_blocks = BLOCKS_PER_S;
     apm_configure(apm, &apm->config);
 }
@@ -498,6 +504,17 @@ static int converged(const apm_t *apm) { return apm->figures.mic + TINY_POWER > 
 
 static void average(float *state, float now) { *state += FIGURE_RATE * (now - *state); }
 
+/* A spell of far end alone counts. What of near-end speech was overheard nevertheless must not drown what is left of an echo. */
+static void take_spell(figures_t *figures, const figures_t *spell)
+{
+    const float usual_out = figures->mic > 0.0f ? UNUSUAL * spell->mic * figures->out / figures->mic : spell->out;
+    average(&figures->far, spell->far);
+    average(&figures->echo, spell->echo);
+    average(&figures->mic, spell->mic);
+    average(&figures->error, spell->error);
+    average(&figures->out, lesser(spell->out, usual_out + TINY_POWER));
+}
+
 /* mic_power: of the block before the chain changed it. */
 static void take_figures(apm_t *apm, float mic_power)
 {
@@ -510,13 +527,22 @@ static void take_figures(apm_t *apm, float mic_power)
     const float error = mean_square(channel->error, apm->hop);
     /* what the canceller takes as much of as usual is no near end, even if the suppressor takes the rest for speech */
     const int as_usual = error * apm->figures.mic <= AS_USUAL * apm->figures.error * mic_power;
-    if (!apm->far_speaks || (channel->speech_probability > NEAR_QUIET && !as_usual))
-        return;
-    average(&apm->figures.far, far);
-    average(&apm->figures.echo, mean_square(channel->echo, apm->hop));
-    average(&apm->figures.mic, mic_power);
-    average(&apm->figures.error, error);
-    average(&apm->figures.out, mean_square(channel->mic, apm->hop));
+    if (channel->speech_probability > NEAR_QUIET && !as_usual) {
+        memset(&apm->spell, 0, sizeof apm->spell);
+        apm->spell_blocks = -NEAR_ENDS_BLOCKS;
+    } else if (apm->far_speaks && ++apm->spell_blocks > 0) {
+        figures_t *spell = &apm->spell;
+        spell->far += far;
+        spell->echo += mean_square(channel->echo, apm->hop);
+        spell->mic += mic_power;
+        spell->error += error;
+        spell->out += mean_square(channel->mic, apm->hop);
+        if (apm->spell_blocks == FIGURE_BLOCKS) {
+            take_spell(&apm->figures, spell);
+            memset(spell, 0, sizeof *spell);
+            apm->spell_blocks = 0;
+        }
+    }
 }
 
 /* One level of suppression for all channels, told by the first. */

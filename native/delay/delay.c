@@ -124,6 +124,10 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
     if (loudest < ACTIVE)
         return;
 
+    for (int b = 0; b < bins; b++) {
+        delay->mic_re[b] *= CROSS_RATE;
+        delay->mic_im[b] *= CROSS_RATE;
+    }
     int best = 0;
     float total = 0.0f;
     for (int lag = 0; lag < delay->lags; lag++) {
@@ -132,7 +136,7 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
         const size_t far = (size_t)ring * (size_t)bins, cell = (size_t)lag * (size_t)bins;
         const float *xr = delay->far_re + far, *xi = delay->far_im + far;
         if (delay->activity[ring] > ACTIVE) { /* a pause at this lag tells nothing about it */
-            const float sum = kernels()->coherence(bins, CROSS_RATE, xr, xi, delay->mic_re, delay->mic_im, delay->cross_re + cell,
+            const float sum = kernels()->coherence(bins, 1.0f - CROSS_RATE, xr, xi, delay->mic_re, delay->mic_im, delay->cross_re + cell,
                                                    delay->cross_im + cell);
             follow(&delay->far_mean[lag], delay->activity[ring]);
             follow(&delay->mic_mean[lag], mic_now);

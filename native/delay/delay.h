@@ -19,7 +19,7 @@ typedef struct {
     float *far_re, *far_im;     /* whitened far end, lags * bins */
     float *cross_re, *cross_im; /* averaged cross-spectrum, lags * bins */
     float *far_power, *mic_power; /* long averages for the whitening, bins */
-    float *mic_re, *mic_im;     /* whitened microphone, bins */
+    float *mic_re, *mic_im;     /* whitened microphone, bins; scratch */
     float *far_mean, *mic_mean; /* by lag: whitened power per bin, averaged over the same blocks as its cross-spectrum */
     float *heard_by_lag;        /* 0..1: how full that average is */
     float *score;               /* coherence by lag, 0..1, less where little was heard */

@@ -36,14 +36,6 @@ void gain_reset(gain_t *gain)
     gain->speech_probability = 0.0f;
 }
 
-static float sum_of(const float *x, int from, int to)
-{
-    float sum = 0.0f;
-    for (; from < to; from++)
-        sum += x[from];
-    return sum;
-}
-
 void gain_features(const gain_t *gain, const gain_input_t *input, float features[GAIN_FEATURES])
 {
     enum { RATIOS = 4 * GAIN_BANDS, PADDED = WHOLE_VECTORS(RATIOS) };
@@ -55,14 +47,14 @@ void gain_features(const gain_t *gain, const gain_input_t *input, float features
     for (int band = 0, from = 0; band < GAIN_BANDS && from + 1 < gain->bins; band++) {
         const int to = spectrum_band_end(from) < gain->bins ? spectrum_band_end(from) : gain->bins;
         const float tiny = gain->tiny * (float)(to - from);
-        const float error = sum_of(input->error, from, to) + tiny, echo = sum_of(input->echo, from, to) + tiny;
+        const float error = spectrum_sum(input->error, from, to) + tiny, echo = spectrum_sum(input->echo, from, to) + tiny;
         over[band] = over[GAIN_BANDS + band] = error;
-        under[band] = sum_of(input->noise, from, to) + tiny;
-        under[GAIN_BANDS + band] = sum_of(input->residual, from, to) + tiny;
+        under[band] = spectrum_sum(input->noise, from, to) + tiny;
+        under[GAIN_BANDS + band] = spectrum_sum(input->residual, from, to) + tiny;
         over[2 * GAIN_BANDS + band] = echo;
-        over[3 * GAIN_BANDS + band] = sum_of(input->far, from, to) + tiny;
+        over[3 * GAIN_BANDS + band] = spectrum_sum(input->far, from, to) + tiny;
         under[2 * GAIN_BANDS + band] = under[3 * GAIN_BANDS + band] = error;
-        coherence[band] = 2.0f * sum_of(input->cross, from, to) / (error + echo);
+        coherence[band] = 2.0f * spectrum_sum(input->cross, from, to) / (error + echo);
         from = to;
     }
     for (int i = 0; i < PADDED; i++)

@@ -46,7 +46,7 @@ CASE(adapt_lms)
 }
 CASE(coherence)
 {
-    const float sum = k->coherence(n, 0.02f, in[0], in[1], in[2], in[3], out[0], out[1]);
+    const float sum = k->coherence(n, 0.98f, in[0], in[1], in[2], in[3], out[0], out[1]);
     if (n)
         out[2][0] = sum;
 }

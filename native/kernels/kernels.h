@@ -50,8 +50,8 @@ typedef struct {
     void (*adapt_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr, const float *gi, const float *v,
                       float *wr, float *wi);
 
-    /* A cross-spectrum averaged: c += rate (conj(x) m - c); returns the sum of |c|^2. */
-    float (*coherence)(int n, float rate, const float *xr, const float *xi, const float *mr, const float *mi, float *cr, float *ci);
+    /* A cross-spectrum averaged: c = keep c + conj(x) m; returns the sum of |c|^2. */
+    float (*coherence)(int n, float keep, const float *xr, const float *xi, const float *mr, const float *mi, float *cr, float *ci);
 
     /* out = a * b, real; out may be a or b */
     void (*multiply)(int n, const float *a, const float *b, float *out);

@@ -90,21 +90,21 @@ static inline __attribute__((always_inline)) void kalman_chunk(int vectors, int 
                                                                float *wi, float *v)
 {
     const V kept = SPLAT(keep), gained = SPLAT(1.0f - keep);
-    V error_r[CHUNK], error_i[CHUNK], half_weight[CHUNK];
+    V error_r[CHUNK], error_i[CHUNK], kept_weight[CHUNK];
     for (int j = 0; j < vectors; j++) {
         error_r[j] = LOAD(gr + j * LANES);
         error_i[j] = LOAD(gi + j * LANES);
-        half_weight[j] = SPLAT(0.5f) * LOAD(weight + j * LANES);
+        kept_weight[j] = SPLAT(0.5f * keep) * LOAD(weight + j * LANES);
     }
     for (int r = 0; r < rows; r++) {
         for (int j = 0; j < vectors; j++) {
             const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES), before = LOAD(v + j * LANES);
             const V re = LOAD(wr + j * LANES) + before * (ar * error_r[j] + ai * error_i[j]);
             const V im = LOAD(wi + j * LANES) + before * (ar * error_i[j] - ai * error_r[j]);
-            const V told = before * half_weight[j] * (ar * ar + ai * ai);
+            const V left = kept - before * kept_weight[j] * (ar * ar + ai * ai);
             STORE(wr + j * LANES, re);
             STORE(wi + j * LANES, im);
-            STORE(v + j * LANES, kept * (before - before * told) + gained * (re * re + im * im));
+            STORE(v + j * LANES, gained * (re * re + im * im) + before * left);
         }
         xr += x_step;
         xi += x_step;
@@ -156,15 +156,15 @@ static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, con
 /* Sums go into CHUNK registers side by side, each waiting for itself only. */
 static inline float total_of(const V *sum) { return SUM((sum[0] + sum[1]) + (sum[2] + sum[3])); }
 
-static float coherence(int n, float rate, const float *restrict xr, const float *restrict xi, const float *restrict mr,
+static float coherence(int n, float keep, const float *restrict xr, const float *restrict xi, const float *restrict mr,
                        const float *restrict mi, float *restrict cr, float *restrict ci)
 {
-    const V gained = SPLAT(rate), kept = SPLAT(1.0f - rate), zero = SPLAT(0.0f);
+    const V kept = SPLAT(keep), zero = SPLAT(0.0f);
     V sum[CHUNK] = {zero, zero, zero, zero};
 #define AVERAGE(vectors)                                                                                                  \
     for (int j = 0; j < (vectors); j++) {                                                                                 \
         const int at = k + j * LANES;                                                                                     \
-        const V ar = LOAD(xr + at), ai = LOAD(xi + at), br = gained * LOAD(mr + at), bi = gained * LOAD(mi + at);         \
+        const V ar = LOAD(xr + at), ai = LOAD(xi + at), br = LOAD(mr + at), bi = LOAD(mi + at);                           \
         const V re = kept * LOAD(cr + at) + ar * br + ai * bi, im = kept * LOAD(ci + at) + ar * bi - ai * br;             \
         STORE(cr + at, re);                                                                                               \
         STORE(ci + at, im);                                                                                               \
