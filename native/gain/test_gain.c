@@ -24,11 +24,14 @@ static rig_t *start(void)
     return rig;
 }
 
-/* Syllables of 150 ms in every `rhythm` blocks, of a voice that falls by 12 dB an octave above 500 Hz. */
+/* Syllables of 150 ms in every `rhythm` blocks that swell and fade, each with its own resonance, of a voice that falls by 12 dB an octave above
+ * 500 Hz. */
 static float voice(int block, int rhythm, int bin)
 {
-    const float fall = 10.0f / (10.0f + (float)bin);
-    return block % rhythm < 15 ? fall * fall * (1.5f + test_random()) : 1e-4f * fall;
+    const float fall = 10.0f / (10.0f + (float)bin), swell = sinf(3.14159f * ((float)(block % rhythm) + 0.5f) / 15.0f);
+    const float off = ((float)bin - (float)(12 + block / rhythm * 7 % 30)) / 6.0f;
+    const float resonance = 0.1f + expf(-off * off);
+    return block % rhythm < 15 ? swell * swell * resonance * fall * fall * (1.5f + test_random()) : 1e-4f * fall;
 }
 
 /* Two seconds; the mean of the speech gain over the last one and a half, in blocks and bins where the talker is, or else the echo. */

@@ -1,11 +1,12 @@
 """Trains the network of gain.c and writes its weights (native/gain/weights.h).
 
-    python train.py FOLDER          everything: speech, scenes, training; about an hour on one core
+    python train.py FOLDER          everything: speech, scenes, training; about two hours on one core
 
-Needs torch, numpy, scipy, soundfile, flite, festival (with festvox-us-slt-hts and festvox-kallpc16k),
-espeak-ng and a C compiler. Loss: difference of compressed magnitudes and, for a part, of compressed complex
-spectra (A. Ephrat et al., SIGGRAPH 2018), with the exponents 1/2, near loudness, and 1/4, which hears what
-is left in the gaps of speech, behind the statistical gain as ns.c applies it.
+Needs torch, numpy, scipy, soundfile, a C compiler, flite, espeak-ng and festival with the voices of Debian's
+festvox-us-slt-hts, -kallpc16k, -kdlpc16k, -italp16k, -itapc16k, -ca-ona-hts, -czech-dita, -czech-machac,
+-czech-ph, -suopuhe-lj, -suopuhe-mv and -ru. Loss: difference of compressed magnitudes and, for a part, of
+compressed complex spectra (A. Ephrat et al., SIGGRAPH 2018), with the exponents 1/2, near loudness, and 1/4,
+which hears what is left in the gaps of speech, behind the statistical gain as ns.c applies it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ OUTPUTS = 2 * BANDS + 1
 OVERCUT = 3.0  # how much worse it is to take from the talker than to leave a disturbance
 EPOCHS, SCENES_PER_STEP, BLOCKS_PER_STEP = 12, 32, 400
 BIN_STRIDE = 4  # a quarter of the bins, another one each step, tells enough
-TRAINING_SCENES, VALIDATION_SCENES, SPEECH_MINUTES = 1600, 64, 140
+TRAINING_SCENES, VALIDATION_SCENES, SPEECH_MINUTES = 2400, 64, 250
 LEARNING_RATE = 3e-3
 ACTIVE_POWER = 3e-3  # 25 dB under the talker's usual level
 QUIET = 1e-4  # amplitude, -80 dB: no louder than that is silence
@@ -164,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="for speech, scenes and the checkpoint; needs 8 GB")
+    parser.add_argument("folder", type=Path, help="for speech, scenes and the checkpoint; needs 11 GB")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     spoken = folder / "speech"
