@@ -8,9 +8,9 @@ festvox-us-slt-hts, -kallpc16k, -kdlpc16k, -italp16k, -itapc16k, -ca-ona-hts, -c
 compressed complex spectra (A. Ephrat et al., SIGGRAPH 2018), with the exponents 1/2, near loudness, and 1/4,
 which hears what is left in the gaps of speech, behind the statistical gain as ns.c applies it.
 
-The weights in the tree are of 1556 scenes in two rounds, before scenes had reverberant talkers, mangled echoes
-and half of the voices. 2400 scenes with them gave better scores on recordings (noise suppression's ESTOI and
-SIG), but took a talker's first half second and hum for noise: not good enough to replace them.
+The weights in the tree are of 1556 scenes in two rounds, before scenes had reverberant talkers, mangled
+echoes and half of the voices. 2400 scenes with them gave better scores on recordings (noise suppression's
+ESTOI and SIG), but took a talker's first half second and hum for noise: not good enough to replace them.
 """
 
 from __future__ import annotations
