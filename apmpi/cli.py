@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from apmpi import config
-from apmpi.config import ConfigError, Endpoint, EndpointError, Settings
+from apmpi.config import ConfigError, EndpointError, Settings
 from apmpi.progress import Progress
 
 EXIT_STATUS = """exit status: 0 done; 1 something failed on the way (run, record) or is wrong (doctor); 2 a
@@ -110,22 +110,17 @@ def check(given: argparse.Namespace) -> int:
 
 def _check_endpoints(path: Path, settings: Settings) -> list[str]:
     """Prints what is right, returns what is wrong."""
-    from apmpi.endpoint_check import endpoint_state
+    from apmpi.endpoint_check import endpoint_states
 
     switched_on = ", ".join(name for name, on in asdict(settings.features).items() if on) or "no feature"
     print(f"{path}: valid, {settings.sample_rate_hz} Hz, {switched_on}")
     problems = []
-    # All stay open until the last has been tried: a card may do one direction or the other, but not both.
-    with contextlib.ExitStack() as opened:
-        for key in ("microphone", "far_end", "speaker", "output"):
-            endpoint: Endpoint | None = getattr(settings, key)
-            if endpoint is None:
-                continue
-            try:
-                print(f"{key}: {endpoint_state(key, endpoint, settings, opened)}")
-            except EndpointError as error:
-                named = error if endpoint.device else f"{key}.file: {error}"
-                problems.append(f"{path}:{endpoint.line}: {named}")
+    for key, endpoint, found in endpoint_states(settings):
+        if isinstance(found, str):
+            print(f"{key}: {found}")
+        else:
+            named = found if endpoint.device else f"{key}.file: {found}"
+            problems.append(f"{path}:{endpoint.line}: {named}")
     return problems
 
 

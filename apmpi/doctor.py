@@ -24,7 +24,7 @@ from apmpi import acoustics, config, pcm, realtime
 from apmpi.apm import KERNELS
 from apmpi.clock import Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
-from apmpi.endpoint_check import endpoint_state
+from apmpi.endpoint_check import endpoint_states
 from apmpi.latency import FRAME_MS, FrameTimes, LatencySummary
 from apmpi.loop import FRAMES_PER_S, Loop
 from apmpi.report import CoreStats
@@ -242,19 +242,13 @@ def _learned_gain(settings: Settings) -> Finding:
 
 def _endpoint_findings(settings: Settings) -> Iterator[Finding]:
     """Each opened as the service would open it, all at once."""
-    with contextlib.ExitStack() as opened:
-        for key in ("microphone", "far_end", "speaker", "output"):
-            endpoint: Endpoint | None = getattr(settings, key)
-            if endpoint is None:
-                continue
-            try:
-                yield Finding(key, FINE, endpoint_state(key, endpoint, settings, opened))
-            except EndpointError as error:
-                busy = "is busy" in str(error)
-                todo = (
-                    "stop what uses it (systemctl stop apmpi)" if busy else "apmpi check lists what there is"
-                )
-                yield Finding(key, WRONG, str(error), todo)
+    for key, _, found in endpoint_states(settings):
+        if isinstance(found, str):
+            yield Finding(key, FINE, found)
+        else:
+            busy = "is busy" in str(found)
+            todo = "stop what uses it (systemctl stop apmpi)" if busy else "apmpi check lists what there is"
+            yield Finding(key, WRONG, str(found), todo)
 
 
 # ---- the sound

@@ -1,14 +1,31 @@
 """Whether an endpoint could be used as configured, found out by using it."""
 
 import contextlib
+from collections.abc import Iterator
 
 from apmpi import pcm
-from apmpi.config import Endpoint, Settings
+from apmpi.config import Endpoint, EndpointError, Settings
 from apmpi.wav import WavSource, check_writable
 
 
-def endpoint_state(key: str, endpoint: Endpoint, settings: Settings, opened: contextlib.ExitStack) -> str:
-    """What was found, in a few words; a device stays open as long as `opened`. Raises EndpointError."""
+def endpoint_states(settings: Settings) -> Iterator[tuple[str, Endpoint, str | EndpointError]]:
+    """Key, endpoint, and what was found, in a few words, or what is wrong.
+
+    Devices stay open until the last has been tried: a card may do one direction or the other, but not both.
+    """
+    with contextlib.ExitStack() as opened:
+        for key in ("microphone", "far_end", "speaker", "output"):
+            endpoint: Endpoint | None = getattr(settings, key)
+            if endpoint is None:
+                continue
+            try:
+                found: str | EndpointError = _state(key, endpoint, settings, opened)
+            except EndpointError as error:
+                found = error
+            yield key, endpoint, found
+
+
+def _state(key: str, endpoint: Endpoint, settings: Settings, opened: contextlib.ExitStack) -> str:
     rate_hz, channels = endpoint.sample_rate_hz or settings.sample_rate_hz, endpoint.channels
     if endpoint.microphone_channels:
         return f"by channel {', '.join(map(str, endpoint.microphone_channels))} of the microphone's card"

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from apmpi.config import Settings
+from apmpi.replace import replace
 
 MAGIC = b"apmpi-learned-1"
 FIRST_SAVE_S, SAVE_EVERY_S = 10.0, 60.0
@@ -57,18 +58,7 @@ def save(path: Path, learned: Learned) -> None:
     """All or nothing, also when the power fails meanwhile. Raises OSError."""
     about = {"devices": _devices(learned.settings), "drift_ppm": dict(learned.drift_ppm)}
     content = json.dumps(about).encode() + b"\n" + learned.chain
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(b"%s %08x\n" % (MAGIC, zlib.crc32(content)))
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace(path, b"%s %08x\n" % (MAGIC, zlib.crc32(content)) + content)
 
 
 def take(path: Path, settings: Settings) -> Learned | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import apmpi.replace
+
 ROOT = Path("/")
 # Below the root folder:
 BOOT = "boot/firmware"  # the partition that a PC sees
@@ -30,18 +32,7 @@ def writable(boot: Path) -> Iterator[None]:
 def replace(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """`content` whole in `path`, or `path` as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    apmpi.replace.replace(path, content.encode() if isinstance(content, str) else content, mode)
 
 
 def tell_user(root: Path, name: str, text: str) -> None:

@@ -36,7 +36,7 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
         stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
         memcpy(rows[b].re, apm->re, sizeof rows[b].re);
         memcpy(rows[b].im, apm->im, sizeof rows[b].im);
-        const gain_input_t heard = hear(apm, channel, apm->measured ? apm->far_power : apm->silence, channel->residual.power);
+        const gain_input_t heard = hear(apm, channel, far_power(apm, channel), channel->residual.power);
         gain_features(&channel->gain, &heard, rows[b].features);
         ns_t *const shadows[] = {&both, &echo_only};
         float *const details[] = {rows[b].detail_both, rows[b].detail_echo_only};
