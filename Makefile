@@ -1,7 +1,7 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
 # make bench   what a frame costs, beside others where they are installed
-# make soak    a simulated day with random faults; three hours, on a machine that has little else to do
+# make soak    a simulated day with random faults; two hours
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
 # make api     the Python interface as a page, and where it differs from LiveKit's, in build/api

@@ -485,7 +485,7 @@ class Player:
 
     def play(self, block: bytes, due_ns: int) -> int | None:
         """Queue a block; never waits. Returns when its first sample will really leave the converter (ns),
-        None while the device is lost."""
+        None while the device is lost or if that time is over."""
         slot = self.slot
         if slot.take_over():
             self.place.lose()
@@ -493,16 +493,16 @@ class Player:
             return None
         pending_ns = self.follower.pending_ns
         try:
-            heard_ns = self._put(slot.card, self.follower.convert(block), due_ns - pending_ns) + pending_ns
+            heard_ns = self._put(slot.card, self.follower.convert(block), due_ns - pending_ns)
         except DeviceLost as error:
             slot.lose(error)
             return None
         if slot.card.moving:
             slot.flows()
-        return heard_ns
+        return None if heard_ns is None else heard_ns + pending_ns
 
-    def _put(self, card: Playback, sound: bytes, due_ns: int) -> int:
-        """Queues `sound` so that it begins at `due_ns`. Returns when it really will."""
+    def _put(self, card: Playback, sound: bytes, due_ns: int) -> int | None:
+        """Queues `sound` so that it begins at `due_ns`. Returns when it really will, None if it is too late."""
         follower, frame_bytes = self.follower, SAMPLE_BYTES * card.channels
         frames = len(sound) // frame_bytes
         while True:
@@ -521,6 +521,10 @@ class Player:
                 # Not yet if starting took its few samples, nor if there is more to leave out than this block.
                 self.place.held = not standing and leave_out <= frames
             if standing:
+                # Who is a whole block behind would only start the card to see it run dry before the next one, again
+                # and again, and that costs the time in which to catch up.
+                if leave_out >= frames:
+                    return None
                 leave_out = min(max(leave_out, frames - card.room_frames), 0)
             leave_out = min(leave_out, frames)
             data = bytes(max(-leave_out, 0) * frame_bytes) + sound[max(leave_out, 0) * frame_bytes :]

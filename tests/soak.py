@@ -1,6 +1,6 @@
 """A device in the world for a day: three room cards on three clocks, faults at random times, one summary.
 
-    soak.py --hours 24 [--speed 8] [--seed N]     (make soak)
+    soak.py --hours 24 [--speed 12] [--seed N]     (make soak)
 
 Runs the loop in a process of its own, real time as the product is but faster than life, and looks at it from
 outside: its journal entries, its resident memory, and for each second how much quieter the echo left than it
@@ -388,7 +388,7 @@ def spread(values: list[Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="A simulated day with faults.")
     parser.add_argument("--hours", type=float, default=24.0)
-    parser.add_argument("--speed", type=float, default=8.0, help="simulated seconds in one")
+    parser.add_argument("--speed", type=float, default=12.0, help="simulated seconds in one")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--device", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

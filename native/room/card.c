@@ -210,14 +210,22 @@ void card_close(struct card *card)
 
 /* --- clock and rate --- */
 
+/* A fast card moves in steps, as hardware does.  Where a sample lasts no longer than a look at the card, alsa-lib finds
+ * a new one each time it looks: a read that need not wait would still not come back before it is full. */
+#define FAST_STEP_NS 30000
+
+static int64_t step_ns(const struct card *card) { return card->header->speed > 1.0 ? FAST_STEP_NS : 1; }
+
 double card_now_s(const struct card *card)
 {
-    return (double)(monotonic_ns() - card->header->epoch_ns) * 1e-9 * card->header->speed;
+    int64_t step = step_ns(card), ns = (monotonic_ns() - card->header->epoch_ns) / step * step;
+    return (double)ns * 1e-9 * card->header->speed;
 }
 
 int64_t card_monotonic_ns(const struct card *card, double card_s)
 {
-    return card->header->epoch_ns + (int64_t)ceil(card_s / card->header->speed * 1e9);
+    int64_t step = step_ns(card), ns = (int64_t)ceil(card_s / card->header->speed * 1e9);
+    return card->header->epoch_ns + (ns + step - 1) / step * step;
 }
 
 unsigned card_other_rate_hz(const struct card *card)

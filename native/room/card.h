@@ -48,7 +48,7 @@ int card_open(struct card *card, const char *name, enum room_direction direction
               char error[ROOM_ERROR_SIZE]);
 void card_close(struct card *card);
 
-/* Seconds of card time now, and the moment of CLOCK_MONOTONIC at a card time. */
+/* Seconds of card time now, and the moment of CLOCK_MONOTONIC when the card gets to a time. */
 double card_now_s(const struct card *card);
 int64_t card_monotonic_ns(const struct card *card, double card_s);
 

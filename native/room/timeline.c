@@ -157,8 +157,8 @@ double run_frames(const struct run *run, double position)
 
 bool run_stalled(const struct run *run, int64_t position)
 {
-    for (int i = 0; i < run->stalls; i++) {
-        if (position >= run->stall[i].at && position < run->stall[i].at + run->stall[i].length)
+    for (int i = 0; i < run->stalls && position >= run->stall[i].at; i++) {
+        if (position < run->stall[i].at + run->stall[i].length)
             return true;
     }
     return false;
