@@ -502,7 +502,7 @@ class Player:
         return None if heard_ns is None else heard_ns + pending_ns
 
     def _put(self, card: Playback, sound: bytes, due_ns: int) -> int | None:
-        """Queues `sound` so that it begins at `due_ns`. Returns when it really will, None if it is too late."""
+        """Queues `sound` so that it begins at `due_ns`. Returns when it really will, None if that is over."""
         follower, frame_bytes = self.follower, SAMPLE_BYTES * card.channels
         frames = len(sound) // frame_bytes
         while True:
@@ -521,8 +521,8 @@ class Player:
                 # Not yet if starting took its few samples, nor if there is more to leave out than this block.
                 self.place.held = not standing and leave_out <= frames
             if standing:
-                # Who is a whole block behind would only start the card to see it run dry before the next one, again
-                # and again, and that costs the time in which to catch up.
+                # Who is a whole block behind would only start the card to see it run dry before the next one,
+                # again and again, and that costs the time in which to catch up.
                 if leave_out >= frames:
                     return None
                 leave_out = min(max(leave_out, frames - card.room_frames), 0)
