@@ -85,6 +85,24 @@ def test_the_delay_finds_itself(rng: np.random.Generator, delay_ms: int, hint_ms
     assert erle[-1] > 20.0
 
 
+def test_an_echo_that_wanders_under_double_talk_is_found(rng: np.random.Generator) -> None:
+    """Both talk all the time, and the echo's delay sways by a millisecond, as behind another device's own
+    processing: it never stands out clearly. Of 8 such conversations at least half have the right delay
+    after 6 s, none a wrong one."""
+    found_ms = []
+    for _ in range(8):
+        sound = scene(rng, 16000, 6.0, near_from_s=0.0, delay_ms=250.0)
+        t = np.arange(len(sound.echo))
+        sway = 16.0 * np.sin(2.0 * np.pi * rng.uniform(0.8, 1.6) * t / 16000.0)
+        echo = CubicSpline(t, sound.echo)(np.clip(t - sway, 0, len(t) - 1))
+        apm = AudioProcessingModule(**CLEAN)
+        heard(apm, 16000, sound.mic - sound.echo + echo, sound.far)
+        found_ms.append(apm.stats().delay_ms)
+    print(f"250 ms found as {found_ms}")
+    assert sum(abs(ms - 250.0) <= 20.0 for ms in found_ms) >= 4
+    assert all(abs(ms - 250.0) <= 20.0 or ms < 0 for ms in found_ms)
+
+
 def read_by_a_clock(x: Signal, ppm: float) -> Signal:
     """x as a clock hears it that runs `ppm` faster."""
     return CubicSpline(np.arange(len(x)), x)(np.arange(len(x)) / (1.0 + 1e-6 * ppm))

@@ -5,6 +5,9 @@
  * cross-correlation of C. Knapp, G. Carter, "The generalized correlation method for estimation of time delay", IEEE Trans. ASSP 24
  * (1976), in its magnitude form: a lag is a whole block, so the phase slope within the block is not needed (the canceller covers it).
  * Nothing is learned while the far end is silent.
+ * An echo under double talk, or one whose phases wander (a device's own clock or processing), seldom stands out in half a second. But it
+ * stands out a little again and again, where chance is elsewhere each time: how each lag compares with the mean of all is averaged over
+ * seconds for a second opinion.
  */
 #ifndef APMPI_DELAY_H
 #define APMPI_DELAY_H
@@ -23,6 +26,8 @@ typedef struct {
     float *far_mean, *mic_mean; /* by lag: whitened power per bin, averaged over the same blocks as its cross-spectrum */
     float *heard_by_lag;        /* 0..1: how full that average is */
     float *score;               /* coherence by lag, 0..1, less where little was heard */
+    float *usual;               /* by lag: score over the mean of all scores, averaged over seconds */
+    float usual_blocks;         /* in that average, saturating */
     float *activity;            /* ring: whitened far-end power by lag */
     float heard;                /* blocks of far-end activity in the averages, saturating */
     int candidate, persistence; /* the lag that leads now, and for how many blocks */

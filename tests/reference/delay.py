@@ -12,6 +12,7 @@ BAND = slice(6, 70)
 CROSS_RATE, LEVEL_RATE = 1.0 / 50.0, 1.0 / 100.0
 ACTIVE, LEAST_POWERS = 0.1, 1e-9
 CHANCE, BELIEVE, SURE = 4.0, 10.0, 20.0
+USUAL_CONTRAST, USUAL_LEAD, USUAL_LEAST_BLOCKS, USUAL_BLOCKS, NEIGHBOURS = 4.0, 2.0, 150, 300, 2
 HEARD_BLOCKS, FIRST_BLOCKS, CHANGE_BLOCKS = 30, 10, 25
 SILENCE_POWER = 160e-9
 
@@ -27,6 +28,7 @@ class Delay:
         self.far_mean, self.mic_mean, self.heard_by_lag = np.zeros((3, lags))
         self.heard = 0.0
         self.score = np.zeros(lags)
+        self.usual, self.usual_blocks = np.zeros(lags), 0
         self.best = self.candidate = -1
         self.persistence = 0
         self.confidence = 0.0
@@ -47,7 +49,7 @@ class Delay:
 
     def slip(self, blocks: int) -> None:
         """A far-end block more (1) or less (-1) than microphone blocks: every lag moves."""
-        for by_lag in (self.cross, self.far_mean, self.mic_mean, self.heard_by_lag, self.score):
+        for by_lag in (self.cross, self.far_mean, self.mic_mean, self.heard_by_lag, self.score, self.usual):
             by_lag[:] = np.roll(by_lag, blocks, axis=0)
             by_lag[0 if blocks > 0 else -1] = 0.0
         self.best, self.candidate = (
@@ -74,10 +76,27 @@ class Delay:
         score = np.mean(np.abs(self.cross) ** 2, axis=1) / powers * self.heard_by_lag**2
         self.score = np.where(heard, score, self.score)
         best = int(np.argmax(self.score))
-        contrast = self.score[best] * self.lags / (np.sum(self.score) + 1e-6)
+        mean = (np.sum(self.score) + 1e-6) / self.lags
+        contrast = self.score[best] / mean
         self.confidence = float(np.clip((contrast - CHANCE) / (SURE - CHANCE), 0.0, 1.0))
-        stands_out = contrast > BELIEVE and self.heard >= HEARD_BLOCKS
+        heard_enough = self.heard >= HEARD_BLOCKS
+        stands_out = contrast > BELIEVE and heard_enough
         self.persistence = self.persistence + 1 if best == self.candidate and stands_out else 0
         self.candidate = best
+        usual = self._usual_lag(mean) if heard_enough else -1
         if self.persistence >= (FIRST_BLOCKS if self.best < 0 else CHANGE_BLOCKS):
+            if abs(best - self.best) > NEIGHBOURS:
+                self.usual_blocks = 0
             self.best = best
+        elif usual >= 0 and self.persistence == 0 and abs(usual - self.best) > NEIGHBOURS:
+            self.best = usual
+
+    def _usual_lag(self, mean: float) -> int:
+        """The lag that has led for seconds; -1 if none has."""
+        self.usual_blocks = min(self.usual_blocks + 1, USUAL_BLOCKS)
+        self.usual += (np.minimum(self.score / mean, SURE) - self.usual) / self.usual_blocks
+        lead = int(np.argmax(self.usual))
+        others = np.abs(np.arange(self.lags) - lead) > NEIGHBOURS
+        needed = max(USUAL_CONTRAST, USUAL_LEAD * float(np.max(self.usual[others])))
+        leads = self.usual[lead] > needed and self.usual_blocks >= USUAL_LEAST_BLOCKS
+        return lead if leads else -1
