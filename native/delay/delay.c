@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/branchless.h"
 #include "kernels/kernels.h"
 
 enum { BIN_HZ = 50, BAND_LOW_HZ = 300, BAND_HIGH_HZ = 3400 }; /* telephone band: speech is there on any loudspeaker */
@@ -122,17 +123,17 @@ void delay_slip(delay_t *delay, int blocks)
 static int usual_lag(delay_t *delay, float mean)
 {
     delay->usual_blocks = fminf(delay->usual_blocks + 1.0f, USUAL_BLOCKS);
+    const float rate = 1.0f / delay->usual_blocks, over = 1.0f / mean, *restrict score = delay->score;
+    float *restrict usual = delay->usual;
+    for (int lag = 0; lag < delay->lags; lag++)
+        usual[lag] += rate * (lesser(score[lag] * over, SURE_CONTRAST) - usual[lag]);
     int lead = 0;
-    for (int lag = 0; lag < delay->lags; lag++) {
-        const float now = fminf(delay->score[lag] / mean, SURE_CONTRAST);
-        delay->usual[lag] += (now - delay->usual[lag]) / delay->usual_blocks;
-        if (delay->usual[lag] > delay->usual[lead])
-            lead = lag;
-    }
+    for (int lag = 1; lag < delay->lags; lag++)
+        lead = usual[lag] > usual[lead] ? lag : lead;
     float next = 0.0f;
     for (int lag = 0; lag < delay->lags; lag++)
-        next = fmaxf(next, abs(lag - lead) > NEIGHBOURS ? delay->usual[lag] : 0.0f);
-    const int leads = delay->usual[lead] > fmaxf(USUAL_CONTRAST, USUAL_LEAD * next);
+        next = greater(next, abs(lag - lead) > NEIGHBOURS ? usual[lag] : 0.0f);
+    const int leads = usual[lead] > fmaxf(USUAL_CONTRAST, USUAL_LEAD * next);
     return leads && delay->usual_blocks >= USUAL_LEAST_BLOCKS ? lead : -1;
 }
 
