@@ -309,6 +309,18 @@ def test_never_louder_than_the_microphone(rng: np.random.Generator, rate_hz: int
     print(f"worst {worst:+.2f} dB")
 
 
+def test_an_echo_leaves_no_hole(rng: np.random.Generator) -> None:
+    """A silent room, and the far end alone: once the echo is gone, what is left is a good microphone's own
+    noise, no less than -90 dBFS in any fifth of a second and no more than -75 on average."""
+    sound = scene(rng, 16000, 8.0, noise_dbfs=-200.0)
+    out = heard(AudioProcessingModule(**CLEAN), 16000, sound.mic, sound.far)
+    echo, left = (seconds(x, 16000, 4.0, 7.8).reshape(-1, 3200) for x in (sound.echo, out))
+    speaks = np.array([db(power(fifth)) > -40.0 for fifth in echo])
+    levels_db = np.array([db(power(fifth)) for fifth in left])[speaks]
+    print(f"{speaks.sum()} fifths of echo: {levels_db.min():.1f} dBFS or more, mean {levels_db.mean():.1f}")
+    assert levels_db.min() > -90.0 and levels_db.mean() < -75.0
+
+
 @pytest.mark.parametrize("flags", [CLEAN, ALL], ids=["gain off", "gain on"])
 def test_speech_after_minutes_of_silence_is_as_before(
     rng: np.random.Generator, flags: dict[str, bool]

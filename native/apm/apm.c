@@ -489,13 +489,13 @@ static void suppress(apm_t *apm, channel_t *channel)
     }
     ns_track(&channel->ns, apm->error_power, residual);
     channel->speech_probability = channel->ns.speech_probability;
-    const ns_mask_t mask = {channel->gain.speech, channel->gain.rest};
     const int suppresses = apm->config.noise_suppression != APM_NOISE_KEPT, learned = apm->config.learned_gain && suppresses;
     if (learned || (apm->config.learned_gain && apm->config.auto_gain_control)) { /* the gain control, too, wants to know who speaks */
         const gain_input_t heard = hear(apm, channel, far, residual);
         gain_process(&channel->gain, &heard);
         channel->speech_probability = channel->gain.speech_probability;
     }
+    const ns_mask_t mask = {channel->gain.speech, channel->gain.rest, channel->gain.speech_probability};
     ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }

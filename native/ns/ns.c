@@ -30,11 +30,16 @@ static const float RISEN = 0.7f;           /* ln 2: by less the tracker follows 
 static const float DECISION_DIRECTED = 0.95f, MASKED_DIRECTED = 0.9f;
 static const float LOWEST_PRIOR = 0.003f;     /* -25 dB */
 static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
+static const float LEAST_COMFORT = 1e-8f;     /* of a sample: -80 dBFS, a good microphone's own noise; less is heard as a hole */
 static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
 
 /* Without a mask: gain of what stands out of the noise while nobody talks, chance peaks nearly all. */
 static const float UNSPOKEN = 0.25f;      /* -12 dB */
 static const float PERHAPS_SPOKEN = 0.25f; /* probability from which nothing is taken for chance: weak words in noise reach it */
+
+/* With a mask: logs of heard over explained power, 7 and 18 dB. */
+static const float BARELY_CLEAR = 0.7f, CLEAR = 1.8f;
+static const float GIVEN_BACK = 0.5f;
 
 /* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). */
 static const float ECHO_CAUTION = 2.0f;
@@ -297,29 +302,42 @@ static void judge_echo(ns_t *ns, const float *restrict echo)
     }
 }
 
+/* 0..1: how far a mask may take noise and echo for what they are. Not before the noise is known; and where a talker clearly stands out, half
+ * of what it takes there is the talker. */
+static float mask_share(const ns_t *ns, const ns_mask_t *mask)
+{
+    if (ns->heard_blocks < FIRST_MINIMUM_BLOCKS)
+        return 0.0f;
+    const float explained = ns->noise_power + ns->echo_power + QUIET_POWER * ns->window_power;
+    const float clear = (log10f((ns->heard_power + explained) / explained) - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR);
+    return 1.0f - GIVEN_BACK * mask->speech_probability * lesser(1.0f, greater(0.0f, clear));
+}
+
 /* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. */
 static void combine(ns_t *ns, const float *restrict echo, const ns_mask_t *mask, int suppress_noise)
 {
     const float *restrict detail = ns->detail;
     float *restrict gain = ns->gain, *restrict rest = ns->rest;
-    const float quiet = QUIET_POWER * ns->window_power;
+    const float quiet = QUIET_POWER * ns->window_power, share = mask ? mask_share(ns, mask) : 0.0f;
     const float spoken = mask || !suppress_noise ? 1.0f : UNSPOKEN + (1.0f - UNSPOKEN) * lesser(1.0f, ns->speech_probability / PERHAPS_SPOKEN);
     for (int k = 0; k < ns->bins; k++) {
         const float not_echo = mask && echo[k] > quiet ? mask->rest[k] : 1.0f;
         rest[k] = lesser(rest[k], not_echo);
-        gain[k] = detail[k] * (mask && suppress_noise ? mask->speech[k] : spoken * not_echo);
+        gain[k] = detail[k] * (mask && suppress_noise ? not_echo + share * (mask->speech[k] - not_echo) : spoken * not_echo);
         gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
     }
 }
 
-/* Where echo is taken away, noise of the floor's level fills up what is missing. */
+/* Where echo is taken away, noise of the floor's level fills up what is missing; never more than was there. */
 static void comfort(ns_t *ns, float *restrict re, float *restrict im, const float *restrict power)
 {
     const float floor_power = ns->floor_gain * ns->floor_gain;
+    const float least = LEAST_COMFORT * ns->window_power;
     const float *restrict gain = ns->gain, *restrict noise = ns->noise;
     float *restrict level = ns->rest;
     for (int k = 0; k < ns->bins; k++) {
-        const float missing = greater(floor_power * noise[k] - gain[k] * gain[k] * power[k], 0.0f);
+        const float wanted = greater(floor_power * noise[k], lesser(least, power[k]));
+        const float missing = greater(wanted - gain[k] * gain[k] * power[k], 0.0f);
         level[k] = level[k] < ECHO_REPLACED ? sqrtf(COMFORT_SPREAD * missing) : 0.0f;
     }
     for (int k = 0; k < ns->bins; k++)

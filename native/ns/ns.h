@@ -41,9 +41,10 @@ typedef struct {
     float speech_probability; /* of near-end speech, 0..1 */
 } ns_t;
 
-/* Gains by bin, 0..1, on top of the statistical one: what keeps the talker; what keeps talker and noise. */
+/* Gains by bin, 0..1, on top of the statistical one: what keeps the talker; what keeps talker and noise. And whether somebody talks, 0..1. */
 typedef struct {
     const float *speech, *rest;
+    float speech_probability;
 } ns_mask_t;
 
 void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena);

@@ -17,7 +17,9 @@ RATE_HZ = 16000
 SECONDS = 16
 SAMPLES = RATE_HZ * SECONDS
 ACTIVE_DBFS = -26.0
-MANGLED_SHARE = 0.15
+MANGLED_SHARE = 0.2
+# of talkers no program spoke: with programs alone the network takes a hum or a toy's voice for noise
+BUZZING_SHARE = 0.08
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Speech:
 
     def talk(self, rng: np.random.Generator, samples: int) -> np.ndarray:
         """One voice talking with pauses, at ACTIVE_DBFS while it speaks."""
+        if rng.random() < BUZZING_SHARE:
+            return _buzz(rng, samples)
         mine = self.by_voice[self.voices[rng.integers(len(self.voices))]]
         parts: list[np.ndarray] = []
         filled = 0
@@ -72,6 +76,28 @@ def active_rms(x: np.ndarray) -> float:
 def to_level(x: np.ndarray, dbfs: float) -> np.ndarray:
     rms = active_rms(x)
     return (x * (_decibels(dbfs) / rms)).astype(np.float32) if rms > 0 else x
+
+
+def _buzz(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Syllables of pulses or hiss through random resonances: G. Fant's source and filter, and no word."""
+    pitch_hz, breath = rng.uniform(80, 320), rng.uniform(0.02, 0.5)
+    x = np.zeros(samples, np.float32)
+    at = 0
+    while at < samples:
+        count = min(samples - at, int(rng.uniform(0.08, 0.5) * RATE_HZ))
+        bend = np.linspace(rng.uniform(0.8, 1.2), rng.uniform(0.8, 1.2), count)
+        pulses = np.diff(np.floor(np.cumsum(pitch_hz * bend) / RATE_HZ), prepend=0.0)
+        source = pulses * np.sqrt(RATE_HZ / pitch_hz) + breath * rng.standard_normal(count)
+        if rng.random() < 0.2:
+            source = np.diff(rng.standard_normal(count), prepend=0.0)
+        for low_hz, high_hz in ((250, 900), (800, 2400), (2200, 3600), (3500, 6500)):
+            radius = np.exp(-np.pi * rng.uniform(60, 250) / RATE_HZ)
+            turn = np.cos(2 * np.pi * rng.uniform(low_hz, high_hz) / RATE_HZ)
+            resonance = lfilter([1 - radius], [1, -2 * radius * turn, radius**2], source)
+            source = resonance + rng.uniform(0.05, 0.4) * source
+        x[at : at + count] = source * np.hanning(count) ** 0.4 * rng.uniform(0.3, 1)
+        at += count + (int(rng.exponential(0.3) * RATE_HZ) if rng.random() < 0.25 else 0)
+    return to_level(sosfilt(butter(2, 90, "highpass", fs=RATE_HZ, output="sos"), x), ACTIVE_DBFS)
 
 
 def _turns(rng: np.random.Generator, mean_s: float, share: float) -> np.ndarray:
@@ -254,12 +280,14 @@ def make(seed: int, speech: Speech) -> Scene:
 
     kind = rng.random()
     far, echo = np.zeros(SAMPLES, np.float32), np.zeros(SAMPLES, np.float32)
-    if kind < 0.85:
-        far = _music(rng) if rng.random() < 0.12 else speech.talk(rng, SAMPLES)
+    if kind < 0.82:
+        far = _music(rng) if rng.random() < 0.15 else speech.talk(rng, SAMPLES)
+        if rng.random() < 0.1:  # a song, or a talker with music behind
+            far = far + _music(rng) * _decibels(rng.uniform(-15, 6))
         far = far * _turns(rng, rng.uniform(2, 8), rng.choice([0.5, 0.8, 1.0]))
         if rng.random() < 0.1:  # the far end's own noise comes along
             far = far + _noise(rng, speech) * _decibels(ACTIVE_DBFS - rng.uniform(10, 40))
-    if kind < 0.77:  # else somebody wears headphones
+    if kind < 0.72:  # else somebody wears headphones
         echo = to_level(_echo(rng, far), ACTIVE_DBFS + rng.uniform(-15, 25))
     far = far * _decibels(rng.uniform(-15, 10))
 

@@ -20,8 +20,9 @@ MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 1.5, 150, 20
 CLEAR_BLOCKS = 50
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_DIRECTED, LOWEST_PRIOR = 0.95, 0.9, 0.003
-COMFORT_SPREAD, ECHO_REPLACED = 1.5, 0.7
+COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
 ECHO_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.25, 0.25
+BARELY_CLEAR, CLEAR, GIVEN_BACK = 0.7, 1.8, 0.5
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
@@ -36,7 +37,7 @@ ATTACK_RATE, RELEASE_RATE = 0.7, 0.2
 class Suppressor:
     def __init__(self, bins: int, window_power: float, attenuation_db: float) -> None:
         self.bins = bins
-        self.quiet = QUIET_POWER * window_power
+        self.quiet, self.least_comfort = QUIET_POWER * window_power, LEAST_COMFORT * window_power
         self.configure(attenuation_db)
         self.floor_gain = self.floor_wanted
         self.noise = np.full(bins, self.quiet)
@@ -57,17 +58,17 @@ class Suppressor:
         self.floor_wanted = 10.0 ** (-attenuation_db / 20.0)
 
     def process(
-        self, power: Signal, echo: Signal, mask: tuple[Signal, Signal] | None = None
+        self, power: Signal, echo: Signal, mask: tuple[Signal, Signal, float] | None = None
     ) -> tuple[Signal, Signal]:
         """Gain, and amplitude of comfort noise (0: none), by bin. mask: gains for speech and for all but
-        echo, on top of the statistical one."""
+        echo, on top of the statistical one, and whether somebody talks."""
         self._track_noise(power, ECHO_CAUTION * echo)
-        heard, noise, feared = (
+        heard, noise, feared_bands = (
             np.array([np.sum(x[band]) for band in self.bands])
             for x in (power, self.noise, ECHO_CAUTION * echo)
         )
-        self._find_new_noise(heard, noise, feared)
-        self._vote_on_speech(heard, noise, feared)
+        self._find_new_noise(heard, noise, feared_bands)
+        self._vote_on_speech(heard, noise, feared_bands)
         self.floor_gain += FLOOR_RATE * (self.floor_wanted - self.floor_gain)
         if abs(self.floor_gain - self.floor_wanted) < FLOOR_REACHED:
             self.floor_gain = self.floor_wanted
@@ -89,12 +90,18 @@ class Suppressor:
         if mask:
             not_echo = np.where(echo > self.quiet, mask[1], 1.0)
             rest = np.minimum(rest, not_echo)
-            gain = gain * (mask[0] if suppress_noise else not_echo)
+            explained = np.sum(noise) + np.sum(feared_bands) + self.quiet
+            clear = (np.log10(1.0 + np.sum(heard) / explained) - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR)
+            share = 1.0 - GIVEN_BACK * mask[2] * float(np.clip(clear, 0.0, 1.0))
+            if self.block < FIRST_MINIMUM_BLOCKS or not suppress_noise:
+                share = 0.0
+            gain = gain * (not_echo + share * (mask[0] - not_echo))
         elif suppress_noise:
             spoken = min(1.0, self.speech_probability / PERHAPS_SPOKEN)
             gain = gain * (UNSPOKEN + (1.0 - UNSPOKEN) * spoken)
         gain = np.maximum(gain, self.floor_gain * rest)
-        missing = self.floor_gain**2 * self.noise - gain**2 * power
+        least = np.minimum(self.least_comfort, power)
+        missing = np.maximum(self.floor_gain**2 * self.noise, least) - gain**2 * power
         comfort = np.where(rest < ECHO_REPLACED, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0)), 0.0)
         return gain, comfort
 

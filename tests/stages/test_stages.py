@@ -494,7 +494,7 @@ def test_ns(
     echoes = np.where(
         rng.uniform(size=(blocks, 1)) < 0.5, 0.0, np.abs(heard) ** 2 * rng.uniform(size=heard.shape) ** 4
     )
-    masks = float32(rng.uniform(size=(blocks, 2, bins)))
+    masks, talks = float32(rng.uniform(size=(blocks, 2, bins))), float32(rng.uniform(size=blocks))
     handle = stages.new("ns", hop, window_power, attenuation_db)
     model = ns.Suppressor(bins, window_power, attenuation_db)
     first: list[Floats] = []
@@ -516,7 +516,7 @@ def test_ns(
                 out_im,
                 power,
                 echo,
-                np.array([padded(row, hop) for row in masks[b]]) if masked else None,
+                float32([*padded(masks[b][0], hop), *padded(masks[b][1], hop), talks[b]]) if masked else None,
                 gain,
                 noise,
                 returns=ctypes.c_float,
@@ -527,7 +527,7 @@ def test_ns(
             first.append(out_re)
             exact = (x[:bins].astype(np.float64) for x in (power, echo))
             mask = tuple(row.astype(np.float64) for row in masks[b])
-            right, comfort = model.process(*exact, (mask[0], mask[1]) if masked else None)
+            right, comfort = model.process(*exact, (mask[0], mask[1], float(talks[b])) if masked else None)
             errors.append(
                 np.maximum(np.abs(gain[:bins] - right) / right, np.abs(noise[:bins] / model.noise - 1.0))
             )
