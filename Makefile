@@ -3,6 +3,7 @@
 # make bench   what a frame costs, beside others where they are installed
 # make soak    a simulated day with random faults; two hours
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
+# make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
 # make api     the Python interface as a page, and where it differs from LiveKit's, in build/api
 # make clean   back to a fresh clone
@@ -29,7 +30,7 @@ PIP    := $(VENV)/bin/pip -qq --disable-pip-version-check
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
-.PHONY: run test bench soak image test-image api setup setup-test setup-image clean
+.PHONY: run test bench soak image image-pi5 test-image api setup setup-test setup-image clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -46,6 +47,9 @@ soak: setup-test
 
 image: setup-image
 	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image
+
+image-pi5: setup-image
+	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image-pi5 --pi5
 
 # The image is built by itself: whoever has one built elsewhere can put it into build/image.
 test-image: setup-image setup-test

@@ -1,6 +1,6 @@
 """`make image`: the image for the SD card, an update for cards that have one, and the list of what is in it.
 
-    build.py FOLDER
+    build.py FOLDER [--pi5]
 
     debian.py    Debian's packages as one tar file, which is kept         minutes, once
     native.py    apmpi for the Pi's processors, cross-compiled            seconds
@@ -10,11 +10,11 @@ Nothing needs root or a loop device. Everything carries the commit's time and fi
 same commit and the same packages give the same image, bit by bit; which packages these were is in the list.
 """
 
+import argparse
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -49,14 +49,19 @@ SWITCHED_ON = {"systemd-networkd.service": "multi-user.target"}
 MASKED = ("ldconfig.service", "systemd-hwdb-update.service", "systemd-firstboot.service")
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The image for the SD card.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pi5", action="store_true", help="with the kernel of Debian's backports")
+    given = parser.parse_args()
+    folder: Path = given.folder
     epoch = _commit_time()
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
     os.environ.update(
         SOURCE_DATE_EPOCH=str(epoch), E2FSPROGS_FAKE_TIME=str(epoch), TZ="UTC", LC_ALL="C.UTF-8"
     )
     _say("Debian packages (minutes, once)")
-    packages = debian.build(folder)
+    packages = debian.build(folder, backports_kernel=given.pi5)
     _say("apmpi for arm64")
     package = native.build(folder, version, epoch)
     _say("root file system")
@@ -64,7 +69,7 @@ def main(folder: Path) -> None:
     squashfs = folder / "root.squashfs"
     squash(packages, tree, squashfs, epoch)
     _say("SD card image")
-    name = folder / f"apmpi-{version}-arm64"
+    name = folder / f"apmpi-{version}-arm64{'-pi5-untested' if given.pi5 else ''}"
     image = name.with_name(name.name + ".img")
     _sd_card(folder, tree, squashfs, packages, image)
     _say("update, list of packages, compression")
@@ -335,4 +340,4 @@ def write_update(folder: Path, squashfs: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -25,6 +25,9 @@ SOURCES = (
     f"deb http://deb.debian.org/debian {SUITE}-updates main non-free-firmware",
     f"deb http://deb.debian.org/debian-security {SUITE}-security main non-free-firmware",
 )
+# The Pi 5's devices hang on a chip (RP1) that the suite's own kernel does not know.
+BACKPORTS = f"deb http://deb.debian.org/debian {SUITE}-backports main"
+KERNEL = "linux-image-arm64"
 # What the initramfs needs beyond storage: our file systems, and watchdogs, which bite from there on (the
 # Pi's, and the virtual machine's).
 EARLY_MODULES = ("squashfs", "overlay", "vfat", "nls_ascii", "nls_cp437", "bcm2835_wdt", "i6300esb")
@@ -38,9 +41,10 @@ def lines(name: str) -> list[str]:
     ]
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, backports_kernel: bool) -> Path:
     """The tar file; made when there is none for this command line."""
-    recipe = "\n".join(_mmdebstrap())
+    command = _mmdebstrap(backports_kernel)
+    recipe = "\n".join(command)
     finished = folder / f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar"
     if finished.exists():
         return finished
@@ -55,7 +59,7 @@ def build(folder: Path) -> Path:
     }
     with unfinished.open("wb") as tar, (folder / "debian.log").open("wb") as log:
         subprocess.run(
-            [sys.executable, HERE / "namespace.py", *_mmdebstrap()],
+            [sys.executable, HERE / "namespace.py", *command],
             stdout=tar, stderr=log, env=environment, check=True,
         )  # fmt: skip
     for old in folder.glob("debian-*.tar"):
@@ -87,13 +91,17 @@ def sysroot(folder: Path) -> Path:
     return finished
 
 
-def _mmdebstrap() -> list[str]:
+def _mmdebstrap(backports_kernel: bool) -> list[str]:
+    packages, sources = lines("packages.txt"), list(SOURCES)
+    if backports_kernel:
+        packages[packages.index(KERNEL)] += f"/{SUITE}-backports"
+        sources.append(BACKPORTS)
     return [
         "mmdebstrap", "--mode=root", "--variant=essential", "--architectures=arm64", "--format=tar",
         '--aptopt=Apt::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in lines("left-out.txt")),
         *(f"--dpkgopt=path-include={pattern}" for pattern in LEFT_IN),
-        "--include=" + ",".join(lines("packages.txt")),
+        "--include=" + ",".join(packages),
         # The kernel's own directory of the boot partition; apmpi's build fills it from /boot.
         '--essential-hook=mkdir -p "$1/boot/firmware"',
         # "most": what finds a root file system on any board. Quick to unpack is worth more here than small.
@@ -104,5 +112,5 @@ def _mmdebstrap() -> list[str]:
         # What would differ from build to build, or be the same on every device and must not.
         '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id "$1"/var/lib/systemd/random-seed'
         ' "$1"/var/cache/ldconfig/aux-cache "$1"/var/lib/dpkg/*-old "$1"/etc/*- "$1"/etc/.pwd.lock',
-        SUITE, "-", *SOURCES,
+        SUITE, "-", *sources,
     ]  # fmt: skip

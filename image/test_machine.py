@@ -25,8 +25,6 @@ from machine import Card, Machine, copy_of, overlay_of
 import build
 from apmpi.journal import Event
 
-PROJECT = Path(__file__).parents[1]
-BUILT = PROJECT / "build/image"
 SNAPSHOT = "ready"
 # Of the guest's own time, counted from the kernel's start.
 READY_LIMIT_S = 20.0
@@ -34,10 +32,16 @@ EXPOSURE_LIMIT = 1.5
 
 
 @pytest.fixture(scope="session")
-def image() -> Path:
-    found = sorted(BUILT.glob("apmpi-*-arm64.img"))
+def built(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.config.getoption("--built")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(built: Path) -> Path:
+    found = sorted(built.glob("apmpi-*-arm64*.img"))
     if not found:
-        pytest.exit("no image in build/image; make it first: make image", returncode=2)
+        pytest.exit(f"no image in {built}; make it first: make image", returncode=2)
     return found[-1]
 
 
@@ -329,15 +333,15 @@ def test_an_update_is_installed_and_confirmed(image: Path, folder: Path) -> None
         card.read("apmpi.update")
 
 
-def test_an_update_that_does_not_reach_ready_is_taken_back(image: Path, folder: Path) -> None:
+def test_an_update_that_does_not_reach_ready_is_taken_back(built: Path, image: Path, folder: Path) -> None:
     """Signed with the right key, and its apmpi ends at once."""
     broken = folder / "broken"
-    shutil.copytree(BUILT / "tree", broken / "tree", symlinks=True)
+    shutil.copytree(built / "tree", broken / "tree", symlinks=True)
     (broken / "tree/usr/bin/apmpi").write_text("#!/bin/sh\nexit 1\n")
     (broken / "tree/usr/share/apmpi/version").write_text("broken\n")
     for name in ("signing-key", "signing-key.pub"):
-        shutil.copy(BUILT / name, broken)
-    packages = next(BUILT.glob("debian-*.tar"))
+        shutil.copy(built / name, broken)
+    packages = next(built.glob("debian-*.tar"))
     build.squash(packages, broken / "tree", broken / "root.squashfs", epoch=0)
     build.write_update(broken, broken / "root.squashfs", broken / "broken.update")
 
