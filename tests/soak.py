@@ -127,7 +127,8 @@ def device(folder: Path, seconds: float, speed: float) -> int:
         alsaaudio.PCM(type=kind, device=name, rate=RATE_HZ, channels=1, periodsize=160, periods=4).close()
     (folder / "began.json").write_text(json.dumps(began_s))
 
-    levels = np.zeros((int(seconds) + 10, 3))
+    # Written at once: pages that are touched only as the day goes on would look like a leak.
+    levels = np.full((int(seconds) + 10, 3), 0.0)
     sums = np.zeros(3)
 
     def tap(far: bytes, near: bytes, out: bytes, times: object) -> None:
