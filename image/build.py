@@ -188,8 +188,11 @@ def _boot_files(tree: Path, packages: Path) -> None:
             elif re.fullmatch(r"\./boot/initrd\.img-.*", member.name):
                 # The kernel unpacks one archive after the other.
                 (slot / "initrd.img").write_bytes(_initramfs_part() + content.read())
-            elif found := re.fullmatch(r"\./usr/lib/linux-image-.*/(bcm2\d{3}-rpi-.*\.dtb)", member.name):
+            # Copied there by raspi-firmware: where the kernel's package has them depends on its version.
+            elif found := re.fullmatch(r"\./boot/firmware/(bcm2\d{3}-(?:d-)?rpi-.*\.dtb)", member.name):
                 (slot / found[1]).write_bytes(content.read())
+    if not list(slot.glob("*.dtb")):
+        raise SystemExit(f"image: {packages}: no device tree in /boot/firmware, expected bcm2...-rpi-*.dtb")
     overlays = slot / "overlays"
     overlays.mkdir()
     # The firmware looks here for overlays only if there is a README.
