@@ -211,7 +211,8 @@ void card_close(struct card *card)
 /* --- clock and rate --- */
 
 /* A fast card moves in steps, as hardware does.  Where a sample lasts no longer than a look at the card, alsa-lib finds
- * a new one each time it looks: a read that need not wait would still not come back before it is full. */
+ * a new one each time it looks: a read that need not wait would still not come back before it is full.  Seen at
+ * eight times life and 16 kHz, 8 us a sample; 30 us are far from that and still 0.3 ms of a card ten times as fast. */
 #define FAST_STEP_NS 30000
 
 static int64_t step_ns(const struct card *card) { return card->header->speed > 1.0 ? FAST_STEP_NS : 1; }
