@@ -22,13 +22,11 @@ it, and after an xrun it restarts without a word, hence the look at state() befo
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import re
 import select
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +34,8 @@ import alsaaudio
 import numpy as np
 from numpy.typing import NDArray
 
+from apmpi import alsa
+from apmpi.alsa import AlsaError, Offer
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import EndpointError
 
@@ -99,12 +99,7 @@ class Pcm:
         self._period_frames = self.block_samples // block_parts
         self._xruns_in_a_row = 0
         try:
-            self._open(periods * block_parts, "S16_LE")
-            formats = self._pcm.getformats()
-            if "S16_LE" not in formats and (other := next(filter(formats.__contains__, FORMATS), None)):
-                self._pcm.close()
-                self._open(periods * block_parts, other)
-            self._check()
+            self._open(periods * block_parts)
             self._pcm.set_tstamp_mode(alsaaudio.PCM_TSTAMP_ENABLE)
             self._pcm.set_tstamp_type(alsaaudio.PCM_TSTAMP_TYPE_MONOTONIC)
             self._begin()
@@ -119,24 +114,42 @@ class Pcm:
         """What a direction has to remember."""
         raise NotImplementedError
 
-    def _open(self, periods: int, sample_format: str) -> None:
-        said: list[str] = []
+    def _open(self, periods: int) -> None:
+        """Raises EndpointError before pyalsaaudio is asked, which loses memory with each refusal: a device
+        that is away is looked for again and again."""
         try:
-            with _alsa_complaints(said):
+            offer = alsa.offer(
+                self.device,
+                self._direction,
+                [*FORMATS],
+                self.rate_hz,
+                self.channels,
+                self._period_frames,
+                periods,
+            )
+        except AlsaError as error:
+            raise _open_failure(self.key, self.device, self._direction, error) from None
+        self._check(offer)
+        self.card_number = offer.card_number
+        self._buffer_frames = offer.buffer_frames
+        self._format = offer.sample_format
+        self._frame_bytes = SAMPLE_BYTES[self._format] * self.channels
+        self._block_bytes = self.block_samples * self._frame_bytes
+        self.period_bytes = self._period_frames * self.channels * 2
+        try:
+            with alsa.complaints([]):
                 self._pcm = alsaaudio.PCM(
                     type=self._direction,
                     mode=alsaaudio.PCM_NONBLOCK,
                     device=self.device,
                     rate=self.rate_hz,
                     channels=self.channels,
-                    format=FORMATS[sample_format],
+                    format=FORMATS[self._format],
                     periodsize=self._period_frames,
                     periods=periods,
                 )
         except alsaaudio.ALSAAudioError as error:
-            # The first complaint says what is wrong; what follows are consequences.
-            complaint = said[0] if said else ""
-            raise _open_failure(self.key, self.device, self._direction, error, complaint) from None
+            self._lost(f"has gone while it was opened ({error})")
 
     def close(self) -> None:
         """Drop what is queued and close: without drop() pyalsaaudio waits until all has been played."""
@@ -155,35 +168,22 @@ class Pcm:
     def _named(self, problem: str) -> str:
         return f"{self.key}.device: '{self.device}' {problem}"
 
-    def _check(self) -> None:
+    def _check(self, offer: Offer) -> None:
         """pyalsaaudio sets each parameter "near" the request; anything but the request itself is refused
         here."""
-        info = self._pcm.info()
-        self.card_number = int(info["card_no"])
-        self._buffer_frames: int = info["buffer_size"]
-        self._format: str = info["format_name"]
-        self._frame_bytes = SAMPLE_BYTES.get(self._format, 0) * self.channels
-        self._block_bytes = self.block_samples * self._frame_bytes
-        self.period_bytes = self._period_frames * self.channels * 2
-        got_rate_hz, got_channels = info["rate"], info["channels"]
-        if self._format not in FORMATS:
-            formats = ", ".join(sorted(self._pcm.getformats())) or self._format
-            known = ", ".join(FORMATS)
+        if offer.sample_format not in FORMATS:
+            formats, known = ", ".join(sorted(offer.formats)), ", ".join(FORMATS)
             self._fail(f"has none of {known} but {formats}, expected 'plughw:...' in front of it")
-        if got_rate_hz != self.rate_hz:
-            rates = self._pcm.getrates()
-            self._fail(f"cannot do {self.rate_hz} Hz, it can do {_choices(rates or got_rate_hz)} Hz")
-        if got_channels != self.channels:
-            channels = self._pcm.getchannels()
-            self._fail(
-                f"cannot do {self.channels} channel(s), it can do {_choices(channels or got_channels)}"
-            )
-        if info["period_size"] != self._period_frames:
+        if offer.rate_hz != self.rate_hz:
+            self._fail(f"cannot do {self.rate_hz} Hz, it can do {_choices(offer.rates_hz)} Hz")
+        if offer.channels != self.channels:
+            self._fail(f"cannot do {self.channels} channel(s), it can do {_choices(offer.channel_counts)}")
+        if offer.period_frames != self._period_frames:
             wanted = f"{self._period_frames} samples ({1000 * self._period_frames / self.rate_hz:g} ms)"
-            self._fail(f"cannot do periods of {wanted}, it does {info['period_size']}; try 'plughw:...'")
-        if self._buffer_frames < 2 * self.block_samples:
+            self._fail(f"cannot do periods of {wanted}, it does {offer.period_frames}; try 'plughw:...'")
+        if offer.buffer_frames < 2 * self.block_samples:
             self._fail(
-                f"has a buffer of {self._buffer_frames} samples, expected at least two periods of 10 ms"
+                f"has a buffer of {offer.buffer_frames} samples, expected at least two periods of 10 ms"
             )
 
     def rest(self) -> None:
@@ -422,50 +422,24 @@ def from_int16(samples: bytes, sample_format: str) -> bytes:
 
 # ---- what ALSA says when a device can't be opened
 
-_libc, _alsa = ctypes.CDLL(None), ctypes.CDLL("libasound.so.2")
-_alsa.snd_lib_error_set_local.restype = ctypes.c_void_p
-_alsa.snd_lib_error_set_local.argtypes = [ctypes.c_void_p]
-_LocalErrorHandler = ctypes.CFUNCTYPE(
-    None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
-)
 
-
-@contextlib.contextmanager
-def _alsa_complaints(said: list[str]) -> Iterator[None]:
-    """Puts into `said` what ALSA would write to standard error: its reasons are worth a place in our
-    sentence, its lines are not worth a user's screen. For this thread only (snd_lib_error_set_local)."""
-
-    def keep(file: bytes, line: int, function: bytes, code: int, form: bytes, arguments: int) -> None:
-        text = ctypes.create_string_buffer(512)
-        # A va_list travels as a pointer (x86-64, arm64) or is one (arm).
-        _libc.vsnprintf(text, ctypes.c_size_t(len(text)), form, ctypes.c_void_p(arguments))
-        said.append(text.value.decode(errors="replace").strip())
-
-    handler = _LocalErrorHandler(keep)
-    before = _alsa.snd_lib_error_set_local(ctypes.cast(handler, ctypes.c_void_p))
-    try:
-        yield
-    finally:
-        _alsa.snd_lib_error_set_local(before)
-
-
-def _open_failure(key: str, device: str, direction: int, error: Exception, alsa_says: str) -> EndpointError:
+def _open_failure(key: str, device: str, direction: int, error: AlsaError) -> EndpointError:
     what = "record from" if direction == alsaaudio.PCM_CAPTURE else "play on"
     name = f"{key}.device: '{device}'"
-    text = str(error).removesuffix(f" [{device}]")
-    if text == os.strerror(errno.EBUSY):
+    alsa_says = error.complaint
+    if error.errno == errno.EBUSY:
         holders = " and ".join(busy_with(device, direction)) or "another program"
         return EndpointError(f"{name} is busy: {holders} uses it, expected a device that is free")
-    if text in (os.strerror(errno.ENOENT), os.strerror(errno.ENODEV), os.strerror(errno.ENXIO)):
+    if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         if not alsa_says.startswith("Unknown PCM"):  # that would stay wrong; a card may still be plugged in
             return DeviceLost(f"{name} does not exist" + (f" ({alsa_says})" if alsa_says else ""))
         known = ", ".join(dict.fromkeys(hardware(direction))) or "none"
         return EndpointError(
             f"{name} does not exist ({alsa_says}), expected one to {what}; cards here: {known}"
         )
-    if text == os.strerror(errno.EACCES):
+    if error.errno == errno.EACCES:
         return EndpointError(f"{name} may not be opened, expected a user of the group audio")
-    return EndpointError(f"{name} cannot be opened to {what} it ({alsa_says or text})")
+    return EndpointError(f"{name} cannot be opened to {what} it ({error})")
 
 
 def hardware(direction: int) -> list[str]:
@@ -485,13 +459,10 @@ def abilities(device: str, direction: int, channels: int) -> tuple[int, range] |
     None if it can't be opened. A device in use can't be asked: it has one channel at least.
     """
     try:
-        with _alsa_complaints([]):
-            pcm = alsaaudio.PCM(type=direction, mode=alsaaudio.PCM_NONBLOCK, device=device, channels=channels)
-    except alsaaudio.ALSAAudioError as error:
-        return (1, range(0)) if str(error).startswith(os.strerror(errno.EBUSY)) else None
-    with contextlib.closing(pcm):
-        # Not getchannels(): it tries each count, and a plugin may take four billion of them.
-        return pcm.info()["channels"], _span(pcm.getrates())
+        offer = alsa.offer(device, direction, [*FORMATS], 48000, channels, 480, 4)
+    except AlsaError as error:
+        return (1, range(0)) if error.errno == errno.EBUSY else None
+    return offer.channels, offer.rates_hz
 
 
 def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[str]:
@@ -515,14 +486,5 @@ def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[s
     return holders
 
 
-def _span(values: Any) -> range:
-    """getrates() returns one number, a list, or (lowest, highest)."""
-    several = values if isinstance(values, list | tuple) else (values,)
-    return range(min(several), max(several) + 1)
-
-
-def _choices(values: object) -> str:
-    """getrates() and getchannels() return one number, a list, or (lowest, highest)."""
-    if isinstance(values, tuple) and len(values) == 2:
-        return f"{values[0]} to {values[1]}"
-    return ", ".join(map(str, values)) if isinstance(values, (list, tuple)) else str(values)
+def _choices(span: range) -> str:
+    return f"{span[0]} to {span[-1]}" if len(span) > 1 else str(span[0])

@@ -218,8 +218,7 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
                     continue
                 entries.append((time.monotonic(), entry_of(datagram)))
                 if entries[-1][1]["MESSAGE_ID"] == FIGURES:
-                    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-                    resident.append((entries[-1][0], pages * os.sysconf("SC_PAGE_SIZE")))
+                    resident.append((entries[-1][0], resident_bytes(process.pid)))
         finally:
             canary.kill()
             canary.wait()
@@ -230,6 +229,13 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
     began_s = json.loads((folder / "began.json").read_text())
     stood_still_s = np.array((folder / "canary").read_text().split(), dtype=float).reshape(-1, 2)
     return Seen(entries, resident, np.load(folder / "levels.npy"), began_s, stood_still_s)
+
+
+def resident_bytes(pid: int) -> int:
+    """Without what is shared: a room card's 2 MiB are in it while the card is open, and gone while it is
+    unplugged."""
+    resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def entry_of(datagram: bytes) -> dict[str, str]:

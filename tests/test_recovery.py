@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +15,8 @@ import soundfile
 from daemon import RATE_HZ, RoomCard, impulse_response, level_db, talk, write
 from room.alsa import SharedCard
 
-from apmpi import endpoints, loop
-from apmpi.config import Endpoint, Features, Settings
+from apmpi import endpoints, loop, pcm
+from apmpi.config import Endpoint, EndpointError, Features, Settings
 from apmpi.latency import FrameTimes
 from apmpi.pcm import DeviceLost
 
@@ -188,3 +190,31 @@ def test_what_each_fault_costs(
     limits_s = {"xrun": 0.05, "echo after xrun": 1.0, "found": 0.6, "back": 2.0, "echo": 2.0}
     for what, limit_s in limits_s.items():
         assert sorted(worst[what])[-2] < limit_s, what
+
+
+@pytest.mark.parametrize("device", ["away", "too narrow", "there"])
+def test_a_device_may_be_looked_for_for_months(room_card: Callable[..., str], device: str) -> None:
+    """Twice a second, whether it is away, is not as it should be, or is there and moves no sample. An object
+    of 80 bytes kept each time is 14 MB a day."""
+    name = "hw:CARD=Gone" if device == "away" else room_card()
+    channels = 1000 if device == "too narrow" else 1
+
+    def look() -> bool:
+        try:
+            pcm.Capture("microphone", name, RATE_HZ, channels, 4).close()
+        except EndpointError:
+            return False
+        return True
+
+    def kept() -> int:
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    looks = 1000
+    found = [look() for _ in range(100)]
+    before = kept()
+    found += [look() for _ in range(looks)]
+    more = kept() - before
+    print(f"{more} objects more after {looks} looks")
+    assert all(found) if device == "there" else not any(found)
+    assert more < looks / 20
