@@ -20,9 +20,10 @@ MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 1.5, 150, 20
 CLEAR_BLOCKS = 50
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_DIRECTED, LOWEST_PRIOR = 0.95, 0.9, 0.003
-COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
+COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 3e-8
 ECHO_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.25, 0.25
-BARELY_CLEAR, CLEAR, GIVEN_BACK = 0.7, 1.8, 0.5
+MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
+BARELY_CLEAR, CLEAR, GIVEN_BACK, HARDLY_SPEECH = 0.7, 1.8, 0.5, 0.25
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
@@ -92,13 +93,15 @@ class Suppressor:
             rest = np.minimum(rest, not_echo)
             explained = np.sum(noise) + np.sum(feared_bands) + self.quiet
             clear = (np.log10(1.0 + np.sum(heard) / explained) - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR)
-            share = 1.0 - GIVEN_BACK * mask[2] * float(np.clip(clear, 0.0, 1.0))
+            speech = max(0.0, mask[2] - HARDLY_SPEECH) / (1.0 - HARDLY_SPEECH)
+            share = 1.0 - GIVEN_BACK * speech * float(np.clip(clear, 0.0, 1.0))
             if self.block < FIRST_MINIMUM_BLOCKS or not suppress_noise:
                 share = 0.0
             gain = gain * (not_echo + share * (mask[0] - not_echo))
-        elif suppress_noise:
-            spoken = min(1.0, self.speech_probability / PERHAPS_SPOKEN)
-            gain = gain * (UNSPOKEN + (1.0 - UNSPOKEN) * spoken)
+        if suppress_noise:
+            unspoken = MASKED_UNSPOKEN if mask else UNSPOKEN
+            perhaps = MASKED_PERHAPS_SPOKEN if mask else PERHAPS_SPOKEN
+            gain = gain * (unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps))
         gain = np.maximum(gain, self.floor_gain * rest)
         least = np.minimum(self.least_comfort, power)
         missing = np.maximum(self.floor_gain**2 * self.noise, least) - gain**2 * power
