@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, impulse_response, level_db, talk, write
 
-from apmpi import loop, pcm
+from apmpi import AudioProcessingModule, Stats, loop, pcm
 from apmpi.config import Endpoint, Features, Settings
 from apmpi.latency import FrameTimes
 
@@ -54,6 +54,47 @@ def test_echo_is_cancelled_on_the_way_to_the_output(
     print(f"echo reduced by {reduction_db:.1f} dB in the last 2 s")
     assert reduction_db > 20
     assert re.search(r"cancelling echo: \d+ dB, latency \d+ ms, 0 xruns", process.said)
+
+
+def test_erle_is_reported_as_it_is(
+    rng: np.random.Generator, room_card: RoomCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far end alone for 7 s, both for 3 s, far end alone again: what is reported of it lies within 3 dB of
+    what the loop heard and gave away in the 2 s before. The canceller is said to work all the time."""
+    quiet = np.zeros(7 * RATE_HZ)
+    write(tmp_path / "near.wav", np.concatenate([quiet, talk(rng, 3.0), quiet]))
+    write(tmp_path / "far.wav", talk(rng, 15.0))
+    write(tmp_path / "room.wav", impulse_response(rng))
+    device = room_card(
+        impulse_response=tmp_path / "room.wav", near=tmp_path / "near.wav", delay_ms=30, noise_dbfs=-75
+    )
+    settings = Settings(
+        microphone=Endpoint(device),
+        speaker=Endpoint(device),
+        far_end=Endpoint(file=tmp_path / "far.wav"),
+        features=Features(auto_gain_control=False),
+    )
+    microphones: list[float] = []
+    outputs: list[float] = []
+    reported: list[Stats] = []
+    stats: list[Stats] = []  # for each block
+    monkeypatch.setattr(AudioProcessingModule, "stats", remember(reported, AudioProcessingModule.stats))
+
+    def tap(far: bytes, microphone: bytes, output: bytes, times: FrameTimes) -> None:
+        for powers, block in ((microphones, microphone), (outputs, output)):
+            powers.append(float(np.mean((np.frombuffer(block, dtype="<i2") / 32768) ** 2)))
+        stats.append(reported[-1] if reported else Stats())
+
+    assert loop.run(settings, seconds=14, tap=tap) == 0
+    errors_db = []
+    for at_s in (6.5, 12.5, 13.9):
+        before = slice(round(100 * (at_s - 2)), round(100 * at_s))
+        real_db = 10 * np.log10(np.mean(microphones[before]) / np.mean(outputs[before]))
+        errors_db.append(stats[before.stop].erle_db - real_db)
+        print(f"at {at_s} s: {stats[before.stop].erle_db:.1f} dB reported, {real_db:.1f} dB measured")
+    assert np.max(np.abs(errors_db)) < 3.0
+    assert all(each.converged for each in stats[600:]), "a talker was taken for an echo that came back"
+    assert np.mean([each.double_talk for each in stats[750:1000]]) > 0.9
 
 
 def test_xruns_are_survived_and_counted(configure: Configure, start: type[Daemon], tmp_path: Path) -> None:

@@ -504,15 +504,20 @@ static int converged(const apm_t *apm) { return apm->figures.mic + TINY_POWER > 
 
 static void average(float *state, float now) { *state += FIGURE_RATE * (now - *state); }
 
-/* A spell of far end alone counts. What of near-end speech was overheard nevertheless must not drown what is left of an echo. */
+/* What of near-end speech was overheard nevertheless must not drown what is left of an echo. */
+static float let_in(const figures_t *figures, const figures_t *spell, float usual, float now)
+{
+    return figures->mic > 0.0f ? lesser(now, UNUSUAL * spell->mic * usual / figures->mic + TINY_POWER) : now;
+}
+
+/* A spell of far end alone counts. */
 static void take_spell(figures_t *figures, const figures_t *spell)
 {
-    const float usual_out = figures->mic > 0.0f ? UNUSUAL * spell->mic * figures->out / figures->mic : spell->out;
+    average(&figures->error, let_in(figures, spell, figures->error, spell->error));
+    average(&figures->out, let_in(figures, spell, figures->out, spell->out));
     average(&figures->far, spell->far);
     average(&figures->echo, spell->echo);
     average(&figures->mic, spell->mic);
-    average(&figures->error, spell->error);
-    average(&figures->out, lesser(spell->out, usual_out + TINY_POWER));
 }
 
 /* mic_power: of the block before the chain changed it. */
