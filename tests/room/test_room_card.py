@@ -332,7 +332,7 @@ def test_talker_starts_with_the_first_captured_sample_and_noise_repeats(
     near = ramp_wav(tmp_path / "near.wav", 0.5)
     quiet = room_card(card=f"{card}-a", near=near)
     noisy = [room_card(card=f"{card}-{suffix}", noise_dbfs=-40, speed=10) for suffix in "bc"]
-    with Pcm(quiet, CAPTURE) as capture:
+    with Pcm(quiet, CAPTURE, periods=50) as capture:
         samples = capture.read_exactly(RATE_HZ)
     assert np.array_equal(samples[: RATE_HZ // 2], np.arange(RATE_HZ // 2))
     assert not samples[RATE_HZ // 2 :].any()  # silence after its end
