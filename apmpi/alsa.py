@@ -1,6 +1,6 @@
 """Asks ALSA's own library what a device would do, and what stands in the way.
 
-pyalsaaudio (0.10 and 0.11) can be asked that, too, but loses memory with each answer: 80 bytes when a device
+pyalsaaudio can be asked that, too, but 0.11 loses memory with each answer: 80 bytes when a device
 can't be opened, 50 in info(), 65 for each format in getformats(). An endpoint that is away is looked for
 twice a second, for months.
 """
