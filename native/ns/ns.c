@@ -34,7 +34,7 @@ static const float LEAST_COMFORT = 3e-8f;     /* of a sample: -75 dBFS, a good m
 static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
 
 /* Gain of what stands out of the noise while nobody talks, chance peaks nearly all, and the vote's probability from which nothing is taken for
- * chance: weak words in noise reach it. A mask knows most of those peaks; -6 dB more gives 0.2 of DNSMOS at 0 dB, without loss elsewhere. */
+ * chance: weak words in noise reach it. A mask knows most of those peaks; -6 dB more gives 0.2 of DNSMOS at 0 dB for 0.01 of PESQ near end alone. */
 static const float UNSPOKEN = 0.25f, PERHAPS_SPOKEN = 0.25f;
 static const float MASKED_UNSPOKEN = 0.5f, MASKED_PERHAPS_SPOKEN = 0.1f;
 
