@@ -18,6 +18,9 @@ static const float DECAY = 0.794328235f;
 static const float FIRST_GUESS = 5.0f;       /* loudspeakers may be 7 dB louder at the microphone than their input */
 static const float KEEP = 0.9994f;           /* A^2 of the state equation: a path is forgotten over 17 s (1 / (1 - A^2) blocks) */
 static const float NEAR_RATE = 0.1f;         /* 100 ms: about a phoneme */
+/* The near end's power over its average: as it is while it may be what the filter has yet to learn; five times that for a talker, whose
+ * phonemes begin faster than the average follows (measured: 3 dB less echo in double talk). */
+static const float NEAR_SILENT = 1.0f, NEAR_SPEAKS = 5.0f;
 static const float FLOOR_POWER = 1e-10f;     /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float ENERGY_RATE = 0.1f;       /* the race of the two filters is judged over 100 ms */
 static const float CLEARLY_BETTER = 0.5f;    /* 3 dB */
@@ -179,12 +182,12 @@ static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, 
     memset(aec->frame, 0, sizeof(float) * (size_t)hop);
     memcpy(aec->frame + hop, error, sizeof(float) * (size_t)hop);
     fft_forward(fft, aec->frame, aec->sum_re, aec->sum_im);
-    const float floor_power = FLOOR_POWER * (float)hop;
+    const float floor_power = FLOOR_POWER * (float)hop, near_share = 2.0f * (NEAR_SILENT + aec->near_speaks * (NEAR_SPEAKS - NEAR_SILENT));
     float *near_power = filter->near_power;
     for (int k = 0; k < aec->stride; k++) {
         const float now = aec->sum_re[k] * aec->sum_re[k] + aec->sum_im[k] * aec->sum_im[k];
         near_power[k] += NEAR_RATE * (now - near_power[k]);
-        const float inverse = 1.0f / (aec->weight[k] + 2.0f * near_power[k] + floor_power);
+        const float inverse = 1.0f / (aec->weight[k] + near_share * near_power[k] + floor_power);
         aec->weight[k] = inverse;
         aec->sum_re[k] *= inverse;
         aec->sum_im[k] *= inverse;
@@ -282,8 +285,10 @@ static void race(aec_t *aec, const float *mic)
     }
 }
 
-void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error)
+void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, float *echo,
+                 float *error)
 {
+    aec->near_speaks = near_speaks;
     /* the fast filter first: its echo and error are not wanted outside */
     filter_block(aec, &aec->fast, ref, fft, mic, echo, error);
     adapt_fast(aec, ref, fft, error);

@@ -4,7 +4,8 @@
  * Processing 86 (2006); partitioned as in F. Kuech, E. Mabande, G. Enzner, "State-space architecture of the partitioned-block-based
  * acoustic echo controller", ICASSP 2014, with a diagonal covariance over partitions and bins.
  * Each bin of each 10 ms partition of the echo path is a state with a mean (the filter) and a variance (how wrong it may be). The near
- * end's power is part of the model, so the filter holds still by itself while the near end talks: there is no double-talk detector.
+ * end's power is part of the model, so the filter holds still by itself while the near end talks; who knows that it does may say so, and the
+ * model expects more of it.
  *
  * Beside it runs a fast filter that never grows sure (the same update with the variance held at its prior: a normalised LMS), over the
  * first AEC_FAST_PARTITIONS only. It is worse than the Kalman filter except after the echo path has changed; then it takes the Kalman
@@ -40,6 +41,7 @@ typedef struct {
     float *variance;     /* of the Kalman filter's error, partitions * stride */
     float *prior;        /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */
     float mic;           /* energy of a block of the microphone, smoothed */
+    float near_speaks;   /* 0..1, in this block */
     int diverged, divergences; /* the estimate adds power now; how often that began */
     float lag_sum, lag_information; /* of the last block, for drift.h */
     float shared, claimed; /* whitened, averaged: estimate times microphone, and the estimate's power */
@@ -61,8 +63,10 @@ void aec_slip(aec_t *aec, int blocks, int most_blocks);
 /* Lag in blocks at which the learned echo path is strongest. */
 int aec_peak_blocks(const aec_t *aec);
 
-/* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. None overlap. */
-void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error);
+/* mic: hop samples. near_speaks: 0..1, how sure it is that somebody speaks here; 0 where that is not known. echo: the estimate of the echo in
+ * them; error = mic - echo. None overlap. */
+void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, float *echo,
+                 float *error);
 
 /* 0..1: whether what was estimated is in the microphone at all. The share of a true estimate is 1 or, while it is learned, more; an
  * estimate of an echo that isn't there has little in common with what the microphone hears. */

@@ -16,6 +16,7 @@ DECAY = 10.0**-0.1  # of a path's power in 10 ms
 FIRST_GUESS = 5.0
 KEEP = 0.9994
 NEAR_RATE, ENERGY_RATE = 0.1, 0.1
+NEAR_SILENT, NEAR_SPEAKS = 1.0, 5.0
 FLOOR_POWER = 1e-10
 CLEARLY_BETTER = 0.5
 LAG_BINS, COMPARED_BINS = 80, 160  # below 4 and 8 kHz
@@ -47,6 +48,7 @@ class Canceller:
         self.lag_sum = self.lag_information = 0.0
         self.shared = self.claimed = FIRST_TRUST
         self.delay_blocks = 0
+        self.near_share = 0.0
         self.rescues = 0  # times that the fast filter took the lead
 
     def set_delay(self, blocks: int) -> None:
@@ -67,8 +69,9 @@ class Canceller:
             self.set_delay(self.delay_blocks - blocks)
         self.delay_blocks += 0 if self.delay_blocks + blocks > most_blocks else blocks
 
-    def process(self, far: Signal, mic: Signal) -> tuple[Signal, Signal]:
-        """Echo estimate and error of a block."""
+    def process(self, far: Signal, mic: Signal, near_speaks: float) -> tuple[Signal, Signal]:
+        """Echo estimate and error of a block. near_speaks: 0..1, how sure that is."""
+        self.near_share = 2.0 * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT))
         self.far_samples = np.concatenate([self.far_samples[self.hop :], far])
         self.far = np.roll(self.far, 1, axis=0)
         self.far[0] = np.fft.rfft(self.far_samples)
@@ -120,7 +123,7 @@ class Canceller:
         """The error's spectrum over its expected power, and one over that power."""
         spectrum = np.fft.rfft(np.concatenate([np.zeros(self.hop), error]))
         which.near_power += NEAR_RATE * (np.abs(spectrum) ** 2 - which.near_power)
-        weight = 1.0 / (explained + 2.0 * which.near_power + FLOOR_POWER * self.hop)
+        weight = 1.0 / (explained + self.near_share * which.near_power + FLOOR_POWER * self.hop)
         return spectrum * weight, weight
 
     def _race(self, mic: Signal) -> None:

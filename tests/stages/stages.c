@@ -271,10 +271,10 @@ API void aec_lag(canceller_t *canceller, float *lag_sum, float *information)
 
 API float aec_trusted(canceller_t *canceller) { return aec_trust(&canceller->aec); }
 
-API void aec_run(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
+API void aec_run(canceller_t *canceller, const float *far, const float *mic, float near_speaks, float *echo, float *error)
 {
     reference_push(&canceller->reference, &canceller->fft, far);
-    aec_process(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
+    aec_process(&canceller->aec, &canceller->reference, &canceller->fft, mic, near_speaks, echo, error);
 }
 
 /* ---- residual and ns: arrays of stride floats, of which the first hop + 1 are bins; spectra of 20 ms frames */
