@@ -43,7 +43,8 @@ static const float FIGURE_RATE = 0.2f;        /* by spell of FIGURE_BLOCKS: half
 static const float UNUSUAL = 8.0f;            /* 9 dB: more of the echo than that over the usual is let in by and by */
 static const float CONVERGED = 10.0f;         /* 10 dB */
 static const float CLEAR_OF_ECHO = 4.0f;      /* 6 dB above what may be left of it */
-static const float HARMFUL = 4.0f;            /* 6 dB louder than the microphone: less may be a talker and an echo that cancel by chance */
+static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
+static const float HARMFUL = 4.0f;            /* 6 dB louder than the microphone */
 static const float TINY_POWER = 1e-10f;       /* -100 dBFS: below a 16-bit step */
 
 /* A high-pass and how much of its work is in the signal: 0..1, faded over a block. */
@@ -433,13 +434,15 @@ static void cancel(apm_t *apm, channel_t *channel)
     const int hop = apm->hop;
     float from = channel->cancel_share, to = 0.0f;
     if (apm->config.echo_cancellation || from > 0.0f) {
-        /* the vote, and what the network said if it was asked: where both are nearly sure, to the power of 4 */
-        const float near = channel->ns.speech_probability * channel->speech_probability;
-        aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, near * near, channel->echo, channel->error);
-        /* an estimate that adds much power is worse than none: it waits until it helps */
-        if (mean_square(channel->error, hop) > HARMFUL * mean_square(channel->mic, hop))
+        /* the vote, and what the network said if it was asked: where both are nearly sure, to the power of 4. Until an echo was found, what
+         * the filter believes may be no echo, and is to go soon */
+        const float near = channel->ns.speech_probability * channel->speech_probability, speaks = apm->measured ? near * near : 0.0f;
+        aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, speaks, channel->echo, channel->error);
+        /* an estimate that adds power is worse than none: it waits until it helps */
+        const float error = mean_square(channel->error, hop), mic = mean_square(channel->mic, hop);
+        if (error > HARMFUL * mic)
             from = 0.0f; /* no fade: all of it would be heard */
-        else if (apm->config.echo_cancellation)
+        if (apm->config.echo_cancellation && error <= WORTH_IT * mic)
             to = apm->measured ? 1.0f : aec_trust(&channel->aec); /* until an echo is found, the estimate must prove itself */
     } else {
         memset(channel->echo, 0, sizeof(float) * (size_t)hop);
