@@ -19,7 +19,7 @@ static const float FIRST_GUESS = 5.0f;       /* loudspeakers may be 7 dB louder 
 static const float KEEP = 0.9994f;           /* A^2 of the state equation: a path is forgotten over 17 s (1 / (1 - A^2) blocks) */
 static const float NEAR_RATE = 0.1f;         /* 100 ms: about a phoneme */
 /* The near end's power over its average: as it is while it may be what the filter has yet to learn; five times that for a talker, whose
- * phonemes begin faster than the average follows (measured: 3 dB less echo in double talk). */
+ * phonemes begin faster than the average follows (measured: 2 dB less echo in double talk). */
 static const float NEAR_SILENT = 1.0f, NEAR_SPEAKS = 5.0f;
 static const float FLOOR_POWER = 1e-10f;     /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float ENERGY_RATE = 0.1f;       /* the race of the two filters is judged over 100 ms */
@@ -175,14 +175,14 @@ static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *re
 }
 
 /* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the filter's uncertainty explains and goes
- * out as 1 / (that + near end). Twice the near end, because the error fills only half of its frame. */
-static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, const float *error)
+ * out as 1 / (that + near_share of the near end's average). */
+static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, const float *error, float near_share)
 {
     const int hop = aec->hop;
     memset(aec->frame, 0, sizeof(float) * (size_t)hop);
     memcpy(aec->frame + hop, error, sizeof(float) * (size_t)hop);
     fft_forward(fft, aec->frame, aec->sum_re, aec->sum_im);
-    const float floor_power = FLOOR_POWER * (float)hop, near_share = 2.0f * (NEAR_SILENT + aec->near_speaks * (NEAR_SPEAKS - NEAR_SILENT));
+    const float floor_power = FLOOR_POWER * (float)hop;
     float *near_power = filter->near_power;
     for (int k = 0; k < aec->stride; k++) {
         const float now = aec->sum_re[k] * aec->sum_re[k] + aec->sum_im[k] * aec->sum_im[k];
@@ -216,9 +216,9 @@ static void compare(aec_t *aec)
     }
 }
 
-static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
+static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error, float near_share)
 {
-    normalise_error(aec, &aec->kalman, fft, error);
+    normalise_error(aec, &aec->kalman, fft, error, near_share);
     compare(aec);
     for (int p = 0, rows; p < aec->partitions; p += rows) {
         rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
@@ -229,9 +229,9 @@ static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, c
     }
 }
 
-static void adapt_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error)
+static void adapt_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error, float near_share)
 {
-    normalise_error(aec, &aec->fast, fft, error);
+    normalise_error(aec, &aec->fast, fft, error, near_share);
     for (int p = 0, rows; p < aec->fast.partitions; p += rows) {
         rows = reference_run(ref, aec->delay_blocks + p, aec->fast.partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
@@ -288,12 +288,13 @@ static void race(aec_t *aec, const float *mic)
 void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, float *echo,
                  float *error)
 {
-    aec->near_speaks = near_speaks;
+    /* twice, because the error fills only half of its frame */
+    const float near_share = 2.0f * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT));
     /* the fast filter first: its echo and error are not wanted outside */
     filter_block(aec, &aec->fast, ref, fft, mic, echo, error);
-    adapt_fast(aec, ref, fft, error);
+    adapt_fast(aec, ref, fft, error, near_share);
     filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
-    adapt_kalman(aec, ref, fft, error);
+    adapt_kalman(aec, ref, fft, error, near_share);
     race(aec, mic);
     if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error)) /* no 16-bit input does this; if one did, it would last */
         aec_reset(aec);

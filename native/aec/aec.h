@@ -41,7 +41,6 @@ typedef struct {
     float *variance;     /* of the Kalman filter's error, partitions * stride */
     float *prior;        /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */
     float mic;           /* energy of a block of the microphone, smoothed */
-    float near_speaks;   /* 0..1, in this block */
     int diverged, divergences; /* the estimate adds power now; how often that began */
     float lag_sum, lag_information; /* of the last block, for drift.h */
     float shared, claimed; /* whitened, averaged: estimate times microphone, and the estimate's power */
