@@ -11,10 +11,10 @@ static const float PRIOR_SNR = 31.6f;      /* 15 dB: speech where it is present 
 static const float NOISE_RATE = 0.1f;      /* 100 ms; their 0.2 at 16 ms hops would be 0.13 */
 static const float OUTLIER = 3.0f;         /* noise blocks above 3 times the mean are 5 %: more is speech that the tracker missed */
 static const float FALL_RATE = 0.5f, RISE_RATE = 0.2f; /* smoothing for the minimum: a pause of 50 ms shows, a click does not */
-/* Mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that is 2.5; less, so that speech without a
- * pause doesn't lift it: from there the tracker finds the rest itself. */
-static const float MINIMUM_BIAS = 1.5f;
-enum { MINIMUM_BLOCKS = 150, FIRST_MINIMUM_BLOCKS = 20 };
+/* Mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that is 8 to 9 (measured, white); a third of it, so that
+ * a talker whose pauses a ringing room fills doesn't lift it: from there the tracker finds the rest itself. */
+static const float MINIMUM_BIAS = 3.0f;
+enum { MINIMUM_BLOCKS = 300, FIRST_MINIMUM_BLOCKS = 20 };
 static const float CLEAR_BLOCKS = 50.0f;   /* the minimum of fewer is that of a word, not of the pauses */
 static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float NEVER = 1e9f;
