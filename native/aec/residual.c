@@ -15,6 +15,9 @@ static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks" and of "nothing is
 /* The weighted regression sits near the leakage's lower quartile, 5 dB under what is worth expecting (measured on loudspeakers with distortion and in rooms of
  * 0.3 to 1 s). */
 static const float MARGIN = 3.0f;
+/* Mean leakage, in nepers of power, at which the canceller is doubted and at which it is trusted: -18 and -24 dB. Measured: linear loudspeakers in
+ * simulated rooms settle at -24 to -34 dB, distorting ones at -13 to -20, devices with processing of their own at -20 to 0. */
+static const float DOUBTED = -4.145f, TRUSTED = -5.526f;
 static const float TRUTH_RATE = 0.01f;      /* 1 s of far-end sound */
 /* Chance gives a share below 0.05; nonlinear and drifting loudspeakers still reach 0.2. */
 static const float CHANCE_TRUTH = 0.05f, SURE_TRUTH = 0.2f;
@@ -50,6 +53,7 @@ void residual_reset(residual_t *residual)
         residual->leakage[b] = residual->coupling[b] = (regression_t){0.0f, 0.0f};
     residual->shared = residual->claimed = 0.0f;
     residual->truth = residual->believed = 1.0f;
+    residual->trust = 0.0f;
 }
 
 static void follow(int count, const float *restrict now, float *restrict average)
@@ -122,14 +126,31 @@ static void expect(int count, const float *restrict share, const float *restrict
         power[k] = greater(share[k] * source[k], power[k]);
 }
 
+/* Bands of which nothing was told say nothing. leakage: by band; becomes scratch. */
+static float judge_leakage(const residual_t *residual, float leakage[RESIDUAL_MAX_BANDS])
+{
+    float sum = 0.0f, told = 0.0f;
+    kernels()->log(RESIDUAL_MAX_BANDS, leakage, leakage);
+    for (int b = 0; b < residual->bands; b++)
+        if (residual->leakage[b].square > PRIOR_WEIGHT) {
+            sum += leakage[b];
+            told += 1.0f;
+        }
+    return told > 0.0f ? share((sum / told - DOUBTED) / (TRUSTED - DOUBTED)) : 0.0f;
+}
+
 static void expect_leakage(residual_t *residual, const float *echo, const float *noise)
 {
-    float *left = residual->told_cross;
+    float *left = residual->told_cross, leakage[RESIDUAL_MAX_BANDS];
     regress(residual->bins, residual->error, residual->echo, noise, SURE_ERROR, residual->told_cross, residual->told_square);
-    for (int b = 0; b < residual->bands; b++)
-        spread(residual, b, MARGIN * residual->believed * lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f)), left);
+    for (int b = 0; b < RESIDUAL_MAX_BANDS; b++) {
+        leakage[b] = b < residual->bands ? lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f)) : 1.0f;
+        if (b < residual->bands)
+            spread(residual, b, MARGIN * residual->believed * leakage[b], left);
+    }
     expect(residual->bins, left, echo, residual->power);
     expect(residual->bins, left, residual->echo, residual->power);
+    residual->trust = judge_leakage(residual, leakage);
 }
 
 static void expect_coupling(residual_t *residual, const float *noise)

@@ -7,6 +7,7 @@
  * Coupling, the error's power over the far end's, is regressed in the same way: it finds echoes that no linear filter predicts (a device with
  * an echo canceller or noise gate of its own, a codec on the way). One quiet block while the far end is loud refutes it, so an unrelated
  * far end costs nothing.
+ * Trust: where nearly all of the echo goes, the little that leaks need not be taken at a talker's expense.
  * Truth: an echo estimate that is no echo (another far end plays, or none reaches the microphone) has nothing in common with the
  * microphone. Its least-squares share in the microphone scales the residual, so that nobody is suppressed for what is not there.
  */
@@ -33,6 +34,7 @@ typedef struct {
     float shared, claimed;            /* whitened averages: of echo estimate times microphone, of the estimate's power */
     float truth;                      /* shared / claimed, 0..1 */
     float believed;                   /* 0..1: from what chance gives to what an echo gives */
+    float trust;                      /* 0..1: in the canceller, by the leakage */
 } residual_t;
 
 void residual_init(residual_t *residual, int bins, int stride, arena_t *arena);

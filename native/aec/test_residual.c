@@ -90,8 +90,11 @@ int main(void)
         /* between all that is left and four times the margin of 8 dB that it allows for peaks and smoothing */
         CHECK(found > truth && found < truth + 14.0, "%.0f dB of the echo are left: residual at %.1f dB", truth, found);
     }
+    CHECK(rig->residual.trust == 1.0f, "-30 dB are left: trust %.2f", (double)rig->residual.trust);
     const double alone = listen(rig, 100, 1.0f, 0.03f, 0.0f), both = listen(rig, 300, 1.0f, 0.03f, 1.0f);
     CHECK(both < alone + 6.0, "a near end as loud as the echo lifts it from %.1f to %.1f dB", alone, both);
+
+    CHECK(rig->residual.trust > 0.9f, "and a near end speaks: trust %.2f", (double)rig->residual.trust);
 
     listen(rig, 100, 1.0f, 0.1f, 0.0f);
     const float before = rig->residual.power[BINS / 2];
@@ -104,6 +107,7 @@ int main(void)
     listen(rig, 400, 1.0f, -1.0f, 1.0f);
     const double chance = listen(rig, 100, 1.0f, -1.0f, 1.0f);
     CHECK(chance < -15.0, "an estimate that is no echo: residual at %.1f dB", chance);
+    CHECK(rig->residual.trust == 0.0f, "nor is it trusted: %.2f", (double)rig->residual.trust);
     const double again = (listen(rig, 300, 1.0f, 0.1f, 0.0f), listen(rig, 100, 1.0f, 0.1f, 0.0f));
     CHECK(again > -20.0, "and once it is one: residual at %.1f dB, -20 dB are left", again);
 

@@ -499,7 +499,8 @@ static void suppress(apm_t *apm, channel_t *channel)
         channel->speech_probability = channel->gain.speech_probability;
     }
     const ns_mask_t mask = {channel->gain.speech, channel->gain.rest, channel->gain.speech_probability};
-    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL);
+    const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f; /* no echo, nothing to be trusted with */
+    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }
 

@@ -15,7 +15,7 @@ static const float FALL_RATE = 0.5f, RISE_RATE = 0.2f; /* smoothing for the mini
  * a talker whose pauses a ringing room fills doesn't lift it: from there the tracker finds the rest itself. */
 static const float MINIMUM_BIAS = 3.0f;
 enum { MINIMUM_BLOCKS = 300, FIRST_MINIMUM_BLOCKS = 20 };
-static const float CLEAR_BLOCKS = 50.0f;   /* the minimum of fewer is that of a word, not of the pauses */
+static const float CLEAR_BLOCKS = 200.0f;  /* under a lasting echo only words are clear of it: the minimum of fewer is theirs, not that of the pauses */
 static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float NEVER = 1e9f;
 /* A noise that has begun: mean log of a band's power over the minimum of its smoothed power is 0.6 to 1.1 for steady noise (measured: white,
@@ -30,7 +30,7 @@ static const float RISEN = 0.7f;           /* ln 2: by less the tracker follows 
 static const float DECISION_DIRECTED = 0.95f, MASKED_DIRECTED = 0.9f;
 static const float LOWEST_PRIOR = 0.003f;     /* -25 dB */
 static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
-static const float LEAST_COMFORT = 3e-8f;     /* of a sample: -75 dBFS, a good microphone's own noise; less is heard as a hole */
+static const float LEAST_COMFORT = 1e-8f;     /* of a sample: -80 dBFS, under any microphone's own noise; what is steady there hides what is not */
 static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
 
 /* Gain of what stands out of the noise while nobody talks, chance peaks nearly all, and the vote's probability from which nothing is taken for
@@ -44,8 +44,13 @@ static const float BARELY_CLEAR = 0.7f, CLEAR = 1.8f;
 static const float GIVEN_BACK = 0.5f;
 static const float HARDLY_SPEECH = 0.25f; /* the mask's own probability up to which nothing is given back: keys and dishes stand out, too */
 
-/* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). */
-static const float ECHO_CAUTION = 2.0f;
+/* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). Under a talker who is
+ * spared, 10 dB less than what is expected is feared: taking more takes the voice. */
+static const float ECHO_CAUTION = 2.0f, SPARING_CAUTION = 0.1f;
+
+/* Who talks is spared: sooner than a word ends, for as long as pauses between words last; from a vote that chance seldom reaches. */
+static const float TALK_RISE = 0.2f, TALK_FALL = 0.007f; /* 50 ms, 1.4 s */
+static const float PERHAPS_TALK = 0.2f, SURE_TALK = 0.6f;
 
 /* Near-end speech: mean over bands of log(1 + heard/explained), in which noise and echo alone give 0.3 to 0.5 and speech 1.5 and more */
 enum { BANDS_FIRST_BIN = 4, BANDS_LAST_BIN = 140 }; /* 200 Hz to 7 kHz */
@@ -99,7 +104,7 @@ void ns_reset(ns_t *ns)
     ns->floor_gain = ns->floor_wanted;
     ns->window_block = ns->heard_blocks = 0;
     ns->random = 1;
-    ns->speech_probability = 0.0f;
+    ns->speech_probability = ns->talk = ns->spared = 0.0f;
 }
 
 void ns_configure(ns_t *ns, float attenuation_db)
@@ -195,6 +200,8 @@ typedef struct {
 
 static int bands_end(const ns_t *ns) { return ns->bins < BANDS_LAST_BIN ? ns->bins : BANDS_LAST_BIN; }
 
+static float echo_caution(const ns_t *ns) { return ECHO_CAUTION + ns->spared * (SPARING_CAUTION - ECHO_CAUTION); }
+
 static void sum_bands(ns_t *ns, const float *power, const float *echo, bands_t *bands)
 {
     const int end = bands_end(ns);
@@ -277,11 +284,11 @@ void ns_track(ns_t *ns, const float *power, const float *echo)
 /* ns->detail = the log-spectral gain; ns->speech = what it leaves, for the next block's prior. */
 static void find_detail(ns_t *ns, const float *restrict power, const float *restrict echo, float directed, int suppress_noise)
 {
-    const float tiny = QUIET_POWER * ns->window_power * 1e-3f, noise_share = suppress_noise ? 1.0f : 0.0f;
+    const float tiny = QUIET_POWER * ns->window_power * 1e-3f, noise_share = suppress_noise ? 1.0f : 0.0f, caution = echo_caution(ns);
     const float *restrict noise = ns->noise;
     float *restrict speech = ns->speech, *restrict posterior = ns->gain, *restrict wiener = ns->detail;
     for (int k = 0; k < ns->stride; k++) {
-        const float inverse = 1.0f / (noise_share * noise[k] + ECHO_CAUTION * echo[k] + tiny);
+        const float inverse = 1.0f / (noise_share * noise[k] + caution * echo[k] + tiny);
         posterior[k] = power[k] * inverse;
         const float news = (1.0f - directed) * greater(posterior[k] - 1.0f, 0.0f);
         const float prior = greater(directed * speech[k] * inverse + news, LOWEST_PRIOR);
@@ -293,28 +300,44 @@ static void find_detail(ns_t *ns, const float *restrict power, const float *rest
 }
 
 /* ns->detail becomes the statistical gain, which takes all of an echo while nobody speaks here; ns->rest = what keeps all that is not echo. */
-static void judge_echo(ns_t *ns, const float *restrict echo)
+static void judge_echo(ns_t *ns, const float *restrict echo, const ns_mask_t *mask)
 {
     const float *restrict noise = ns->noise;
     float *restrict detail = ns->detail, *restrict rest = ns->rest;
-    const float silent = 1.0f - ns->speech_probability;
+    const float speaks = ns->speech_probability * (mask ? mask->speech_probability : 1.0f);
+    const float silent = (1.0f - ns->spared) * (1.0f - speaks), caution = echo_caution(ns);
     for (int k = 0; k < ns->bins; k++) {
-        const float noise_share = noise[k] / (ECHO_CAUTION * echo[k] + noise[k]);
+        const float noise_share = noise[k] / (caution * echo[k] + noise[k]);
         detail[k] *= 1.0f - (1.0f - noise_share) * silent;
         rest[k] = sqrtf(noise_share);
     }
 }
 
-/* 0..1: how far a mask may take noise and echo for what they are. Not before the noise is known; and where a talker clearly stands out, half
- * of what it takes there is the talker. */
+static float share(float x, float none, float all) { return lesser(1.0f, greater(0.0f, (x - none) / (all - none))); }
+
+/* 0..1: how far what is heard stands out of what explains it. */
+static float clearness(const ns_t *ns, float explained)
+{
+    const float known = explained + QUIET_POWER * ns->window_power;
+    return share(log10f((ns->heard_power + known) / known), BARELY_CLEAR, CLEAR);
+}
+
+/* Only as far as the canceller is trusted. */
+static void spare_talker(ns_t *ns, const ns_mask_t *mask, float trust)
+{
+    const float speaks = ns->speech_probability * (mask ? mask->speech_probability : 1.0f);
+    ns->talk = follow(ns->talk, speaks * clearness(ns, ns->noise_power), TALK_RISE, TALK_FALL);
+    ns->spared = trust * share(ns->talk, PERHAPS_TALK, SURE_TALK);
+}
+
+/* 0..1: how far a mask may take noise and echo for what they are. Not before the noise is known, nor from a talker who is spared; and where a talker
+ * clearly stands out, half of what it takes there is the talker. */
 static float mask_share(const ns_t *ns, const ns_mask_t *mask)
 {
     if (ns->heard_blocks < FIRST_MINIMUM_BLOCKS)
         return 0.0f;
-    const float explained = ns->noise_power + ns->echo_power + QUIET_POWER * ns->window_power;
-    const float clear = (log10f((ns->heard_power + explained) / explained) - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR);
-    const float speech = greater(0.0f, mask->speech_probability - HARDLY_SPEECH) / (1.0f - HARDLY_SPEECH);
-    return 1.0f - GIVEN_BACK * speech * lesser(1.0f, greater(0.0f, clear));
+    const float clear = clearness(ns, ns->noise_power + ns->echo_power), speech = share(mask->speech_probability, HARDLY_SPEECH, 1.0f);
+    return (1.0f - ns->spared) * (1.0f - GIVEN_BACK * speech * clear);
 }
 
 /* Gain of all that the noise does not explain, where noise is to be taken: chance peaks while nobody talks. */
@@ -339,7 +362,8 @@ static void combine(ns_t *ns, const float *restrict echo, const ns_mask_t *mask,
     }
 }
 
-/* Where echo is taken away, noise of the floor's level fills up what is missing; never more than was there. */
+/* Where echo is taken away, noise of the floor's level fills up what is missing; everywhere noise that is hardly heard, so that nothing comes and goes
+ * there. Never more than was there. */
 static void comfort(ns_t *ns, float *restrict re, float *restrict im, const float *restrict power)
 {
     const float floor_power = ns->floor_gain * ns->floor_gain;
@@ -347,9 +371,8 @@ static void comfort(ns_t *ns, float *restrict re, float *restrict im, const floa
     const float *restrict gain = ns->gain, *restrict noise = ns->noise;
     float *restrict level = ns->rest;
     for (int k = 0; k < ns->bins; k++) {
-        const float wanted = greater(floor_power * noise[k], lesser(least, power[k]));
-        const float missing = greater(wanted - gain[k] * gain[k] * power[k], 0.0f);
-        level[k] = level[k] < ECHO_REPLACED ? sqrtf(COMFORT_SPREAD * missing) : 0.0f;
+        const float least_here = lesser(least, power[k]), floor = level[k] < ECHO_REPLACED ? floor_power * noise[k] : 0.0f;
+        level[k] = sqrtf(COMFORT_SPREAD * greater(greater(floor, least_here) - gain[k] * gain[k] * power[k], 0.0f));
     }
     for (int k = 0; k < ns->bins; k++)
         if (level[k] > 0.0f) {
@@ -358,14 +381,15 @@ static void comfort(ns_t *ns, float *restrict re, float *restrict im, const floa
         }
 }
 
-void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float *echo, const ns_mask_t *mask)
+void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float *echo, const ns_mask_t *mask, float trust)
 {
     ns->floor_gain += FLOOR_RATE * (ns->floor_wanted - ns->floor_gain);
     if (fabsf(ns->floor_gain - ns->floor_wanted) < FLOOR_REACHED)
         ns->floor_gain = ns->floor_wanted;
     const int suppress_noise = ns->floor_gain < 1.0f;
+    spare_talker(ns, mask, trust);
     find_detail(ns, power, echo, mask ? MASKED_DIRECTED : DECISION_DIRECTED, suppress_noise);
-    judge_echo(ns, echo);
+    judge_echo(ns, echo, mask);
     combine(ns, echo, mask, suppress_noise);
     kernels()->multiply(ns->stride, re, ns->gain, re);
     kernels()->multiply(ns->stride, im, ns->gain, im);

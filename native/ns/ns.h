@@ -6,8 +6,8 @@
  * Gain: log-spectral amplitude of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), with their decision-directed prior. At its floor, noise remains as
  * it was, attenuated, and echo is replaced by noise of that level (comfort noise).
  * A noise that begins at once and stays (a fan) is told by its steadiness: while bands hardly move for 0.4 s, what is heard is no speech.
- * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, residual echo goes down to the floor. A mask
- * from elsewhere takes the place of that vote.
+ * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, and a mask from elsewhere hears none either, residual
+ * echo goes down to the floor. Where the echo canceller can be trusted, a talker is spared: what little leaks through it is hidden by the voice.
  */
 #ifndef APMPI_NS_H
 #define APMPI_NS_H
@@ -39,6 +39,8 @@ typedef struct {
     int heard_blocks;       /* saturating */
     uint32_t random;
     float speech_probability; /* of near-end speech, 0..1 */
+    float talk;             /* how sure it was within the last second that somebody talks here, clear of the noise, 0..1 */
+    float spared;           /* 0..1: how far the talker is spared of what residual echo and a mask would take */
 } ns_t;
 
 /* Gains by bin, 0..1, on top of the statistical one: what keeps the talker; what keeps talker and noise. And whether somebody talks, 0..1. */
@@ -54,8 +56,8 @@ void ns_configure(ns_t *ns, float attenuation_db);
 
 /* Follows noise and near-end speech. power: of a block's spectrum; echo: expected power of the residual echo in it; both `stride` long, per bin. */
 void ns_track(ns_t *ns, const float *power, const float *echo);
-/* Suppresses that spectrum in place, after ns_track. mask: NULL, or what a better judge than the vote says. */
-void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float *echo, const ns_mask_t *mask);
+/* Suppresses that spectrum in place, after ns_track. mask: NULL, or what a better judge than the vote says; trust: in the echo canceller, 0..1. */
+void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float *echo, const ns_mask_t *mask, float trust);
 
 /* What is worth keeping over a restart: the noise. */
 void ns_keep(ns_t *ns, tape_t *tape);

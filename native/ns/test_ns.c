@@ -33,7 +33,7 @@ static float bell(void) { return test_random() + test_random() + test_random(); 
 
 /* Spectra of noise, speech (every other 200 ms, in every other 400 Hz) and residual echo of these amplitudes. Returns the output's power
  * over the input's in dB: where speech is, if there is any, else everywhere. */
-static double listen(rig_t *rig, int blocks, float noise, float speech, float echo)
+static double listen_trusting(rig_t *rig, int blocks, float noise, float speech, float echo, float trust)
 {
     double in = 0.0, out = 0.0;
     for (int b = 0; b < blocks; b++) {
@@ -46,7 +46,7 @@ static double listen(rig_t *rig, int blocks, float noise, float speech, float ec
             rig->echo[k] = 2.0f * 2.0f * echo * echo; /* variance of bell(): 1; with the margin that residual.c gives */
         }
         ns_track(&rig->ns, rig->power, rig->echo);
-        ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, NULL);
+        ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, NULL, trust);
         for (int k = 0; k < BINS; k++)
             if (speech == 0.0f || (talks && k / 8 % 2)) {
                 in += (double)rig->power[k];
@@ -54,6 +54,11 @@ static double listen(rig_t *rig, int blocks, float noise, float speech, float ec
             }
     }
     return test_db(out) - test_db(in);
+}
+
+static double listen(rig_t *rig, int blocks, float noise, float speech, float echo)
+{
+    return listen_trusting(rig, blocks, noise, speech, echo, 0.0f);
 }
 
 int main(void)
@@ -84,6 +89,15 @@ int main(void)
     CHECK(echo < floor + 6.0 && echo > floor - 3.0, "residual echo: %.1f dB, noise's own level there would be %.1f dB", echo, floor);
     const double both = listen(rig, 200, 0.01f, 0.3f, 0.03f);
     CHECK(both > -2.0, "speech 20 dB above residual echo: %.2f dB", both);
+
+    const double taken = (listen(rig, 600, 0.01f, 0.3f, 0.05f), listen(rig, 200, 0.01f, 0.3f, 0.05f));
+    CHECK(taken > -3.2, "speech 16 dB above residual echo that never pauses: %.2f dB", taken);
+    listen_trusting(rig, 120, 0.01f, 0.3f, 0.05f, 1.0f);
+    const double spared = listen_trusting(rig, 200, 0.01f, 0.3f, 0.05f, 1.0f);
+    CHECK(spared > taken + 1.0, "%.2f dB of it are taken, where the canceller is trusted %.2f dB", taken, spared);
+    listen_trusting(rig, 300, 0.01f, 0.0f, 0.3f, 1.0f);
+    const double alone = listen_trusting(rig, 100, 0.01f, 0.0f, 0.3f, 1.0f);
+    CHECK(alone < floor + 6.0, "residual echo alone where the canceller is trusted, after the talker: %.1f dB", alone);
 
     ns_reset(&rig->ns);
     const double first = listen(rig, 100, 0.01f, 0.2f, 0.0f);

@@ -17,11 +17,12 @@ PRIOR_SNR = 31.6
 NOISE_RATE, OUTLIER = 0.1, 3.0
 FALL_RATE, RISE_RATE = 0.5, 0.2
 MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 3.0, 300, 20
-CLEAR_BLOCKS = 50
+CLEAR_BLOCKS = 200
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_DIRECTED, LOWEST_PRIOR = 0.95, 0.9, 0.003
-COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 3e-8
-ECHO_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.25, 0.25
+COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
+ECHO_CAUTION, SPARING_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 0.25, 0.25
+TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK = 0.2, 0.007, 0.2, 0.6
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
 BARELY_CLEAR, CLEAR, GIVEN_BACK, HARDLY_SPEECH = 0.7, 1.8, 0.5, 0.25
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
@@ -53,16 +54,20 @@ class Suppressor:
         self.bands = [slice(low, high) for low, high in itertools.pairwise(edges)]
         self.band_smooth = np.zeros(len(self.bands))
         self.steady_window: list[tuple[Signal, Signal]] = []  # power and smoothed power of each block
-        self.speech_probability = 0.0
+        self.speech_probability = self.talk = self.spared = 0.0
 
     def configure(self, attenuation_db: float) -> None:
         self.floor_wanted = 10.0 ** (-attenuation_db / 20.0)
 
     def process(
-        self, power: Signal, echo: Signal, mask: tuple[Signal, Signal, float] | None = None
+        self,
+        power: Signal,
+        echo: Signal,
+        mask: tuple[Signal, Signal, float] | None = None,
+        trust: float = 0.0,
     ) -> tuple[Signal, Signal]:
         """Gain, and amplitude of comfort noise (0: none), by bin. mask: gains for speech and for all but
-        echo, on top of the statistical one, and whether somebody talks."""
+        echo, on top of the statistical one, and whether somebody talks; trust: in the echo canceller."""
         self._track_noise(power, ECHO_CAUTION * echo)
         heard, noise, feared_bands = (
             np.array([np.sum(x[band]) for band in self.bands])
@@ -73,7 +78,9 @@ class Suppressor:
         self.floor_gain += FLOOR_RATE * (self.floor_wanted - self.floor_gain)
         if abs(self.floor_gain - self.floor_wanted) < FLOOR_REACHED:
             self.floor_gain = self.floor_wanted
-        feared = ECHO_CAUTION * echo
+        speaks = self.speech_probability * (mask[2] if mask else 1.0)
+        self._spare_talker(speaks, float(np.sum(heard)), float(np.sum(noise)), trust)
+        feared = self._caution() * echo
         tiny = self.quiet * 1e-3
         suppress_noise = self.floor_gain < 1.0
         disturbance = (self.noise if suppress_noise else 0.0) + feared + tiny
@@ -87,14 +94,13 @@ class Suppressor:
         # what is residual echo goes down to the floor unless somebody speaks here
         noise_share = self.noise / (feared + self.noise)
         rest = np.sqrt(noise_share)
-        gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.speech_probability))
+        gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - speaks))
         if mask:
             not_echo = np.where(echo > self.quiet, mask[1], 1.0)
             rest = np.minimum(rest, not_echo)
-            explained = np.sum(noise) + np.sum(feared_bands) + self.quiet
-            clear = (np.log10(1.0 + np.sum(heard) / explained) - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR)
+            clear = self._clearness(float(np.sum(heard)), float(np.sum(noise) + np.sum(feared_bands)))
             speech = max(0.0, mask[2] - HARDLY_SPEECH) / (1.0 - HARDLY_SPEECH)
-            share = 1.0 - GIVEN_BACK * speech * float(np.clip(clear, 0.0, 1.0))
+            share = (1.0 - self.spared) * (1.0 - GIVEN_BACK * speech * clear)
             if self.block < FIRST_MINIMUM_BLOCKS or not suppress_noise:
                 share = 0.0
             gain = gain * (not_echo + share * (mask[0] - not_echo))
@@ -104,9 +110,24 @@ class Suppressor:
             gain = gain * (unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps))
         gain = np.maximum(gain, self.floor_gain * rest)
         least = np.minimum(self.least_comfort, power)
-        missing = np.maximum(self.floor_gain**2 * self.noise, least) - gain**2 * power
-        comfort = np.where(rest < ECHO_REPLACED, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0)), 0.0)
-        return gain, comfort
+        floor = np.where(rest < ECHO_REPLACED, self.floor_gain**2 * self.noise, 0.0)
+        missing = np.maximum(floor, least) - gain**2 * power
+        return gain, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0))
+
+    def _caution(self) -> float:
+        return ECHO_CAUTION + self.spared * (SPARING_CAUTION - ECHO_CAUTION)
+
+    def _clearness(self, heard: float, explained: float) -> float:
+        ratio = np.log10(1.0 + heard / (explained + self.quiet))
+        return float(np.clip((ratio - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR), 0.0, 1.0))
+
+    def _spare_talker(self, speaks: float, heard: float, noise: float, trust: float) -> None:
+        """Who talked within the last second, clear of the noise, is spared as far as the canceller is
+        trusted."""
+        now = speaks * self._clearness(heard, noise)
+        self.talk += (TALK_RISE if now > self.talk else TALK_FALL) * (now - self.talk)
+        share = (self.talk - PERHAPS_TALK) / (SURE_TALK - PERHAPS_TALK)
+        self.spared = trust * float(np.clip(share, 0.0, 1.0))
 
     def _track_noise(self, power: Signal, echo: Signal) -> None:
         rate = np.where(power > self.smooth, RISE_RATE, FALL_RATE) if self.block else 1.0

@@ -15,6 +15,7 @@ SMOOTH_RATE, LEAK_RATE, TRUTH_RATE = 0.4, 0.02, 0.01
 AUDIBLE, SURE_ERROR, UNCOUPLED_ERROR, PRIOR_WEIGHT = 0.1, 1e-3, 1e-5, 1e-3
 MARGIN = 3.0
 CHANCE_TRUTH, SURE_TRUTH = 0.05, 0.2
+DOUBTED, TRUSTED = -4.145, -5.526
 DECAY = 0.7
 
 
@@ -55,7 +56,7 @@ class Residual:
         self.error, self.echo, self.far, self.power = (np.zeros(bins) for _ in range(4))
         self.leakage = Regression(edges, SURE_ERROR, 1.0)
         self.coupling = Regression(edges, UNCOUPLED_ERROR, 0.0)
-        self.shared = self.claimed = 0.0
+        self.shared = self.claimed = self.trust = 0.0
 
     def process(self, error: Signal, echo: Signal, cross: Signal, noise: Signal, far: Signal) -> Signal:
         """Powers of error, echo estimate, noise and far end; cross: real part of error times conj(echo)."""
@@ -71,6 +72,10 @@ class Residual:
         self.error += SMOOTH_RATE * (error - self.error)
 
         leak = np.minimum(1.0, self.leakage.learn(self.echo, self.error, noise))
+        told = np.repeat(self.leakage.square > PRIOR_WEIGHT, np.diff(self.leakage.edges))
+        by_band = np.repeat(1.0 / np.diff(self.leakage.edges), np.diff(self.leakage.edges))[told]
+        mean = float(np.average(np.log(leak[told]), weights=by_band)) if np.any(told) else 0.0
+        self.trust = float(np.clip((mean - DOUBTED) / (TRUSTED - DOUBTED), 0.0, 1.0))
         coupling = self.coupling.learn(self.far, self.error, noise)
         leaked = MARGIN * believed * leak * np.maximum(echo, self.echo)
         now = np.maximum(leaked, MARGIN * coupling * self.far)

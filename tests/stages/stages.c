@@ -293,11 +293,13 @@ API void *residual_new(int hop)
 
 API void residual_again(residual_t *residual) { residual_reset(residual); }
 
-API void residual_run(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
-                      float *power)
+/* Returns the trust. */
+API float residual_run(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
+                       float *power)
 {
     residual_process(residual, error, echo, cross, noise, far);
     memcpy(power, residual->power, sizeof(float) * (size_t)residual->stride);
+    return residual->trust;
 }
 
 API void *ns_new(int hop, float window_power, float attenuation_db)
@@ -315,11 +317,12 @@ API void ns_again(ns_t *ns) { ns_reset(ns); }
 API void ns_attenuate(ns_t *ns, float attenuation_db) { ns_configure(ns, attenuation_db); }
 
 /* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats and the mask's own probability. */
-API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask, float *gain, float *noise)
+API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask, float trust, float *gain,
+                 float *noise)
 {
     const ns_mask_t rows = {mask, mask ? mask + ns->stride : NULL, mask ? mask[2 * ns->stride] : 0.0f};
     ns_track(ns, power, echo);
-    ns_suppress(ns, re, im, power, echo, mask ? &rows : NULL);
+    ns_suppress(ns, re, im, power, echo, mask ? &rows : NULL, trust);
     memcpy(gain, ns->gain, sizeof(float) * (size_t)ns->stride);
     memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);
     return ns->speech_probability;

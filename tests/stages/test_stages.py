@@ -434,21 +434,21 @@ def padded(x: npt.ArrayLike, hop: int) -> Floats:
 
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Far end alone, both, near end alone, silence, and an estimate that is no echo; part of the echo comes
-    by ways that no filter predicts. The regression remembers 50 blocks, and sums up to 100 bins; roundings
-    add up like noise."""
+    """Far end alone, both, near end alone, silence, and an estimate that is no echo; after a second part of
+    the echo comes by ways that no filter predicts. The regression remembers 50 blocks, and sums up to 100
+    bins; roundings add up like noise."""
     hop, blocks = rate_hz // 100, 500
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     far = voice(rng, rate_hz, blocks / 100.0) * ((t < 200) | (t >= 320))
     near = voice(rng, rate_hz, blocks / 100.0, pitch_hz=180.0) * ((t >= 100) & (t < 280) | (t >= 400))
     echo = far * np.where(t < 400, 1.0, 0.5)
-    left = np.where(t < 400, 0.1 * far, -echo)
-    unpredicted = 0.2 * np.abs(far) * rng.standard_normal(count) * (t < 400)
+    left = np.where(t < 400, np.where(t < 100, 0.03, 0.1) * far, -echo)
+    unpredicted = 0.2 * np.abs(far) * rng.standard_normal(count) * ((t >= 100) & (t < 400))
     heard = near + left + unpredicted + at_level(rng.standard_normal(count), -70.0)
     parts = [spectra(x, hop) for x in (heard, echo, 3.0 * far)]
     noise = np.full(bins, 1e-7 * np.sum(stft.windows(hop)[0] ** 2))
     handle, model = stages.new("residual", hop), residual.Residual(bins)
-    first, worst, highest = [], 0.0, 0.0
+    first, trusts, worst, worst_trust, highest = [], [], 0.0, 0.0, 0.0
     for run in range(2):
         for b in range(blocks):
             error, estimate, playing = (part[b] for part in parts)
@@ -463,18 +463,23 @@ def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> Non
             if run:
                 given = [misaligned(x, 3) for x in given]
             power = np.zeros(len(cross), np.float32)
-            stages.call("residual_run", handle, *given, power)
+            trust = stages.call("residual_run", handle, *given, power, returns=ctypes.c_float)
             if run:
                 assert np.array_equal(power, first[b]), "a reset, or another address, gives another result"
                 continue
             first.append(power)
             right = model.process(*(x[:bins].astype(np.float64) for x in given))
             worst = max(worst, float(np.max(np.abs(power[:bins] - right) / (right + 1e-6 * noise))))
+            worst_trust = max(worst_trust, abs(trust - model.trust))
+            trusts.append(trust)
             highest = max(highest, float(np.max(right)))
             assert not np.any(power[bins:])
         stages.call("residual_again", handle)
     assert highest > 0.0
+    print(f"trust up to {max(trusts):.2f}, later down to {min(trusts[100:]):.2f}")
+    assert max(trusts) > 0.9 and min(trusts[100:]) < 1.0
     check("power, relative", worst, 6 * EPS * np.sqrt(50.0 * 100.0))
+    check("trust", worst_trust, 6 * EPS * np.sqrt(50.0 * 100.0))
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -495,6 +500,7 @@ def test_ns(
     echoes = np.where(
         rng.uniform(size=(blocks, 1)) < 0.5, 0.0, np.abs(heard) ** 2 * rng.uniform(size=heard.shape) ** 4
     )
+    trusts = float32(rng.uniform(size=blocks))
     masks, talks = float32(rng.uniform(size=(blocks, 2, bins))), float32(rng.uniform(size=blocks))
     handle = stages.new("ns", hop, window_power, attenuation_db)
     model = ns.Suppressor(bins, window_power, attenuation_db)
@@ -518,6 +524,7 @@ def test_ns(
                 power,
                 echo,
                 float32([*padded(masks[b][0], hop), *padded(masks[b][1], hop), talks[b]]) if masked else None,
+                float(trusts[b]),
                 gain,
                 noise,
                 returns=ctypes.c_float,
@@ -528,7 +535,8 @@ def test_ns(
             first.append(out_re)
             exact = (x[:bins].astype(np.float64) for x in (power, echo))
             mask = tuple(row.astype(np.float64) for row in masks[b])
-            right, comfort = model.process(*exact, (mask[0], mask[1], float(talks[b])) if masked else None)
+            judged = (mask[0], mask[1], float(talks[b])) if masked else None
+            right, comfort = model.process(*exact, judged, float(trusts[b]))
             errors.append(
                 np.maximum(np.abs(gain[:bins] - right) / right, np.abs(noise[:bins] / model.noise - 1.0))
             )
