@@ -52,8 +52,7 @@ def test_echo_goes_and_the_talker_stays(
 ) -> None:
     """Far end alone for 5 s: more than 20 dB down in the fifth second. Then both talk, equally loud: the
     talker comes out clearer than it went in, by 15 dB from the linear canceller, of which suppression may
-    spend half on what is weak; and loses no more than the 5 dB that hardware cancellers allow
-    themselves."""
+    spend a third on what is weak; and its level stays within 2 dB."""
     sound = scene(rng, rate_hz, 10.0, near_from_s=5.0)
     out = heard(AudioProcessingModule(**flags), rate_hz, sound.mic, sound.far)
     near = hpf.process(sound.near, rate_hz) if "high_pass_filter" in flags else sound.near
@@ -65,8 +64,8 @@ def test_echo_goes_and_the_talker_stays(
     print(f"echo down by {[round(value) for value in erle]} dB in seconds 1 to 5;", end=" ")
     print(f"double talk: {before:.1f} -> {after:.1f} dB SI-SDR, talker's level {level_db:+.1f} dB")
     assert erle[4] > 20.0
-    assert after > before + (15.0 if len(flags) == 1 else 7.5)
-    assert abs(level_db) < 5.0
+    assert after > before + (15.0 if len(flags) == 1 else 10.0)
+    assert abs(level_db) < 2.0
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,7 @@ int aec_peak_blocks(const aec_t *aec)
 
 float aec_trust(const aec_t *aec)
 {
-    const float share = aec->shared / (aec->claimed + TINY_CLAIM);
-    return fminf(1.0f, fmaxf(0.0f, (share - CHANCE_SHARE) / (TRUE_SHARE - CHANCE_SHARE)));
+    return ramp(aec->shared / (aec->claimed + TINY_CLAIM), CHANCE_SHARE, TRUE_SHARE);
 }
 
 /* The filter's echo estimate (overlap-save: the last hop of the frame) and its error; follows the error's energy. aec->weight becomes the

@@ -15,7 +15,7 @@ static const float PRIOR_WEIGHT = 1e-3f;    /* of "all leaks" and of "nothing is
 /* The weighted regression sits near the leakage's lower quartile, 5 dB under what is worth expecting (measured on loudspeakers with distortion and in rooms of
  * 0.3 to 1 s). */
 static const float MARGIN = 3.0f;
-/* Mean leakage, in nepers of power, at which the canceller is doubted and at which it is trusted: -18 and -24 dB. Measured: linear loudspeakers in
+/* Mean logarithm of the leakage at which the canceller is doubted and at which it is trusted: -18 and -24 dB (times ln 10 / 10). Measured: linear loudspeakers in
  * simulated rooms settle at -24 to -34 dB, distorting ones at -13 to -20, devices with processing of their own at -20 to 0. */
 static const float DOUBTED = -4.145f, TRUSTED = -5.526f;
 static const float TRUTH_RATE = 0.01f;      /* 1 s of far-end sound */
@@ -87,8 +87,6 @@ static float learn(const residual_t *residual, int band, regression_t *sums, flo
     return (sums->cross + prior * PRIOR_WEIGHT) / (sums->square + PRIOR_WEIGHT);
 }
 
-static float share(float x) { return lesser(1.0f, greater(0.0f, x)); }
-
 /* microphone = error + echo, so its product with the echo estimate is cross + |echo|^2. Whitened by the error of the blocks before, so that
  * every band has a say; this block's own error would be small just where chance makes the product large. */
 static void judge_truth(residual_t *residual, const float *restrict echo, const float *restrict cross, const float *restrict noise)
@@ -101,8 +99,8 @@ static void judge_truth(residual_t *residual, const float *restrict echo, const 
     const float shared = kernels()->dot(residual->stride, weight, cross) + claimed;
     residual->shared += TRUTH_RATE * (shared - residual->shared);
     residual->claimed += TRUTH_RATE * (claimed - residual->claimed);
-    residual->truth = share((residual->shared + PRIOR_WEIGHT) / (residual->claimed + PRIOR_WEIGHT));
-    residual->believed = share((residual->truth - CHANCE_TRUTH) / (SURE_TRUTH - CHANCE_TRUTH));
+    residual->truth = ramp((residual->shared + PRIOR_WEIGHT) / (residual->claimed + PRIOR_WEIGHT), 0.0f, 1.0f);
+    residual->believed = ramp(residual->truth, CHANCE_TRUTH, SURE_TRUTH);
 }
 
 static void release(int count, const float *restrict now, float *restrict far, float *restrict power)
@@ -136,7 +134,7 @@ static float judge_leakage(const residual_t *residual, float leakage[RESIDUAL_MA
             sum += leakage[b];
             told += 1.0f;
         }
-    return told > 0.0f ? share((sum / told - DOUBTED) / (TRUSTED - DOUBTED)) : 0.0f;
+    return told > 0.0f ? ramp(sum / told, DOUBTED, TRUSTED) : 0.0f;
 }
 
 static void expect_leakage(residual_t *residual, const float *echo, const float *noise)

@@ -7,6 +7,8 @@
 
 static inline float lesser(float a, float b) { return a < b ? a : b; }
 static inline float greater(float a, float b) { return a > b ? a : b; }
+/* 0 at `from`, 1 at `to`, straight in between, level outside. */
+static inline float ramp(float x, float from, float to) { return lesser(1.0f, greater(0.0f, (x - from) / (to - from))); }
 
 static inline int32_t bits_of_float(float x)
 {

@@ -261,8 +261,8 @@ static void vote_on_speech(ns_t *ns, const bands_t *bands)
     float votes = 0.0f;
     for (int band = 0; band < bands->count; band++)
         votes += log1pf(bands->heard[band] / (NOISE_MARGIN * bands->noise[band] + bands->echo[band]));
-    const float share = (votes / (float)bands->count - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE);
-    ns->speech_probability = follow(ns->speech_probability, fminf(1.0f, fmaxf(0.0f, share)), ATTACK_RATE, RELEASE_RATE);
+    const float speech = ramp(votes / (float)bands->count, NO_SPEECH_VOTE, SPEECH_VOTE);
+    ns->speech_probability = follow(ns->speech_probability, speech, ATTACK_RATE, RELEASE_RATE);
 }
 
 /* -1..1, uniform: the linear congruence of Numerical Recipes, sec. 7.1 */
@@ -299,13 +299,15 @@ static void find_detail(ns_t *ns, const float *restrict power, const float *rest
         speech[k] = wiener[k] * wiener[k] * power[k];
 }
 
+/* 0..1: whether somebody talks, by the vote and the mask. */
+static float talking(const ns_t *ns, const ns_mask_t *mask) { return ns->speech_probability * (mask ? mask->speech_probability : 1.0f); }
+
 /* ns->detail becomes the statistical gain, which takes all of an echo while nobody speaks here; ns->rest = what keeps all that is not echo. */
 static void judge_echo(ns_t *ns, const float *restrict echo, const ns_mask_t *mask)
 {
     const float *restrict noise = ns->noise;
     float *restrict detail = ns->detail, *restrict rest = ns->rest;
-    const float speaks = ns->speech_probability * (mask ? mask->speech_probability : 1.0f);
-    const float silent = (1.0f - ns->spared) * (1.0f - speaks), caution = echo_caution(ns);
+    const float silent = (1.0f - ns->spared) * (1.0f - talking(ns, mask)), caution = echo_caution(ns);
     for (int k = 0; k < ns->bins; k++) {
         const float noise_share = noise[k] / (caution * echo[k] + noise[k]);
         detail[k] *= 1.0f - (1.0f - noise_share) * silent;
@@ -313,21 +315,18 @@ static void judge_echo(ns_t *ns, const float *restrict echo, const ns_mask_t *ma
     }
 }
 
-static float share(float x, float none, float all) { return lesser(1.0f, greater(0.0f, (x - none) / (all - none))); }
-
 /* 0..1: how far what is heard stands out of what explains it. */
 static float clearness(const ns_t *ns, float explained)
 {
     const float known = explained + QUIET_POWER * ns->window_power;
-    return share(log10f((ns->heard_power + known) / known), BARELY_CLEAR, CLEAR);
+    return ramp(log10f((ns->heard_power + known) / known), BARELY_CLEAR, CLEAR);
 }
 
 /* Only as far as the canceller is trusted. */
 static void spare_talker(ns_t *ns, const ns_mask_t *mask, float trust)
 {
-    const float speaks = ns->speech_probability * (mask ? mask->speech_probability : 1.0f);
-    ns->talk = follow(ns->talk, speaks * clearness(ns, ns->noise_power), TALK_RISE, TALK_FALL);
-    ns->spared = trust * share(ns->talk, PERHAPS_TALK, SURE_TALK);
+    ns->talk = follow(ns->talk, talking(ns, mask) * clearness(ns, ns->noise_power), TALK_RISE, TALK_FALL);
+    ns->spared = trust * ramp(ns->talk, PERHAPS_TALK, SURE_TALK);
 }
 
 /* 0..1: how far a mask may take noise and echo for what they are. Not before the noise is known, nor from a talker who is spared; and where a talker
@@ -336,7 +335,7 @@ static float mask_share(const ns_t *ns, const ns_mask_t *mask)
 {
     if (ns->heard_blocks < FIRST_MINIMUM_BLOCKS)
         return 0.0f;
-    const float clear = clearness(ns, ns->noise_power + ns->echo_power), speech = share(mask->speech_probability, HARDLY_SPEECH, 1.0f);
+    const float clear = clearness(ns, ns->noise_power + ns->echo_power), speech = ramp(mask->speech_probability, HARDLY_SPEECH, 1.0f);
     return (1.0f - ns->spared) * (1.0f - GIVEN_BACK * speech * clear);
 }
 
@@ -352,12 +351,12 @@ static void combine(ns_t *ns, const float *restrict echo, const ns_mask_t *mask,
 {
     const float *restrict detail = ns->detail;
     float *restrict gain = ns->gain, *restrict rest = ns->rest;
-    const float quiet = QUIET_POWER * ns->window_power, share = mask ? mask_share(ns, mask) : 0.0f;
+    const float quiet = QUIET_POWER * ns->window_power, believed = mask ? mask_share(ns, mask) : 0.0f;
     const float chance = suppress_noise ? chance_gain(ns, mask != NULL) : 1.0f;
     for (int k = 0; k < ns->bins; k++) {
-        const float not_echo = mask && echo[k] > quiet ? mask->rest[k] : 1.0f;
+        const float not_echo = mask && echo[k] > quiet ? mask->rest[k] + ns->spared * (1.0f - mask->rest[k]) : 1.0f;
         rest[k] = lesser(rest[k], not_echo);
-        gain[k] = detail[k] * chance * (mask && suppress_noise ? not_echo + share * (mask->speech[k] - not_echo) : not_echo);
+        gain[k] = detail[k] * chance * (mask && suppress_noise ? not_echo + believed * (mask->speech[k] - not_echo) : not_echo);
         gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
     }
 }

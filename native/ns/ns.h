@@ -6,8 +6,8 @@
  * Gain: log-spectral amplitude of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), with their decision-directed prior. At its floor, noise remains as
  * it was, attenuated, and echo is replaced by noise of that level (comfort noise).
  * A noise that begins at once and stays (a fan) is told by its steadiness: while bands hardly move for 0.4 s, what is heard is no speech.
- * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, and a mask from elsewhere hears none either, residual
- * echo goes down to the floor. Where the echo canceller can be trusted, a talker is spared: what little leaks through it is hidden by the voice.
+ * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, or a mask from elsewhere knows better, residual echo
+ * goes down to the floor. Where the echo canceller can be trusted, a talker is spared: what little leaks through it is hidden by the voice.
  */
 #ifndef APMPI_NS_H
 #define APMPI_NS_H

@@ -96,7 +96,7 @@ class Suppressor:
         rest = np.sqrt(noise_share)
         gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - speaks))
         if mask:
-            not_echo = np.where(echo > self.quiet, mask[1], 1.0)
+            not_echo = np.where(echo > self.quiet, mask[1] + self.spared * (1.0 - mask[1]), 1.0)
             rest = np.minimum(rest, not_echo)
             clear = self._clearness(float(np.sum(heard)), float(np.sum(noise) + np.sum(feared_bands)))
             speech = max(0.0, mask[2] - HARDLY_SPEECH) / (1.0 - HARDLY_SPEECH)
