@@ -29,7 +29,7 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
     ns_init(&echo_only, BINS, apm->stride, channel->ns.window_power, &arena);
     ns_configure(&both, NS_LEVEL_DB[NS_LEVEL_DEFAULT]);
     ns_configure(&echo_only, 0.0f);
-    const ns_mask_t all = {channel->gain.speech, channel->gain.rest, 0.0f}; /* ones: nobody asks the network here */
+    const ns_mask_t all = {channel->gain.speech, channel->gain.rest, 1.0f}; /* ones: nobody asks the network here */
     for (int b = 0; b < blocks; b++) {
         apm_render(apm, far + b * HOP, 1);
         apm_capture(apm, microphone + b * HOP);
