@@ -124,7 +124,7 @@ static void expect(int count, const float *restrict share, const float *restrict
         power[k] = greater(share[k] * source[k], power[k]);
 }
 
-/* Bands of which nothing was told say nothing. leakage: by band; becomes scratch. */
+/* The trust. Bands of which nothing was told have no say. leakage: by band, whole vectors; becomes scratch. */
 static float judge_leakage(const residual_t *residual, float leakage[RESIDUAL_MAX_BANDS])
 {
     float sum = 0.0f, told = 0.0f;
@@ -141,10 +141,11 @@ static void expect_leakage(residual_t *residual, const float *echo, const float 
 {
     float *left = residual->told_cross, leakage[RESIDUAL_MAX_BANDS];
     regress(residual->bins, residual->error, residual->echo, noise, SURE_ERROR, residual->told_cross, residual->told_square);
-    for (int b = 0; b < RESIDUAL_MAX_BANDS; b++) {
-        leakage[b] = b < residual->bands ? lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f)) : 1.0f;
-        if (b < residual->bands)
-            spread(residual, b, MARGIN * residual->believed * leakage[b], left);
+    for (int b = 0; b < RESIDUAL_MAX_BANDS; b++)
+        leakage[b] = 1.0f;
+    for (int b = 0; b < residual->bands; b++) {
+        leakage[b] = lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f));
+        spread(residual, b, MARGIN * residual->believed * leakage[b], left);
     }
     expect(residual->bins, left, echo, residual->power);
     expect(residual->bins, left, residual->echo, residual->power);

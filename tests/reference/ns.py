@@ -122,8 +122,7 @@ class Suppressor:
         return float(np.clip((ratio - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR), 0.0, 1.0))
 
     def _spare_talker(self, speaks: float, heard: float, noise: float, trust: float) -> None:
-        """Who talked within the last second, clear of the noise, is spared as far as the canceller is
-        trusted."""
+        """Who talked lately, clear of the noise, is spared as far as the canceller is trusted."""
         now = speaks * self._clearness(heard, noise)
         self.talk += (TALK_RISE if now > self.talk else TALK_FALL) * (now - self.talk)
         share = (self.talk - PERHAPS_TALK) / (SURE_TALK - PERHAPS_TALK)

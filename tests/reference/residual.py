@@ -72,9 +72,8 @@ class Residual:
         self.error += SMOOTH_RATE * (error - self.error)
 
         leak = np.minimum(1.0, self.leakage.learn(self.echo, self.error, noise))
-        told = np.repeat(self.leakage.square > PRIOR_WEIGHT, np.diff(self.leakage.edges))
-        by_band = np.repeat(1.0 / np.diff(self.leakage.edges), np.diff(self.leakage.edges))[told]
-        mean = float(np.average(np.log(leak[told]), weights=by_band)) if np.any(told) else 0.0
+        told = np.log(leak[self.leakage.edges[:-1]])[self.leakage.square > PRIOR_WEIGHT]  # one bin a band
+        mean = float(np.mean(told)) if len(told) else 0.0
         self.trust = float(np.clip((mean - DOUBTED) / (TRUSTED - DOUBTED), 0.0, 1.0))
         coupling = self.coupling.learn(self.far, self.error, noise)
         leaked = MARGIN * believed * leak * np.maximum(echo, self.echo)
