@@ -12,6 +12,7 @@ static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of
 static const float HEARD_HOP = 160.0f;     /* 16 kHz: what the network was trained on */
 static const float RATIO_SCALE = 0.2f;     /* ratios of 15 dB and more become 1, the range in which tanh and 8 bits work well */
 static const float RATIO_LIMIT = 3.0f;     /* 65 dB */
+static const float SPOKEN_DECAY = 0.95f;   /* 0.2 s: a sibilant alone may be taken for noise, between vowels it is none */
 
 enum {
     DENSE_SCRATCH = 2 * GAIN_UNITS > GAIN_FEATURES ? 2 * GAIN_UNITS : (GAIN_FEATURES + 15) & ~15,
@@ -33,7 +34,7 @@ void gain_reset(gain_t *gain)
     for (int k = 0; k < gain->bins; k++)
         gain->speech[k] = gain->rest[k] = 1.0f;
     memset(gain->state, 0, sizeof gain->state);
-    gain->speech_probability = 0.0f;
+    gain->speech_probability = gain->spoken = 0.0f;
 }
 
 void gain_features(const gain_t *gain, const gain_input_t *input, float features[GAIN_FEATURES])
@@ -112,8 +113,9 @@ static void spread(const float *bands, int bins, float *out)
 /* Above 8 kHz nothing was learned: as long as somebody talks, breath and sibilants there are left to the statistics. */
 static void open_top(gain_t *gain)
 {
+    gain->spoken = fmaxf(gain->speech_probability, SPOKEN_DECAY * gain->spoken);
     for (int k = GAIN_LAST_BIN; k < gain->bins; k++)
-        gain->speech[k] += gain->speech_probability * (1.0f - gain->speech[k]);
+        gain->speech[k] += gain->spoken * (1.0f - gain->speech[k]);
 }
 
 void gain_process(gain_t *gain, const gain_input_t *input)

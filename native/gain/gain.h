@@ -37,6 +37,7 @@ typedef struct {
     float tiny;              /* power of a bin under which nothing is heard */
     float *speech, *rest;    /* gain by bin that keeps the talker; that keeps talker and noise */
     float speech_probability;
+    float spoken;            /* speech_probability, held over the length of a sibilant */
     float state[GAIN_UNITS]; /* of the recurrent unit */
 } gain_t;
 

@@ -26,9 +26,10 @@ static const float STEADY_BIAS = 2.0f;     /* mean over that minimum */
 static const float RISEN = 0.7f;           /* ln 2: by less the tracker follows by itself */
 
 /* Gain */
-/* 0.98 at 8 ms hops in the paper, less for hops of 10 ms and shorter tails of speech; less still where a mask quiets what flickers in pauses. */
-static const float DECISION_DIRECTED = 0.95f, MASKED_DIRECTED = 0.9f;
-static const float LOWEST_PRIOR = 0.003f;     /* -25 dB */
+/* 0.98 at 8 ms hops in the paper, less for hops of 10 ms and shorter tails of speech; less still for noise where a mask quiets what flickers in pauses. A
+ * floor for the prior against musical noise (O. Cappe, IEEE Trans. SAP 2 (1994)) is left out: the gain's floor does that for noise, and of an echo it
+ * would leave too much. */
+static const float DECISION_DIRECTED = 0.95f, MASKED_NOISE_DIRECTED = 0.9f;
 static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
 static const float LEAST_COMFORT = 1e-8f;     /* of a sample: -80 dBFS, under any microphone's own noise; what is steady there hides what is not */
 static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
@@ -51,11 +52,13 @@ static const float ECHO_CAUTION = 2.0f, SPARING_CAUTION = 0.1f;
 /* Who talks is spared: sooner than a word ends, for as long as pauses between words last; from a vote that chance seldom reaches. */
 static const float TALK_RISE = 0.2f, TALK_FALL = 0.007f; /* 50 ms, 1.4 s */
 static const float PERHAPS_TALK = 0.2f, SURE_TALK = 0.6f;
+static const float HIDDEN = 0.33f; /* of the feared echo, whose margins are 8 dB in all: what a voice must hide to be spared */
 
 /* Near-end speech: mean over bands of log(1 + heard/explained), in which noise and echo alone give 0.3 to 0.5 and speech 1.5 and more */
 enum { BANDS_FIRST_BIN = 4, BANDS_LAST_BIN = 140 }; /* 200 Hz to 7 kHz */
 static const float NOISE_MARGIN = 2.0f;
 static const float NO_SPEECH_VOTE = 0.5f, SPEECH_VOTE = 1.5f;
+static const float SPEECH_BY_CHANCE = 0.08f; /* by vote and mask, under a residual echo */
 static const float ATTACK_RATE = 0.7f, RELEASE_RATE = 0.2f; /* 10 ms, 50 ms: the end of a word is part of it */
 
 static const float FLOOR_RATE = 0.1f; /* 100 ms: another level is heard as a fade */
@@ -282,16 +285,16 @@ void ns_track(ns_t *ns, const float *power, const float *echo)
 }
 
 /* ns->detail = the log-spectral gain; ns->speech = what it leaves, for the next block's prior. */
-static void find_detail(ns_t *ns, const float *restrict power, const float *restrict echo, float directed, int suppress_noise)
+static void find_detail(ns_t *ns, const float *restrict power, const float *restrict echo, float noise_directed, int suppress_noise)
 {
     const float tiny = QUIET_POWER * ns->window_power * 1e-3f, noise_share = suppress_noise ? 1.0f : 0.0f, caution = echo_caution(ns);
     const float *restrict noise = ns->noise;
     float *restrict speech = ns->speech, *restrict posterior = ns->gain, *restrict wiener = ns->detail;
     for (int k = 0; k < ns->stride; k++) {
-        const float inverse = 1.0f / (noise_share * noise[k] + caution * echo[k] + tiny);
+        const float feared = caution * echo[k], inverse = 1.0f / (noise_share * noise[k] + feared + tiny);
+        const float directed = noise_directed + (DECISION_DIRECTED - noise_directed) * feared * inverse;
         posterior[k] = power[k] * inverse;
-        const float news = (1.0f - directed) * greater(posterior[k] - 1.0f, 0.0f);
-        const float prior = greater(directed * speech[k] * inverse + news, LOWEST_PRIOR);
+        const float prior = directed * speech[k] * inverse + (1.0f - directed) * greater(posterior[k] - 1.0f, 0.0f);
         wiener[k] = prior / (1.0f + prior);
     }
     kernels()->log_spectral_gain(ns->stride, wiener, posterior, wiener);
@@ -307,7 +310,7 @@ static void judge_echo(ns_t *ns, const float *restrict echo, const ns_mask_t *ma
 {
     const float *restrict noise = ns->noise;
     float *restrict detail = ns->detail, *restrict rest = ns->rest;
-    const float silent = (1.0f - ns->spared) * (1.0f - talking(ns, mask)), caution = echo_caution(ns);
+    const float silent = (1.0f - ns->spared) * (1.0f - ramp(talking(ns, mask), SPEECH_BY_CHANCE, 1.0f)), caution = echo_caution(ns);
     for (int k = 0; k < ns->bins; k++) {
         const float noise_share = noise[k] / (caution * echo[k] + noise[k]);
         detail[k] *= 1.0f - (1.0f - noise_share) * silent;
@@ -322,10 +325,11 @@ static float clearness(const ns_t *ns, float explained)
     return ramp(log10f((ns->heard_power + known) / known), BARELY_CLEAR, CLEAR);
 }
 
-/* Only as far as the canceller is trusted. */
+/* Only as far as the canceller is trusted, and only a voice that stands out of what leaks: it hides that. */
 static void spare_talker(ns_t *ns, const ns_mask_t *mask, float trust)
 {
-    ns->talk = follow(ns->talk, talking(ns, mask) * clearness(ns, ns->noise_power), TALK_RISE, TALK_FALL);
+    const float clear = clearness(ns, ns->noise_power + HIDDEN * ns->echo_power);
+    ns->talk = follow(ns->talk, talking(ns, mask) * clear, TALK_RISE, TALK_FALL);
     ns->spared = trust * ramp(ns->talk, PERHAPS_TALK, SURE_TALK);
 }
 
@@ -387,7 +391,7 @@ void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float
         ns->floor_gain = ns->floor_wanted;
     const int suppress_noise = ns->floor_gain < 1.0f;
     spare_talker(ns, mask, trust);
-    find_detail(ns, power, echo, mask ? MASKED_DIRECTED : DECISION_DIRECTED, suppress_noise);
+    find_detail(ns, power, echo, mask ? MASKED_NOISE_DIRECTED : DECISION_DIRECTED, suppress_noise);
     judge_echo(ns, echo, mask);
     combine(ns, echo, mask, suppress_noise);
     kernels()->multiply(ns->stride, re, ns->gain, re);

@@ -17,6 +17,7 @@ BANDS, LAST_BIN = 17, 160
 QUIET_POWER, HEARD_HOP = 1e-10, 160
 RATIO_SCALE, RATIO_LIMIT = 0.2, 3.0
 INPUT_STEPS = 16383
+SPOKEN_DECAY = 0.95
 
 
 def _layers() -> dict[str, tuple[Signal, Signal, Signal]]:
@@ -44,6 +45,7 @@ class Gain:
         self.layers = _layers()
         self.units = len(self.layers["FIRST"][2])
         self.state = np.zeros(self.units)
+        self.spoken = 0.0
         edges = [0]
         while len(edges) <= BANDS:
             edges.append(edges[-1] + (4 if edges[-1] < 20 else edges[-1] // 5))
@@ -86,5 +88,6 @@ class Gain:
             np.interp(np.arange(self.bins), centres, out[i * BANDS : (i + 1) * BANDS]) for i in range(2)
         )
         probability = float(out[-1])
-        speech[LAST_BIN:] += probability * (1.0 - speech[LAST_BIN:])
+        self.spoken = max(probability, SPOKEN_DECAY * self.spoken)
+        speech[LAST_BIN:] += self.spoken * (1.0 - speech[LAST_BIN:])
         return speech, rest, probability

@@ -19,10 +19,10 @@ FALL_RATE, RISE_RATE = 0.5, 0.2
 MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 3.0, 300, 20
 CLEAR_BLOCKS = 200
 QUIET_POWER = 1e-10
-DECISION_DIRECTED, MASKED_DIRECTED, LOWEST_PRIOR = 0.95, 0.9, 0.003
+DECISION_DIRECTED, MASKED_NOISE_DIRECTED = 0.95, 0.9
 COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
 ECHO_CAUTION, SPARING_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 0.25, 0.25
-TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK = 0.2, 0.007, 0.2, 0.6
+TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.2, 0.007, 0.2, 0.6, 0.33
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
 BARELY_CLEAR, CLEAR, GIVEN_BACK, HARDLY_SPEECH = 0.7, 1.8, 0.5, 0.25
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
@@ -33,7 +33,7 @@ SPEAKS, CLEAR_OF_ECHO, ENOUGH_BLOCKS = 0.5, 4.0, 50
 SNR_SPEECH_RATE, SNR_NOISE_RATE, LEAST_POWER = 0.005, 0.02, 1e-9
 EDGE_DB, HOLD_DB = (30.0, 20.0, 10.0), 2.0
 NOISE_MARGIN, NO_SPEECH_VOTE, SPEECH_VOTE = 2.0, 0.5, 1.5
-ATTACK_RATE, RELEASE_RATE = 0.7, 0.2
+SPEECH_BY_CHANCE, ATTACK_RATE, RELEASE_RATE = 0.08, 0.7, 0.2
 
 
 class Suppressor:
@@ -79,22 +79,24 @@ class Suppressor:
         if abs(self.floor_gain - self.floor_wanted) < FLOOR_REACHED:
             self.floor_gain = self.floor_wanted
         speaks = self.speech_probability * (mask[2] if mask else 1.0)
-        self._spare_talker(speaks, float(np.sum(heard)), float(np.sum(noise)), trust)
+        explained = float(np.sum(noise) + HIDDEN * np.sum(feared_bands))
+        self._spare_talker(speaks, float(np.sum(heard)), explained, trust)
         feared = self._caution() * echo
         tiny = self.quiet * 1e-3
         suppress_noise = self.floor_gain < 1.0
         disturbance = (self.noise if suppress_noise else 0.0) + feared + tiny
         posterior = power / disturbance
-        directed = MASKED_DIRECTED if mask else DECISION_DIRECTED
+        noise_directed = MASKED_NOISE_DIRECTED if mask else DECISION_DIRECTED
+        directed = noise_directed + (DECISION_DIRECTED - noise_directed) * feared / disturbance
         prior = directed * self.speech / disturbance + (1.0 - directed) * np.maximum(posterior - 1.0, 0.0)
-        prior = np.maximum(prior, LOWEST_PRIOR)
         wiener = prior / (1.0 + prior)
         detail = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
         self.speech = detail**2 * power
         # what is residual echo goes down to the floor unless somebody speaks here
         noise_share = self.noise / (feared + self.noise)
         rest = np.sqrt(noise_share)
-        gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - speaks))
+        surely = max(0.0, speaks - SPEECH_BY_CHANCE) / (1.0 - SPEECH_BY_CHANCE)
+        gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - surely))
         if mask:
             not_echo = np.where(echo > self.quiet, mask[1] + self.spared * (1.0 - mask[1]), 1.0)
             rest = np.minimum(rest, not_echo)
@@ -121,9 +123,9 @@ class Suppressor:
         ratio = np.log10(1.0 + heard / (explained + self.quiet))
         return float(np.clip((ratio - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR), 0.0, 1.0))
 
-    def _spare_talker(self, speaks: float, heard: float, noise: float, trust: float) -> None:
-        """Who talked lately, clear of the noise, is spared as far as the canceller is trusted."""
-        now = speaks * self._clearness(heard, noise)
+    def _spare_talker(self, speaks: float, heard: float, explained: float, trust: float) -> None:
+        """Who talked lately, clear of noise and echo, is spared as far as the canceller is trusted."""
+        now = speaks * self._clearness(heard, explained)
         self.talk += (TALK_RISE if now > self.talk else TALK_FALL) * (now - self.talk)
         share = (self.talk - PERHAPS_TALK) / (SURE_TALK - PERHAPS_TALK)
         self.spared = trust * float(np.clip(share, 0.0, 1.0))
