@@ -17,7 +17,7 @@ RATE_HZ = 16000
 SECONDS = 16
 SAMPLES = RATE_HZ * SECONDS
 ACTIVE_DBFS = -26.0
-MANGLED_SHARE = 0.2
+MANGLED_SHARE = 0.3
 # of talkers no program spoke: with programs alone the network takes a hum or a toy's voice for noise
 BUZZING_SHARE = 0.08
 
@@ -127,16 +127,41 @@ def _equaliser(rng: np.random.Generator, x: np.ndarray, strength_db: float) -> n
     return fftconvolve(x, response, "same").astype(np.float32)
 
 
+def _clatter(rng: np.random.Generator) -> np.ndarray:
+    """Dishes and tools: blows that ring in a few modes, alone and in bursts, in a room."""
+    x = rng.uniform(0.002, 0.05) * _coloured(rng, SAMPLES, rng.uniform(-6, 0))
+    blows = rng.integers(10, 120)
+    times = rng.uniform(0, SECONDS, blows)
+    if rng.random() < 0.5:  # one thing after the other
+        times = rng.uniform(0, SECONDS, 8)[rng.integers(8, size=blows)] + rng.exponential(0.5, blows)
+    for at in (times * RATE_HZ).astype(int):
+        length = min(SAMPLES - at, int(rng.uniform(0.02, 0.4) * RATE_HZ))
+        if length <= 0:
+            continue
+        t = np.arange(length) / RATE_HZ
+        blow = rng.standard_normal(length) * np.exp(-t / rng.uniform(0.001, 0.01)) * rng.uniform(0, 1)
+        for _ in range(rng.integers(1, 8)):
+            mode_hz, decay_s = np.exp(rng.uniform(np.log(300), np.log(7800))), rng.uniform(0.005, 0.15)
+            ring = np.sin(2 * np.pi * mode_hz * t + rng.uniform(0, 2 * np.pi))
+            blow += rng.uniform(0, 1) * np.exp(-t / decay_s) * ring
+        x[at : at + length] += (blow * 10 ** rng.uniform(-1.5, 0)).astype(np.float32)
+    return fftconvolve(x, room_response(rng))[:SAMPLES]
+
+
 def _noise(rng: np.random.Generator, speech: Speech) -> np.ndarray:
     kind = rng.random()
-    if kind < 0.15:  # babble
+    if kind < 0.15:  # babble, for most of it across a room
         x = sum(speech.talk(rng, SAMPLES) * rng.uniform(0.3, 1) for _ in range(rng.integers(4, 9)))
-    elif kind < 0.25:  # keys, dishes: decaying clicks over a faint floor
+        if rng.random() < 0.7:
+            x = fftconvolve(x, room_response(rng))[:SAMPLES]
+    elif kind < 0.22:  # keys: decaying clicks over a faint floor
         x = 0.02 * _coloured(rng, SAMPLES, -3)
         for at in rng.integers(0, SAMPLES - 4000, rng.integers(10, 80)):
             length = int(rng.uniform(200, 3000))
             click = rng.standard_normal(length) * np.exp(-np.arange(length) / (0.2 * length))
             x[at : at + length] += click * rng.uniform(0.1, 1)
+    elif kind < 0.34:
+        x = _clatter(rng)
     else:
         x = _coloured(rng, SAMPLES, rng.uniform(-7, 1))
         if rng.random() < 0.5:
