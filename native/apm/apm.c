@@ -36,6 +36,7 @@ enum {
 
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
 static const float NEAR_SPEAKS = 0.5f;        /* speech probability */
+static const float SPOKEN_DECAY = 0.95f;      /* 0.2 s: nobody stops talking between two syllables */
 static const float BELIEVED = 0.5f;           /* of the echo estimate being an echo */
 static const float NEAR_QUIET = 0.35f;        /* speech probability below which figures are taken */
 static const float AS_USUAL = 2.0f;           /* 3 dB */
@@ -63,6 +64,7 @@ typedef struct {
     float *error_history, *echo_history; /* 2*hop each */
     float *overlap;                    /* hop/2 */
     float speech_probability;          /* of near-end speech in the last block */
+    float spoken;                      /* the same, held over the gaps between syllables */
     float cancel_share;                /* 0..1: how much of the canceller's work is in the signal, faded over a block */
 } channel_t;
 
@@ -213,7 +215,7 @@ void apm_reset(apm_t *apm)
         residual_reset(&channel->residual);
         ns_reset(&channel->ns);
         gain_reset(&channel->gain);
-        channel->speech_probability = 0.0f;
+        channel->speech_probability = channel->spoken = 0.0f;
         memset(channel->error_history, 0, 2 * block);
         memset(channel->echo_history, 0, 2 * block);
         memset(channel->overlap, 0, block / 2);
@@ -498,6 +500,7 @@ static void suppress(apm_t *apm, channel_t *channel)
         gain_process(&channel->gain, &heard);
         channel->speech_probability = channel->gain.speech_probability;
     }
+    channel->spoken = fmaxf(channel->speech_probability, SPOKEN_DECAY * channel->spoken);
     const ns_mask_t mask = {channel->gain.speech, channel->gain.rest, channel->gain.speech_probability};
     const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f; /* no echo, nothing to be trusted with */
     ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust);
@@ -646,7 +649,7 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->noise_suppression_db = attenuation_db(apm);
     stats->agc_gain_db = agc_gain_db(&apm->agc);
     stats->converged = converged(apm);
-    stats->double_talk = apm->far_speaks && channel->speech_probability > NEAR_SPEAKS;
+    stats->double_talk = apm->far_speaks && channel->spoken > NEAR_SPEAKS;
     stats->reference_present = apm->far_age_blocks < BLOCKS_PER_S;
     stats->divergences = channel->aec.divergences;
     stats->microphone_too_quiet = agc_out_of_reach(&apm->agc);
