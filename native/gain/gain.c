@@ -12,7 +12,7 @@ static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of
 static const float HEARD_HOP = 160.0f;     /* 16 kHz: what the network was trained on */
 static const float RATIO_SCALE = 0.2f;     /* ratios of 15 dB and more become 1, the range in which tanh and 8 bits work well */
 static const float RATIO_LIMIT = 3.0f;     /* 65 dB */
-static const float SPOKEN_DECAY = 0.95f;   /* 0.2 s: a sibilant alone may be taken for noise, between vowels it is none */
+static const float SPOKEN_DECAY = 0.97f;   /* 0.3 s: a sibilant alone may be taken for noise, between vowels it is none */
 
 enum {
     DENSE_SCRATCH = 2 * GAIN_UNITS > GAIN_FEATURES ? 2 * GAIN_UNITS : (GAIN_FEATURES + 15) & ~15,

@@ -17,7 +17,7 @@ BANDS, LAST_BIN = 17, 160
 QUIET_POWER, HEARD_HOP = 1e-10, 160
 RATIO_SCALE, RATIO_LIMIT = 0.2, 3.0
 INPUT_STEPS = 16383
-SPOKEN_DECAY = 0.95
+SPOKEN_DECAY = 0.97
 
 
 def _layers() -> dict[str, tuple[Signal, Signal, Signal]]:
