@@ -40,6 +40,7 @@ typedef struct {
     uint32_t random;
     float speech_probability; /* of near-end speech, 0..1 */
     float talk;             /* how sure it lately was that somebody talks here, clear of the noise, 0..1 */
+    float clear_talk;       /* how clearly a talker lately stood out, by a mask and the powers, 0..1 */
     float spared;           /* 0..1: how far the talker is spared of what residual echo and a mask would take */
 } ns_t;
 

@@ -24,7 +24,7 @@ COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
 ECHO_CAUTION, SPARING_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 0.25, 0.25
 TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.2, 0.007, 0.2, 0.6, 0.33
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
-BARELY_CLEAR, CLEAR, GIVEN_BACK, HARDLY_SPEECH = 0.7, 1.8, 0.5, 0.25
+BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY = 0.7, 1.8, 0.8, 0.98
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
@@ -54,7 +54,7 @@ class Suppressor:
         self.bands = [slice(low, high) for low, high in itertools.pairwise(edges)]
         self.band_smooth = np.zeros(len(self.bands))
         self.steady_window: list[tuple[Signal, Signal]] = []  # power and smoothed power of each block
-        self.speech_probability = self.talk = self.spared = 0.0
+        self.speech_probability = self.talk = self.clear_talk = self.spared = 0.0
 
     def configure(self, attenuation_db: float) -> None:
         self.floor_wanted = 10.0 ** (-attenuation_db / 20.0)
@@ -102,9 +102,10 @@ class Suppressor:
             rest = np.minimum(rest, not_echo)
             clear = self._clearness(float(np.sum(heard)), float(np.sum(noise) + np.sum(feared_bands)))
             speech = max(0.0, mask[2] - HARDLY_SPEECH) / (1.0 - HARDLY_SPEECH)
-            share = (1.0 - self.spared) * (1.0 - GIVEN_BACK * speech * clear)
-            if self.block < FIRST_MINIMUM_BLOCKS or not suppress_noise:
-                share = 0.0
+            share = 0.0
+            if self.block >= FIRST_MINIMUM_BLOCKS:
+                self.clear_talk = max(speech * clear, CLEAR_DECAY * self.clear_talk)
+                share = (1.0 - self.spared) * (1.0 - self.clear_talk) if suppress_noise else 0.0
             gain = gain * (not_echo + share * (mask[0] - not_echo))
         if suppress_noise:
             unspoken = MASKED_UNSPOKEN if mask else UNSPOKEN
