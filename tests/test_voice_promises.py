@@ -171,7 +171,9 @@ def test_weak_sounds_of_a_clear_talker_are_kept(rng: np.random.Generator) -> Non
         f = at_level(sosfilt(band, rng.standard_normal(count)), -48.0) * sounds
         near = voice(rng, RATE_HZ, 8.0, -26.0) * ~sounds + f
         out = heard(AudioProcessingModule(noise_suppression=True), RATE_HZ, near + noise(rng, 8.0, -50.0))
-        lost_db.append(level_db(sosfilt(band, f)[sounds & late]) - level_db(sosfilt(band, out)[sounds & late]))
+        lost_db.append(
+            level_db(sosfilt(band, f)[sounds & late]) - level_db(sosfilt(band, out)[sounds & late])
+        )
     print(f"{np.round(lost_db, 1)} dB are lost")
     assert np.mean(lost_db) < 4.5
 
