@@ -39,6 +39,8 @@ static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, th
 static const float UNSPOKEN = 0.25f, PERHAPS_SPOKEN = 0.25f;
 static const float MASKED_UNSPOKEN = 0.5f, MASKED_PERHAPS_SPOKEN = 0.1f;
 
+/* A mask is believed after 1 s: to a network that had heard less, talkers who began after 0.5 s lost 3.5 dB of their first half second, some 18. */
+enum { FIRST_MASK_BLOCKS = 100 };
 /* Decimal logs of heard over explained power, 7 and 18 dB, between which a talker comes to stand out clearly; the mask's own probability of speech up to
  * which it is no talker that does (dishes reach 0.8); and how long that lasts, 0.5 s: the weak sounds between clear ones are words, too. */
 static const float BARELY_CLEAR = 0.7f, CLEAR = 1.8f;
@@ -191,8 +193,7 @@ static void track_noise(ns_t *ns, const float *power, const float *echo)
             ns->clear_blocks[k] = 0.0f;
         }
     }
-    if (!settled)
-        ns->heard_blocks++;
+    ns->heard_blocks += ns->heard_blocks < FIRST_MASK_BLOCKS;
 }
 
 /* Of a frame, by band. */
@@ -333,11 +334,11 @@ static void spare_talker(ns_t *ns, const ns_mask_t *mask, float trust)
     ns->spared = trust * ramp(ns->talk, PERHAPS_TALK, SURE_TALK);
 }
 
-/* 0..1: how far a mask may take noise and echo for what they are. Not before the noise is known, nor from a talker who is spared or lately stood out
- * clearly: there a mask eats more of the voice (0.04 of DNSMOS's SIG at 15 dB) than of the noise. */
+/* 0..1: how far a mask may take noise and echo for what they are. Not in the first second, nor from a talker who is spared or lately stood out clearly:
+ * there it eats more of the voice (0.04 of DNSMOS's SIG at 15 dB) than of the noise. */
 static float mask_share(ns_t *ns, const ns_mask_t *mask)
 {
-    if (ns->heard_blocks < FIRST_MINIMUM_BLOCKS)
+    if (ns->heard_blocks < FIRST_MASK_BLOCKS)
         return 0.0f;
     const float clear = clearness(ns, ns->noise_power + ns->echo_power), speech = ramp(mask->speech_probability, HARDLY_SPEECH, 1.0f);
     ns->clear_talk = greater(speech * clear, CLEAR_DECAY * ns->clear_talk);

@@ -24,7 +24,7 @@ COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
 ECHO_CAUTION, SPARING_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 0.25, 0.25
 TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.2, 0.007, 0.2, 0.6, 0.33
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
-BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY = 0.7, 1.8, 0.8, 0.98
+BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY, FIRST_MASK_BLOCKS = 0.7, 1.8, 0.8, 0.98, 100
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
@@ -103,7 +103,7 @@ class Suppressor:
             clear = self._clearness(float(np.sum(heard)), float(np.sum(noise) + np.sum(feared_bands)))
             speech = max(0.0, mask[2] - HARDLY_SPEECH) / (1.0 - HARDLY_SPEECH)
             share = 0.0
-            if self.block >= FIRST_MINIMUM_BLOCKS:
+            if self.block >= FIRST_MASK_BLOCKS:
                 self.clear_talk = max(speech * clear, CLEAR_DECAY * self.clear_talk)
                 share = (1.0 - self.spared) * (1.0 - self.clear_talk) if suppress_noise else 0.0
             gain = gain * (not_echo + share * (mask[0] - not_echo))
