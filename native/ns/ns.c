@@ -334,8 +334,8 @@ static void spare_talker(ns_t *ns, const ns_mask_t *mask, float trust)
     ns->spared = trust * ramp(ns->talk, PERHAPS_TALK, SURE_TALK);
 }
 
-/* 0..1: how far a mask may take noise and echo for what they are. Not in the first second, nor from a talker who is spared or lately stood out clearly:
- * there it eats more of the voice (0.04 of DNSMOS's SIG at 15 dB) than of the noise. */
+/* 0..1: how far a mask may take what is no talker, instead of echo alone. Not in the first second, nor from a talker who is spared or lately stood out
+ * clearly: there it eats more of the voice (0.04 of DNSMOS's SIG at 15 dB) than of the noise. */
 static float mask_share(ns_t *ns, const ns_mask_t *mask)
 {
     if (ns->heard_blocks < FIRST_MASK_BLOCKS)

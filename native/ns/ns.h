@@ -8,7 +8,7 @@
  * A noise that begins at once and stays (a fan) is told by its steadiness: while bands hardly move for 0.4 s, what is heard is no speech.
  * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, or a mask from elsewhere knows better, residual echo
  * goes down to the floor. Where the echo canceller can be trusted, a talker is spared: what little leaks through it is hidden by the voice.
- * From a talker who stands out clearly a mask takes nothing.
+ * In the first second, and around a talker who stands out clearly, a mask takes echo, but no noise.
  */
 #ifndef APMPI_NS_H
 #define APMPI_NS_H

@@ -8,7 +8,8 @@ festvox-us-slt-hts, -kallpc16k, -kdlpc16k, -italp16k, -itapc16k, -ca-ona-hts, -c
 compressed complex spectra (A. Ephrat et al., SIGGRAPH 2018), with the exponents 1/2, near loudness, and 1/4,
 which hears what is left in the gaps of speech, behind the statistical gain as ns.c applies it; and, where no
 echo is heard, what the talker lacks in intelligibility (ESTOI; intelligibility as a loss: S.-W. Fu et al.,
-IEEE/ACM TASLP 26 (2018)).
+IEEE/ACM TASLP 26 (2018)). That ns.c asks for no speech gain around a talker who stands out clearly is not in
+the loss.
 
 The weights in the tree are of several rounds. The last had 3600 scenes and 5 epochs at a third of the
 learning rate, from the mean of two networks: one of 2400 scenes without ESTOI, and that one after 7 epochs
