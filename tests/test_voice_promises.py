@@ -178,17 +178,23 @@ def sounds_between_vowels(
 
 
 def test_weak_sounds_of_a_clear_talker_are_kept(rng: np.random.Generator) -> None:
-    """An f 22 dB under the vowels around it, hardly above the noise: four talkers. Left to the
-    network it would lose 3 to 6 dB."""
+    """An f 22 dB under the vowels around it, hardly above the noise: the network takes less than 2 dB of it
+    on top of what the statistics take. Where it is asked about such sounds one by one it takes 3 to 4 dB."""
     band_hz = [2000.0, 7500.0]
     band = butter(4, band_hz, "bandpass", fs=RATE_HZ, output="sos")
-    lost_db = []
+    taken_db = []
     for _ in range(4):
-        near, f, heard_at = sounds_between_vowels(rng, RATE_HZ, band_hz, -48.0)
-        out = heard(AudioProcessingModule(noise_suppression=True), RATE_HZ, near + noise(rng, 8.0, -50.0))
-        lost_db.append(level_db(sosfilt(band, f)[heard_at]) - level_db(sosfilt(band, out)[heard_at]))
-    print(f"{np.round(lost_db, 1)} dB are lost")
-    assert np.mean(lost_db) < 4.5
+        near, _, heard_at = sounds_between_vowels(rng, RATE_HZ, band_hz, -48.0)
+        mic = near + noise(rng, 8.0, -50.0)
+        with_network, without = (
+            heard(AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain), RATE_HZ, mic)
+            for learned_gain in (True, False)
+        )
+        taken_db.append(
+            level_db(sosfilt(band, without)[heard_at]) - level_db(sosfilt(band, with_network)[heard_at])
+        )
+    print(f"taken by the network: {np.round(taken_db, 1)} dB")
+    assert np.mean(taken_db) < 2.0
 
 
 def test_sibilants_above_8_khz_survive(rng: np.random.Generator) -> None:
