@@ -68,7 +68,7 @@ void gain_features(const gain_t *gain, const gain_input_t *input, float features
 /* rows of `inputs` weights each: y = bias + weight x */
 static void layer(int outputs, int inputs, const int8_t *weight, const float *scale, const float *bias, const float *x, float *y)
 {
-    int16_t scratch[DENSE_SCRATCH];
+    int8_t scratch[DENSE_SCRATCH];
     memcpy(y, bias, sizeof(float) * (size_t)outputs);
     dense_add(outputs, inputs, weight, scale, x, scratch, y);
 }

@@ -41,11 +41,11 @@
 
 /* Four rows share the inputs. */
 enum { DOT_ROWS = 4 };
-static inline void dot_rows(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *x, int32_t *sum)
 {
     __m256i lanes[DOT_ROWS] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
     for (int i = 0; i < inputs; i += 16) {
-        const __m256i x16 = _mm256_loadu_si256((const __m256i *)(x + i));
+        const __m256i x16 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(x + i)));
         for (int r = 0; r < DOT_ROWS; r++) {
             const __m256i w = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(row[r] + i)));
             lanes[r] = _mm256_add_epi32(lanes[r], _mm256_madd_epi16(w, x16));

@@ -5,10 +5,10 @@
 #include "kernels/branchless.h"
 #include "kernels/kernels.h"
 
-static const float LARGEST = 16383.0f;
+static const float LARGEST = 127.0f;
 
 /* Returns the value of one step; 0 if x is silent. */
-static float quantise(int count, const float *restrict x, int16_t *restrict out)
+static float quantise(int count, const float *restrict x, int8_t *restrict out)
 {
     int32_t most = 0; /* bits of a float without its sign have the order of its absolute value */
     for (int i = 0; i < count; i++) {
@@ -21,14 +21,14 @@ static float quantise(int count, const float *restrict x, int16_t *restrict out)
         return 0.0f;
     const float scale = LARGEST / loudest;
     for (int i = 0; i < count; i++)
-        out[i] = nearest_int16(scale * x[i]);
+        out[i] = (int8_t)nearest_int16(scale * x[i]);
     return loudest / LARGEST;
 }
 
-void dense_add(int outputs, int inputs, const int8_t *weight, const float *scale, const float *x, int16_t *scratch, float *y)
+void dense_add(int outputs, int inputs, const int8_t *weight, const float *scale, const float *x, int8_t *scratch, float *y)
 {
     const int stride = dense_stride(inputs);
-    memset(scratch + inputs, 0, sizeof(int16_t) * (size_t)(stride - inputs));
+    memset(scratch + inputs, 0, (size_t)(stride - inputs));
     const float step = quantise(inputs, x, scratch);
     if (step > 0.0f)
         kernels()->dense(outputs, stride, weight, scale, scratch, step, y);

@@ -71,7 +71,7 @@ typedef struct {
     void (*log_spectral_gain)(int n, const float *wiener, const float *posterior, float *out);
 
     /* y[o] += step * scale[o] * sum_i weight[o * inputs + i] * x[i]; inputs: a multiple of 16; see dense.h */
-    void (*dense)(int outputs, int inputs, const int8_t *weight, const float *scale, const int16_t *x, float step, float *y);
+    void (*dense)(int outputs, int inputs, const int8_t *weight, const float *scale, const int8_t *x, float step, float *y);
 
     /* see fft.h */
     void (*fft_forward)(const fft_t *fft, const float *x, float *re, float *im);

@@ -41,22 +41,18 @@ static inline float32x4_t reversed(float32x4_t v)
 
 /* Four rows share the inputs; a sum's lanes are added at the end. */
 enum { DOT_ROWS = 4 };
-static inline void dot_rows(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *x, int32_t *sum)
 {
     int32x4_t lanes[DOT_ROWS] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
     for (int i = 0; i < inputs; i += 16) {
-        const int16x8_t x0 = vld1q_s16(x + i), x1 = vld1q_s16(x + i + 8);
+        const int8x16_t x16 = vld1q_s8(x + i);
         for (int r = 0; r < DOT_ROWS; r++) {
             const int8x16_t w = vld1q_s8(row[r] + i);
-            const int16x8_t w0 = vmovl_s8(vget_low_s8(w)), w1 = vmovl_high_s8(w);
-            lanes[r] = vmlal_s16(lanes[r], vget_low_s16(w0), vget_low_s16(x0));
-            lanes[r] = vmlal_high_s16(lanes[r], w0, x0);
-            lanes[r] = vmlal_s16(lanes[r], vget_low_s16(w1), vget_low_s16(x1));
-            lanes[r] = vmlal_high_s16(lanes[r], w1, x1);
+            const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x16));
+            lanes[r] = vpadalq_s16(lanes[r], vmlal_high_s8(low, w, x16)); /* two products of 127 * 127 fit in 16 bits */
         }
     }
-    for (int r = 0; r < DOT_ROWS; r++)
-        sum[r] = vaddvq_s32(lanes[r]);
+    vst1q_s32(sum, vpaddq_s32(vpaddq_s32(lanes[0], lanes[1]), vpaddq_s32(lanes[2], lanes[3])));
 }
 
 #include "kernels/fft_text.h"

@@ -42,7 +42,7 @@ static inline float from_bits(int32_t bits)
 #define FROM_BITS(i) from_bits(i)
 
 enum { DOT_ROWS = 1 };
-static inline void dot_rows(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *x, int32_t *sum)
 {
     *sum = 0;
     for (int i = 0; i < inputs; i++)

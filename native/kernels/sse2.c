@@ -25,13 +25,15 @@ static inline __m128 chosen(__m128 mask, __m128 x, __m128 y) { return _mm_or_ps(
 #define IF_LESS(a, b, x, y) chosen(_mm_cmplt_ps(a, b), x, y)
 
 enum { DOT_ROWS = 1 };
-static inline void dot_rows(int inputs, const int8_t *const *row, const int16_t *x, int32_t *sum)
+static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *x, int32_t *sum)
 {
-    __m128i lanes = _mm_setzero_si128();
+    const __m128i zero = _mm_setzero_si128();
+    __m128i lanes = zero;
     for (int i = 0; i < inputs; i += 16) {
-        const __m128i w = _mm_loadu_si128((const __m128i *)(row[0] + i)), sign = _mm_cmpgt_epi8(_mm_setzero_si128(), w);
-        lanes = _mm_add_epi32(lanes, _mm_madd_epi16(_mm_unpacklo_epi8(w, sign), _mm_loadu_si128((const __m128i *)(x + i))));
-        lanes = _mm_add_epi32(lanes, _mm_madd_epi16(_mm_unpackhi_epi8(w, sign), _mm_loadu_si128((const __m128i *)(x + i + 8))));
+        const __m128i w = _mm_loadu_si128((const __m128i *)(row[0] + i)), w_sign = _mm_cmpgt_epi8(zero, w);
+        const __m128i x16 = _mm_loadu_si128((const __m128i *)(x + i)), x_sign = _mm_cmpgt_epi8(zero, x16);
+        lanes = _mm_add_epi32(lanes, _mm_madd_epi16(_mm_unpacklo_epi8(w, w_sign), _mm_unpacklo_epi8(x16, x_sign)));
+        lanes = _mm_add_epi32(lanes, _mm_madd_epi16(_mm_unpackhi_epi8(w, w_sign), _mm_unpackhi_epi8(x16, x_sign)));
     }
     int32_t each[4];
     _mm_storeu_si128((__m128i *)each, lanes);

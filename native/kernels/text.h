@@ -212,18 +212,25 @@ static float dot(int n, const float *a, const float *b)
     return total_of(sum);
 }
 
-/* The last rows are taken together with the last one repeated. */
-static void dense(int outputs, int inputs, const int8_t *weight, const float *scale, const int16_t *x, float step, float *y)
+static inline void dense_rows(int rows, int inputs, const int8_t *weight, const float *restrict scale, const int8_t *x, float step,
+                              float *restrict y)
 {
-    for (int o = 0; o < outputs; o += DOT_ROWS) {
-        const int8_t *row[DOT_ROWS];
-        int32_t sum[DOT_ROWS];
-        for (int r = 0; r < DOT_ROWS; r++)
-            row[r] = weight + (o + r < outputs ? o + r : outputs - 1) * inputs;
-        dot_rows(inputs, row, x, sum);
-        for (int r = 0; r < DOT_ROWS && o + r < outputs; r++)
-            y[o + r] += step * scale[o + r] * (float)sum[r];
-    }
+    const int8_t *row[DOT_ROWS];
+    int32_t sum[DOT_ROWS];
+    for (int r = 0; r < DOT_ROWS; r++)
+        row[r] = weight + (r < rows ? r : rows - 1) * inputs;
+    dot_rows(inputs, row, x, sum);
+    for (int r = 0; r < rows; r++)
+        y[r] += step * scale[r] * (float)sum[r];
+}
+
+static void dense(int outputs, int inputs, const int8_t *weight, const float *scale, const int8_t *x, float step, float *y)
+{
+    int o = 0;
+    for (; o + DOT_ROWS <= outputs; o += DOT_ROWS)
+        dense_rows(DOT_ROWS, inputs, weight + o * inputs, scale + o, x, step, y + o);
+    if (o < outputs)
+        dense_rows(outputs - o, inputs, weight + o * inputs, scale + o, x, step, y + o);
 }
 
 #define KERNELS(variant)                                                                                                              \

@@ -54,7 +54,7 @@ static void bench_fft(const kernels_t *variant, int size)
 static void bench_dense(const kernels_t *variant)
 {
     static int8_t weight[OUTPUTS * INPUTS];
-    static int16_t x[INPUTS];
+    static int8_t x[INPUTS];
     float *scale = sound(OUTPUTS), *y = sound(OUTPUTS);
     printf("%s dense %d\n", variant->name, OUTPUTS * INPUTS);
     syscall(MARK_SYSCALL, 0);

@@ -16,7 +16,7 @@ WEIGHTS = Path(__file__).parents[2] / "native" / "gain" / "weights.h"
 BANDS, LAST_BIN = 17, 160
 QUIET_POWER, HEARD_HOP = 1e-10, 160
 RATIO_SCALE, RATIO_LIMIT = 0.2, 3.0
-INPUT_STEPS = 16383
+INPUT_STEPS = 127
 SPOKEN_DECAY = 0.97
 
 

@@ -596,8 +596,9 @@ def test_ns_level(stages: Stages, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
 def test_gain(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     """Made-up powers, among them silence, full scale and a talker without an echo. Inputs of a layer are
-    rounded to 1/16383 of the loudest, and a float's rounding may move such a step: of some hundred weights a
-    tenth are moved by chance, and the state remembers some ten blocks of that."""
+    rounded to 1/127 of the loudest, and a float's rounding moves such a step now and then: one input with a
+    weight of 1, remembered for some ten blocks, behind the sigmoid's slope. Before the first such step nothing
+    but a float's rounding differs."""
     hop, blocks = rate_hz // 100, 400
     bins = hop + 1
     window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
@@ -612,7 +613,8 @@ def test_gain(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     powers[300:, 0] *= 1.0 + 1e4 * (np.arange(100) % 50 < 30)[:, None] * voice
     handle, model = stages.new("gain", hop, window_power), Gain(bins, window_power)
     first: list[Floats] = []
-    worst, lowest, highest = 0.0, 1.0, 0.0
+    errors: list[float] = []
+    lowest, highest = 1.0, 0.0
     for run in range(2):
         for b in range(blocks):
             given = np.array([padded(row, hop) for row in powers[b]])
@@ -623,9 +625,10 @@ def test_gain(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
                 continue
             first.append(masks)
             *rights, right_speech = model.process(*given[:, :bins].astype(np.float64))
-            worst = max(worst, float(np.max(np.abs(masks[:, :bins] - rights))), abs(speech - right_speech))
+            errors.append(max(float(np.max(np.abs(masks[:, :bins] - rights))), abs(speech - right_speech)))
             lowest, highest = min(lowest, float(np.min(rights[0]))), max(highest, float(np.max(rights[0])))
         stages.call("gain_again", handle)
     print(f"{rate_hz} Hz: speech gains from {lowest:.3f} to {highest:.3f}")
     assert lowest < 0.1 and highest > 0.7, "the test must see both"
-    check("masks", worst, 10 * np.sqrt(0.1 * 128) / 16383)
+    check("masks", max(errors), 10 / 127 / 4)
+    check("masks, a twentieth of the blocks", float(np.quantile(errors, 0.05)), 200 * EPS)
