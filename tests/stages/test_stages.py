@@ -597,8 +597,8 @@ def test_ns_level(stages: Stages, rng: np.random.Generator) -> None:
 def test_gain(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     """Made-up powers, among them silence, full scale and a talker without an echo. Inputs of a layer are
     rounded to 1/127 of the loudest, and a float's rounding moves such a step now and then: one input with a
-    weight of 1, remembered for some ten blocks, behind the sigmoid's slope. Before the first such step nothing
-    but a float's rounding differs."""
+    weight of 1, remembered for some ten blocks, behind the sigmoid's slope. Before the first such step
+    nothing but a float's rounding differs."""
     hop, blocks = rate_hz // 100, 400
     bins = hop + 1
     window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
