@@ -50,9 +50,13 @@ static const float CLEAR_DECAY = 0.98f;
 /* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). Under a talker who is
  * spared, 10 dB less than what is expected is feared: taking more takes the voice. */
 static const float ECHO_CAUTION = 2.0f, SPARING_CAUTION = 0.1f;
+/* What is heard 15 dB above the expected echo is none (a loud word that distorts leaks 8 dB more, and peaks): a mask may only take as much of it. To
+ * some talkers a network answers like to an echo where hardly any is expected, and took 10 dB of them. */
+static const float SURPRISING_ECHO = 30.0f;
 
-/* Who talks is spared: sooner than a word ends, for as long as pauses between words last; from a vote that chance seldom reaches. */
-static const float TALK_RISE = 0.2f, TALK_FALL = 0.007f; /* 50 ms, 1.4 s */
+/* Who talks is spared: sooner than a word ends, but not for a loudspeaker's bark, and for as long as pauses between words last; from a vote that
+ * chance seldom reaches. */
+static const float TALK_RISE = 0.1f, TALK_FALL = 0.007f; /* 100 ms, 1.4 s */
 static const float PERHAPS_TALK = 0.2f, SURE_TALK = 0.6f;
 static const float HIDDEN = 0.33f; /* of the feared echo, whose margins are 8 dB in all: what a voice must hide to be spared */
 
@@ -353,14 +357,15 @@ static float chance_gain(const ns_t *ns, int masked)
 }
 
 /* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. */
-static void combine(ns_t *ns, const float *restrict echo, const ns_mask_t *mask, int suppress_noise)
+static void combine(ns_t *ns, const float *restrict power, const float *restrict echo, const ns_mask_t *mask, int suppress_noise)
 {
     const float *restrict detail = ns->detail;
     float *restrict gain = ns->gain, *restrict rest = ns->rest;
     const float quiet = QUIET_POWER * ns->window_power, believed = mask ? mask_share(ns, mask) : 0.0f;
     const float chance = suppress_noise ? chance_gain(ns, mask != NULL) : 1.0f;
     for (int k = 0; k < ns->bins; k++) {
-        const float not_echo = mask && echo[k] > quiet ? mask->rest[k] + ns->spared * (1.0f - mask->rest[k]) : 1.0f;
+        const float possible_echo = lesser(1.0f, SURPRISING_ECHO * greater(echo[k] - quiet, 0.0f) / (power[k] + quiet));
+        const float not_echo = mask ? 1.0f - possible_echo * (1.0f - ns->spared) * (1.0f - mask->rest[k]) : 1.0f;
         rest[k] = lesser(rest[k], not_echo);
         gain[k] = detail[k] * chance * (mask && suppress_noise ? not_echo + believed * (mask->speech[k] - not_echo) : not_echo);
         gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
@@ -395,7 +400,7 @@ void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float
     spare_talker(ns, mask, trust);
     find_detail(ns, power, echo, mask ? MASKED_NOISE_DIRECTED : DECISION_DIRECTED, suppress_noise);
     judge_echo(ns, echo, mask);
-    combine(ns, echo, mask, suppress_noise);
+    combine(ns, power, echo, mask, suppress_noise);
     kernels()->multiply(ns->stride, re, ns->gain, re);
     kernels()->multiply(ns->stride, im, ns->gain, im);
     comfort(ns, re, im, power);

@@ -20,6 +20,8 @@ ACTIVE_DBFS = -26.0
 MANGLED_SHARE = 0.3
 # of talkers no program spoke: with programs alone the network takes a hum or a toy's voice for noise
 BUZZING_SHARE = 0.08
+# of talkers who are not heard in the first seconds: their first word is the network's hardest
+LATE_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,13 @@ def _noise(rng: np.random.Generator, speech: Speech) -> np.ndarray:
         x = sum(speech.talk(rng, SAMPLES) * rng.uniform(0.3, 1) for _ in range(rng.integers(4, 9)))
         if rng.random() < 0.7:
             x = fftconvolve(x, room_response(rng))[:SAMPLES]
-    elif kind < 0.22:  # keys: decaying clicks over a faint floor
+    elif kind < 0.27:  # keys: decaying clicks over a faint floor
         x = 0.02 * _coloured(rng, SAMPLES, -3)
         for at in rng.integers(0, SAMPLES - 4000, rng.integers(10, 80)):
             length = int(rng.uniform(200, 3000))
             click = rng.standard_normal(length) * np.exp(-np.arange(length) / (0.2 * length))
             x[at : at + length] += click * rng.uniform(0.1, 1)
-    elif kind < 0.34:
+    elif kind < 0.42:
         x = _clatter(rng)
     else:
         x = _coloured(rng, SAMPLES, rng.uniform(-7, 1))
@@ -299,6 +301,8 @@ def make(seed: int, speech: Speech) -> Scene:
             np.arange(SAMPLES), np.linspace(0, SAMPLES, 5), 10 ** (rng.normal(0, 5, 5) / 20)
         )
     near = near * _turns(rng, rng.uniform(1, 6), rng.choice([0.3, 0.5, 0.8, 1.0]))
+    if rng.random() < LATE_SHARE:
+        near[: int(rng.uniform(1, 8) * RATE_HZ)] = 0
     noise = _noise(rng, speech) * _decibels(
         ACTIVE_DBFS - rng.choice([rng.uniform(-3, 25), rng.uniform(20, 60)])
     )

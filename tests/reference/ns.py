@@ -21,8 +21,8 @@ CLEAR_BLOCKS = 200
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_NOISE_DIRECTED = 0.95, 0.9
 COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
-ECHO_CAUTION, SPARING_CAUTION, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 0.25, 0.25
-TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.2, 0.007, 0.2, 0.6, 0.33
+ECHO_CAUTION, SPARING_CAUTION, SURPRISING_ECHO, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 30.0, 0.25, 0.25
+TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.1, 0.007, 0.2, 0.6, 0.33
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
 BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY, FIRST_MASK_BLOCKS = 0.7, 1.8, 0.8, 0.98, 100
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
@@ -98,7 +98,9 @@ class Suppressor:
         surely = max(0.0, speaks - SPEECH_BY_CHANCE) / (1.0 - SPEECH_BY_CHANCE)
         gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - surely))
         if mask:
-            not_echo = np.where(echo > self.quiet, mask[1] + self.spared * (1.0 - mask[1]), 1.0)
+            told = np.maximum(echo - self.quiet, 0.0)
+            possible_echo = np.minimum(1.0, SURPRISING_ECHO * told / (power + self.quiet))
+            not_echo = 1.0 - possible_echo * (1.0 - self.spared) * (1.0 - mask[1])
             rest = np.minimum(rest, not_echo)
             clear = self._clearness(float(np.sum(heard)), float(np.sum(noise) + np.sum(feared_bands)))
             speech = max(0.0, mask[2] - HARDLY_SPEECH) / (1.0 - HARDLY_SPEECH)
