@@ -11,6 +11,7 @@ static const double ATTENUATION_DB = 18.0;
 typedef struct {
     ns_t ns;
     void *memory;
+    const ns_mask_t *mask;
     float re[STRIDE], im[STRIDE], power[STRIDE], echo[STRIDE];
 } rig_t;
 
@@ -46,7 +47,7 @@ static double listen_trusting(rig_t *rig, int blocks, float noise, float speech,
             rig->echo[k] = 2.0f * 2.0f * echo * echo; /* variance of bell(): 1; with the margin that residual.c gives */
         }
         ns_track(&rig->ns, rig->power, rig->echo);
-        ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, NULL, trust);
+        ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, rig->mask, trust);
         for (int k = 0; k < BINS; k++)
             if (speech == 0.0f || (talks && k / 8 % 2)) {
                 in += (double)rig->power[k];
@@ -102,6 +103,16 @@ int main(void)
     ns_reset(&rig->ns);
     const double first = listen(rig, 100, 0.01f, 0.2f, 0.0f);
     CHECK(first > -2.0, "speech in the first second, before the noise is known: %.2f dB", first);
+    stop(rig);
+
+    rig = start(0.0f);
+    static const float nothing[STRIDE];
+    const ns_mask_t all_is_echo = {nothing, nothing, 1.0f};
+    rig->mask = &all_is_echo;
+    const double hardly = (listen(rig, 200, 0.01f, 0.3f, 0.003f), listen(rig, 200, 0.01f, 0.3f, 0.003f));
+    CHECK(hardly > -2.0, "speech 40 dB above residual echo, for a mask all is echo: %.2f dB", hardly);
+    const double leaks = (listen(rig, 200, 0.01f, 0.0f, 0.1f), listen(rig, 200, 0.01f, 0.0f, 0.1f));
+    CHECK(leaks < -15.0, "residual echo alone, for a mask all is echo: %.1f dB", leaks);
     stop(rig);
 
     rig = start(0.0f);
