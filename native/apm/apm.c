@@ -375,8 +375,9 @@ static void place_cancellers(apm_t *apm)
 {
     const int measured = apm->delay.best >= 0, before = apm->believed_blocks;
     const int believed = measured ? apm->delay.best : apm->hint_blocks;
-    /* a delay between two blocks may be measured as either: the headroom has room for both */
-    const int tolerance = measured && apm->measured ? 1 : 0;
+    /* a delay between two blocks, or with a strong reflection, may be measured as either, and as another one while a talker is heard: the headroom
+     * has room for both */
+    const int tolerance = measured && apm->measured ? HEADROOM_BLOCKS : 0;
     if (believed < 0 || (measured == apm->measured && abs(believed - before) <= tolerance))
         return;
     const int window = believed > HEADROOM_BLOCKS ? believed - HEADROOM_BLOCKS : 0;
