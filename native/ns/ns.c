@@ -14,8 +14,9 @@ static const float FALL_RATE = 0.5f, RISE_RATE = 0.2f; /* smoothing for the mini
 /* Mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that is 8 to 9 (measured, white); a third of it, so that
  * a talker whose pauses a ringing room fills doesn't lift it: from there the tracker finds the rest itself. */
 static const float MINIMUM_BIAS = 3.0f;
-enum { MINIMUM_BLOCKS = 300, FIRST_MINIMUM_BLOCKS = 20 };
-static const float CLEAR_BLOCKS = 200.0f;  /* under a lasting echo only words are clear of it: the minimum of fewer is theirs, not that of the pauses */
+enum { MINIMUM_BLOCKS = 400, FIRST_MINIMUM_BLOCKS = 20 };
+/* Under an echo only words are clear of it: the minimum of fewer is theirs, not that of the pauses (of 200 in 300, up to 10 dB too high in double talk). */
+static const float CLEAR_BLOCKS = 370.0f;
 static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float NEVER = 1e9f;
 /* A noise that has begun: mean log of a band's power over the minimum of its smoothed power is 0.6 to 1.1 for steady noise (measured: white,
@@ -31,7 +32,10 @@ static const float RISEN = 0.7f;           /* ln 2: by less the tracker follows 
  * would leave too much. */
 static const float DECISION_DIRECTED = 0.95f, MASKED_NOISE_DIRECTED = 0.9f;
 static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
-static const float LEAST_COMFORT = 1e-8f;     /* of a sample: -80 dBFS, under any microphone's own noise; what is steady there hides what is not */
+/* Of a sample: -90 and -78 dBFS, under a room's own noise; in between 5 dB under the echo that leaks, and 2 dB a second lower when less does: what is
+ * steady there hides what is not, and where nothing leaks nothing needs hiding. */
+static const float LEAST_COMFORT = 1e-9f, MOST_COMFORT = 1.6e-8f;
+static const float HIDING = 0.3f, HIDING_DECAY = 0.995f;
 static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
 
 /* Gain of what stands out of the noise while nobody talks, chance peaks nearly all, and the vote's probability from which nothing is taken for
@@ -46,6 +50,13 @@ enum { FIRST_MASK_BLOCKS = 100 };
 static const float BARELY_CLEAR = 0.7f, CLEAR = 1.8f;
 static const float HARDLY_SPEECH = 0.8f;
 static const float CLEAR_DECAY = 0.98f;
+/* The same for a quiet room, 26 and 32 dB, 2 s: there no chance peak is heard, and what is weak is speech. The noise held still so far, since a voice's own
+ * power leaks into it; and by how much the prior is smoothed less. */
+static const float BARELY_QUIET = 2.6f, QUIET = 3.2f, QUIET_DECAY = 0.995f;
+static const float HELD_STILL = 0.9f, QUIETLY_LESS_DIRECTED = 0.05f;
+/* Around a clear talker in noise the gain goes half way to what spectral subtraction leaves of a band's power, smoothed over 15 ms, by 6 dB at most: the bins' gains, each its own
+ * chance, lose weak sounds and words' ends. With the oversubtraction of M. Berouti, R. Schwartz, J. Makhoul, ICASSP 1979, at good SNR. */
+static const float BAND_RATE = 0.5f, OVERSUBTRACTION = 1.5f, BAND_SHARE = 0.5f, BAND_CHANGE = 2.0f;
 
 /* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). Under a talker who is
  * spared, 10 dB less than what is expected is feared: taking more takes the voice. */
@@ -107,13 +118,14 @@ void ns_reset(ns_t *ns)
         ns->gain[k] = 1.0f;
     }
     for (int band = 0; band < NS_BANDS; band++)
-        ns->band_smooth[band] = 0.0f;
+        ns->band_smooth[band] = ns->band_heard[band] = ns->band_explained[band] = 0.0f;
     begin_steady_window(ns);
     ns->heard_power = ns->noise_power = ns->echo_power = 0.0f;
     ns->floor_gain = ns->floor_wanted;
+    ns->comfort = MOST_COMFORT;
     ns->window_block = ns->heard_blocks = 0;
     ns->random = 1;
-    ns->speech_probability = ns->talk = ns->clear_talk = ns->spared = 0.0f;
+    ns->speech_probability = ns->talk = ns->clear_talk = ns->quiet_room = ns->spared = 0.0f;
 }
 
 void ns_configure(ns_t *ns, float attenuation_db)
@@ -182,11 +194,12 @@ static void track_noise(ns_t *ns, const float *power, const float *echo)
 {
     const int bins = ns->bins, settled = ns->heard_blocks >= FIRST_MINIMUM_BLOCKS;
     const float rise = ns->heard_blocks ? RISE_RATE : 1.0f, fall = ns->heard_blocks ? FALL_RATE : 1.0f;
+    const float rate = NOISE_RATE * (1.0f - ns->speech_probability) * (1.0f - HELD_STILL * ns->quiet_room);
     float *presence = ns->detail, *seen = ns->rest;
     find_presence(ns, power, presence);
     find_clear(bins, power, echo, rise, fall, ns->smooth, seen);
     follow_minimum(bins, seen, ns->lowest, ns->lowest_next, ns->clear_blocks);
-    follow_noise(bins, power, presence, seen, ns->lowest, NOISE_RATE * (1.0f - ns->speech_probability), settled ? MINIMUM_BIAS : 0.0f,
+    follow_noise(bins, power, presence, seen, ns->lowest, rate, settled ? MINIMUM_BIAS : 0.0f,
                  QUIET_POWER * ns->window_power, ns->noise);
     if (++ns->window_block == MINIMUM_BLOCKS) {
         ns->window_block = 0;
@@ -226,6 +239,8 @@ static void sum_bands(ns_t *ns, const float *power, const float *echo, bands_t *
         ns->heard_power += bands->heard[bands->count] = heard;
         ns->noise_power += bands->noise[bands->count] = noise;
         ns->echo_power += bands->echo[bands->count] = ECHO_CAUTION * feared;
+        ns->band_heard[bands->count] += BAND_RATE * (heard - ns->band_heard[bands->count]);
+        ns->band_explained[bands->count] = noise + ECHO_CAUTION * feared;
     }
 }
 
@@ -323,53 +338,99 @@ static void judge_echo(ns_t *ns, const float *restrict echo, const ns_mask_t *ma
     }
 }
 
-/* 0..1: how far what is heard stands out of what explains it. */
-static float clearness(const ns_t *ns, float explained)
+/* How far what is heard stands out of what explains it: decimal log. */
+static float excess(const ns_t *ns, float explained)
 {
     const float known = explained + QUIET_POWER * ns->window_power;
-    return ramp(log10f((ns->heard_power + known) / known), BARELY_CLEAR, CLEAR);
+    return log10f((ns->heard_power + known) / known);
 }
 
 /* Only as far as the canceller is trusted, and only a voice that stands out of what leaks: it hides that. */
 static void spare_talker(ns_t *ns, const ns_mask_t *mask, float trust)
 {
-    const float clear = clearness(ns, ns->noise_power + HIDDEN * ns->echo_power);
+    const float clear = ramp(excess(ns, ns->noise_power + HIDDEN * ns->echo_power), BARELY_CLEAR, CLEAR);
     ns->talk = follow(ns->talk, talking(ns, mask) * clear, TALK_RISE, TALK_FALL);
     ns->spared = trust * ramp(ns->talk, PERHAPS_TALK, SURE_TALK);
 }
 
+/* How clearly somebody talks, or lately did. */
+static void follow_talker(ns_t *ns, const ns_mask_t *mask)
+{
+    const float speech = mask && ns->heard_blocks >= FIRST_MASK_BLOCKS ? ramp(mask->speech_probability, HARDLY_SPEECH, 1.0f) : 0.0f;
+    const float over = excess(ns, ns->noise_power + ns->echo_power);
+    ns->clear_talk = greater(speech * ramp(over, BARELY_CLEAR, CLEAR), CLEAR_DECAY * ns->clear_talk);
+    ns->quiet_room = greater(speech * ramp(over, BARELY_QUIET, QUIET), QUIET_DECAY * ns->quiet_room);
+}
+
 /* 0..1: how far a mask may take what is no talker, instead of echo alone. Not in the first second, nor from a talker who is spared or lately stood out
  * clearly: there it eats more of the voice (0.04 of DNSMOS's SIG at 15 dB) than of the noise. */
-static float mask_share(ns_t *ns, const ns_mask_t *mask)
+static float mask_share(const ns_t *ns)
 {
-    if (ns->heard_blocks < FIRST_MASK_BLOCKS)
-        return 0.0f;
-    const float clear = clearness(ns, ns->noise_power + ns->echo_power), speech = ramp(mask->speech_probability, HARDLY_SPEECH, 1.0f);
-    ns->clear_talk = greater(speech * clear, CLEAR_DECAY * ns->clear_talk);
-    return (1.0f - ns->spared) * (1.0f - ns->clear_talk);
+    const float left_alone = 1.0f - (1.0f - ns->spared) * (1.0f - ns->clear_talk) * (1.0f - ns->quiet_room);
+    return ns->heard_blocks < FIRST_MASK_BLOCKS ? 0.0f : 1.0f - left_alone;
+}
+
+/* ns->detail goes towards what subtraction leaves of each band, as far as somebody talks clearly in noise. */
+static void even_out(ns_t *ns, const float *restrict power)
+{
+    const int end = bands_end(ns);
+    const float share = BAND_SHARE * (1.0f - ns->spared) * ns->clear_talk * (1.0f - ns->quiet_room), tiny = QUIET_POWER * ns->window_power * 1e-3f;
+    float *restrict detail = ns->detail, *restrict left = ns->gain;
+    for (int k = 0; k < end; k++)
+        left[k] = detail[k] * detail[k] * power[k];
+    for (int band = 0, at = BANDS_FIRST_BIN, next; at < end; band++) {
+        next = lesser_int(spectrum_band_end(at), end);
+        const float heard = ns->band_heard[band];
+        const float wanted = greater(heard - OVERSUBTRACTION * ns->band_explained[band], ns->floor_gain * ns->floor_gain * heard);
+        const float ratio = sqrtf((wanted + tiny) / (spectrum_sum(left, at, next) + tiny));
+        const float change = 1.0f + share * (lesser(BAND_CHANGE, greater(1.0f / BAND_CHANGE, ratio)) - 1.0f);
+        for (; at < next; at++)
+            detail[at] = lesser(1.0f, change * detail[at]);
+    }
 }
 
 /* Gain of all that the noise does not explain, where noise is to be taken: chance peaks while nobody talks. */
 static float chance_gain(const ns_t *ns, int masked)
 {
     const float unspoken = masked ? MASKED_UNSPOKEN : UNSPOKEN, perhaps = masked ? MASKED_PERHAPS_SPOKEN : PERHAPS_SPOKEN;
-    return unspoken + (1.0f - unspoken) * lesser(1.0f, ns->speech_probability / perhaps);
+    const float gain = unspoken + (1.0f - unspoken) * lesser(1.0f, ns->speech_probability / perhaps);
+    return gain + ns->quiet_room * (1.0f - gain);
 }
 
-/* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. */
-static void combine(ns_t *ns, const float *restrict power, const float *restrict echo, const ns_mask_t *mask, int suppress_noise)
+/* Share of a bin, 0..1, that the expected echo leaves room for. */
+static inline float possible_echo(float power, float echo, float quiet)
+{
+    return lesser(1.0f, SURPRISING_ECHO * greater(echo - quiet, 0.0f) / (power + quiet));
+}
+
+/* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. believed: how far the
+ * mask may take noise. */
+static void combine(ns_t *ns, const float *restrict power, const float *restrict echo, const ns_mask_t *mask, float believed, int suppress_noise)
 {
     const float *restrict detail = ns->detail;
     float *restrict gain = ns->gain, *restrict rest = ns->rest;
-    const float quiet = QUIET_POWER * ns->window_power, believed = mask ? mask_share(ns, mask) : 0.0f;
+    const float quiet = QUIET_POWER * ns->window_power;
     const float chance = suppress_noise ? chance_gain(ns, mask != NULL) : 1.0f;
     for (int k = 0; k < ns->bins; k++) {
-        const float possible_echo = lesser(1.0f, SURPRISING_ECHO * greater(echo[k] - quiet, 0.0f) / (power[k] + quiet));
-        const float not_echo = mask ? 1.0f - possible_echo * (1.0f - ns->spared) * (1.0f - mask->rest[k]) : 1.0f;
+        const float not_echo = mask ? 1.0f - possible_echo(power[k], echo[k], quiet) * (1.0f - ns->spared) * (1.0f - mask->rest[k]) : 1.0f;
         rest[k] = lesser(rest[k], not_echo);
-        gain[k] = detail[k] * chance * (mask && suppress_noise ? not_echo + believed * (mask->speech[k] - not_echo) : not_echo);
+        gain[k] = detail[k] * chance * (mask ? not_echo + believed * (mask->speech[k] - not_echo) : 1.0f);
         gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
     }
+}
+
+/* What is left of what may be echo is to be hidden. In four sums side by side, as in spectrum_sum. */
+static void follow_leak(ns_t *ns, const float *restrict power, const float *restrict echo)
+{
+    const int vectors = (bands_end(ns) - BANDS_FIRST_BIN) / 4;
+    const float quiet = QUIET_POWER * ns->window_power;
+    const float *restrict gain = ns->gain;
+    float leaks[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int v = 0, k = BANDS_FIRST_BIN; v < vectors; v++)
+        for (int j = 0; j < 4; j++, k++)
+            leaks[j] += possible_echo(power[k], echo[k], quiet) * gain[k] * gain[k] * power[k];
+    const float mean = (leaks[0] + leaks[1] + leaks[2] + leaks[3]) / (4.0f * (float)vectors * ns->window_power);
+    ns->comfort = lesser(MOST_COMFORT, greater(LEAST_COMFORT, greater(HIDING * mean, HIDING_DECAY * ns->comfort)));
 }
 
 /* Where echo is taken away, noise of the floor's level fills up what is missing; everywhere noise that is hardly heard, so that nothing comes and goes
@@ -377,7 +438,7 @@ static void combine(ns_t *ns, const float *restrict power, const float *restrict
 static void comfort(ns_t *ns, float *restrict re, float *restrict im, const float *restrict power)
 {
     const float floor_power = ns->floor_gain * ns->floor_gain;
-    const float least = LEAST_COMFORT * ns->window_power;
+    const float least = ns->comfort * ns->window_power;
     const float *restrict gain = ns->gain, *restrict noise = ns->noise;
     float *restrict level = ns->rest;
     for (int k = 0; k < ns->bins; k++) {
@@ -398,11 +459,15 @@ void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float
         ns->floor_gain = ns->floor_wanted;
     const int suppress_noise = ns->floor_gain < 1.0f;
     spare_talker(ns, mask, trust);
-    find_detail(ns, power, echo, mask ? MASKED_NOISE_DIRECTED : DECISION_DIRECTED, suppress_noise);
+    find_detail(ns, power, echo, mask ? MASKED_NOISE_DIRECTED - QUIETLY_LESS_DIRECTED * ns->quiet_room : DECISION_DIRECTED, suppress_noise);
+    follow_talker(ns, mask);
     judge_echo(ns, echo, mask);
-    combine(ns, power, echo, mask, suppress_noise);
+    if (mask && suppress_noise)
+        even_out(ns, power);
+    combine(ns, power, echo, mask, suppress_noise ? mask_share(ns) : 0.0f, suppress_noise);
     kernels()->multiply(ns->stride, re, ns->gain, re);
     kernels()->multiply(ns->stride, im, ns->gain, im);
+    follow_leak(ns, power, echo);
     comfort(ns, re, im, power);
 }
 

@@ -8,7 +8,8 @@
  * A noise that begins at once and stays (a fan) is told by its steadiness: while bands hardly move for 0.4 s, what is heard is no speech.
  * Near-end speech: bands vote whether more is heard than noise and echo explain; while none is, or a mask from elsewhere knows better, residual echo
  * goes down to the floor. Where the echo canceller can be trusted, a talker is spared: what little leaks through it is hidden by the voice.
- * In the first second, and around a talker who stands out clearly, a mask takes echo, but no noise.
+ * In the first second, and around a talker who stands out clearly, a mask takes echo, but no noise; the gain goes towards a subtraction by band there, or,
+ * in a quiet room, is trusted alone, with a noise that is held still.
  */
 #ifndef APMPI_NS_H
 #define APMPI_NS_H
@@ -33,15 +34,18 @@ typedef struct {
     float *detail;          /* statistical gain of the last frame */
     float *gain;            /* of the last frame; in between scratch of the noise tracker */
     float *rest;            /* of the last frame: gain of all that is not echo; in between scratch */
+    float band_heard[NS_BANDS], band_explained[NS_BANDS]; /* power of the last blocks; of noise and residual echo in the last */
     float band_smooth[NS_BANDS], band_lowest[NS_BANDS], band_sum[NS_BANDS]; /* smoothed power; its minimum, and the power's sum, in a window */
     int steady_block;       /* blocks since that window began */
     float heard_power, noise_power, echo_power; /* of the last frame from 200 Hz to 7 kHz: all, and what is expected of it */
     int window_block;       /* blocks since the minimum's window began */
     int heard_blocks;       /* saturating */
+    float comfort;          /* power of a sample of the noise that hides what leaks of an echo */
     uint32_t random;
     float speech_probability; /* of near-end speech, 0..1 */
     float talk;             /* how sure it lately was that somebody talks here, clear of the noise, 0..1 */
     float clear_talk;       /* how clearly a talker lately stood out, by a mask and the powers, 0..1 */
+    float quiet_room;       /* the same for a voice so clear that there is hardly any noise */
     float spared;           /* 0..1: how far the talker is spared of what residual echo and a mask would take */
 } ns_t;
 

@@ -16,15 +16,18 @@ from scipy.special import exp1
 PRIOR_SNR = 31.6
 NOISE_RATE, OUTLIER = 0.1, 3.0
 FALL_RATE, RISE_RATE = 0.5, 0.2
-MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 3.0, 300, 20
-CLEAR_BLOCKS = 200
+MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 3.0, 400, 20
+CLEAR_BLOCKS = 370
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_NOISE_DIRECTED = 0.95, 0.9
-COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
+COMFORT_SPREAD, ECHO_REPLACED = 1.5, 0.7
+LEAST_COMFORT, MOST_COMFORT, HIDING, HIDING_DECAY = 1e-9, 1.6e-8, 0.3, 0.995
 ECHO_CAUTION, SPARING_CAUTION, SURPRISING_ECHO, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 30.0, 0.25, 0.25
 TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.1, 0.007, 0.2, 0.6, 0.33
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
 BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY, FIRST_MASK_BLOCKS = 0.7, 1.8, 0.8, 0.98, 100
+BARELY_QUIET, QUIET, QUIET_DECAY, HELD_STILL, QUIETLY_LESS_DIRECTED = 2.6, 3.2, 0.995, 0.9, 0.05
+BAND_RATE, OVERSUBTRACTION, BAND_SHARE, BAND_CHANGE = 0.5, 1.5, 0.5, 2.0
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
@@ -36,10 +39,15 @@ NOISE_MARGIN, NO_SPEECH_VOTE, SPEECH_VOTE = 2.0, 0.5, 1.5
 SPEECH_BY_CHANCE, ATTACK_RATE, RELEASE_RATE = 0.08, 0.7, 0.2
 
 
+def ramp(x: float, low: float, high: float) -> float:
+    return float(np.clip((x - low) / (high - low), 0.0, 1.0))
+
+
 class Suppressor:
     def __init__(self, bins: int, window_power: float, attenuation_db: float) -> None:
         self.bins = bins
-        self.quiet, self.least_comfort = QUIET_POWER * window_power, LEAST_COMFORT * window_power
+        self.window_power, self.quiet = window_power, QUIET_POWER * window_power
+        self.comfort = MOST_COMFORT
         self.configure(attenuation_db)
         self.floor_gain = self.floor_wanted
         self.noise = np.full(bins, self.quiet)
@@ -52,9 +60,9 @@ class Suppressor:
             at = edges[-1]
             edges.append(min(bins, BANDS_LAST_BIN, at + (4 if at < 20 else at // 5)))
         self.bands = [slice(low, high) for low, high in itertools.pairwise(edges)]
-        self.band_smooth = np.zeros(len(self.bands))
+        self.band_smooth, self.band_heard = np.zeros(len(self.bands)), np.zeros(len(self.bands))
         self.steady_window: list[tuple[Signal, Signal]] = []  # power and smoothed power of each block
-        self.speech_probability = self.talk = self.clear_talk = self.spared = 0.0
+        self.speech_probability = self.talk = self.clear_talk = self.quiet_room = self.spared = 0.0
 
     def configure(self, attenuation_db: float) -> None:
         self.floor_wanted = 10.0 ** (-attenuation_db / 20.0)
@@ -73,48 +81,53 @@ class Suppressor:
             np.array([np.sum(x[band]) for band in self.bands])
             for x in (power, self.noise, ECHO_CAUTION * echo)
         )
+        self.band_heard += BAND_RATE * (heard - self.band_heard)
         self._find_new_noise(heard, noise, feared_bands)
         self._vote_on_speech(heard, noise, feared_bands)
         self.floor_gain += FLOOR_RATE * (self.floor_wanted - self.floor_gain)
         if abs(self.floor_gain - self.floor_wanted) < FLOOR_REACHED:
             self.floor_gain = self.floor_wanted
         speaks = self.speech_probability * (mask[2] if mask else 1.0)
-        explained = float(np.sum(noise) + HIDDEN * np.sum(feared_bands))
-        self._spare_talker(speaks, float(np.sum(heard)), explained, trust)
+        heard_power, noise_power, feared_power = (float(np.sum(x)) for x in (heard, noise, feared_bands))
+        self._spare_talker(speaks, self._excess(heard_power, noise_power + HIDDEN * feared_power), trust)
         feared = self._caution() * echo
         tiny = self.quiet * 1e-3
         suppress_noise = self.floor_gain < 1.0
         disturbance = (self.noise if suppress_noise else 0.0) + feared + tiny
         posterior = power / disturbance
-        noise_directed = MASKED_NOISE_DIRECTED if mask else DECISION_DIRECTED
+        noise_directed = DECISION_DIRECTED
+        if mask:
+            noise_directed = MASKED_NOISE_DIRECTED - QUIETLY_LESS_DIRECTED * self.quiet_room
         directed = noise_directed + (DECISION_DIRECTED - noise_directed) * feared / disturbance
         prior = directed * self.speech / disturbance + (1.0 - directed) * np.maximum(posterior - 1.0, 0.0)
         wiener = prior / (1.0 + prior)
         detail = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
         self.speech = detail**2 * power
+        self._follow_talker(mask[2] if mask else None, self._excess(heard_power, noise_power + feared_power))
         # what is residual echo goes down to the floor unless somebody speaks here
         noise_share = self.noise / (feared + self.noise)
         rest = np.sqrt(noise_share)
         surely = max(0.0, speaks - SPEECH_BY_CHANCE) / (1.0 - SPEECH_BY_CHANCE)
         gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - surely))
+        if mask and suppress_noise:
+            self._even_out(gain, power, noise + feared_bands)
+        told = np.maximum(echo - self.quiet, 0.0)
+        possible_echo = np.minimum(1.0, SURPRISING_ECHO * told / (power + self.quiet))
         if mask:
-            told = np.maximum(echo - self.quiet, 0.0)
-            possible_echo = np.minimum(1.0, SURPRISING_ECHO * told / (power + self.quiet))
             not_echo = 1.0 - possible_echo * (1.0 - self.spared) * (1.0 - mask[1])
             rest = np.minimum(rest, not_echo)
-            clear = self._clearness(float(np.sum(heard)), float(np.sum(noise) + np.sum(feared_bands)))
-            speech = max(0.0, mask[2] - HARDLY_SPEECH) / (1.0 - HARDLY_SPEECH)
             share = 0.0
-            if self.block >= FIRST_MASK_BLOCKS:
-                self.clear_talk = max(speech * clear, CLEAR_DECAY * self.clear_talk)
-                share = (1.0 - self.spared) * (1.0 - self.clear_talk) if suppress_noise else 0.0
+            if suppress_noise and self.block >= FIRST_MASK_BLOCKS:
+                share = (1.0 - self.spared) * (1.0 - self.clear_talk) * (1.0 - self.quiet_room)
             gain = gain * (not_echo + share * (mask[0] - not_echo))
         if suppress_noise:
             unspoken = MASKED_UNSPOKEN if mask else UNSPOKEN
             perhaps = MASKED_PERHAPS_SPOKEN if mask else PERHAPS_SPOKEN
-            gain = gain * (unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps))
+            chance = unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps)
+            gain = gain * (chance + self.quiet_room * (1.0 - chance))
         gain = np.maximum(gain, self.floor_gain * rest)
-        least = np.minimum(self.least_comfort, power)
+        self._follow_leak(possible_echo * gain**2 * power)
+        least = np.minimum(self.comfort * self.window_power, power)
         floor = np.where(rest < ECHO_REPLACED, self.floor_gain**2 * self.noise, 0.0)
         missing = np.maximum(floor, least) - gain**2 * power
         return gain, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0))
@@ -122,13 +135,36 @@ class Suppressor:
     def _caution(self) -> float:
         return ECHO_CAUTION + self.spared * (SPARING_CAUTION - ECHO_CAUTION)
 
-    def _clearness(self, heard: float, explained: float) -> float:
-        ratio = np.log10(1.0 + heard / (explained + self.quiet))
-        return float(np.clip((ratio - BARELY_CLEAR) / (CLEAR - BARELY_CLEAR), 0.0, 1.0))
+    def _excess(self, heard: float, explained: float) -> float:
+        return float(np.log10(1.0 + heard / (explained + self.quiet)))
 
-    def _spare_talker(self, speaks: float, heard: float, explained: float, trust: float) -> None:
+    def _follow_talker(self, speech_probability: float | None, excess: float) -> None:
+        """How clearly somebody lately talked, by a mask, and whether in a quiet room."""
+        speech = 0.0
+        if speech_probability is not None and self.block >= FIRST_MASK_BLOCKS:
+            speech = ramp(speech_probability, HARDLY_SPEECH, 1.0)
+        self.clear_talk = max(speech * ramp(excess, BARELY_CLEAR, CLEAR), CLEAR_DECAY * self.clear_talk)
+        self.quiet_room = max(speech * ramp(excess, BARELY_QUIET, QUIET), QUIET_DECAY * self.quiet_room)
+
+    def _even_out(self, gain: Signal, power: Signal, explained: Signal) -> None:
+        """Towards what spectral subtraction leaves of a band, in place."""
+        share = BAND_SHARE * (1.0 - self.spared) * self.clear_talk * (1.0 - self.quiet_room)
+        tiny = self.quiet * 1e-3
+        for band, heard, known in zip(self.bands, self.band_heard, explained, strict=True):
+            wanted = max(heard - OVERSUBTRACTION * known, self.floor_gain**2 * heard)
+            left = np.sum(gain[band] ** 2 * power[band])
+            ratio = np.clip(np.sqrt((wanted + tiny) / (left + tiny)), 1.0 / BAND_CHANGE, BAND_CHANGE)
+            gain[band] = np.minimum(1.0, (1.0 + share * (ratio - 1.0)) * gain[band])
+
+    def _follow_leak(self, leaks: Signal) -> None:
+        """As much comfort noise as hides what is left of an echo."""
+        end = BANDS_FIRST_BIN + (min(self.bins, BANDS_LAST_BIN) - BANDS_FIRST_BIN) // 4 * 4
+        mean = float(np.mean(leaks[BANDS_FIRST_BIN:end])) / self.window_power
+        self.comfort = min(MOST_COMFORT, max(LEAST_COMFORT, HIDING * mean, HIDING_DECAY * self.comfort))
+
+    def _spare_talker(self, speaks: float, excess: float, trust: float) -> None:
         """Who talked lately, clear of noise and echo, is spared as far as the canceller is trusted."""
-        now = speaks * self._clearness(heard, explained)
+        now = speaks * ramp(excess, BARELY_CLEAR, CLEAR)
         self.talk += (TALK_RISE if now > self.talk else TALK_FALL) * (now - self.talk)
         share = (self.talk - PERHAPS_TALK) / (SURE_TALK - PERHAPS_TALK)
         self.spared = trust * float(np.clip(share, 0.0, 1.0))
@@ -139,7 +175,8 @@ class Suppressor:
         posterior = np.pad(power / self.noise, 1, mode="edge")
         mean = (posterior[:-2] + posterior[1:-1] + posterior[2:]) / 3.0
         presence = 1.0 / (1.0 + (1.0 + PRIOR_SNR) * np.exp(-mean * PRIOR_SNR / (1.0 + PRIOR_SNR)))
-        step = NOISE_RATE * (1.0 - self.speech_probability) * (1.0 - presence)
+        rate = NOISE_RATE * (1.0 - self.speech_probability) * (1.0 - HELD_STILL * self.quiet_room)
+        step = rate * (1.0 - presence)
         noise = self.noise + step * (np.minimum(power, OUTLIER * self.noise) - self.noise)
         lowest = np.minimum(self.lowest, self.smooth)
         least = MINIMUM_BIAS * lowest if self.block >= FIRST_MINIMUM_BLOCKS else 0.0
