@@ -50,13 +50,15 @@ enum { FIRST_MASK_BLOCKS = 100 };
 static const float BARELY_CLEAR = 0.7f, CLEAR = 1.8f;
 static const float HARDLY_SPEECH = 0.8f;
 static const float CLEAR_DECAY = 0.98f;
-/* The same for a quiet room, 26 and 32 dB, 2 s: there no chance peak is heard, and what is weak is speech. The noise held still so far, since a voice's own
- * power leaks into it; and by how much the prior is smoothed less. */
-static const float BARELY_QUIET = 2.6f, QUIET = 3.2f, QUIET_DECAY = 0.995f;
-static const float HELD_STILL = 0.9f, QUIETLY_LESS_DIRECTED = 0.05f;
-/* Around a clear talker in noise the gain goes half way to what spectral subtraction leaves of a band's power, smoothed over 15 ms, by 6 dB at most: the bins' gains, each its own
- * chance, lose weak sounds and words' ends. With the oversubtraction of M. Berouti, R. Schwartz, J. Makhoul, ICASSP 1979, at good SNR. */
-static const float BAND_RATE = 0.5f, OVERSUBTRACTION = 1.5f, BAND_SHARE = 0.5f, BAND_CHANGE = 2.0f;
+/* The same for a quiet room, 26 and 32 dB, for as long as pauses between words last, but after more than the onset of a noise, which a network may take for
+ * speech: there no chance peak is heard, and what is weak is speech. The noise held still so far, since a voice's own power leaks into it; and by how much
+ * the prior is smoothed less. */
+static const float BARELY_QUIET = 2.6f, QUIET = 3.2f, QUIET_RISE = 0.1f, QUIET_FALL = 0.005f; /* 0.1 s, 2 s */
+static const float HELD_STILL = 0.9f, QUIETLY_LESS_DIRECTED = 0.08f;
+/* Around a clear talker in noise the gain goes two thirds of the way to what spectral subtraction leaves of a band's power, smoothed over 15 ms, by 6 dB
+ * at most: the bins' gains, each its own chance, lose weak sounds and words' ends. With the oversubtraction of M. Berouti, R. Schwartz, J. Makhoul,
+ * ICASSP 1979, at good SNR. */
+static const float BAND_RATE = 0.5f, OVERSUBTRACTION = 1.5f, BAND_SHARE = 0.65f, BAND_CHANGE = 2.0f;
 
 /* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). Under a talker who is
  * spared, 10 dB less than what is expected is feared: taking more takes the voice. */
@@ -244,16 +246,29 @@ static void sum_bands(ns_t *ns, const float *power, const float *echo, bands_t *
     }
 }
 
-/* Noise rises to the floor of its band, but not where less is heard. */
+/* Noise and its minima rise to a floor, but not where less is heard. */
+static void lift_bin(ns_t *ns, int k, float lowest)
+{
+    const float least = lesser(ns->smooth[k], lowest);
+    ns->noise[k] = greater(ns->noise[k], lesser(ns->smooth[k], STEADY_BIAS * STEADY_BIAS * lowest));
+    ns->lowest[k] = greater(ns->lowest[k], least);
+    ns->lowest_next[k] = greater(ns->lowest_next[k], least);
+}
+
+/* In each band to that of the band; what lies outside of them comes along with what is heard there. The room is not quiet any more. */
 static void lift_noise(ns_t *ns)
 {
     const int end = bands_end(ns);
+    for (int k = 0; k < ns->bins; k++)
+        if (k < BANDS_FIRST_BIN || k >= end)
+            lift_bin(ns, k, ns->smooth[k] / (STEADY_BIAS * STEADY_BIAS));
     for (int band = 0, at = BANDS_FIRST_BIN, next; at < end; band++) {
         next = lesser_int(spectrum_band_end(at), end);
-        const float floor = STEADY_BIAS * ns->band_lowest[band] / (float)(next - at);
+        const float lowest = ns->band_lowest[band] / (float)(next - at);
         for (; at < next; at++)
-            ns->noise[at] = greater(ns->noise[at], lesser(ns->smooth[at], STEADY_BIAS * floor));
+            lift_bin(ns, at, lowest);
     }
+    ns->quiet_room = 0.0f;
 }
 
 static void find_new_noise(ns_t *ns, const bands_t *bands)
@@ -359,7 +374,7 @@ static void follow_talker(ns_t *ns, const ns_mask_t *mask)
     const float speech = mask && ns->heard_blocks >= FIRST_MASK_BLOCKS ? ramp(mask->speech_probability, HARDLY_SPEECH, 1.0f) : 0.0f;
     const float over = excess(ns, ns->noise_power + ns->echo_power);
     ns->clear_talk = greater(speech * ramp(over, BARELY_CLEAR, CLEAR), CLEAR_DECAY * ns->clear_talk);
-    ns->quiet_room = greater(speech * ramp(over, BARELY_QUIET, QUIET), QUIET_DECAY * ns->quiet_room);
+    ns->quiet_room = follow(ns->quiet_room, speech * ramp(over, BARELY_QUIET, QUIET), QUIET_RISE, QUIET_FALL);
 }
 
 /* 0..1: how far a mask may take what is no talker, instead of echo alone. Not in the first second, nor from a talker who is spared or lately stood out

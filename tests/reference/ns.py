@@ -26,8 +26,9 @@ ECHO_CAUTION, SPARING_CAUTION, SURPRISING_ECHO, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 
 TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.1, 0.007, 0.2, 0.6, 0.33
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
 BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY, FIRST_MASK_BLOCKS = 0.7, 1.8, 0.8, 0.98, 100
-BARELY_QUIET, QUIET, QUIET_DECAY, HELD_STILL, QUIETLY_LESS_DIRECTED = 2.6, 3.2, 0.995, 0.9, 0.05
-BAND_RATE, OVERSUBTRACTION, BAND_SHARE, BAND_CHANGE = 0.5, 1.5, 0.5, 2.0
+BARELY_QUIET, QUIET, QUIET_RISE, QUIET_FALL = 2.6, 3.2, 0.1, 0.005
+HELD_STILL, QUIETLY_LESS_DIRECTED = 0.9, 0.08
+BAND_RATE, OVERSUBTRACTION, BAND_SHARE, BAND_CHANGE = 0.5, 1.5, 0.65, 2.0
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
@@ -144,7 +145,8 @@ class Suppressor:
         if speech_probability is not None and self.block >= FIRST_MASK_BLOCKS:
             speech = ramp(speech_probability, HARDLY_SPEECH, 1.0)
         self.clear_talk = max(speech * ramp(excess, BARELY_CLEAR, CLEAR), CLEAR_DECAY * self.clear_talk)
-        self.quiet_room = max(speech * ramp(excess, BARELY_QUIET, QUIET), QUIET_DECAY * self.quiet_room)
+        now = speech * ramp(excess, BARELY_QUIET, QUIET)
+        self.quiet_room += (QUIET_RISE if now > self.quiet_room else QUIET_FALL) * (now - self.quiet_room)
 
     def _even_out(self, gain: Signal, power: Signal, explained: Signal) -> None:
         """Towards what spectral subtraction leaves of a band, in place."""
@@ -207,10 +209,14 @@ class Suppressor:
         moved = np.mean(np.log(np.mean(powers, axis=0) / lowest))
         risen = np.mean(np.log(STEADY_BIAS * lowest / (noise + self.quiet)))
         if moved < STEADY and risen > RISEN:
+            floor = self.smooth / STEADY_BIAS**2
             for band, low in zip(self.bands, lowest, strict=True):
-                floor = STEADY_BIAS * low / (band.stop - band.start)
-                lifted = np.minimum(self.smooth[band], STEADY_BIAS * floor)
-                self.noise[band] = np.maximum(self.noise[band], lifted)
+                floor[band] = low / (band.stop - band.start)
+            self.noise = np.maximum(self.noise, np.minimum(self.smooth, STEADY_BIAS**2 * floor))
+            least = np.minimum(self.smooth, floor)
+            self.lowest = np.maximum(self.lowest, least)
+            self.lowest_next = np.maximum(self.lowest_next, least)
+            self.quiet_room = 0.0
 
     def _vote_on_speech(self, heard: Signal, noise: Signal, echo: Signal) -> None:
         """Bands vote whether more is heard than noise and echo explain."""
