@@ -88,7 +88,7 @@ void aec_reset(aec_t *aec)
     reset_filter(aec, &aec->fast);
     for (int p = 0; p < aec->partitions; p++)
         doubt_partition(aec, p);
-    aec->mic = aec->lag_sum = aec->lag_information = 0.0f;
+    aec->mic = aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
     aec->shared = aec->claimed = FIRST_TRUST;
     aec->diverged = aec->divergences = 0;
     aec->delay_blocks = 0;
@@ -209,6 +209,8 @@ static void compare(aec_t *aec)
     }
     aec->lag_sum = lag;
     aec->lag_information = information;
+    aec->block_cross = cross;
+    aec->block_power = power;
     if (power > TINY_CLAIM) {
         aec->shared += TRUST_RATE * (cross + power - aec->shared); /* microphone = error + estimate */
         aec->claimed += TRUST_RATE * (power - aec->claimed);

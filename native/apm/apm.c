@@ -8,6 +8,7 @@
 #include "aec/drift.h"
 #include "aec/resampler.h"
 #include "aec/residual.h"
+#include "aec/saturation.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
 #include "gain/gain.h"
@@ -82,6 +83,7 @@ struct apm {
     delay_t delay;
     resampler_t resampler;
     drift_t drift;
+    saturation_t saturation;
     high_pass_t far_high_pass;         /* the microphone's once more: so it is no part of the path that the cancellers learn */
     ns_level_t level;
     agc_t agc;
@@ -204,6 +206,7 @@ void apm_reset(apm_t *apm)
     delay_reset(&apm->delay);
     resampler_reset(&apm->resampler);
     drift_init(&apm->drift, apm->hop);
+    saturation_reset(&apm->saturation);
     agc_init(&apm->agc);
     limiter_reset(&apm->limiter);
     ns_level_reset(&apm->level);
@@ -340,6 +343,7 @@ static int take_far(apm_t *apm)
         apm->far_age_blocks = 0;
     else if (apm->far_age_blocks < BLOCKS_PER_S)
         apm->far_age_blocks++;
+    saturation_process(&apm->saturation, apm->far, apm->hop);
     take_low_away(apm, &apm->far_high_pass, apm->far);
     const int blocks = resampler_push(&apm->resampler, apm->far, apm->block);
     for (int b = 0; b < blocks; b++) {
@@ -528,14 +532,19 @@ static void take_spell(figures_t *figures, const figures_t *spell)
     average(&figures->mic, spell->mic);
 }
 
-/* mic_power: of the block before the chain changed it. */
-static void take_figures(apm_t *apm, float mic_power)
+/* Mean square of the far end at the echo's delay. */
+static float far_loudness(const apm_t *apm)
 {
-    const channel_t *channel = &apm->channel[0];
-    const int at = reference_at(&apm->reference, channel->aec.delay_blocks + HEADROOM_BLOCKS), n = apm->stride;
+    const int at = reference_at(&apm->reference, apm->channel[0].aec.delay_blocks + HEADROOM_BLOCKS), n = apm->stride;
     const float *re = apm->reference.re + at, *im = apm->reference.im + at;
     const float energy = kernels()->dot(n, re, re) + kernels()->dot(n, im, im);
-    const float far = energy / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
+    return energy / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
+}
+
+/* far: its loudness; mic_power: of the block before the chain changed it. */
+static void take_figures(apm_t *apm, float far, float mic_power)
+{
+    const channel_t *channel = &apm->channel[0];
     apm->far_speaks = apm->config.echo_cancellation && far > FAR_PRESENT_POWER;
     const float error = mean_square(channel->error, apm->hop);
     /* what the canceller takes as much of as usual is no near end, even if the suppressor takes the rest for speech */
@@ -593,6 +602,14 @@ static void follow_clock(apm_t *apm)
         resampler_start(&apm->resampler, apm->believed_blocks > 0);
 }
 
+/* Every microphone hears the same loudspeaker: the first one tells. */
+static void follow_loudspeaker(apm_t *apm, float far)
+{
+    const aec_t *aec = &apm->channel[0].aec;
+    if (apm->far_speaks && apm->measured)
+        saturation_learn(&apm->saturation, far, aec->block_power, aec->block_cross);
+}
+
 void apm_capture(apm_t *apm, int16_t *frames)
 {
     const int hop = apm->hop, channels = apm->channels;
@@ -621,7 +638,9 @@ void apm_capture(apm_t *apm, int16_t *frames)
     }
     follow_level(apm);
     follow_clock(apm);
-    take_figures(apm, mic_power);
+    const float far = far_loudness(apm);
+    take_figures(apm, far, mic_power);
+    follow_loudspeaker(apm, far);
     agc_process(&apm->agc, out, channels, hop, may_be_echo(apm) ? 0.0f : speech, apm->config.auto_gain_control);
     limiter_process(&apm->limiter, out, hop);
     for (int c = 0; c < channels; c++)
@@ -663,6 +682,7 @@ static void keep(apm_t *apm, tape_t *tape)
 {
     delay_keep(&apm->delay, tape);
     drift_keep(&apm->drift, tape);
+    saturation_keep(&apm->saturation, tape);
     resampler_keep(&apm->resampler, tape);
     tape_int(tape, &apm->believed_blocks, -1, DELAY_LAGS - 1);
     tape_int(tape, &apm->measured, 0, 1);

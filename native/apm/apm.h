@@ -1,8 +1,8 @@
 /* The chain: high-pass, delay, echo canceller, noise and residual-echo suppression, gain, limiter. The only place that knows their order.
  *
- *   far end ──► FIFO ──► spectra ──► delay ─┐
- *                           │               ▼
- *   microphone ─ high-pass ─┴─► echo canceller ─► suppressor ─► gain ─► limiter ─► out
+ *   far end ──► FIFO ──► loudspeaker's curve ──► spectra ──► delay ─┐
+ *                                                   │               ▼
+ *   microphone ─ high-pass ─────────────────────────┴─► echo canceller ─► suppressor ─► gain ─► limiter ─► out
  *
  * Blocks of 10 ms, interleaved 16-bit samples. Every microphone channel has its own canceller and suppressor; gain and limiter are shared, so
  * that the channels keep their balance. Far-end channels are averaged into one reference.

@@ -13,8 +13,8 @@ from scipy.signal import lfilter
 
 NATIVE = Path(__file__).resolve().parents[1]
 STAGES = (
-    "aec/aec aec/reference aec/resampler aec/drift aec/residual delay/delay hpf/hpf ns/ns ns/level gain/gain "
-    "agc/agc limiter/limiter"
+    "aec/aec aec/reference aec/resampler aec/drift aec/saturation aec/residual delay/delay hpf/hpf ns/ns "
+    "ns/level gain/gain agc/agc limiter/limiter"
 )
 KERNELS = "kernels scalar sse2 avx2 neon fft dense stft tape"
 HOP = scenes.RATE_HZ // 100

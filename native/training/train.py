@@ -8,7 +8,8 @@ festvox-us-slt-hts, -kallpc16k, -kdlpc16k, -italp16k, -itapc16k, -ca-ona-hts, -c
 compressed complex spectra (A. Ephrat et al., SIGGRAPH 2018), with the exponents 1/2, near loudness, and 1/4,
 which hears what is left in the gaps of speech, behind the statistical gain as ns.c applies it; and, where no
 echo is heard, what the talker lacks in intelligibility (ESTOI; intelligibility as a loss: S.-W. Fu et al.,
-IEEE/ACM TASLP 26 (2018)). That ns.c takes no noise from a talker who stands out clearly is part of it.
+IEEE/ACM TASLP 26 (2018)). That ns.c takes no noise from a talker who stands out clearly is part of it; what
+it does besides around such a talker (subtraction by band, and less of everything in a quiet room) is not.
 
 The weights in the tree are of several rounds. The last but one had 3600 scenes, 2400 of them new, and 6
 epochs at a third of the learning rate, and began with the mean of two networks of the round before (5 epochs

@@ -10,6 +10,7 @@
 #include "aec/drift.h"
 #include "aec/resampler.h"
 #include "aec/residual.h"
+#include "aec/saturation.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
 #include "gain/gain.h"
@@ -226,6 +227,25 @@ API float drift_run(drift_t *drift, float lag_sum, float information, float *rat
     const float slide = drift_process(drift, lag_sum, information);
     *rate = drift->rate;
     return slide;
+}
+
+/* ---- saturation: bends x[count], then learns; returns the drive */
+
+API void *saturation_new(void)
+{
+    saturation_t *saturation = malloc(sizeof *saturation);
+    saturation_reset(saturation);
+    return saturation;
+}
+
+API void saturation_again(saturation_t *saturation) { saturation_reset(saturation); }
+
+API void saturation_bend(const saturation_t *saturation, float *x, int count) { saturation_process(saturation, x, count); }
+
+API float saturation_run(saturation_t *saturation, float loudness, float power, float cross)
+{
+    saturation_learn(saturation, loudness, power, cross);
+    return sqrtf(saturation->drive_square);
 }
 
 /* ---- aec: far, mic, echo, error [hop], with its own reference */

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reference import aec, agc, delay, drift, hpf, limiter, ns, resampler, residual, stft
+from reference import aec, agc, delay, drift, hpf, limiter, ns, resampler, residual, saturation, stft
 from reference.gain import Gain
 from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
@@ -348,6 +348,44 @@ def test_drift(stages: Stages, rng: np.random.Generator) -> None:
         check("slide in samples", worst, 1e-4)
         assert model.steering == (ppm != 0.0)
         assert 1e6 * model.rate / hop == pytest.approx(ppm, abs=1.0)
+
+
+# ---------- loudspeaker
+
+
+@pytest.mark.parametrize("truth", [0.0, 8.0, 16.0])
+def test_saturation(stages: Stages, rng: np.random.Generator, truth: float) -> None:
+    """Syllables through a loudspeaker of that drive and a filter of one tap, beside a talker as loud: the
+    drive as in the model, and near the true one; a linear loudspeaker is left alone. The slope is a quotient
+    of differences that lose two digits, its roundings are remembered for two seconds."""
+    hop, blocks = 160, 6000
+    handle, model = stages.new("saturation"), saturation.Saturation()
+    levels = np.repeat(10.0 ** (rng.uniform(-30.0, -14.0, blocks // 20) / 20.0), 20)
+    far = float32(levels[:, None] * rng.standard_normal((blocks, hop)))
+    talks = np.repeat(rng.uniform(size=blocks // 50) < 0.5, 50)
+    near = 0.05 * talks[:, None] * rng.standard_normal((blocks, hop))
+    drives, told = [], []
+    tap, error_power, worst, bends = 0.8, 1e-3, 0.0, []
+    for x, talker in zip(far, near, strict=True):
+        s, given = model.process(x.astype(np.float64)), misaligned(x, 1)
+        stages.call("saturation_bend", handle, given, hop)
+        bends.append(np.max(np.abs(given - s)))
+        error = saturation.bent(x.astype(np.float64), truth) + talker - tap * s
+        error_power += 0.1 * (np.mean(error**2) - error_power)
+        parts = np.mean(s**2), np.mean((tap * s) ** 2) / error_power, np.mean(tap * s * error) / error_power
+        tap += 0.02 * np.dot(error, s) / (np.dot(s, s) + hop * error_power)
+        told.append([float(np.float32(part)) for part in parts])
+        drives.append(stages.call("saturation_run", handle, *told[-1], returns=ctypes.c_float))
+        model.learn(*told[-1])
+        worst = max(worst, abs(drives[-1] - model.drive))
+    stages.call("saturation_again", handle)
+    again = [stages.call("saturation_run", handle, *parts, returns=ctypes.c_float) for parts in told]
+    assert again == drives, "a reset gives another result"
+    print(f"drive {truth:g}: found {drives[-1]:.2f}")
+    check("drive", worst, 100 * 200 * EPS * saturation.MOST_DRIVE)
+    # the block in which it comes to count as overdriven may be another one
+    check("bent far end", float(np.quantile(bends, 1.0 - 3 / blocks)), 1e-3)
+    assert drives[-1] < saturation.NO_LONGER if truth == 0.0 else drives[-1] == pytest.approx(truth, rel=0.2)
 
 
 # ---------- echo canceller
