@@ -32,10 +32,7 @@ static const float RISEN = 0.7f;           /* ln 2: by less the tracker follows 
  * would leave too much. */
 static const float DECISION_DIRECTED = 0.95f, MASKED_NOISE_DIRECTED = 0.9f;
 static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
-/* Of a sample: -90 and -78 dBFS, under a room's own noise; in between 5 dB under the echo that leaks, and 2 dB a second lower when less does: what is
- * steady there hides what is not, and where nothing leaks nothing needs hiding. */
-static const float LEAST_COMFORT = 1e-9f, MOST_COMFORT = 1.6e-8f;
-static const float HIDING = 0.3f, HIDING_DECAY = 0.995f;
+static const float LEAST_COMFORT = 1e-8f;     /* of a sample: -80 dBFS, under any microphone's own noise; what is steady there hides what is not */
 static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
 
 /* Gain of what stands out of the noise while nobody talks, chance peaks nearly all, and the vote's probability from which nothing is taken for
@@ -124,7 +121,6 @@ void ns_reset(ns_t *ns)
     begin_steady_window(ns);
     ns->heard_power = ns->noise_power = ns->echo_power = 0.0f;
     ns->floor_gain = ns->floor_wanted;
-    ns->comfort = MOST_COMFORT;
     ns->window_block = ns->heard_blocks = 0;
     ns->random = 1;
     ns->speech_probability = ns->talk = ns->clear_talk = ns->quiet_room = ns->spared = 0.0f;
@@ -381,8 +377,7 @@ static void follow_talker(ns_t *ns, const ns_mask_t *mask)
  * clearly: there it eats more of the voice (0.04 of DNSMOS's SIG at 15 dB) than of the noise. */
 static float mask_share(const ns_t *ns)
 {
-    const float left_alone = 1.0f - (1.0f - ns->spared) * (1.0f - ns->clear_talk) * (1.0f - ns->quiet_room);
-    return ns->heard_blocks < FIRST_MASK_BLOCKS ? 0.0f : 1.0f - left_alone;
+    return ns->heard_blocks < FIRST_MASK_BLOCKS ? 0.0f : (1.0f - ns->spared) * (1.0f - ns->clear_talk) * (1.0f - ns->quiet_room);
 }
 
 /* ns->detail goes towards what subtraction leaves of each band, as far as somebody talks clearly in noise. */
@@ -412,40 +407,20 @@ static float chance_gain(const ns_t *ns, int masked)
     return gain + ns->quiet_room * (1.0f - gain);
 }
 
-/* Share of a bin, 0..1, that the expected echo leaves room for. */
-static inline float possible_echo(float power, float echo, float quiet)
-{
-    return lesser(1.0f, SURPRISING_ECHO * greater(echo - quiet, 0.0f) / (power + quiet));
-}
-
-/* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. believed: how far the
- * mask may take noise. */
-static void combine(ns_t *ns, const float *restrict power, const float *restrict echo, const ns_mask_t *mask, float believed, int suppress_noise)
+/* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. */
+static void combine(ns_t *ns, const float *restrict power, const float *restrict echo, const ns_mask_t *mask, int suppress_noise)
 {
     const float *restrict detail = ns->detail;
     float *restrict gain = ns->gain, *restrict rest = ns->rest;
-    const float quiet = QUIET_POWER * ns->window_power;
+    const float quiet = QUIET_POWER * ns->window_power, believed = suppress_noise ? mask_share(ns) : 0.0f;
     const float chance = suppress_noise ? chance_gain(ns, mask != NULL) : 1.0f;
     for (int k = 0; k < ns->bins; k++) {
-        const float not_echo = mask ? 1.0f - possible_echo(power[k], echo[k], quiet) * (1.0f - ns->spared) * (1.0f - mask->rest[k]) : 1.0f;
+        const float possible_echo = lesser(1.0f, SURPRISING_ECHO * greater(echo[k] - quiet, 0.0f) / (power[k] + quiet));
+        const float not_echo = mask ? 1.0f - possible_echo * (1.0f - ns->spared) * (1.0f - mask->rest[k]) : 1.0f;
         rest[k] = lesser(rest[k], not_echo);
         gain[k] = detail[k] * chance * (mask ? not_echo + believed * (mask->speech[k] - not_echo) : 1.0f);
         gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
     }
-}
-
-/* What is left of what may be echo is to be hidden. In four sums side by side, as in spectrum_sum. */
-static void follow_leak(ns_t *ns, const float *restrict power, const float *restrict echo)
-{
-    const int vectors = (bands_end(ns) - BANDS_FIRST_BIN) / 4;
-    const float quiet = QUIET_POWER * ns->window_power;
-    const float *restrict gain = ns->gain;
-    float leaks[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (int v = 0, k = BANDS_FIRST_BIN; v < vectors; v++)
-        for (int j = 0; j < 4; j++, k++)
-            leaks[j] += possible_echo(power[k], echo[k], quiet) * gain[k] * gain[k] * power[k];
-    const float mean = (leaks[0] + leaks[1] + leaks[2] + leaks[3]) / (4.0f * (float)vectors * ns->window_power);
-    ns->comfort = lesser(MOST_COMFORT, greater(LEAST_COMFORT, greater(HIDING * mean, HIDING_DECAY * ns->comfort)));
 }
 
 /* Where echo is taken away, noise of the floor's level fills up what is missing; everywhere noise that is hardly heard, so that nothing comes and goes
@@ -453,7 +428,7 @@ static void follow_leak(ns_t *ns, const float *restrict power, const float *rest
 static void comfort(ns_t *ns, float *restrict re, float *restrict im, const float *restrict power)
 {
     const float floor_power = ns->floor_gain * ns->floor_gain;
-    const float least = ns->comfort * ns->window_power;
+    const float least = LEAST_COMFORT * ns->window_power;
     const float *restrict gain = ns->gain, *restrict noise = ns->noise;
     float *restrict level = ns->rest;
     for (int k = 0; k < ns->bins; k++) {
@@ -479,10 +454,9 @@ void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float
     judge_echo(ns, echo, mask);
     if (mask && suppress_noise)
         even_out(ns, power);
-    combine(ns, power, echo, mask, suppress_noise ? mask_share(ns) : 0.0f, suppress_noise);
+    combine(ns, power, echo, mask, suppress_noise);
     kernels()->multiply(ns->stride, re, ns->gain, re);
     kernels()->multiply(ns->stride, im, ns->gain, im);
-    follow_leak(ns, power, echo);
     comfort(ns, re, im, power);
 }
 

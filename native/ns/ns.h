@@ -40,7 +40,6 @@ typedef struct {
     float heard_power, noise_power, echo_power; /* of the last frame from 200 Hz to 7 kHz: all, and what is expected of it */
     int window_block;       /* blocks since the minimum's window began */
     int heard_blocks;       /* saturating */
-    float comfort;          /* power of a sample of the noise that hides what leaks of an echo */
     uint32_t random;
     float speech_probability; /* of near-end speech, 0..1 */
     float talk;             /* how sure it lately was that somebody talks here, clear of the noise, 0..1 */

@@ -20,8 +20,7 @@ MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 3.0, 400, 20
 CLEAR_BLOCKS = 370
 QUIET_POWER = 1e-10
 DECISION_DIRECTED, MASKED_NOISE_DIRECTED = 0.95, 0.9
-COMFORT_SPREAD, ECHO_REPLACED = 1.5, 0.7
-LEAST_COMFORT, MOST_COMFORT, HIDING, HIDING_DECAY = 1e-9, 1.6e-8, 0.3, 0.995
+COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
 ECHO_CAUTION, SPARING_CAUTION, SURPRISING_ECHO, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 30.0, 0.25, 0.25
 TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.1, 0.007, 0.2, 0.6, 0.33
 MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
@@ -47,8 +46,7 @@ def ramp(x: float, low: float, high: float) -> float:
 class Suppressor:
     def __init__(self, bins: int, window_power: float, attenuation_db: float) -> None:
         self.bins = bins
-        self.window_power, self.quiet = window_power, QUIET_POWER * window_power
-        self.comfort = MOST_COMFORT
+        self.quiet, self.least_comfort = QUIET_POWER * window_power, LEAST_COMFORT * window_power
         self.configure(attenuation_db)
         self.floor_gain = self.floor_wanted
         self.noise = np.full(bins, self.quiet)
@@ -112,9 +110,9 @@ class Suppressor:
         gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - surely))
         if mask and suppress_noise:
             self._even_out(gain, power, noise + feared_bands)
-        told = np.maximum(echo - self.quiet, 0.0)
-        possible_echo = np.minimum(1.0, SURPRISING_ECHO * told / (power + self.quiet))
         if mask:
+            told = np.maximum(echo - self.quiet, 0.0)
+            possible_echo = np.minimum(1.0, SURPRISING_ECHO * told / (power + self.quiet))
             not_echo = 1.0 - possible_echo * (1.0 - self.spared) * (1.0 - mask[1])
             rest = np.minimum(rest, not_echo)
             share = 0.0
@@ -127,8 +125,7 @@ class Suppressor:
             chance = unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps)
             gain = gain * (chance + self.quiet_room * (1.0 - chance))
         gain = np.maximum(gain, self.floor_gain * rest)
-        self._follow_leak(possible_echo * gain**2 * power)
-        least = np.minimum(self.comfort * self.window_power, power)
+        least = np.minimum(self.least_comfort, power)
         floor = np.where(rest < ECHO_REPLACED, self.floor_gain**2 * self.noise, 0.0)
         missing = np.maximum(floor, least) - gain**2 * power
         return gain, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0))
@@ -157,12 +154,6 @@ class Suppressor:
             left = np.sum(gain[band] ** 2 * power[band])
             ratio = np.clip(np.sqrt((wanted + tiny) / (left + tiny)), 1.0 / BAND_CHANGE, BAND_CHANGE)
             gain[band] = np.minimum(1.0, (1.0 + share * (ratio - 1.0)) * gain[band])
-
-    def _follow_leak(self, leaks: Signal) -> None:
-        """As much comfort noise as hides what is left of an echo."""
-        end = BANDS_FIRST_BIN + (min(self.bins, BANDS_LAST_BIN) - BANDS_FIRST_BIN) // 4 * 4
-        mean = float(np.mean(leaks[BANDS_FIRST_BIN:end])) / self.window_power
-        self.comfort = min(MOST_COMFORT, max(LEAST_COMFORT, HIDING * mean, HIDING_DECAY * self.comfort))
 
     def _spare_talker(self, speaks: float, excess: float, trust: float) -> None:
         """Who talked lately, clear of noise and echo, is spared as far as the canceller is trusted."""
