@@ -19,7 +19,8 @@ typedef struct {
     int overdriven;      /* beyond chance: the far end is bent */
     float drive_square;  /* g^2, full scale being 1; 0: linear */
     int heard_blocks;    /* saturating */
-    float power, loudness, loudness_square, cross, cross_loudness; /* averages of the last seconds, the middle three weighed by the power */
+    /* averages of the last seconds: of power, of it times the loudness and its square; of cross, and of it times the loudness */
+    float power, loudness, loudness_square, cross, cross_loudness;
 } saturation_t;
 
 void saturation_reset(saturation_t *saturation);
