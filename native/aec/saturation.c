@@ -57,4 +57,6 @@ void saturation_keep(saturation_t *saturation, tape_t *tape)
 {
     tape_float(tape, &saturation->drive_square, 0.0f, MOST_DRIVE * MOST_DRIVE);
     tape_int(tape, &saturation->overdriven, 0, 1);
+    if (tape->mode == TAPE_PLAY && saturation->drive_square < NO_LONGER * NO_LONGER) /* forged: nothing learns that */
+        saturation->overdriven = 0;
 }

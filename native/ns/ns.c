@@ -48,8 +48,8 @@ static const float BARELY_CLEAR = 0.7f, CLEAR = 1.8f;
 static const float HARDLY_SPEECH = 0.8f;
 static const float CLEAR_DECAY = 0.98f;
 /* The same for a quiet room, 26 and 32 dB, for as long as pauses between words last, but after more than the onset of a noise, which a network may take for
- * speech: there no chance peak is heard, and what is weak is speech. The noise held still so far, since a voice's own power leaks into it; and by how much
- * the prior is smoothed less. */
+ * speech: there no chance peak is heard, and what is weak is speech. From 22 dB on, kitchens and offices at 15 dB would count as quiet between their
+ * sounds. The noise held still so far, since a voice's own power leaks into it; and by how much the prior is smoothed less. */
 static const float BARELY_QUIET = 2.6f, QUIET = 3.2f, QUIET_RISE = 0.1f, QUIET_FALL = 0.005f; /* 0.1 s, 2 s */
 static const float HELD_STILL = 0.9f, QUIETLY_LESS_DIRECTED = 0.08f;
 /* Around a clear talker in noise the gain goes two thirds of the way to what spectral subtraction leaves of a band's power, smoothed over 15 ms, by 6 dB
@@ -238,7 +238,7 @@ static void sum_bands(ns_t *ns, const float *power, const float *echo, bands_t *
         ns->noise_power += bands->noise[bands->count] = noise;
         ns->echo_power += bands->echo[bands->count] = ECHO_CAUTION * feared;
         ns->band_heard[bands->count] += BAND_RATE * (heard - ns->band_heard[bands->count]);
-        ns->band_explained[bands->count] = noise + ECHO_CAUTION * feared;
+        ns->band_explained[bands->count] = noise + bands->echo[bands->count];
     }
 }
 
