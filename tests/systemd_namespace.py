@@ -110,11 +110,12 @@ def wait_for(seconds: float, **wanted: str) -> dict[str, str]:
 
 
 def scheduling(pid: str) -> list[tuple[int, int]]:
-    """Policy and real-time priority of each thread, proc_pid_stat(5)."""
+    """Policy and real-time priority of each thread of the service, proc_pid_stat(5)."""
     threads = []
     for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
-        threads.append((int(fields[38]), int(fields[37])))
+        if (task / "comm").read_text() != "room card\n":  # the simulated card's own
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            threads.append((int(fields[38]), int(fields[37])))
     return threads
 
 

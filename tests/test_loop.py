@@ -35,6 +35,16 @@ def remember(results: list[Any], method: Callable[[Any], Any]) -> Callable[[Any]
     return remembering
 
 
+def card_s() -> float:
+    """Return the processor time of the simulated card's own threads of this process."""
+    times_ns = [
+        int((task / "schedstat").read_text().split()[0])
+        for task in Path("/proc/self/task").iterdir()
+        if (task / "comm").read_text() == "room card\n"
+    ]
+    return sum(times_ns) / 1e9
+
+
 def echo_db(tmp_path: Path) -> float:
     """Level of the echo at the microphone."""
     far, _ = soundfile.read(tmp_path / "far.wav")
@@ -271,7 +281,7 @@ def test_all_devices_may_go_in_any_order(
     )
     processor_s: list[float] = []
     for moment_s in (3.0, 4.5):
-        threading.Timer(moment_s, lambda: processor_s.append(time.process_time())).start()
+        threading.Timer(moment_s, lambda: processor_s.append(time.process_time() - card_s())).start()
     at_s: list[float] = []
     assert loop.run(settings, seconds=6, tap=lambda *_: at_s.append(time.monotonic())) == 0
     said = capfd.readouterr().err

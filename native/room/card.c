@@ -17,7 +17,9 @@
 #define CARD_MAGIC 0x4d4f4f5249504d41u /* "AMPIROOM" */
 
 /* Change it with the header's layout. */
-#define CARD_VERSION 1u
+#define CARD_VERSION 2u
+
+#define NS_PER_MS INT64_C(1000000)
 
 #define CARD_BYTES (sizeof(struct card_header) + CARD_RING_FRAMES * sizeof(float))
 
@@ -54,8 +56,9 @@ static int make_card(int fd, double speed)
         return -errno;
     header->version = CARD_VERSION;
     header->size_bytes = (uint32_t)CARD_BYTES;
-    header->epoch_ns = monotonic_ns();
+    header->epoch_ns = monotonic_ns() / NS_PER_MS * NS_PER_MS;
     header->speed = speed;
+    patient_run(&header->clock, monotonic_ns() - header->epoch_ns);
     atomic_store(&header->near_start, -1);
     atomic_thread_fence(memory_order_release);
     header->magic = CARD_MAGIC;
@@ -83,6 +86,16 @@ static bool same_file(const struct stat *a, const struct stat *b)
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
+/* Sees that the card's clock goes on as long as this process lives. */
+static int keep_running(int fd)
+{
+    struct card_header *header = mmap(NULL, sizeof *header, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (header == MAP_FAILED)
+        return -errno;
+    /* The file of another version is refused later, in a sentence. */
+    return header->version == CARD_VERSION ? patience_watch(&header->clock, header->epoch_ns) : 0;
+}
+
 /* Takes the process's shared lock on the card, making the card new when no other process has it.
  * -EAGAIN: the file is not the card's any more, open it again. */
 static int join(const char *path, const struct stat *file, double speed)
@@ -105,6 +118,8 @@ static int join(const char *path, const struct stat *file, double speed)
         code = -errno;
     if (code == 0 && (member->file.st_nlink == 0 || !same_file(&member->file, file)))
         code = -EAGAIN; /* its last process has just removed it */
+    if (code == 0 && member->file.st_size == (off_t)CARD_BYTES)
+        code = keep_running(fd);
     if (code < 0) {
         free(member);
         if (fd >= 0)
@@ -219,14 +234,16 @@ static int64_t step_ns(const struct card *card) { return card->header->speed > 1
 
 double card_now_s(const struct card *card)
 {
-    int64_t step = step_ns(card), ns = (monotonic_ns() - card->header->epoch_ns) / step * step;
+    const struct card_header *header = card->header;
+    int64_t step = step_ns(card), ns = patient_now_ns(&header->clock, monotonic_ns() - header->epoch_ns) / step * step;
     return (double)ns * 1e-9 * card->header->speed;
 }
 
 int64_t card_monotonic_ns(const struct card *card, double card_s)
 {
     int64_t step = step_ns(card), ns = (int64_t)ceil(card_s / card->header->speed * 1e9);
-    return card->header->epoch_ns + (ns + step - 1) / step * step;
+    ns = (ns + step - 1) / step * step;
+    return card->header->epoch_ns + patient_inverse_ns(&card->header->clock, ns);
 }
 
 unsigned card_other_rate_hz(const struct card *card)

@@ -13,6 +13,7 @@
 #ifndef APMPI_ROOM_CARD_H
 #define APMPI_ROOM_CARD_H
 
+#include "patience.h"
 #include "room.h"
 
 #include <stdatomic.h>
@@ -27,12 +28,13 @@ struct card_header {
     uint64_t magic; /* written last */
     uint32_t version;
     uint32_t size_bytes;
-    int64_t epoch_ns; /* CLOCK_MONOTONIC at card time 0 */
+    int64_t epoch_ns; /* CLOCK_MONOTONIC at card time 0, whole milliseconds */
     double speed;
     _Atomic uint32_t rate_hz[2];  /* by direction; 0: no hw_params yet */
     _Atomic uint32_t recorded;    /* the record of this card has been begun */
     _Atomic int64_t near_start;   /* card sample of the first captured frame ever; -1: none yet */
     _Atomic int64_t written;      /* the speaker signal is known up to this card sample, silence from there on */
+    patient_clock_t clock;        /* of epoch_ns */
     float speaker[];              /* [CARD_RING_FRAMES], sample c at c % CARD_RING_FRAMES, full scale 1.0 */
 };
 
@@ -48,7 +50,8 @@ int card_open(struct card *card, const char *name, enum room_direction direction
               char error[ROOM_ERROR_SIZE]);
 void card_close(struct card *card);
 
-/* Seconds of card time now, and the moment of CLOCK_MONOTONIC when the card gets to a time. */
+/* Seconds of card time now, and the moment of CLOCK_MONOTONIC when the card gets to a time, or later if the machine
+ * stands still until then. */
 double card_now_s(const struct card *card);
 int64_t card_monotonic_ns(const struct card *card, double card_s);
 

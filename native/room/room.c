@@ -3,7 +3,7 @@
  *
  * Playback writes to the loudspeaker's shared signal when the application writes, at the card positions at which the
  * frames will be played; capture computes what the microphone heard when the application reads.  Nothing runs in
- * between: no thread, and a timer descriptor only wakes who waits.
+ * between: a timer descriptor only wakes who waits, and the threads of patience.h only watch the clock.
  */
 #include "room.h"
 

@@ -49,7 +49,7 @@
  * Card time 0 is when the first process opens the card.  It goes on while any process that ever opened the card
  * lives (closing and opening again does not restart it, so a daemon that reopens meets the rest of the fault schedule).
  * When the last of them has ended, by exit or by crash, the next open finds a new card at time 0 (and of a card that
- * ended by exits, nothing is left in /dev/shm).
+ * ended by exits, nothing is left in /dev/shm).  While the machine stands still, so does card time (patience.h).
  *
  * Card time is counted in samples: c = card seconds * rate.  A stream that starts at c starts on the next whole
  * sample, s; with ppm 0 its frame n lies exactly at s + n.  The hardware pointer of either direction is the number of

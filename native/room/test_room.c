@@ -5,6 +5,7 @@
 #include "card.h"
 #include "echo.h"
 #include "microphone.h"
+#include "patience.h"
 #include "sinc.h"
 #include "timeline.h"
 #include "wav.h"
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static int failures;
@@ -288,6 +290,47 @@ static void test_run(void)
     CHECK(fabs(run_frames(&run, (double)run.start + 1e6) - 1000137.0) < 1e-3);
 }
 
+/* --- the clock that waits --- */
+
+static void test_patience(void)
+{
+    const int64_t ms = 1000000;
+    patient_clock_t clock = 0;
+    patient_run(&clock, 0);
+    CHECK(patient_now_ns(&clock, 2 * ms) == 2 * ms);
+    CHECK(patient_now_ns(&clock, 3 * ms) == 3 * ms && patient_now_ns(&clock, 40 * ms) == 3 * ms);
+
+    /* 40 ms without a sign of life: 3 ms have passed, and time goes on from there. */
+    patient_run(&clock, 40 * ms);
+    int64_t woken_ns = patient_now_ns(&clock, 40 * ms);
+    CHECK(woken_ns >= 3 * ms && woken_ns < 3 * ms + LOST_UNIT_NS);
+    CHECK(patient_now_ns(&clock, 41 * ms) == woken_ns + ms);
+    CHECK(patient_inverse_ns(&clock, woken_ns + ms) == 41 * ms);
+
+    /* Another thread's sign of life comes late, and is none any more. */
+    patient_run(&clock, 50 * ms);
+    int64_t later_ns = patient_now_ns(&clock, 52 * ms);
+    patient_run(&clock, 45 * ms);
+    CHECK(patient_now_ns(&clock, 52 * ms) == later_ns);
+
+    /* An hour with a tick every millisecond, and once a second one that is 17 ms late: 3.6 s later than it may be. */
+    clock = 0;
+    int64_t before_ns = 0, late_ns = 0;
+    bool backwards = false;
+    for (int64_t second = 0; second < 3600; second++) {
+        for (int64_t tick = 0; tick < 1000; tick++) {
+            int64_t now_ns = second * 1000 * ms + (tick < 500 || tick >= 517 ? tick : 517) * ms;
+            patient_run(&clock, now_ns);
+            backwards |= patient_now_ns(&clock, now_ns) < before_ns;
+            before_ns = patient_now_ns(&clock, now_ns);
+        }
+        late_ns += (517 - 499 - 3) * ms;
+    }
+    int64_t error_ns = 3599999 * ms - late_ns - before_ns;
+    printf("patience: %.3f ms lost too much in an hour of standstills\n", (double)error_ns * 1e-6);
+    CHECK(!backwards && error_ns <= 0 && error_ns > -3600 * (int64_t)LOST_UNIT_NS);
+}
+
 /* --- the shared card --- */
 
 static char card_path[128];
@@ -409,6 +452,32 @@ static void test_card(void)
     shm_unlink(card_path);
 }
 
+static void sleep_ms(long ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
+
+/* A process that stands still is to its threads what a machine that stands still is to all: 200 ms of 300 do not pass. */
+static void test_standstill(void)
+{
+    struct card card;
+    int64_t epoch_ns;
+    make_card_name("still");
+    pid_t pid = start_peer(&epoch_ns, false);
+    sleep_ms(50);
+    kill(pid, SIGSTOP);
+    sleep_ms(200);
+    kill(pid, SIGCONT);
+    sleep_ms(50);
+    CHECK(open_card(&card, ROOM_CAPTURE));
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double shown_s = card_now_s(&card), passed_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 - (double)epoch_ns * 1e-9;
+    printf("patience: %.0f ms of %.0f ms with a standstill of 200 ms\n", 1e3 * shown_s, 1e3 * passed_s);
+    CHECK(passed_s >= 0.3 && passed_s - shown_s > 0.19);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    card_close(&card);
+    shm_unlink(card_path);
+}
+
 /* --- the microphone --- */
 
 /* The response's answer at x[at] to the overdriven x[0..at], by the definition. */
@@ -485,7 +554,9 @@ int main(void)
     test_sinc();
     test_faults();
     test_run();
+    test_patience();
     test_card();
+    test_standstill();
     test_microphone();
 
     rmdir(folder);

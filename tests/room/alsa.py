@@ -160,3 +160,8 @@ class SharedCard:
     def first_captured(self) -> int:
         """Card sample of the first frame that was ever captured."""
         return self._field("<q", 48)
+
+    @property
+    def lost_ns(self) -> int:
+        """How long the card's clock has waited for a machine that stood still (native/room/patience.h)."""
+        return (self._field("<Q", 64) & 0xFFFF_FFFF) * 8192

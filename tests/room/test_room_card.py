@@ -160,24 +160,26 @@ def test_delay_is_exact_to_the_sample(
         delay_ms=delay_ms,
         record=tmp_path / "played.wav",
     )
-    streams = {d: pyalsa(name, d, rate_hz, block, 8) for d in (first, 1 - first)}
-    sound = rng.integers(-8000, 8000, 20 * block).astype("<i2")
+    # Much is queued: where the sound goes is tested, not how soon a busy machine goes on with this test.
+    queued = 24
+    streams = {d: pyalsa(name, d, rate_hz, block, 32) for d in (first, 1 - first)}
+    sound = rng.integers(-8000, 8000, (queued + 14) * block).astype("<i2")
 
     def begin_playback() -> None:
-        assert streams[PLAYBACK].write(sound[: 6 * block].tobytes()) == 6 * block
+        assert streams[PLAYBACK].write(sound[: queued * block].tobytes()) == queued * block
 
     captured = []
     if first == PLAYBACK:
         begin_playback()
         time.sleep(0.0131)
-    for i in range(40):
+    for i in range(queued + 34):
         length, data = streams[CAPTURE].read()
         assert length == block
         captured.append(np.frombuffer(data, "<i2"))
         if first == CAPTURE and i == 3:
             begin_playback()
-        at = (6 + i if first == PLAYBACK else 2 + i) * block
-        if at >= 6 * block:
+        at = (i if first == PLAYBACK else i - 4) * block + queued * block
+        if at >= queued * block:
             piece = sound[at : at + block] if at < len(sound) else np.zeros(block, "<i2")
             assert streams[PLAYBACK].write(piece.tobytes()) == block
     heard = np.concatenate(captured).astype(float)
@@ -283,15 +285,25 @@ def test_both_clocks_drift_as_told(room_card: RoomCard, card: str) -> None:
     assert residual_db < -80
 
 
+def frames_and_time(capture: Pcm, shared: SharedCard) -> tuple[int, int]:
+    """Return frames and the time in ns of the quickest of 20 looks: during one, the card goes on."""
+    looks = []
+    for _ in range(20):
+        began_ns = time.monotonic_ns()
+        frames, ns = capture.htimestamp()
+        looks.append((time.monotonic_ns() - began_ns, frames, ns - shared.lost_ns))
+    return min(looks)[1:]
+
+
 @pytest.mark.parametrize("ppm", [0, 500, -500])
 def test_the_pointer_runs_at_its_own_rate(room_card: RoomCard, card: str, ppm: int) -> None:
     speed = 20
     name = room_card(card=card, capture_ppm=ppm, delay_ms=10, speed=speed)
     with Pcm(name, CAPTURE, period=8192, periods=16) as capture:
         assert capture.start() == 0
-        first_frames, first_ns = capture.htimestamp()
+        first_frames, first_ns = frames_and_time(capture, SharedCard(card))
         time.sleep(0.3)
-        frames, ns = capture.htimestamp()
+        frames, ns = frames_and_time(capture, SharedCard(card))
     measured_ppm = ((frames - first_frames) / ((ns - first_ns) * 1e-9 * speed * RATE_HZ) - 1) * 1e6
     print(
         f"pointer {measured_ppm:.1f} ppm, expected {ppm}, limit +-60"

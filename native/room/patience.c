@@ -1,0 +1,164 @@
+#define _GNU_SOURCE /* pthread_setaffinity_np, pthread_setname_np, cpu_set_t */
+#include "patience.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    NS_PER_MS = 1000000,
+    TICK_NS = NS_PER_MS,
+    /* An idle machine wakes a thread within a tenth of a millisecond; a queue that a loop can live with lasts longer
+     * than this. */
+    PATIENCE_MS = 3,
+    LATE_NS = 2 * TICK_NS + TICK_NS / 2,
+    /* A thread that is silent for so long is not late but kept away, by real-time programs or from its processor. */
+    GONE_NS = 1000 * NS_PER_MS,
+    THREADS_MAX = 4, /* a machine that stands still does so on several processors at once */
+    STACK_BYTES = 64 * 1024,
+};
+
+static const uint64_t LOST_MASK = UINT32_MAX;
+
+/* --- the clock's word --- */
+
+static int64_t horizon_ns(uint64_t word) { return (int64_t)(word >> 32) * NS_PER_MS; }
+static int64_t lost_ns(uint64_t word) { return (int64_t)(word & LOST_MASK) * LOST_UNIT_NS; }
+
+int64_t patient_now_ns(const patient_clock_t *clock, int64_t now_ns)
+{
+    uint64_t word = atomic_load(clock);
+    return (now_ns < horizon_ns(word) ? now_ns : horizon_ns(word)) - lost_ns(word);
+}
+
+int64_t patient_inverse_ns(const patient_clock_t *clock, int64_t time_ns) { return time_ns + lost_ns(atomic_load(clock)); }
+
+void patient_run(patient_clock_t *clock, int64_t now_ns)
+{
+    uint64_t before = atomic_load(clock), after;
+    do {
+        /* Rounded down: a clock may be a little fast after a standstill, but never goes back. */
+        int64_t lost = now_ns > horizon_ns(before) ? (now_ns - horizon_ns(before)) / LOST_UNIT_NS : 0;
+        int64_t horizon_ms = now_ns / NS_PER_MS + PATIENCE_MS;
+        if (horizon_ms < horizon_ns(before) / NS_PER_MS)
+            return; /* another thread has seen a later moment */
+        after = (uint64_t)horizon_ms << 32 | ((before & LOST_MASK) + (uint64_t)lost);
+    } while (!atomic_compare_exchange_weak(clock, &before, after));
+}
+
+/* --- this process's threads --- */
+
+/* Grows only, so that the threads need no lock. */
+struct watched {
+    patient_clock_t *clock;
+    int64_t epoch_ns;
+    struct watched *next;
+};
+static _Atomic(struct watched *) watched;
+
+static struct {
+    pid_t process; /* whose threads they are: a fork has none */
+    int threads;
+    atomic_flag moving; /* by one thread at a time: all cards stand still and go on at the same moments */
+    _Atomic int64_t seen_ns[THREADS_MAX]; /* CLOCK_MONOTONIC, when each thread last ran */
+    cpu_set_t processors[THREADS_MAX];
+} watch;
+
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static bool all_run(int64_t now_ns)
+{
+    for (int i = 0; i < watch.threads; i++) {
+        int64_t silent_ns = now_ns - atomic_load(&watch.seen_ns[i]);
+        if (silent_ns > LATE_NS && silent_ns < GONE_NS)
+            return false;
+    }
+    return true;
+}
+
+static void *tick(void *index)
+{
+    int own = (int)(intptr_t)index;
+    struct sched_param highest = {.sched_priority = sched_get_priority_max(SCHED_FIFO)};
+    pthread_setschedparam(pthread_self(), SCHED_FIFO, &highest); /* where it is not permitted, as well as may be */
+    pthread_setaffinity_np(pthread_self(), sizeof watch.processors[own], &watch.processors[own]);
+    pthread_setname_np(pthread_self(), PATIENCE_THREAD_NAME);
+    while (true) {
+        const struct timespec pause = {.tv_nsec = TICK_NS};
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        int64_t now_ns = monotonic_ns();
+        atomic_store(&watch.seen_ns[own], now_ns);
+        if (all_run(now_ns) && !atomic_flag_test_and_set(&watch.moving)) {
+            now_ns = monotonic_ns(); /* not before what another thread has just used */
+            for (struct watched *each = atomic_load(&watched); each; each = each->next)
+                patient_run(each->clock, now_ns - each->epoch_ns);
+            atomic_flag_clear(&watch.moving);
+        }
+    }
+    return NULL;
+}
+
+/* One processor that this process may use for each thread; more of them, where there are more than threads. */
+static void share_processors(void)
+{
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    sched_getaffinity(getpid(), sizeof allowed, &allowed);
+    int count = CPU_COUNT(&allowed), shared = 0;
+    watch.threads = count < THREADS_MAX ? count : THREADS_MAX;
+    for (int i = 0; i < THREADS_MAX; i++)
+        CPU_ZERO(&watch.processors[i]);
+    for (int processor = 0; processor < CPU_SETSIZE; processor++) {
+        if (CPU_ISSET(processor, &allowed)) {
+            CPU_SET(processor, &watch.processors[shared * watch.threads / count]);
+            shared++;
+        }
+    }
+}
+
+static int start_threads(void)
+{
+    share_processors();
+    atomic_flag_clear(&watch.moving);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    /* A program that locks its memory pays for each stack in full. */
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    /* The program's signals are for its own threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int code = 0;
+    for (int i = 0; i < watch.threads && code == 0; i++) {
+        pthread_t thread;
+        atomic_store(&watch.seen_ns[i], monotonic_ns());
+        code = pthread_create(&thread, &attributes, tick, (void *)(intptr_t)i);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return -code;
+}
+
+int patience_watch(patient_clock_t *clock, int64_t epoch_ns)
+{
+    struct watched *added = malloc(sizeof *added);
+    if (!added)
+        return -ENOMEM;
+    *added = (struct watched){clock, epoch_ns, atomic_load(&watched)};
+    atomic_store(&watched, added);
+    if (watch.process == getpid())
+        return 0;
+    watch.process = getpid();
+    return start_threads();
+}
