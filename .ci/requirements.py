@@ -1,15 +1,21 @@
-"""Prints what must be installed before apmpi: build tools, dependencies, and the extra given as argument.
+"""Prints the ranges of what is installed for a purpose: build, run (with the demonstration's needs) or test.
 
-pyproject.toml stays the only list. Installing these first lets pip build apmpi in the project's own
-environment, without making and filling another one each time.
+pyproject.toml stays the only list.
 """
 
 import sys
 import tomllib
 from pathlib import Path
 
+# Builds pyalsaaudio, which has no wheels: named here, since pip would fetch any version for that.
+BUILD = ["setuptools>=68"]
+
+purpose = sys.argv[1]
 pyproject = tomllib.loads(Path("pyproject.toml").read_text())
 project = pyproject["project"]
-requirements = pyproject["build-system"]["requires"] + project["dependencies"]
-requirements += project["optional-dependencies"][sys.argv[1]]
+requirements = BUILD + pyproject["build-system"]["requires"]
+if purpose in ("run", "test"):
+    requirements += project["dependencies"] + project["optional-dependencies"]["demo"]
+if purpose == "test":
+    requirements += project["optional-dependencies"]["test"]
 print("\n".join(requirements))

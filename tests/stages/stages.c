@@ -3,6 +3,7 @@
  * NAME_new(...) -> handle; NAME_reset(handle); NAME_run(handle, ...); handle_free(handle) for all. A handle is one block of memory, the
  * stage's state first. Arrays are float32, contiguous; sizes in samples or bins.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
