@@ -5,6 +5,8 @@
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
+# make fresh   the two commands as a newcomer would give them, in bare roots of Debian 12 and 13; an hour
+# make lock    renews the locked versions of the Python packages
 # make api     the Python interface as a page, and where it differs from LiveKit's, in build/api
 # make clean   back to a fresh clone
 #
@@ -13,6 +15,7 @@
 #   make soak HOURS=2 SEED=7              shorter, and the faults of an earlier run
 #   make test-image CUTS=3                fewer power cuts
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
+#   make test PACKAGES=debian             numpy, PyYAML, pyalsaaudio and soundfile as Debian has them, and so the image
 
 DEVICE  =
 SECONDS = 30
@@ -20,24 +23,33 @@ PYTHON  = python3
 HOURS   = 24
 SEED    =
 CUTS    = 20
+PACKAGES =
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-VENV   := .venv
-# Quiet twice: errors only.
-PIP    := $(VENV)/bin/pip -qq --disable-pip-version-check
+VENV   := .venv$(if $(PACKAGES),-$(PACKAGES))
+# Quiet twice: errors only. What is installed is locked, so there is nothing to be resolved and nothing else to build with.
+PIP    := $(VENV)/bin/python -m pip -qq --disable-pip-version-check
+LOCKED  = $(VENV)/bin/python .ci/locked.py $(1) | $(PIP) install --no-deps --no-build-isolation --require-hashes --requirement /dev/stdin
+PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
-.PHONY: run test bench soak image image-pi5 test-image api setup setup-test setup-image clean
+.PHONY: run test bench soak image image-pi5 test-image fresh lock api setup setup-test setup-image clean
 .DELETE_ON_ERROR:
 
 run: setup
 	@$(VENV)/bin/apmpi demo --folder build/demo --seconds $(SECONDS) $(if $(DEVICE),--device $(DEVICE))
 
+# In three parts, each with its own summary: what computes, on all processors; what goes by the clock, which mostly
+# waits, two at a time; and what measures the machine, alone.
 test: setup-test
-	@env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
+	@failed=0; \
+	$(PYTEST) --numprocesses auto -m 'not real_time and not alone' || failed=1; \
+	$(PYTEST) --numprocesses 2 -m real_time || failed=1; \
+	$(PYTEST) --numprocesses 1 -m alone || failed=1; \
+	exit $$failed
 
 bench: setup-test
 	@$(VENV)/bin/python tests/bench/bench.py
@@ -60,23 +72,39 @@ api: setup-test
 	@$(VENV)/bin/python tests/conformance.py > build/api/livekit.md
 	@echo build/api/apmpi.html build/api/livekit.md
 
+fresh:
+	@.ci/setup packages fresh '$(PYTHON)'
+	@$(PYTHON) .ci/fresh.py
+
+lock:
+	@.ci/lock '$(PYTHON)'
+
 setup: $(VENV)/.installed
 setup-image: $(VENV)/.installed $(VENV)/.image-packages
 setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies
 
 clean:
-	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build .venv .venv-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Each stamp is one step; a step runs again only when what it depends on has changed.
 
+# An environment that was made elsewhere, or whose interpreter is gone, is made anew.
+ifneq ($(shell cat $(VENV)/.created 2>/dev/null && $(VENV)/bin/python -c '' 2>&1),$(CURDIR))
+$(shell rm -f $(VENV)/.created)
+endif
+
 $(VENV)/.created: .ci/setup
 	@.ci/setup packages run '$(PYTHON)'
-	@.ci/setup venv '$(PYTHON)' $(VENV)
-	@touch $@
+ifeq ($(PACKAGES),debian)
+	@.ci/setup packages debian-python '$(PYTHON)'
+endif
+	@.ci/setup venv '$(PYTHON)' $(VENV) $(if $(PACKAGES),--system-site-packages)
+	@echo '$(CURDIR)' >$@
 
-$(VENV)/.dependencies: pyproject.toml $(VENV)/.created
+$(VENV)/.dependencies: .ci/locks/build.txt .ci/locks/run.txt $(VENV)/.created
 	@echo 'setup: Python packages'
-	@$(VENV)/bin/python .ci/requirements.py demo | $(PIP) install --requirement /dev/stdin
+	@$(call LOCKED,.ci/locks/build.txt)
+	@$(call LOCKED,.ci/locks/run.txt)
 	@touch $@
 
 # A plain install, not an editable one: what runs and is tested is what a user installs. The build folder is kept,
@@ -94,7 +122,7 @@ $(VENV)/.image-packages: .ci/setup $(VENV)/.created
 	@.ci/setup packages image '$(PYTHON)'
 	@touch $@
 
-$(VENV)/.test-dependencies: pyproject.toml $(VENV)/.created
+$(VENV)/.test-dependencies: .ci/locks/test.txt $(VENV)/.dependencies
 	@echo 'setup: Python packages for the tests'
-	@$(VENV)/bin/python .ci/requirements.py test | $(PIP) install --requirement /dev/stdin
+	@$(call LOCKED,.ci/locks/test.txt)
 	@touch $@

@@ -1,0 +1,172 @@
+"""Runs the README's commands as a newcomer would, in a bare root of each Debian release.
+
+    fresh.py [--release bookworm|trixie]... [--user root|newcomer]... [--prepared] [COMMAND...]
+
+A root holds Debian's smallest variant with git, make, ca-certificates and sudo. It is kept as a tar file in
+the user's cache, by release and package list. The last commit is cloned into it, and each COMMAND, one
+argument of shell text, runs there in turn. Root runs them as in a container; "newcomer" is a user with sudo.
+Ends with a table of times, or with the status of the first command that fails.
+
+    --prepared    a root that has the packages of .ci/setup as well: for build machines, which check the
+                  project there and not the set-up
+
+Everything happens in namespaces of its own, and the root is removed at the end. Downloaded packages are kept
+for the next run, so the times are without most of the downloads.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+RELEASES = ("bookworm", "trixie")
+USERS = ("root", "newcomer")
+# passwd brings useradd.
+BARE_PACKAGES = ("git", "make", "ca-certificates", "sudo", "passwd")
+# The last two show that a complete set-up has nothing left to do.
+COMMANDS = ("make run", "make test", "make run SECONDS=8", "make setup-test")
+# The way to the package archives is a matter of the network, so it is the same inside.
+NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apmpi"
+# As root no user namespace is needed, and mounts that one forbids are possible.
+UNSHARE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+if os.geteuid() != 0:
+    UNSHARE += ["--map-auto", "--map-root-user"]
+
+ENTER = r"""
+root=$1 release=$2 user=$3 command=$4
+mount --bind "$root" "$root"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/dev/shm"
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount -t tmpfs tmpfs "$root/run"
+cp --remove-destination "$(readlink -f /etc/resolv.conf)" "$root/etc/resolv.conf"
+[ -e "$APMPI_CERTIFICATES" ] && mount --bind "$APMPI_CERTIFICATES" "$root$APMPI_CERTIFICATES"
+mount --bind "$APMPI_CACHE/apt-$release" "$root/var/cache/apt/archives"
+home=/root
+if [ "$user" != root ]; then
+    home=/home/$user
+    chroot "$root" id "$user" >/dev/null 2>&1 || chroot "$root" useradd --create-home "$user"
+    echo "$user ALL=(ALL) NOPASSWD: ALL" >"$root/etc/sudoers.d/$user"
+fi
+mkdir -p "$root$home/.cache/pip" "$root/old"
+mount --bind "$APMPI_CACHE/pip-$user" "$root$home/.cache/pip"
+[ -e "$root$home/apmpi" ] || mv "$root/clone" "$root$home/apmpi"
+chroot "$root" chown -R "$user:" "$home"
+cd "$root"
+pivot_root . old
+umount -l /old
+cd "$home/apmpi"
+exec setpriv --reuid "$user" --regid "$user" --init-groups env HOME="$home" USER="$user" bash -c "$command"
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The README's commands in bare roots of Debian.")
+    parser.add_argument("--release", action="append", choices=RELEASES)
+    parser.add_argument("--user", action="append", choices=USERS)
+    parser.add_argument("--prepared", action="store_true")
+    parser.add_argument("commands", nargs="*", metavar="COMMAND")
+    given = parser.parse_args()
+    # As Ctrl-C does: the root is removed on the way out.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit("fresh: stopped"))
+    changed = _output("git", "-C", PROJECT, "status", "--short")
+    if changed:
+        _say(f"the last commit is tried; not in it:\n{changed.rstrip()}")
+    times: list[str] = []
+    status = 0
+    for release in given.release or RELEASES:
+        for user in given.user or USERS:
+            status = status or _try(release, user, given.prepared, given.commands or COMMANDS, times)
+    print("\n".join(times))
+    return status
+
+
+def _say(text: str) -> None:
+    print(f"fresh: {text}", flush=True)
+
+
+def _output(*command: str | Path) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _try(release: str, user: str, prepared: bool, commands: list[str], times: list[str]) -> int:
+    """Runs the commands in a new root, notes their times, and returns the first status that is not 0."""
+    packed = _packed_root(release, prepared)
+    for name in (f"apt-{release}", f"pip-{user}"):
+        (CACHE / name).mkdir(exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix=f"{release}-", dir=CACHE))
+    root.chmod(0o755)
+    try:
+        _in_namespace(["tar", "--extract", f"--file={packed}", f"--directory={root}", "--exclude=./dev/*"])
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", PROJECT, root / "clone"], check=True)
+        for command in commands:
+            _say(f"{release}, {user}: {command}")
+            began_s = time.monotonic()
+            status = _in_namespace(
+                ["bash", "-euc", ENTER, "enter", str(root), release, user, command], check=False
+            )
+            times.append(f"{release:9} {user:9} {time.monotonic() - began_s:6.0f} s  {command}")
+            if status != 0:
+                times[-1] += f": failed with status {status}"
+                return status
+        return 0
+    finally:
+        _in_namespace(["rm", "-rf", str(root)])
+
+
+def _in_namespace(command: list[str], check: bool = True) -> int:
+    """Runs a command as root of its own namespaces, with nothing of this environment but the network."""
+    environment = {name: os.environ[name] for name in (*NETWORK, "CI") if name in os.environ}
+    environment |= {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "APMPI_CACHE": str(CACHE),
+        "APMPI_CERTIFICATES": str(CERTIFICATES),
+    }
+    return subprocess.run([*UNSHARE, *command], env=environment, check=check).returncode
+
+
+def _packed_root(release: str, prepared: bool) -> Path:
+    """Return the root's tar file; make it if there is none of this release and these packages."""
+    packages = [*BARE_PACKAGES]
+    if prepared:
+        packages += _output(PROJECT / ".ci/setup", "list").split()
+    name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
+    finished = CACHE / f"{release}-{name}.tar"
+    if finished.exists():
+        return finished
+    _say(f"a root of {release} with {len(packages)} packages (minutes, once)")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if shutil.which("mmdebstrap") is None:
+        raise SystemExit("fresh: mmdebstrap is missing, expected the Debian package of that name")
+    sources = [
+        f"deb http://deb.debian.org/debian {release} main",
+        f"deb http://deb.debian.org/debian {release}-updates main",
+        f"deb http://deb.debian.org/debian-security {release}-security main",
+    ]
+    unfinished = finished.with_suffix(".part")
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--format=tar",
+        "--variant=minbase",
+        f"--include={','.join(packages)}",
+    ]
+    subprocess.run([*command, release, unfinished, *sources], check=True)
+    unfinished.rename(finished)
+    return finished
+
+
+if __name__ == "__main__":
+    sys.exit(main())
