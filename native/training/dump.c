@@ -1,6 +1,6 @@
 /* For training/dataset.py: runs the chain over a scene and writes down, block by block, what the network would be told and what its gains would
  * be applied to. Knows the chain from the inside, hence the include. */
-#include "apm/apm.c"
+#include "apm/apm.c" // NOLINT(bugprone-suspicious-include): looks into the chain, which nothing else may
 
 enum { RATE_HZ = 16000, HOP = RATE_HZ / BLOCKS_PER_S, BINS = HOP + 1 };
 
