@@ -22,16 +22,17 @@ hypothesis.settings.load_profile("apmpi")
 # A shell's background job ignores Ctrl-C, and so would the programs that tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# In real time, a machine that stands still for 50 ms, as virtual ones do, has xruns without our fault.
+# What these give goes by the clock: a test with one of them is marked real_time, and runs apart from those
+# that compute as much as they can.
 REAL_TIME_FIXTURES = {"room_card", "card"}
-REAL_TIME_RERUNS = 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A real-time test that fails gets another chance; the summary counts each as "rerun"."""
     for item in items:
-        if REAL_TIME_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.flaky(reruns=REAL_TIME_RERUNS))
+        if REAL_TIME_FIXTURES & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker(
+            "alone"
+        ):
+            item.add_marker(pytest.mark.real_time)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -31,6 +31,8 @@ class Terminal:
         if self._pid == 0:
             os.login_tty(other_end)
             environment = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+            for name in ("LINES", "COLUMNS"):  # they would hide the terminal's own size
+                environment.pop(name, None)
             os.execve(command[0], list(map(str, command)), environment)
         os.close(other_end)
 

@@ -33,6 +33,7 @@ def power_db(samples: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(samples**2)))
 
 
+@pytest.mark.real_time
 def test_a_call_through_the_whole_daemon(tmp_path: Path) -> None:
     seconds = 12
     done = run_demo(tmp_path / "demo", "--seconds", str(seconds))

@@ -19,14 +19,17 @@ from daemon import Configure
 
 from apmpi import realtime
 
+pytestmark = pytest.mark.alone
+
 configure = daemon.configure  # pytest finds fixtures by their names here
 
 FAULT_FROM_S, FAULT_S = 1.5, 3.0
 # 10 ms of the frame, the margin of 8 ms before the loudspeaker runs dry, and the chain's 6 ms.
 LATEST_MS = 24.0
 
-# A machine may stand still by itself: a virtual one, or one on which other real-time programs run. A second
-# program of the audio thread's priority, which does nothing but wake up, tells.
+# A machine may stand still by itself, as virtual ones do, or run other real-time programs. The room card
+# waits then, but a frame that is under way becomes older. A second program of the audio thread's priority,
+# which does nothing but wake up, measures by how much.
 CANARY = f"""
 import os, time
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param({realtime.AUDIO_PRIORITY}))
@@ -37,39 +40,34 @@ while True:
     worst = max(worst, time.monotonic() - due)
     print(f"{{1000 * worst:.1f}}", flush=True)
 """
-CALM_MS, ATTEMPTS = 4.0, 4
 
 Fault = Callable[[], None]
 
 
 def judge(path: Path, fault: str, inject: Fault, code: str = "pass", **environment: str) -> str:
-    """Runs the daemon after `code` for 6 s and injects the fault; once more if the machine itself stood
-    still. Asserts that no sound was lost. What the daemon said."""
+    """Run the daemon after `code` for 6 s, inject the fault, and assert that no sound was lost.
+
+    Return what the daemon said."""
     program = f"import sys; {code}; from apmpi.cli import main; sys.exit(main())"
     command = [sys.executable, "-P", "-c", program, "run", "--config", str(path), "--seconds", "6"]
-    for _ in range(ATTEMPTS):
-        canary = subprocess.Popen([sys.executable, "-c", CANARY], stdout=subprocess.PIPE, text=True)
-        process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            inject()
-            _, said = process.communicate(timeout=60)
-        finally:
-            process.kill()
-            canary.kill()
-        stood_still_ms = float(canary.communicate()[0].split()[-1])
-        assert "not permitted" not in said, "without real-time priority this would show nothing"
-        last = [line for line in said.splitlines() if "at most" in line][-1]
-        at_most_ms = max(float(ms) for ms in re.findall(r"at most ([\d.]+) ms", said))
-        xruns = re.search(r"\d+ xruns?", last)
-        assert xruns is not None
-        print(f"{fault}: {xruns[0]}, latency at most {at_most_ms} ms; machine late by {stood_still_ms} ms")
-        if stood_still_ms < CALM_MS:
-            assert xruns[0] == "0 xruns"
-            assert at_most_ms < LATEST_MS
-            return said
-    pytest.skip(f"this machine stands still for {stood_still_ms} ms by itself")
+    canary = subprocess.Popen([sys.executable, "-c", CANARY], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
+    try:
+        inject()
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        canary.kill()
+    stood_still_ms = float(canary.communicate()[0].split()[-1])
+    assert "not permitted" not in said, "without real-time priority this would show nothing"
+    last = [line for line in said.splitlines() if "at most" in line][-1]
+    at_most_ms = max(float(ms) for ms in re.findall(r"at most ([\d.]+) ms", said))
+    xruns = re.search(r"\d+ xruns?", last)
+    assert xruns is not None
+    print(f"{fault}: {xruns[0]}, latency at most {at_most_ms} ms; machine late by {stood_still_ms} ms")
+    assert xruns[0] == "0 xruns"
+    assert at_most_ms < LATEST_MS + stood_still_ms
+    return said
 
 
 def test_nothing_else_runs(configure: Configure) -> None:

@@ -6,7 +6,7 @@ import pytest
 import soak
 
 
-@pytest.mark.flaky(reruns=2)  # in real time, as for all tests on the room card
+@pytest.mark.alone
 def test_some_minutes_with_faults(request: pytest.FixtureRequest) -> None:
     summary, wrong = soak.soak(90.0, speed=4.0, seed=request.config.getoption("--seed"))
     print(summary)

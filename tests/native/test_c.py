@@ -3,7 +3,9 @@ and as aarch64 code, the Raspberry Pi's, under qemu. Builds without Python, as a
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,13 +35,19 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="session")
 def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where everything is built with a toolchain; built when it is first asked for."""
+    """Where everything is built with a toolchain: when it is first asked for, once for all processes."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
 
     @functools.cache
     def build(toolchain: str) -> Path:
-        folder = tmp_path_factory.mktemp(toolchain)
-        run("cmake", "-S", NATIVE, "-B", folder, *TOOLCHAINS[toolchain])
-        run("cmake", "--build", folder, "--parallel", "2")
+        folder = shared / toolchain
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            run("cmake", "-S", NATIVE, "-B", folder, *TOOLCHAINS[toolchain])
+            run("cmake", "--build", folder, "--parallel", "2")
         return folder
 
     return build
