@@ -23,6 +23,7 @@ Which endpoints go together:
   then there is no `speaker`, for something else plays it, and these channels are not used as microphones.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -32,6 +33,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+
+from apmpi import text_file
+from apmpi.text_file import printable
 
 SAMPLE_RATES_HZ = (8000, 16000, 32000, 48000)
 CHANNELS_MIN, CHANNELS_MAX = 1, 8
@@ -45,11 +49,7 @@ GAIN_MAX_MIN_DB, GAIN_MAX_MAX_DB = 0.0, 50.0
 HEADROOM_MIN_DB, HEADROOM_MAX_DB = 0.0, 20.0
 KEEP_LEARNED = ("ram", "disk", "never")
 REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
-
-# Some ten times the commented default; what is longer is another file, named by mistake.
-FILE_SIZE_MAX_BYTES = 64 * 1024
-# Document > endpoint > value is all there is; without a bound `[[[[...` would exhaust the stack.
-DEPTH_MAX = 8
+FILE_SIZE_MAX_BYTES = text_file.SIZE_MAX_BYTES
 
 
 class ConfigError(ValueError):
@@ -137,13 +137,8 @@ class Settings:
 
 def load(path: Path) -> Settings:
     """Read `path`. Raises ConfigError, also for a file that is missing, unreadable or far too big."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(FILE_SIZE_MAX_BYTES + 1)
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder, expected a YAML file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}), expected a YAML file") from None
+    with _refused():
+        content = text_file.read_bytes(path, "a YAML file")
     return parse(content, str(path))
 
 
@@ -153,70 +148,20 @@ def parse(text: str | bytes, name: str) -> Settings:
     `name` is the file the text came from: it opens every message, and relative paths in the YAML start at
     its folder.
     """
-    if len(text) > FILE_SIZE_MAX_BYTES:
-        raise ConfigError(f"{name}: more than {FILE_SIZE_MAX_BYTES // 1024} KiB, expected a short YAML file")
-    return _Reader(name).settings(_compose(_decoded(text, name) if isinstance(text, bytes) else text, name))
+    with _refused():
+        node = text_file.compose_yaml(
+            text_file.decoded(text, name) if isinstance(text, bytes) else text, name
+        )
+    return _Reader(name).settings(node)
 
 
-def _decoded(content: bytes, name: str) -> str:
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What is wrong with the file is wrong with the configuration."""
     try:
-        return content.decode("utf-8-sig")  # Windows editors begin a file with a byte order mark
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        byte = content[error.start]
-        raise ConfigError(f"{name}:{line}: byte 0x{byte:02x} given, expected UTF-8 text (YAML)") from None
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's node composer without aliases, anchors, tags and bottomless nesting."""
-
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _Refusal("an alias or anchor (* or &) given, expected each value written out", event)
-        if event.tag is not None:
-            raise _Refusal("a tag (!) given, expected a plain value", event)
-        if self._depth == DEPTH_MAX:
-            raise _Refusal("nested too deep, expected keys as in the commented default", event)
-        self._depth += 1
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-class _Refusal(yaml.MarkedYAMLError):
-    """Valid YAML that has no place in a configuration."""
-
-    def __init__(self, problem: str, event: Any) -> None:
-        super().__init__(problem=problem, problem_mark=event.start_mark)
-
-
-def _compose(text: str, name: str) -> yaml.Node | None:
-    """The document's node tree, every node with its line. Syntax errors become ConfigError."""
-    try:
-        loader = _StrictLoader(text)
-        try:
-            return loader.get_single_node()
-        finally:
-            loader.dispose()
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{name}:{line}: a control character given, expected YAML text") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        lines = text.splitlines()
-        where = lines[line - 1] if line <= len(lines) else ""
-        if "\t" in where[: len(where) - len(where.lstrip())]:
-            raise ConfigError(f"{name}:{line}: a tab given, expected spaces for indentation") from None
-        problem = " ".join((error.problem or error.context or "").split())
-        if not isinstance(error, _Refusal):
-            problem = f"not valid YAML ({problem}), expected KEY: VALUE lines"
-        raise ConfigError(f"{name}:{line}: {problem}") from None
-    except (ValueError, OverflowError):  # PyYAML on "\UFFFFFFFF" or a %YAML version of thousands of digits
-        raise ConfigError(f"{name}:1: not readable as YAML (an escape or number far out of range)") from None
+        yield
+    except text_file.FileError as error:
+        raise ConfigError(str(error)) from None
 
 
 # What a reload changes between two frames.
@@ -296,7 +241,7 @@ class _Reader:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.fail(key_node, path, f"{_shown(key_node)} given as a key, {expected}")
-            full = f"{path}.{_short(key_node.value)}" if path else _short(key_node.value)
+            full = f"{path}.{printable(key_node.value)}" if path else printable(key_node.value)
             if key_node.value not in known:
                 near = difflib.get_close_matches(key_node.value[:80], known, n=1)
                 self.fail(
@@ -531,9 +476,4 @@ def _shown(node: yaml.Node) -> str:
     if _is_null(node) and not node.value:
         return "nothing"
     assert isinstance(node, yaml.ScalarNode)
-    return _short(node.value) if node.style is None else repr(_short(node.value))
-
-
-def _short(text: str) -> str:
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return printable(node.value) if node.style is None else f"'{printable(node.value)}'"

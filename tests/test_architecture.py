@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 # module of apmpi -> the modules of apmpi that it may import. A new module needs a line here.
 PYTHON = {
     "frame": set(),
-    "config": set(),
+    "text_file": set(),
+    "config": {"text_file"},
     "apm": {"frame", "_native"},
     "alsa": set(),
     "pcm": {"alsa", "frame", "config", "clock"},
