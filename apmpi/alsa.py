@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 from collections.abc import Iterator
 from ctypes import byref, c_char_p, c_int, c_uint, c_ulong, c_void_p
 from dataclasses import dataclass
@@ -18,9 +19,16 @@ _alsa.snd_lib_error_set_local.restype = c_void_p
 _alsa.snd_lib_error_set_local.argtypes = [c_void_p]
 _alsa.snd_pcm_format_name.restype = c_char_p
 _alsa.snd_strerror.restype = c_char_p
+for _function in ("first", "next", "end", "entry"):
+    getattr(_alsa, f"snd_config_iterator_{_function}").restype = c_void_p
+    getattr(_alsa, f"snd_config_iterator_{_function}").argtypes = [c_void_p]
 _LocalErrorHandler = ctypes.CFUNCTYPE(None, c_char_p, c_int, c_char_p, c_int, c_char_p, c_void_p)
 
 NONBLOCK, RW_INTERLEAVED, FORMAT_LAST = 1, 3, 52  # SND_PCM_... of <alsa/pcm.h>
+CONFIG_STRING, CONFIG_COMPOUND = 3, 1024  # SND_CONFIG_TYPE_... of <alsa/conf.h>
+# A name whose definition refers to more others than this is taken for one without end; ALSA itself follows 64
+# from one to the next (SND_CONF_MAX_HOPS), and one may have several slaves.
+DEFINITIONS_MAX = 256
 
 
 class AlsaError(Exception):
@@ -70,9 +78,11 @@ def offer(
             raise AlsaError(code, said[0] if said else "")
         return code
 
+    if command := command_of(device):
+        raise AlsaError(-errno.EPERM, f"it runs the command {command!r}, expected a device that runs none")
     with complaints(said), contextlib.ExitStack() as at_the_end:
         pcm, hardware, info = c_void_p(), c_void_p(), c_void_p()
-        check(_alsa.snd_pcm_open(byref(pcm), device.encode(), direction, NONBLOCK))
+        check(_alsa.snd_pcm_open(byref(pcm), device.encode(errors="surrogateescape"), direction, NONBLOCK))
         at_the_end.callback(_alsa.snd_pcm_close, pcm)
         check(_alsa.snd_pcm_hw_params_malloc(byref(hardware)))
         at_the_end.callback(_alsa.snd_pcm_hw_params_free, hardware)
@@ -115,6 +125,57 @@ def offer(
             rates_hz=rates_hz,
             channel_counts=channel_counts,
         )
+
+
+def command_of(device: str) -> str | None:
+    """The shell command that ALSA would run for a device, None if it is only a device.
+
+    ALSA's `file` plugin gives its sound to a command if its file's name begins with "|". It is reachable from
+    any name ("file:'|...'", "plug:...", "tee:..."), so ALSA's own definition of the name is searched.
+    Raises AlsaError for a definition without end.
+    """
+    bases = {b"pcm": b"pcm", b"slave": b"pcm_slave", b"pcm_slave": b"pcm_slave"}
+    seen = [(b"pcm", device.encode(errors="surrogateescape"))]
+    with complaints([]), contextlib.ExitStack() as at_the_end:  # what else is wrong is said when it is opened
+        top = c_void_p()
+        if _alsa.snd_config_update_ref(byref(top)) < 0:
+            return None
+        at_the_end.callback(_alsa.snd_config_unref, top)
+        for base, name in seen:  # which grows meanwhile
+            for key, value in _definition(top, base, name):
+                if key == b"file" and b"|" in value:
+                    return value.decode(errors="replace").partition("|")[2].strip()
+                if key in bases and (bases[key], value) not in seen:
+                    seen.append((bases[key], value))
+            if len(seen) > DEFINITIONS_MAX:
+                raise AlsaError(-errno.ELOOP, f"its definition refers to more than {DEFINITIONS_MAX} others")
+    return None
+
+
+def _definition(top: c_void_p, base: bytes, name: bytes) -> list[tuple[bytes, bytes]]:
+    """All texts in the definition of a name, with their keys; of what is an alias, the name meant."""
+    node = c_void_p()
+    if _alsa.snd_config_search_definition(top, base, name, byref(node)) < 0:
+        return []
+    try:
+        return [*_texts(node.value, base)]
+    finally:
+        _alsa.snd_config_delete(node)
+
+
+def _texts(node: int | None, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+    kind = _alsa.snd_config_get_type(c_void_p(node))
+    if kind == CONFIG_COMPOUND:
+        position = _alsa.snd_config_iterator_first(node)
+        while position != _alsa.snd_config_iterator_end(node):
+            child, child_key = _alsa.snd_config_iterator_entry(position), c_char_p()
+            _alsa.snd_config_get_id(c_void_p(child), byref(child_key))
+            yield from _texts(child, child_key.value or b"")
+            position = _alsa.snd_config_iterator_next(position)
+    elif kind == CONFIG_STRING:
+        text = c_char_p()
+        _alsa.snd_config_get_string(c_void_p(node), byref(text))
+        yield key, text.value or b""
 
 
 @contextlib.contextmanager
