@@ -25,6 +25,7 @@ Which endpoints go together:
 
 import contextlib
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,8 @@ from apmpi.text_file import printable
 
 SAMPLE_RATES_HZ = (8000, 16000, 32000, 48000)
 CHANNELS_MIN, CHANNELS_MAX = 1, 8
+# Of a card, of which `use` picks those that are processed: MADI, the widest connection there is, has 64.
+CARD_CHANNELS_MAX = 64
 STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS = 0, 500
 DEVICE_RATE_MIN_HZ, DEVICE_RATE_MAX_HZ = 8000, 192_000
 PERIODS_MIN, PERIODS_MAX = 2, 16
@@ -50,6 +53,8 @@ HEADROOM_MIN_DB, HEADROOM_MAX_DB = 0.0, 20.0
 KEEP_LEARNED = ("ram", "disk", "never")
 REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
 FILE_SIZE_MAX_BYTES = text_file.SIZE_MAX_BYTES
+# Where the kernel tells the cards' numbers and names.
+SOUND_CARDS = Path("/sys/class/sound")
 
 
 class ConfigError(ValueError):
@@ -238,6 +243,7 @@ class _Reader:
         if not isinstance(node, yaml.MappingNode):
             self.fail(node, path, f"{_shown(node)} given, expected keys with values ({', '.join(known)})")
         nodes: dict[str, yaml.Node] = {}
+        self.refuse_cut_value(node, path, known)
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.fail(key_node, path, f"{_shown(key_node)} given as a key, {expected}")
@@ -254,6 +260,24 @@ class _Reader:
                 self.fail(key_node, full, f"given twice, first in line {first}, expected once")
             nodes[key_node.value] = value_node
         return nodes
+
+    def refuse_cut_value(self, node: yaml.MappingNode, path: str, known: tuple[str, ...]) -> None:
+        """Fail at a value that a comma cut: within {} it ends one without quotes, so that `{device: hw:1,0}`
+        is the device "hw:1" and a key "0" with nothing."""
+        pairs = node.value if node.flow_style else []
+        for (key, value), (rest, nothing) in itertools.pairwise(pairs):
+            scalars = all(isinstance(part, yaml.ScalarNode) and not part.style for part in (key, value, rest))
+            if scalars and key.value in known and rest.value not in known and _is_empty(nothing):
+                cut = [value.value, rest.value]
+                for later, later_value in pairs[pairs.index((rest, nothing)) + 1 :]:
+                    if not _is_empty(later_value) or later.value in known:
+                        break
+                    cut.append(later.value)
+                whole = printable(",".join(cut))
+                problem = (
+                    f"{whole} given without quotes, expected '{whole}': within {{}} a comma ends a value"
+                )
+                self.fail(value, f"{path}.{key.value}" if path else key.value, problem)
 
     def features(self, node: yaml.Node, key: str) -> Features:
         nodes = self.mapping(node, key, (entry.name for entry in fields(Features)))
@@ -293,8 +317,8 @@ class _Reader:
         place_text = self.text(nodes[place], f"{key}.{place}")
         values[place] = self._folder / place_text if place == "file" else place_text
         if "channels" in nodes:
-            read = self.integer_within(CHANNELS_MIN, CHANNELS_MAX)
-            values["channels"] = read(nodes["channels"], f"{key}.channels")
+            most = CARD_CHANNELS_MAX if key == "microphone" else CHANNELS_MAX
+            values["channels"] = self.integer_within(CHANNELS_MIN, most)(nodes["channels"], f"{key}.channels")
         if "use" in nodes:
             values["use"] = self.channel_list(nodes["use"], f"{key}.use")
         if "sample_rate_hz" in nodes:
@@ -304,10 +328,13 @@ class _Reader:
         return Endpoint(**values)
 
     def channel_list(self, node: yaml.Node, key: str) -> tuple[int, ...]:
-        expected = f"expected a list of different numbers from {CHANNELS_MIN} to {CHANNELS_MAX}, as [1, 2]"
+        numbers_are = f"{CHANNELS_MAX} different numbers from {CHANNELS_MIN} to {CARD_CHANNELS_MAX}"
+        expected = f"expected a list of at most {numbers_are}, as [1, 2]"
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self.fail(node, key, f"{_shown(node)} given, {expected}")
-        numbers = [self.integer_within(CHANNELS_MIN, CHANNELS_MAX)(item, key) for item in node.value]
+        if len(node.value) > CHANNELS_MAX:
+            self.fail(node, key, f"{len(node.value)} numbers given, {expected}")
+        numbers = [self.integer_within(CHANNELS_MIN, CARD_CHANNELS_MAX)(item, key) for item in node.value]
         if len(set(numbers)) < len(numbers):
             self.fail(node, key, f"a number given twice, {expected}")
         return tuple(numbers)
@@ -415,8 +442,9 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
         given = f"'{settings.far_end.file}' given without speaker"
         yield "far_end.file", f"{given}, expected speaker.device that plays it"
     for key, endpoint, other, like in present(("far_end", "microphone"), ("output", "speaker")):
-        if endpoint.device is not None and endpoint.device == like.device:
-            yield f"{key}.device", f"'{endpoint.device}' given for {other} too, expected another device"
+        if endpoint.device and like.device and _hardware(endpoint.device) == _hardware(like.device):
+            also = "" if endpoint.device == like.device else f" as '{like.device}'"
+            yield f"{key}.device", f"'{endpoint.device}' given for {other} too{also}, expected another device"
     yield from _channel_conflicts(settings)
     written = [("output", "microphone"), ("output", "far_end"), ("output", "speaker")]
     written += [("speaker", "microphone"), ("speaker", "far_end")]
@@ -428,7 +456,9 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
 def _channel_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     microphone, far_end = settings.microphone, settings.far_end
     reference = far_end.microphone_channels if far_end else ()
-    expected = f"expected numbers from 1 to {microphone.channels}, the microphone's channels"
+    expected = "expected 1, the microphone's only channel"
+    if microphone.channels > 1:
+        expected = f"expected numbers from 1 to {microphone.channels}, the microphone's channels"
     for key, numbers in (("microphone.use", microphone.use), ("far_end.microphone_channels", reference)):
         if numbers and max(numbers) > microphone.channels:
             yield key, f"{max(numbers)} given, {expected}"
@@ -440,6 +470,9 @@ def _channel_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     elif not settings.near_channels:
         given = f"all {microphone.channels} given"
         yield "far_end.microphone_channels", f"{given}, expected to leave the microphone one at least"
+    elif len(settings.near_channels) > CHANNELS_MAX:
+        given = f"{len(settings.near_channels)} of the microphone's channels given"
+        yield "microphone.use", f"{given}, expected at most {CHANNELS_MAX} to be used, as [1, 2]"
     if reference and settings.speaker:
         given = "given while far_end is a channel of the microphone's card"
         yield "speaker", f"{given}, expected none: something else plays it"
@@ -451,8 +484,33 @@ def _channel_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"{key}.channels", f"{sink.channels} given for {count} of {other}, expected {count} or 1"
 
 
+def _hardware(device: str) -> tuple[str, ...]:
+    """(card, device, subdevice) that an ALSA name leads to, or the name itself if it does not say: one card
+    has many names, "hw:0" and "plughw:CARD=Device,DEV=0" for instance."""
+    name, _, arguments = device.partition(":")
+    if name not in ("hw", "plughw", "dsnoop", "dmix", "sysdefault", "front"):
+        return (device,)
+    places = ("CARD", "DEV", "SUBDEV")
+    parts = dict.fromkeys(places, "0")
+    for place, argument in zip(places, arguments.split(","), strict=False):
+        key, equals, value = argument.strip().rpartition("=")
+        parts[key if equals else place] = value.strip("'\" ")
+    card = parts["CARD"]
+    if not card.isdigit():
+        for path in SOUND_CARDS.glob("card*/id"):
+            with contextlib.suppress(OSError):
+                if path.read_text().strip() == card:
+                    card = path.parent.name.removeprefix("card")
+    return card, parts["DEV"], parts["SUBDEV"]
+
+
 def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    """A key without a value."""
+    return _is_null(node) and not node.value
 
 
 def _integer(node: yaml.Node) -> int | None:
@@ -473,7 +531,7 @@ def _shown(node: yaml.Node) -> str:
         return "a group of keys"
     if isinstance(node, yaml.SequenceNode):
         return "a list"
-    if _is_null(node) and not node.value:
+    if _is_empty(node):
         return "nothing"
     assert isinstance(node, yaml.ScalarNode)
     return printable(node.value) if node.style is None else f"'{printable(node.value)}'"

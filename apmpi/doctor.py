@@ -101,7 +101,7 @@ def _settings(path: Path | None, device: str | None) -> Settings | None:
             return None
         device = f"plug{min(both)}"
     able = pcm.abilities(device, alsaaudio.PCM_CAPTURE, 1)
-    channels = min(max(able[0], 1), config.CHANNELS_MAX) if able else 1
+    channels = min(max(able[0], 1), config.CARD_CHANNELS_MAX) if able else 1
     return Settings(microphone=Endpoint(device=device, channels=channels), speaker=Endpoint(device=device))
 
 
@@ -256,9 +256,13 @@ def _endpoint_findings(settings: Settings) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class Hearing:
-    """What the loop played, [samples], and what the microphone's card heard, [samples, channels]; -1 to 1."""
+    """What the loop played, [samples], and what the microphone's card heard, [samples, channels]; -1 to 1.
+
+    channels   the numbers of those channels on the card, counted from 1
+    """
 
     rate_hz: int
+    channels: tuple[int, ...]
     played: Samples
     heard: Samples
     latency: LatencySummary
@@ -289,9 +293,17 @@ def _signal(rate_hz: int) -> Samples:
     return np.concatenate([quiet(QUIET_S), talk, quiet(AFTER_TALK_S), sweep, quiet(AFTER_SWEEP_S)])
 
 
+def _channels(settings: Settings) -> tuple[int, ...]:
+    """Those of the microphone's card that are measured, counted from 1: all, or as many as the chain takes,
+    the configured ones first."""
+    configured = [number + 1 for number in settings.near_channels + settings.reference_channels]
+    every = [*configured, *range(1, settings.microphone.channels + 1)]
+    return tuple(sorted([*dict.fromkeys(every)][: config.CHANNELS_MAX]))
+
+
 def listen(settings: Settings) -> Hearing:
     """Plays on the speaker, or where there is none on the microphone's card. Raises EndpointError."""
-    rate_hz, microphone = settings.sample_rate_hz, settings.microphone
+    rate_hz, microphone, channels = settings.sample_rate_hz, settings.microphone, _channels(settings)
     speaker = (
         settings.speaker
         if settings.speaker and settings.speaker.device
@@ -312,7 +324,7 @@ def listen(settings: Settings) -> Hearing:
         soundfile.write(file, _signal(rate_hz), rate_hz, subtype="PCM_16")
         trial = replace(
             settings,
-            microphone=replace(microphone, use=()),  # all channels
+            microphone=replace(microphone, use=channels),
             far_end=Endpoint(file=file),
             speaker=speaker,
             output=None,
@@ -330,8 +342,9 @@ def listen(settings: Settings) -> Hearing:
             raise EndpointError(problem or "the devices gave less sound than expected")
         return Hearing(
             rate_hz,
+            channels,
             np.frombuffer(b"".join(played), "<i2") / 32768.0,
-            np.frombuffer(b"".join(heard), "<i2").reshape(-1, microphone.channels) / 32768.0,
+            np.frombuffer(b"".join(heard), "<i2").reshape(-1, len(channels)) / 32768.0,
             latency,
             loop.xruns(),
             loop.drift_ppm(),
@@ -339,28 +352,28 @@ def listen(settings: Settings) -> Hearing:
         )
 
 
-def paths(hearing: Hearing) -> list[acoustics.Path]:
-    """One for each channel of the microphone's card."""
+def paths(hearing: Hearing) -> dict[int, acoustics.Path]:
+    """By number of the channel of the microphone's card."""
     part = slice(
         round(SWEEP_AT_S * hearing.rate_hz),
         round((SWEEP_AT_S + acoustics.SWEEP_S + AFTER_SWEEP_S) * hearing.rate_hz),
     )
-    return [
-        acoustics.measure(hearing.played[part], channel[part], hearing.rate_hz) for channel in hearing.heard.T
-    ]
+    return {
+        number: acoustics.measure(hearing.played[part], channel[part], hearing.rate_hz)
+        for number, channel in zip(hearing.channels, hearing.heard.T, strict=True)
+    }
 
 
 def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
     found = paths(hearing)
-    wires = [number for number, path in enumerate(found, start=1) if path.wire]
+    wires = [number for number, path in found.items() if path.wire]
     configured = settings.far_end.microphone_channels if settings.far_end else ()
-    microphones = [
-        number for number, path in enumerate(found, start=1) if not path.wire and number not in configured
-    ]
-    for number in microphones:
+    for (number, path), heard in zip(found.items(), hearing.heard.T, strict=True):
+        if path.wire or number in configured:
+            continue
         name = "microphone" if len(found) == 1 else f"channel {number}"
-        yield from _microphone_findings(name, hearing, hearing.heard[:, number - 1])
-        yield from _path_findings(name, found[number - 1], _clipped(hearing.heard[:, number - 1]))
+        yield from _microphone_findings(name, hearing, heard)
+        yield from _path_findings(name, path, _clipped(heard))
     yield from _wire_findings(wires, configured)
     yield from _loop_findings(settings, hearing)
 
@@ -471,7 +484,7 @@ def _loop_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
         yield Finding("echo cancellation", NOTE, "off", "features: {echo_cancellation: true}")
         return
     core = hearing.core
-    if not any(path.heard and not path.wire for path in paths(hearing)):
+    if not any(path.heard and not path.wire for path in paths(hearing).values()):
         return
     text = f"takes {core.erle_db:.0f} dB after {TALK_S:.0f} s"
     if core.erle_db < ERLE_MIN_DB:
@@ -483,17 +496,17 @@ def _loop_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
 def suggested_lines(settings: Settings, hearing: Hearing) -> list[str]:
     """YAML for what was measured."""
     found = paths(hearing)
-    wires = [number for number, path in enumerate(found, start=1) if path.wire]
-    heard = [number for number in range(1, len(found) + 1) if number not in wires]
+    wires = [number for number, path in found.items() if path.wire]
+    heard = [number for number in found if number not in wires]
     microphone, speaker = settings.microphone, settings.speaker
-    more = f", channels: {len(found)}" if len(found) > 1 else ""
-    more += f", use: {heard}" if wires and heard else ""
+    more = f", channels: {microphone.channels}" if microphone.channels > 1 else ""
+    more += f", use: {heard}" if heard and len(heard) < microphone.channels else ""
     lines = [f'microphone: {{device: "{microphone.device}"{more}}}']
     if wires:
         lines.append(f"far_end: {{microphone_channels: {wires}}}")
     elif speaker and speaker.device:
         lines.append(f'speaker: {{device: "{speaker.device}"}}')
-    delays_ms = [1000 * found[number - 1].delay_s for number in heard if found[number - 1].heard]
+    delays_ms = [1000 * found[number].delay_s for number in heard if found[number].heard]
     if delays_ms and min(delays_ms) <= config.STREAM_DELAY_MAX_MS and not wires:
         lines.append(f"stream_delay_ms: {min(delays_ms):.0f}    # where the search begins")
     return lines

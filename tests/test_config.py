@@ -230,7 +230,7 @@ REFUSED = {
     "infinite": (MIC + "report_interval_s: .inf", "apmpi.yaml:2: report_interval_s: .inf given, *"),
     "no channel": (
         "microphone:\n  device: x\n  channels: 0",
-        "apmpi.yaml:3: microphone.channels: 0 given, expected a whole number from 1 to 8",
+        "apmpi.yaml:3: microphone.channels: 0 given, expected a whole number from 1 to 64",
     ),
     "number for a name": (
         "microphone: {device: 0}",
@@ -315,7 +315,7 @@ REFUSED = {
     ),
     "a channel twice": (
         "microphone: {device: x, channels: 2, use: [1, 1]}\n",
-        "apmpi.yaml:1: microphone.use: a number given twice, expected a list of different numbers *",
+        "apmpi.yaml:1: microphone.use: a number given twice, expected a list of at most 8 *",
     ),
     "no list": (
         "microphone: {device: x, use: 1}\n",
@@ -353,6 +353,41 @@ REFUSED = {
         "microphone: {device: x, channels: 3}\noutput: {device: y, channels: 2}\n",
         "apmpi.yaml:2: output.channels: 2 given for 3 of microphone, expected 3 or 1",
     ),
+    "more than are processed": (
+        "microphone: {device: x, channels: 16}\n",
+        "apmpi.yaml:1: microphone.use: 16 of the microphone's channels given, expected at most 8 to be used, "
+        "as [1, 2]",
+    ),
+    "nine used": (
+        "microphone: {device: x, channels: 16, use: [1, 2, 3, 4, 5, 6, 7, 8, 9]}\n",
+        "apmpi.yaml:1: microphone.use: 9 numbers given, expected a list of at most 8 different numbers *",
+    ),
+    "more than any card has": (
+        "microphone: {device: x, channels: 65}\n",
+        "apmpi.yaml:1: microphone.channels: 65 given, expected a whole number from 1 to 64",
+    ),
+    "a channel too many of one": (
+        "microphone: {device: x, use: [2]}\n",
+        "apmpi.yaml:1: microphone.use: 2 given, expected 1, the microphone's only channel",
+    ),
+    "no quotes": (
+        "periods: 3\nmicrophone: {device: hw:1,0}\n",
+        "apmpi.yaml:2: microphone.device: hw:1,0 given without quotes, expected 'hw:1,0': within {} a comma "
+        "ends a value",
+    ),
+    "no quotes, long": (
+        "microphone: {channels: 2, device: plughw:CARD=Loopback,DEV=1,SUBDEV=0, use: [1]}\n",
+        "apmpi.yaml:1: microphone.device: plughw:CARD=Loopback,DEV=1,SUBDEV=0 given without quotes, expected "
+        "'plughw:CARD=Loopback,DEV=1,SUBDEV=0': *",
+    ),
+    "no quotes, a doubled rest": (
+        "microphone: {device: hw:0,0,0}\n",
+        "apmpi.yaml:1: microphone.device: hw:0,0,0 given without quotes, *",
+    ),
+    "no quotes around a path": (
+        "microphone: {file: mic, left.wav}\n",
+        "apmpi.yaml:1: microphone.file: mic,left.wav given without quotes, *",
+    ),
     "output over input": (
         "microphone: {file: m.wav}\noutput: {file: ./sub/../m.wav}\n",
         "apmpi.yaml:2: output.file: 'sub/../m.wav' is microphone.file too, expected another file",
@@ -367,6 +402,57 @@ def test_refused_in_one_sentence_that_leads_to_the_mistake(case: str) -> None:
     pattern = ".*".join(map(re.escape, expected.split("*")))
     message = refusal(text)
     assert re.fullmatch(pattern, message), message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("hw:0", "plughw:0,0"),
+        ("hw:0,0", "plughw:CARD=Device,DEV=0"),
+        ("hw:Device", "hw:CARD=Device"),
+        ("plughw:CARD=1,DEV=2", "hw:1,2,0"),
+        ("dsnoop:0", "hw:DEV=0,CARD=0"),
+        ("sysdefault:CARD=Device", "hw:0"),
+    ],
+)
+def test_one_device_by_two_names_is_one_device(
+    one: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(["Device", "Loopback"]):
+        (tmp_path / f"card{number}").mkdir()
+        (tmp_path / f"card{number}" / "id").write_text(f"{name}\n")
+    monkeypatch.setattr("apmpi.config.SOUND_CARDS", tmp_path)
+    assert refusal(f'microphone: {{device: "{one}"}}\nfar_end: {{device: "{other}"}}\n') == (
+        f"apmpi.yaml:2: far_end.device: '{other}' given for microphone too as '{one}', "
+        "expected another device"
+    )
+    assert f"'{one}' given for speaker too as '{other}'" in refusal(
+        f'microphone: {{device: x}}\nfar_end: {{device: y}}\nspeaker: {{device: "{other}"}}\n'
+        f'output: {{device: "{one}"}}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("hw:0", "hw:1"),
+        ("hw:0,0", "hw:0,1"),
+        ("hw:CARD=Loopback,DEV=1,SUBDEV=0", "hw:CARD=Loopback,DEV=1,SUBDEV=1"),
+        ("plughw:CARD=Device,DEV=0", "hw:CARD=Device_1,DEV=0"),
+        ("hw:0", "default"),
+    ],
+)
+def test_two_devices_are_two(one: str, other: str) -> None:
+    parse(f'microphone: {{device: "{one}"}}\nfar_end: {{device: "{other}"}}\n', "apmpi.yaml")
+
+
+def test_some_channels_of_a_wide_card() -> None:
+    got = parse(
+        "microphone: {device: x, channels: 16, use: [1, 16]}\nfar_end: {microphone_channels: [15]}\n",
+        "apmpi.yaml",
+    )
+    assert got.near_channels == (0, 15)
+    assert got.reference_channels == (14,)
 
 
 def test_a_written_file_is_told_apart_through_links(tmp_path: Path) -> None:

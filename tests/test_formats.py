@@ -127,6 +127,26 @@ def test_channels_of_a_recording_are_chosen(rng: np.random.Generator, tmp_path: 
     assert np.array_equal(np.frombuffer(heard.far, "<i2"), recording[:, 1])
 
 
+def test_some_channels_of_a_card_with_16(
+    room_card: RoomCard, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    near = rng.integers(-9000, 9000, 6 * RATE_HZ).astype(np.int16)
+    soundfile.write(tmp_path / "near.wav", near, RATE_HZ, subtype="PCM_16")
+    room = room_card(near=tmp_path / "near.wav")
+    # ALSA's plug makes 16 channels of the card's, of which the last ones carry nothing.
+    settings = Settings(
+        microphone=Endpoint(f"plug:{room}", channels=16, use=(1, 16)),
+        far_end=Endpoint(microphone_channels=(15,)), features=NOTHING, report_interval_s=60.0,
+    )  # fmt: skip
+    heard = Heard()
+    assert loop.run(settings, seconds=2, tap=heard.tap) == 0
+    first, last = np.frombuffer(heard.microphone, "<i2").reshape(-1, 2).T / 32768
+    print(f"channel 1 {level_db(first):.1f} dB, channel 16 {level_db(last):.1f} dB")
+    assert level_db(first[RATE_HZ // 2 :]) > -25
+    assert level_db(last) < -80
+    assert not np.frombuffer(heard.far, "<i2").any()
+
+
 def test_cards_with_other_rates(room_card: RoomCard, rng: np.random.Generator, tmp_path: Path) -> None:
     """A far end at 16 kHz, played and taken out at 48 kHz, and an output at 8 kHz."""
     host = 0.2 * np.sin(2 * np.pi * 1000 * np.arange(7 * 16000) / 16000)
