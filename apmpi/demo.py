@@ -26,6 +26,7 @@ from alsaaudio import PCM_CAPTURE, PCM_PLAYBACK
 from apmpi import config, loop, pcm
 from apmpi.latency import FrameTimes
 from apmpi.picture import Samples, draw_spectrogram, level_dbfs
+from apmpi.replace import RECORDING_MODE, replace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,11 +107,11 @@ def prepare(folder: Path, seconds: float, device: str | None) -> config.Settings
     if device is None:
         write_wav(folder / "near.wav", near)
         write_wav(folder / "room.wav", room_impulse_response(np.random.default_rng(1)))
-        (folder / "room.conf").write_text(room_card(folder))
+        replace(folder / "room.conf", room_card(folder).encode())
         # alsa-lib reads its configuration when a device is opened, so this is early enough.
         os.environ["ALSA_CONFIG_PATH"] = f"/usr/share/alsa/alsa.conf:{folder.resolve() / 'room.conf'}"
     path = folder / "apmpi.yaml"
-    path.write_text(configuration(device or "room"))
+    replace(path, configuration(device or "room").encode())
     return config.load(path)
 
 
@@ -189,7 +190,9 @@ def announcement(seconds: float, device: str | None) -> str:
 
 
 def write_wav(path: Path, samples: Samples) -> None:
-    soundfile.write(path, samples, RATE_HZ, subtype="PCM_16")
+    content = io.BytesIO()
+    soundfile.write(content, samples, RATE_HZ, subtype="PCM_16", format="WAV")
+    replace(path, content.getvalue(), RECORDING_MODE)
 
 
 # ---- during
@@ -285,7 +288,9 @@ def draw(path: Path, recording: Recording, figures: Figures, seconds: float, nea
     change.set_xlim(0, len(mic) / RATE_HZ)
     draw_latency(figure.add_subplot(grid[3, 0]), figures)
     draw_parts(figure.add_subplot(grid[3, 1]), figures)
-    figure.savefig(path, dpi=110)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    replace(path, content.getvalue())
 
 
 def draw_change(axes: Axes, mic: Samples, out: Samples, seconds: float, near_end: str) -> None:

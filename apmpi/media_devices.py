@@ -793,9 +793,8 @@ class _Track:
                 f"expected {FRAME_RATE_MIN_HZ} to {FRAME_RATE_MAX_HZ} Hz"
             )
         if frame.num_channels not in (1, self._channels):
-            raise RuntimeError(
-                f"play: frame has {frame.num_channels} channels, expected 1 or {self._channels}"
-            )
+            expected = "1" if self._channels == 1 else f"1 or {self._channels}"
+            raise RuntimeError(f"play: frame has {frame.num_channels} channels, expected {expected}")
         count = frame.samples_per_channel * frame.num_channels
         samples = np.frombuffer(frame.data, np.int16, count).reshape(-1, frame.num_channels)
         samples = np.broadcast_to(samples, (len(samples), self._channels))

@@ -20,6 +20,7 @@ from apmpi.config import CHANNELS_MAX, SAMPLE_RATES_HZ, EndpointError
 from apmpi.picture import Samples, draw_spectrogram, level_dbfs
 from apmpi.protocol import SIGNALS
 from apmpi.record import statistics_path
+from apmpi.replace import RECORDING_MODE, replace
 from apmpi.socket_client import Figures, figures_of
 
 if TYPE_CHECKING:
@@ -51,12 +52,9 @@ def main(recording: Path, output: Path) -> int:
         raise EndpointError(f"{output}: is the recording itself, expected another file")
     call = load(recording)
     text = page(call, recording.name)
-    part = output.with_name(output.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(output)
+        replace(output, text.encode(), RECORDING_MODE)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise EndpointError(f"{output}: cannot be written ({error.strerror})") from None
     print(f"{output}: {call.seconds:.1f} s, {len(text) / 1e6:.1f} MB; open it in a browser")
     return 0

@@ -15,7 +15,6 @@ import binascii
 import contextlib
 import datetime
 import json
-import os
 import signal
 import sys
 import time
@@ -27,6 +26,7 @@ import numpy as np
 
 from apmpi.config import EndpointError
 from apmpi.protocol import SIGNALS
+from apmpi.replace import RECORDING_MODE, Part
 from apmpi.socket_client import Figures, Visit, figures_of
 from apmpi.wav import BLOCKS_PER_S, SAMPLE_BYTES, WavSink
 
@@ -194,31 +194,26 @@ class _LineSink:
     def __init__(self, path: Path) -> None:
         """Raises EndpointError."""
         self._path = path
-        self._part = path.with_name(path.name + ".part")
         self._whole_bytes = 0
         try:
-            self._file = self._part.open("wb", buffering=0)
+            self._part = Part(path, RECORDING_MODE)
         except OSError as error:
             raise self._failure(error) from None
 
     def write(self, line: dict[str, Any]) -> None:
         """All of the line, or an EndpointError and nothing of it in the end."""
-        rest = memoryview(json.dumps(line).encode() + b"\n")
-        length = len(rest)
+        content = json.dumps(line).encode() + b"\n"
         try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            self._part.write(content)
         except OSError as error:
             raise self._failure(error) from None
-        self._whole_bytes += length
+        self._whole_bytes += len(content)
 
     def close(self) -> None:
         """Raises EndpointError."""
         try:
-            self._file.truncate(self._whole_bytes)
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._part.replace(self._path)
+            self._part.file.truncate(self._whole_bytes)
+            self._part.finish()
         except OSError as error:
             raise self._failure(error) from None
 
@@ -229,6 +224,4 @@ class _LineSink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._file.closed:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
+        self._part.abort()

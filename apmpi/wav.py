@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 
 from apmpi.config import SAMPLE_RATES_HZ, EndpointError
+from apmpi.replace import RECORDING_MODE, Part
 
 log = logging.getLogger(__name__)
 
@@ -137,16 +138,16 @@ class WavSink:
         self.channels = channels
         self.block_samples = rate_hz // BLOCKS_PER_S
         self._path = path
-        self._target = _target(path)
-        self._part = self._target.with_name(self._target.name + ".part")
+        target = _target(path)
         self._samples = 0
         self._samples_in_header = 0
         try:
-            self._file = self._part.open("wb", buffering=0)
+            self._part = Part(target, RECORDING_MODE)
         except OSError as error:
             raise _write_failure(path, error) from None
+        self._file = self._part.file
         try:
-            self._append(wav_header(rate_hz, channels, 0))
+            self._part.write(wav_header(rate_hz, channels, 0))
         except OSError as error:
             self.abort()
             raise _write_failure(self._path, error) from None
@@ -158,7 +159,7 @@ class WavSink:
         it, abort() removes it.
         """
         try:
-            self._append(block)
+            self._part.write(block)
             self._samples += len(block) // (SAMPLE_BYTES * self.channels)
             if self._samples - self._samples_in_header >= self.rate_hz:
                 self._update_header()
@@ -172,22 +173,13 @@ class WavSink:
         try:
             self._file.truncate(HEADER_BYTES + self._samples * SAMPLE_BYTES * self.channels)
             self._update_header()
-            os.fsync(self._file.fileno())  # before the name: a power cut leaves the old file or the new one
-            self._file.close()
-            self._part.replace(self._target)
+            self._part.finish()
         except OSError as error:
             raise _write_failure(self._path, error) from None
 
     def abort(self) -> None:
         """Remove what was written; nothing appears under the final name. After close() it does nothing."""
-        if not self._file.closed:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
-
-    def _append(self, content: bytes) -> None:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        self._part.abort()
 
     def _update_header(self) -> None:
         os.pwrite(self._file.fileno(), wav_header(self.rate_hz, self.channels, self._samples), 0)

@@ -18,7 +18,7 @@ PYTHON = {
     "apm": {"frame", "_native"},
     "alsa": set(),
     "pcm": {"alsa", "frame", "config", "clock"},
-    "wav": {"frame", "config"},
+    "wav": {"frame", "config", "replace"},
     "clock": {"frame", "config"},
     "latency": {"frame", "config"},
     "replace": set(),
@@ -38,9 +38,9 @@ PYTHON = {
     "doctor": {"acoustics", "apm", "clock", "config", "endpoint_check", "latency", "loop", "pcm"}
     | {"realtime", "report"},
     "monitor": {"socket_client", "protocol", "config"},
-    "record": {"socket_client", "protocol", "config", "wav"},
+    "record": {"socket_client", "protocol", "config", "wav", "replace"},
     "picture": set(),
-    "page": {"record", "socket_client", "protocol", "picture", "config"},
+    "page": {"record", "replace", "socket_client", "protocol", "picture", "config"},
     "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
     | {"learned", "realtime", "journal", "report", "apm"}

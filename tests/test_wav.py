@@ -265,6 +265,31 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert len(read_all(tmp_path / "card" / "real.wav")) == 160
 
 
+def test_a_recording_is_its_owners_and_the_groups(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    before = os.umask(0)
+    try:
+        with WavSink(path, RATE_HZ) as sink:
+            assert stat.S_IMODE((tmp_path / "out.wav.part").stat().st_mode) == 0o640
+            sink.write(bytes(320))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        os.umask(0o077)  # who wants less has less
+        WavSink(path, RATE_HZ).close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_two_recordings_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with WavSink(path, RATE_HZ) as first:
+        first.write(bytes([1, 2]) * 160)
+        with pytest.raises(EndpointError) as caught:
+            WavSink(path, RATE_HZ)
+        assert str(caught.value) == f"{path}: cannot be written (another program is writing it)"
+    assert np.all(read_all(path) == 0x0201)
+
+
 def test_killed_in_the_middle_leaves_a_part_that_plays(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
@@ -283,6 +308,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     print(f"{len(got) / RATE_HZ:.2f} s of 3.50 s")
     assert 2.5 * RATE_HZ <= len(got) <= 3.5 * RATE_HZ
     assert np.all(got == 0x0201)
+    with WavSink(path, RATE_HZ) as sink:  # and the next one takes its place
+        sink.write(bytes(320))
+    assert [file.name for file in tmp_path.iterdir()] == ["out.wav"]
 
 
 @contextlib.contextmanager
