@@ -232,14 +232,17 @@ def parser() -> argparse.ArgumentParser:
     added = command(
         process, "run recordings through the chain", "apmpi process --far far.wav --mic mic.wav -o clean.wav"
     )
-    added.description = """Run recordings through the chain. The output is exactly as long as the
-        microphone's file and a few milliseconds behind it (the chain's delay, told at the end). From a folder
-        every *.wav of the microphone's is taken, each with the far end's file of the same name."""
+    added.description = """Run recordings through the chain: WAV or FLAC, 8 to 192 kHz; a - is standard input.
+        The output is a WAV file of the microphone's rate, exactly as long as the microphone's file and a few
+        milliseconds behind it (the chain's delay, told at the end). From a folder every *.wav and *.flac of
+        the microphone's is taken, each with the far end's file of the same name."""
     added.add_argument(
-        "--far", type=Path, metavar="PATH",
+        "--far", type=_recording, metavar="PATH",
         help="what the loudspeaker played, starting with the microphone's file (shorter: silence follows)",
     )  # fmt: skip
-    added.add_argument("--mic", type=Path, required=True, metavar="PATH", help="what the microphone heard")
+    added.add_argument(
+        "--mic", type=_recording, required=True, metavar="PATH", help="what the microphone heard"
+    )
     added.add_argument(
         "-o", "--output", type=Path, required=True, metavar="WAV", help="where the result goes"
     )
@@ -288,6 +291,10 @@ FEATURE_FLAGS = {
     "--no-hpf": "high_pass_filter",
     "--no-agc": "auto_gain_control",
 }
+
+
+def _recording(text: str) -> Path:
+    return Path("/dev/stdin" if text == "-" else text)
 
 
 def _seconds(text: str) -> float:

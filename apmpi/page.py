@@ -22,6 +22,8 @@ from apmpi.protocol import SIGNALS
 from apmpi.record import statistics_path
 from apmpi.replace import RECORDING_MODE, replace
 from apmpi.socket_client import Figures, figures_of
+from apmpi.text_file import FileError, read_bytes
+from apmpi.wav import open_sound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 # A page is read into memory as a whole: ten minutes in three channels are some 100 MB of it.
 SECONDS_MAX = 600.0
 # The statistics of that are 9 MB; what is larger is something else.
-STATISTICS_MAX_BYTES = 50_000_000
+STATISTICS_MAX_BYTES = 48 * 1024 * 1024
 LEVEL_WINDOW_FRAMES = 40  # 0.4 s: two or three syllables
 TITLES = {
     "far_end": "Far end: what the loudspeaker plays",
@@ -99,28 +101,19 @@ def load(recording: Path) -> Call:
         raise EndpointError(
             f"{statistics_path(recording)}:1: tells nothing of a recording, expected its shape"
         )
-    try:
-        with soundfile.SoundFile(recording) as file:
-            shape = file.samplerate, file.channels
-            if shape != (rate_hz, sum(channels.values())):
-                expected = (
-                    f"{sum(channels.values())} channels at {rate_hz} Hz as in {statistics_path(recording)}"
-                )
-                raise EndpointError(
-                    f"{recording}: has {shape[1]} channels at {shape[0]} Hz, expected {expected}"
-                )
-            if not 0 < file.frames <= SECONDS_MAX * rate_hz:
-                length = f"holds {file.frames / rate_hz:.0f} s"
-                raise EndpointError(f"{recording}: {length}, expected sound, at most {SECONDS_MAX:.0f} s")
-            sound = file.read(dtype="float64", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-        raise EndpointError(
-            f"{recording}: cannot be read ({reason}), expected a recording of apmpi record"
-        ) from None
+    with open_sound(recording) as file:
+        shape = file.rate_hz, file.channels
+        if shape != (rate_hz, sum(channels.values())):
+            expected = f"{sum(channels.values())} channels at {rate_hz} Hz as in {statistics_path(recording)}"
+            raise EndpointError(f"{recording}: has {shape[1]} channels at {shape[0]} Hz, expected {expected}")
+        samples = file.samples or 0
+        if not 0 < samples <= SECONDS_MAX * rate_hz:
+            length = f"holds {samples / rate_hz:.0f} s"
+            raise EndpointError(f"{recording}: {length}, expected sound, at most {SECONDS_MAX:.0f} s")
+        sound = file.read(samples) / 32768.0
     sounds, first = {}, 0
     for name, count in channels.items():
-        sounds[name] = np.nan_to_num(sound[:, first : first + count])
+        sounds[name] = sound[:, first : first + count]
         first += count
     return Call(str(about.get("started", "")), rate_hz, sounds, figures, end)
 
@@ -128,14 +121,9 @@ def load(recording: Path) -> Call:
 def _statistics(path: Path) -> tuple[dict[str, Any], list[Figures], dict[str, Any]]:
     """(about the recording, figures, about its end)."""
     try:
-        with path.open("rb") as file:
-            content = file.read(STATISTICS_MAX_BYTES + 1)
-    except OSError as error:
-        raise EndpointError(
-            f"{path}: cannot be read ({error.strerror}), expected it beside the recording"
-        ) from None
-    if len(content) > STATISTICS_MAX_BYTES:
-        raise EndpointError(f"{path}: more than {STATISTICS_MAX_BYTES // 1_000_000} MB, expected statistics")
+        content = read_bytes(path, "the statistics beside the recording", STATISTICS_MAX_BYTES)
+    except FileError as error:
+        raise EndpointError(str(error)) from None
     about: dict[str, Any] = {}
     end: dict[str, Any] = {}
     figures: list[Figures] = []

@@ -63,7 +63,7 @@ def read_bytes(path: Path, expected: str, size_max_bytes: int = SIZE_MAX_BYTES, 
         except OSError as error:
             raise FileError(f"{name}: cannot be read ({error.strerror}), expected {expected}") from None
     if len(content) > size_max_bytes:
-        raise FileError(f"{name}: more than {size_max_bytes // 1024} KiB, expected {expected}")
+        raise FileError(f"{name}: more than {_size(size_max_bytes)}, expected {expected}")
     return bytes(content)
 
 
@@ -90,7 +90,7 @@ def compose_yaml(text: str, name: str) -> yaml.Node | None:
     Scalars are text still: their tags say what YAML takes them for. Raises FileError.
     """
     if len(text) > SIZE_MAX_BYTES:
-        raise FileError(f"{name}: more than {SIZE_MAX_BYTES // 1024} KiB, expected a short YAML file")
+        raise FileError(f"{name}: more than {_size(SIZE_MAX_BYTES)}, expected a short YAML file")
     with _yaml_errors(text, name):
         loader = _StrictLoader(text)
         try:
@@ -208,3 +208,7 @@ def _other_encoding(content: bytes) -> str | None:
     if len(begin) >= 4 and any(not any(one) and all(other) for one, other in (halves, halves[::-1])):
         return "UTF-16"
     return None
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes >> 20} MiB" if size_bytes >= 1 << 20 else f"{size_bytes >> 10} KiB"

@@ -13,17 +13,18 @@ Beyond 4 GiB (12 h of mono at 48 kHz) the header becomes RF64, in the place kept
 import logging
 import os
 import re
-import stat
 import struct
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from apmpi.config import SAMPLE_RATES_HZ, EndpointError
 from apmpi.replace import RECORDING_MODE, Part
+from apmpi.text_file import FileError, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,128 @@ UINT32_MAX = 0xFFFF_FFFF
 
 CONTAINERS = ("WAV", "WAVEX", "RF64")
 ENCODINGS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+FLAC_ENCODINGS = ("PCM_S8", "PCM_16", "PCM_24")
+# How files begin that are sound, but none of these.
+OTHER_SOUND = {b"ID3": "an MP3", b"OggS": "an Ogg", b"FORM": "an AIFF", b"caff": "a CAF", b"fLaC": "a FLAC"}
 
 # Programs that write into a pipe don't know the length: they leave a number near the largest signed or
-# unsigned one, which means "to the end of the file".
+# unsigned one, which means "to the end of the file"; of a FLAC file libsndfile then says 2^63 - 1 samples.
 UNKNOWN_LENGTH_MIN_BYTES = 0x7FFF_0000
+UNKNOWN_LENGTH_MIN_SAMPLES = 1 << 62
+
+
+class _Sound(soundfile.SoundFile):  # type: ignore[misc]
+    """libsndfile read from the beginning to the end: soundfile would seek after each block, which libsndfile
+    refuses at the end of a FLAC file whose length it does not know."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class SoundReader:
+    """A WAV file's samples as int16, from its beginning to its end; a FLAC file's, too, where that is wanted.
+
+    rate_hz, channels   of the file
+    samples             samples per channel in the whole file; None: not known before the end
+    samples_read        how many were read
+    """
+
+    def __init__(self, file: BinaryIO, name: str, with_flac: bool = False) -> None:
+        """`name` opens every message. Closes `file` in the end. Raises EndpointError."""
+        self.name = name
+        self._file = file
+        self._expected = "a WAV or FLAC file" if with_flac else "a WAV file"
+        try:
+            self._check_beginning(os.pread(file.fileno(), 12, 0), with_flac)
+            self._sound = _Sound(file.fileno(), closefd=False)
+        except soundfile.LibsndfileError as error:
+            file.close()
+            raise EndpointError(f"{name}: not {self._expected} ({error.error_string.rstrip('.')})") from None
+        except OSError as error:
+            file.close()
+            raise EndpointError(f"{name}: cannot be read ({_reason(error)})") from None
+        except EndpointError:
+            file.close()
+            raise
+        self.rate_hz: int = self._sound.samplerate
+        self.channels: int = self._sound.channels
+        known = self._sound.frames < UNKNOWN_LENGTH_MIN_SAMPLES
+        self.samples: int | None = self._sound.frames if known else None
+        self.samples_read = 0
+        try:
+            self._check()
+        except EndpointError:
+            self.close()
+            raise
+
+    def _check_beginning(self, begin: bytes, with_flac: bool) -> None:
+        """No decoder of libsndfile's but these is given anything that comes from outside."""
+        if begin[:4] in (b"RIFF", b"RF64") and begin[8:] == b"WAVE":
+            return
+        if with_flac and begin[:4] == b"fLaC":
+            return
+        for beginning, kind in OTHER_SOUND.items():
+            if begin.startswith(beginning):
+                raise EndpointError(f"{self.name}: is {kind} file, expected {self._expected}")
+        if begin[4:8] == b"ftyp":
+            raise EndpointError(f"{self.name}: is an MP4 file, expected {self._expected}")
+        if len(begin) > 1 and begin[0] == 0xFF and begin[1] & 0xE0 == 0xE0:  # 11 bits that begin each frame
+            raise EndpointError(f"{self.name}: is an MP3 file, expected {self._expected}")
+        raise EndpointError(f"{self.name}: not {self._expected} (Format not recognised)")
+
+    def _check(self) -> None:
+        sound = self._sound
+        if sound.subtype not in (ENCODINGS if sound.format in CONTAINERS else FLAC_ENCODINGS):
+            expected = "expected 16, 24 or 32-bit or float samples"
+            raise EndpointError(f"{self.name}: holds {sound.subtype} samples, {expected}")
+        if self.samples == 0:
+            raise self.without_samples()
+        # libsndfile reads what is there and tells only in its log that the header promised more.
+        promise = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
+        if promise and int(promise[2]) < int(promise[1]) < UNKNOWN_LENGTH_MIN_BYTES:
+            extent = f"{promise[2]} of {promise[1]} bytes of sound"
+            log.warning("%s: is cut short (%s), processed as far as it goes", self.name, extent)
+
+    def without_samples(self) -> EndpointError:
+        return EndpointError(f"{self.name}: holds no samples, expected {self._expected} with sound")
+
+    def read(self, samples: int) -> NDArray[np.int16]:
+        """The next ones as [samples, channels]; fewer at the end of the file. Raises EndpointError."""
+        expected = samples if self.samples is None else min(samples, self.samples - self.samples_read)
+        try:
+            block = self._sound.read(expected, dtype="float64", always_2d=True)
+        except soundfile.SoundFileError as error:
+            reason = getattr(error, "error_string", "").removeprefix("Error : ").rstrip(".") or "damaged"
+            raise EndpointError(
+                f"{self.name}: cannot be read on ({reason}), expected a file that is whole"
+            ) from None
+        if self.samples is not None and len(block) < expected:
+            raise EndpointError(
+                f"{self.name}: ends early, expected a file that nobody changes while it is read"
+            )
+        self.samples_read += len(block)
+        full_scale = np.clip(np.nan_to_num(block, nan=0.0), -1.0, 1.0)
+        rounded: NDArray[np.int16] = np.minimum(np.rint(full_scale * 32768.0), 32767).astype("<i2")
+        return rounded
+
+    def close(self) -> None:
+        self._sound.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_sound(path: Path, with_flac: bool = False) -> SoundReader:
+    """Raises EndpointError."""
+    try:
+        file = open_regular(path, "a WAV or FLAC file" if with_flac else "a WAV file")
+    except FileError as error:
+        raise EndpointError(str(error)) from None
+    return SoundReader(file, str(path), with_flac)
 
 
 class WavSource:
@@ -50,74 +169,37 @@ class WavSource:
 
     def __init__(self, path: Path, rate_hz: int | None = None, channels: int | None = None) -> None:
         """Opens `path`; a `rate_hz` or `channels` given must be the file's. Raises EndpointError."""
-        self._path = path
-        try:
-            # Looked at before it is opened: opening a pipe that nobody writes into would wait for ever.
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise EndpointError(f"{path}: is a {_kind(path)}, expected a WAV file")
-            self._file = path.open("rb")
-        except OSError as error:
-            raise EndpointError(f"{path}: cannot be read ({_reason(error)}), expected a WAV file") from None
-        try:
-            self._sound = soundfile.SoundFile(self._file.fileno(), closefd=False)
-        except soundfile.LibsndfileError as error:
-            self._file.close()
-            raise EndpointError(f"{path}: not a WAV file ({error.error_string.rstrip('.')})") from None
-        self.rate_hz: int = self._sound.samplerate
-        self.channels: int = self._sound.channels
-        self.samples: int = self._sound.frames
-        self.block_samples = self.rate_hz // BLOCKS_PER_S
-        self._samples_read = 0
+        self._reader = open_sound(path)
         try:
             self._check(rate_hz, channels)
         except EndpointError:
             self.close()
             raise
+        self.rate_hz, self.channels = self._reader.rate_hz, self._reader.channels
+        self.samples = self._reader.samples or 0
+        self.block_samples = self.rate_hz // BLOCKS_PER_S
 
     def _check(self, rate_hz: int | None, channels: int | None) -> None:
-        path, sound = self._path, self._sound
-        if sound.format not in CONTAINERS:
-            raise EndpointError(f"{path}: is a {sound.format} file, expected a WAV file")
-        if sound.subtype not in ENCODINGS:
-            expected = "expected 16, 24 or 32-bit or float samples"
-            raise EndpointError(f"{path}: holds {sound.subtype} samples, {expected}")
-        if rate_hz is not None and self.rate_hz != rate_hz:
-            raise EndpointError(f"{path}: has {self.rate_hz} Hz, expected {rate_hz} Hz")
-        if self.rate_hz not in SAMPLE_RATES_HZ:
+        reader = self._reader
+        if reader.samples is None:
+            raise EndpointError(f"{reader.name}: says nothing of its length, expected a WAV file that does")
+        if rate_hz is not None and reader.rate_hz != rate_hz:
+            raise EndpointError(f"{reader.name}: has {reader.rate_hz} Hz, expected {rate_hz} Hz")
+        if reader.rate_hz not in SAMPLE_RATES_HZ:
             rates = ", ".join(map(str, SAMPLE_RATES_HZ))
-            raise EndpointError(f"{path}: has {self.rate_hz} Hz, expected one of {rates} Hz")
-        if channels is not None and self.channels != channels:
-            raise EndpointError(f"{path}: has {_count(self.channels)}, expected {_count(channels)}")
-        if self.samples == 0:
-            raise EndpointError(f"{path}: holds no samples, expected a WAV file with sound")
-        # libsndfile reads what is there and tells only in its log that the header promised more.
-        promise = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
-        if promise and int(promise[2]) < int(promise[1]) < UNKNOWN_LENGTH_MIN_BYTES:
-            extent = f"{promise[2]} of {promise[1]} bytes of sound"
-            log.warning("%s: is cut short (%s), processed as far as it goes", path, extent)
+            raise EndpointError(f"{reader.name}: has {reader.rate_hz} Hz, expected one of {rates} Hz")
+        if channels is not None and reader.channels != channels:
+            raise EndpointError(f"{reader.name}: has {_count(reader.channels)}, expected {_count(channels)}")
 
     def read(self) -> bytes | None:
         """The next `block_samples` of all channels, interleaved; None after the end. Raises EndpointError."""
-        expected = min(self.block_samples, self.samples - self._samples_read)
-        if expected == 0:
+        if self._reader.samples_read == self.samples:
             return None
-        try:
-            block = self._sound.read(expected, dtype="float64", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise EndpointError(f"{self._path}: cannot be read on ({error})") from None
-        if len(block) < expected:
-            raise EndpointError(
-                f"{self._path}: ends early, expected a file that nobody changes while it is read"
-            )
-        self._samples_read += expected
-        full_scale = np.clip(np.nan_to_num(block, nan=0.0), -1.0, 1.0)
-        samples = np.zeros((self.block_samples, self.channels), dtype="<i2")
-        samples[:expected] = np.minimum(np.rint(full_scale * 32768.0), 32767)
-        return samples.tobytes()
+        block = self._reader.read(self.block_samples)
+        return block.tobytes() + bytes((self.block_samples - len(block)) * self.channels * SAMPLE_BYTES)
 
     def close(self) -> None:
-        self._sound.close()
-        self._file.close()
+        self._reader.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ PYTHON = {
     "apm": {"frame", "_native"},
     "alsa": set(),
     "pcm": {"alsa", "frame", "config", "clock"},
-    "wav": {"frame", "config", "replace"},
+    "wav": {"frame", "config", "replace", "text_file"},
     "clock": {"frame", "config"},
     "latency": {"frame", "config"},
     "replace": set(),
@@ -26,7 +26,7 @@ PYTHON = {
     "realtime": set(),
     "journal": set(),
     "progress": set(),
-    "process": {"apm", "config", "frame", "progress", "wav"},
+    "process": {"apm", "clock", "config", "frame", "progress", "wav"},
     "protocol": set(),
     "feed": set(),
     "report": {"latency", "config", "journal", "realtime"},
@@ -40,7 +40,7 @@ PYTHON = {
     "monitor": {"socket_client", "protocol", "config"},
     "record": {"socket_client", "protocol", "config", "wav", "replace"},
     "picture": set(),
-    "page": {"record", "replace", "socket_client", "protocol", "picture", "config"},
+    "page": {"record", "replace", "socket_client", "protocol", "picture", "config", "text_file", "wav"},
     "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
     | {"learned", "realtime", "journal", "report", "apm"}

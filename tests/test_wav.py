@@ -176,9 +176,36 @@ def test_what_is_no_wav_file(tmp_path: Path) -> None:
     assert refusal(flac) == "is a FLAC file, expected a WAV file"
     assert refusal(adpcm) == "holds IMA_ADPCM samples, expected 16, 24 or 32-bit or float samples"
     assert refusal(tmp_path) == "is a folder, expected a WAV file"
-    assert refusal(fifo) == "is a device or pipe, expected a WAV file"
+    assert refusal(fifo) == "is a pipe, expected a WAV file"
+    assert refusal(Path("/dev/zero")) == "is a device, expected a WAV file"
     missing = "cannot be read (No such file or directory), expected a WAV file"
     assert refusal(tmp_path / "missing.wav") == missing
+
+
+@pytest.mark.parametrize(
+    ("beginning", "name"),
+    [
+        (b"ID3\x04\0\0\0\0\0\0", "an MP3"),
+        (b"\xff\xfb\x90\x64" + bytes(400), "an MP3"),
+        (b"OggS" + bytes(100), "an Ogg"),
+        (b"FORM\0\0\1\0AIFF", "an AIFF"),
+        (b"\0\0\0\x20ftypM4A ", "an MP4"),
+        (b"fLaC" + bytes(100), "a FLAC"),
+    ],
+)
+def test_other_sound_under_the_name_is_refused_before_a_decoder_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beginning: bytes, name: str
+) -> None:
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", lambda *_, **__: pytest.fail("a decoder has it"))
+    path = tmp_path / "in.wav"
+    path.write_bytes(beginning)
+    assert refusal(path) == f"is {name} file, expected a WAV file"
+
+
+def test_a_real_mp3_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.mp3", np.zeros(RATE_HZ), RATE_HZ)
+    (tmp_path / "in.mp3").rename(tmp_path / "in.wav")
+    assert refusal(tmp_path / "in.wav") == "is an MP3 file, expected a WAV file"
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
