@@ -20,6 +20,7 @@ from typing import NoReturn
 from apmpi import config
 from apmpi.config import ConfigError, EndpointError, Settings
 from apmpi.progress import Progress
+from apmpi.text_file import one_line
 
 EXIT_STATUS = """exit status: 0 done; 1 something failed on the way (run, record) or is wrong (doctor); 2 a
     mistake of the user's; 130 stopped with Ctrl-C where that is not the usual end"""
@@ -30,7 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     # A file name may hold bytes that are no text; saying it must not be what fails.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="apmpi: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("apmpi: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     try:
         status: int = given.command(given)
         return status
@@ -40,8 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
+class _OneLine(logging.Formatter):
+    """Names of files and devices come from outside, and may hold anything."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+
 def _mistake(error: object) -> int:
-    print(f"apmpi: {error}", file=sys.stderr)
+    print(f"apmpi: {one_line(str(error))}", file=sys.stderr)
     return 2
 
 
@@ -113,11 +123,11 @@ def _check_endpoints(path: Path, settings: Settings) -> list[str]:
     from apmpi.endpoint_check import endpoint_states
 
     switched_on = ", ".join(name for name, on in asdict(settings.features).items() if on) or "no feature"
-    print(f"{path}: valid, {settings.sample_rate_hz} Hz, {switched_on}")
+    print(one_line(f"{path}: valid, {settings.sample_rate_hz} Hz, {switched_on}"))
     problems = []
     for key, endpoint, found in endpoint_states(settings):
         if isinstance(found, str):
-            print(f"{key}: {found}")
+            print(one_line(f"{key}: {found}"))
         else:
             named = found if endpoint.device else f"{key}.file: {found}"
             problems.append(f"{path}:{endpoint.line}: {named}")
@@ -129,7 +139,7 @@ def _list_devices() -> None:
 
     for title, direction in (("record from", alsaaudio.PCM_CAPTURE), ("play on", alsaaudio.PCM_PLAYBACK)):
         names = alsaaudio.pcms(direction)
-        print(f"devices to {title}:", ", ".join(names) or "none")
+        print(f"devices to {title}:", one_line(", ".join(names)) or "none")
 
 
 # ---- doctor
@@ -160,7 +170,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse with our one sentence instead of a usage text."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"apmpi: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"apmpi: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:

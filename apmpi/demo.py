@@ -27,6 +27,7 @@ from apmpi import config, loop, pcm
 from apmpi.latency import FrameTimes
 from apmpi.picture import Samples, draw_spectrogram, level_dbfs
 from apmpi.replace import RECORDING_MODE, replace
+from apmpi.text_file import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,9 +73,9 @@ def main(folder: Path, seconds: float, device: str | None) -> int:
             summarise(recording, folder, seconds, device)
         return status
     except OSError as error:
-        print(f"apmpi: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"apmpi: {one_line(str(error.filename))}: {error.strerror}", file=sys.stderr)
     except (DemoError, soundfile.LibsndfileError) as error:
-        print(f"apmpi: {error}", file=sys.stderr)
+        print(f"apmpi: {one_line(str(error))}", file=sys.stderr)
     return 2
 
 

@@ -28,6 +28,7 @@ from apmpi.endpoint_check import endpoint_states
 from apmpi.latency import FRAME_MS, FrameTimes, LatencySummary
 from apmpi.loop import FRAMES_PER_S, Loop
 from apmpi.report import CoreStats
+from apmpi.text_file import one_line
 
 Samples = NDArray[np.float64]
 
@@ -83,7 +84,7 @@ def main(path: Path | None, device: str | None, with_sound: bool) -> int:
     findings = []
     for finding in _all(settings, with_sound):
         findings.append(finding)
-        print(f"{finding.verdict:<6} {finding.name:<{NAME_WIDTH}} {finding.text}", flush=True)
+        print(f"{finding.verdict:<6} {finding.name:<{NAME_WIDTH}} {one_line(finding.text)}", flush=True)
         if finding.todo:
             print(f"{'':<6} {'':<{NAME_WIDTH}} -> {finding.todo}", flush=True)
     wrong = sum(finding.verdict == WRONG for finding in findings)
@@ -132,7 +133,7 @@ def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
     yield from sound_findings(settings, hearing)
     print("\nlines for apmpi.yaml:")
     for line in suggested_lines(settings, hearing):
-        print(f"  {line}")
+        print(f"  {one_line(line)}")
 
 
 # ---- the machine

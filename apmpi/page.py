@@ -22,7 +22,7 @@ from apmpi.protocol import SIGNALS
 from apmpi.record import statistics_path
 from apmpi.replace import RECORDING_MODE, replace
 from apmpi.socket_client import Figures, figures_of
-from apmpi.text_file import FileError, read_bytes
+from apmpi.text_file import FileError, one_line, read_bytes
 from apmpi.wav import open_sound
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def main(recording: Path, output: Path) -> int:
         replace(output, text.encode(), RECORDING_MODE)
     except OSError as error:
         raise EndpointError(f"{output}: cannot be written ({error.strerror})") from None
-    print(f"{output}: {call.seconds:.1f} s, {len(text) / 1e6:.1f} MB; open it in a browser")
+    length = f"{call.seconds:.1f} s, {len(text) / 1e6:.1f} MB"
+    print(f"{one_line(str(output))}: {length}; open it in a browser")
     return 0
 
 

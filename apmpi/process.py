@@ -28,6 +28,7 @@ from apmpi.config import (
 )
 from apmpi.frame import AudioFrame
 from apmpi.progress import Progress
+from apmpi.text_file import one_line
 from apmpi.wav import BLOCKS_PER_S, SAMPLE_BYTES, SoundReader, WavSink, check_writable, open_sound
 
 EXIT_OK, EXIT_USER = 0, 2
@@ -70,7 +71,8 @@ def main(
     job = Job(far, mic, output)
     outcome = process(job, features, delay_ms)
     pace = f"{outcome.seconds:.1f} s in {outcome.took_s:.1f} s ({outcome.pace:.0f} times real time)"
-    print(f"{output}: {pace}, {outcome.echo}, {outcome.latency_ms:g} ms behind the microphone")
+    late = f"{outcome.latency_ms:g} ms behind the microphone"
+    print(one_line(f"{output}: {pace}, {outcome.echo}, {late}"))
     return EXIT_OK
 
 
@@ -104,19 +106,20 @@ def _partner(far: Path | None, mic: Path) -> Path | None:
 
 def _process_folder(jobs: list[Job], features: Mapping[str, bool], delay_ms: int | None) -> int:
     """Prints a table."""
-    width = max(len("file"), *(len(job.mic.name) for job in jobs))
+    names = [one_line(job.mic.name) for job in jobs]
+    width = max(len("file"), *map(len, names))
     print(f"{'file':<{width}}  seconds  times real time  result")
     failed = 0
-    for job in jobs:
+    for job, name in zip(jobs, names, strict=True):
         try:
             outcome = process(job, features, delay_ms)
         except EndpointError as error:
             failed += 1
-            print(f"{job.mic.name:<{width}}  {'-':>7}  {'-':>15}  FAILED: {error}", flush=True)
+            print(f"{name:<{width}}  {'-':>7}  {'-':>15}  FAILED: {one_line(str(error))}", flush=True)
         else:
             figures = f"{outcome.seconds:7.1f}  {outcome.pace:15.0f}"
-            print(f"{job.mic.name:<{width}}  {figures}  {outcome.echo}", flush=True)
-    print(f"{len(jobs) - failed} of {len(jobs)} files are in {jobs[0].output.parent}")
+            print(f"{name:<{width}}  {figures}  {outcome.echo}", flush=True)
+    print(f"{len(jobs) - failed} of {len(jobs)} files are in {one_line(str(jobs[0].output.parent))}")
     return EXIT_USER if failed else EXIT_OK
 
 

@@ -28,6 +28,7 @@ from apmpi.config import EndpointError
 from apmpi.protocol import SIGNALS
 from apmpi.replace import RECORDING_MODE, Part
 from apmpi.socket_client import Figures, Visit, figures_of
+from apmpi.text_file import one_line
 from apmpi.wav import BLOCKS_PER_S, SAMPLE_BYTES, WavSink
 
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -71,9 +72,9 @@ def main(
         if recording.frames == 0:
             raise EndpointError(problem or f"{path}: there was no sound to record ({recording.state})")
         recording.close(reason)
-    print(f"{path}: {recording.summary()}; apmpi report {path} shows it")
+    print(one_line(f"{path}: {recording.summary()}; apmpi report {path} shows it"))
     if problem:
-        print(f"apmpi: {problem}; what came before is kept", file=sys.stderr)
+        print(f"apmpi: {one_line(problem)}; what came before is kept", file=sys.stderr)
     return EXIT_FAILED if problem else EXIT_OK
 
 

@@ -133,12 +133,17 @@ def _yaml_errors(text: str, name: str) -> Iterator[None]:
         raise FileError(f"{name}:1: not readable as YAML ({problem}), expected KEY: VALUE lines") from None
 
 
-def printable(text: str, length_max: int = 60) -> str:
-    """`text` for a message: not too long, and what could move the cursor or end the line as an escape."""
-    shown = "".join(
+def one_line(text: str) -> str:
+    """`text` for one line of a terminal: what would end the line or move the cursor as an escape."""
+    return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text[: length_max + 1]
+        for character in text
     )
+
+
+def printable(text: str, length_max: int = 60) -> str:
+    """`text` for a place within a sentence: as in one_line(), and no longer than `length_max`."""
+    shown = one_line(text[: length_max + 1])
     return shown if len(shown) <= length_max else shown[: length_max - 3] + "..."
 
 

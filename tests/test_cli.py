@@ -405,6 +405,31 @@ def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     assert (tmp_path / name).exists()
 
 
+def test_names_that_would_steer_the_terminal_are_printed_as_escapes(tmp_path: Path) -> None:
+    name = "\x1b[2J\r\n\u202eold"
+    shown = r"\x1b[2J\r\n\u202eold"
+    silence(tmp_path / f"{name}.wav")
+    os.truncate(tmp_path / f"{name}.wav", 44 + 2 * 1000)
+    (tmp_path / f"{name}.yaml").write_text(f"microphone: {{file: '{shown}'}}\n")
+    (tmp_path / "mics").mkdir()
+    (tmp_path / "mics" / f"{name}.wav").touch()
+    for arguments in (
+        ("process", "--mic", f"{name}.wav", "-o", f"{name}-out.wav"),
+        ("process", "--mic", f"{name}.flac", "-o", "out.wav"),
+        ("process", "--mic", "mics", "-o", f"clean {name}"),
+        ("check", f"{name}.yaml"),
+        ("run", "--config", f"{name}.yml"),
+        ("report", f"{name}.wav"),
+        ("doctor", "--device", name, "--no-sound"),
+        ("check", "apmpi.yaml", name),
+    ):
+        done = apmpi(*arguments, cwd=tmp_path)
+        said = done.stdout + done.stderr
+        assert shown in said
+        assert all(line.isprintable() for line in said.splitlines())
+        assert "Traceback" not in said
+
+
 # ---- check
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apmpi.text_file import FileError, decoded, printable, read_bytes, read_text, yaml_values
+from apmpi.text_file import FileError, decoded, one_line, printable, read_bytes, read_text, yaml_values
 
 
 def refusal(content: str) -> str:
@@ -113,7 +113,8 @@ def test_the_longest_bomb_of_merge_keys_takes_no_time() -> None:
 
 
 def test_printable() -> None:
-    assert printable("hw:\x1b[2J\n\u202e") == r"hw:\x1b[2J\n\u202e"
-    assert printable("Küche") == "Küche"
+    assert one_line("hw:\x1b[2J\n\u202e\udcfc") == r"hw:\x1b[2J\n\u202e\udcfc"
+    assert one_line("Küche") == "Küche"
     assert printable("\x1b" * 1000) == r"\x1b" * 14 + "\\..."
-    assert len(printable("x" * 1000)) == 60
+    assert printable("x" * 60) == "x" * 60
+    assert printable("x" * 1000) == "x" * 57 + "..."
