@@ -12,6 +12,7 @@ import json
 import random
 import socket
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,8 +22,9 @@ import socket_rig
 import soundfile
 from socket_rig import Served
 
-from apmpi import config, page, text_file
+from apmpi import config, learned, page, text_file
 from apmpi.config import ConfigError, EndpointError, Settings
+from apmpi.learned import LearnedError
 from apmpi.text_file import FileError
 from apmpi.wav import WavSource, open_sound
 
@@ -271,6 +273,36 @@ def test_requests(fuzzer: Fuzzer, served: Served) -> None:
     fuzzer.run(corpus("request"), JSON, read)
     assert served.server.is_alive()
     assert read(b'{"want": "figures"}\n') is None
+
+
+# ---- what was learned
+
+
+def test_learned_files(fuzzer: Fuzzer, tmp_path: Path) -> None:
+    """Mutated behind their seal, and the seal itself now and then."""
+    path = tmp_path / "learned"
+    settings = config.parse("microphone: {device: x}", "apmpi.yaml")
+    learned.save(path, learned.Learned(b"chain", settings, {"speaker": 12.5}))
+    real = path.read_bytes().partition(b"\n")[2]
+    number = 0
+
+    def read(content: bytes) -> str | None:
+        nonlocal number
+        number += 1
+        if number % 10:
+            content = b"%s %08x\n" % (learned.MAGIC, zlib.crc32(content)) + content
+        path.write_bytes(content)
+        try:
+            taken = learned.take(path, settings)
+        except LearnedError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert not path.exists()
+            return str(error).removeprefix(str(path))
+        assert taken is not None
+        assert all(np.isfinite(ppm) for ppm in taken.drift_ppm.values())
+        return None
+
+    fuzzer.run([real, *corpus("learned")], JSON, read)
 
 
 # ---- sound
