@@ -773,6 +773,7 @@ class _Track:
         self.task: asyncio.Task[None] | None = None
         self._rate_hz = rate_hz
         self._channels = channels
+        self._channel_counts = "1" if channels == 1 else f"1 or {channels}"
         self._loop = loop
         self._block_samples = rate_hz // BLOCKS_PER_S
         self._rest = np.zeros((0, channels), np.int16)
@@ -793,8 +794,9 @@ class _Track:
                 f"expected {FRAME_RATE_MIN_HZ} to {FRAME_RATE_MAX_HZ} Hz"
             )
         if frame.num_channels not in (1, self._channels):
-            expected = "1" if self._channels == 1 else f"1 or {self._channels}"
-            raise RuntimeError(f"play: frame has {frame.num_channels} channels, expected {expected}")
+            raise RuntimeError(
+                f"play: frame has {frame.num_channels} channels, expected {self._channel_counts}"
+            )
         count = frame.samples_per_channel * frame.num_channels
         samples = np.frombuffer(frame.data, np.int16, count).reshape(-1, frame.num_channels)
         samples = np.broadcast_to(samples, (len(samples), self._channels))
