@@ -1,4 +1,4 @@
-"""The option that says for how long each fuzzer runs."""
+"""How long the fuzzers of this folder run."""
 
 from __future__ import annotations
 
