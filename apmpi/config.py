@@ -14,11 +14,12 @@ Which endpoints go together:
   far end can't be its reference, and no sound card sets the pace: the chain runs as fast as it can.
 - `microphone` a device and `far_end` a file: `speaker` is needed, or nobody plays what is to be cancelled.
   A `far_end` device without `speaker` is a card's own reference of what its loudspeaker plays.
-- Two endpoints of one direction are never the same device: `far_end` = `microphone` would cancel the
-  talker, `output` = `speaker` would howl.
+- Two endpoints of one direction are never the same device, by whatever names: `far_end` = `microphone` would
+  cancel the talker, `output` = `speaker` would howl.
 - A file that is written is never a file that another endpoint reads or writes.
 - `speaker` has as many channels as `far_end`, `output` as many as are used of `microphone`; or one of the two
   is mono.
+- At most CHANNELS_MAX of the microphone's channels are used; its card may have more.
 - `far_end` may be some channels of the microphone's card, a hardware reference, in place of device and file:
   then there is no `speaker`, for something else plays it, and these channels are not used as microphones.
 """

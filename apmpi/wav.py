@@ -2,7 +2,8 @@
 
 Reading takes WAV, WAVEX and RF64 with 8 to 32-bit integers, 32 or 64-bit floats, mu-law or A-law. Everything
 becomes int16: rounded to the nearest, saturated at full scale, a float that is no number is silence. 16-bit
-samples pass unchanged; of 24-bit and float ones at most half a 16-bit step is lost.
+samples pass unchanged; of 24-bit and float ones at most half a 16-bit step is lost. `apmpi process` reads
+FLAC as well (SoundReader).
 
 Writing gives 16-bit PCM. The file grows as NAME.part beside its place and gets its name only when it is
 complete: under the final name there is never half a recording, and an older file of that name stays until

@@ -405,6 +405,38 @@ def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     assert (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("run", "--config", "x"), "x"),
+        (("check", "x"), "x"),
+        (("doctor", "x", "--no-sound"), "x"),
+        (("process", "--mic", "x", "-o", "out.wav"), "x"),
+        (("process", "--mic", "mic.wav", "--far", "x", "-o", "out.wav"), "x"),
+        (("process", "--mic", "mic.wav", "-o", "x"), "x"),
+        (("report", "x"), "x.jsonl"),
+        (("report", "call.wav"), "call.wav"),
+        (("run", "--config", "file.yaml"), "x"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_nothing_waits_for_the_other_end_of_a_pipe(
+    tmp_path: Path, arguments: tuple[str, ...], name: str
+) -> None:
+    for pipe in ("x", "x.jsonl", "call.wav"):
+        os.mkfifo(tmp_path / pipe)
+    silence(tmp_path / "mic.wav")
+    channels = '{"far_end": 1, "microphone": 1, "output": 1}'
+    (tmp_path / "call.jsonl").write_text(
+        f'{{"recording": {{"sample_rate_hz": 8000, "channels": {channels}}}}}\n'
+    )
+    (tmp_path / "file.yaml").write_text("microphone: {file: x}\n")
+    done = apmpi(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{name}: is a " in done.stderr and "pipe, expected" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_names_that_would_steer_the_terminal_are_printed_as_escapes(tmp_path: Path) -> None:
     name = "\x1b[2J\r\n\u202eold"
     shown = r"\x1b[2J\r\n\u202eold"

@@ -195,6 +195,29 @@ def check(name: str, truth: Room, said: str, status: int) -> None:
         assert "far_end: {microphone_channels: [2]}" in said and "channels: 2, use: [1]}" in said
 
 
+def test_a_card_with_more_channels_than_are_processed(
+    tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
+) -> None:
+    """Those that are used are measured, and named by their numbers on the card."""
+    soundfile.write(tmp_path / "room.wav", room(rng, 16000, 0.3, -10), 16000, subtype="FLOAT")
+    card = room_card(impulse_response=tmp_path / "room.wav", delay_ms=20, noise_dbfs=-65)
+    (tmp_path / "apmpi.yaml").write_text(
+        # ALSA's plug makes 16 channels of the card's, of which the last ones carry nothing.
+        f'sample_rate_hz: 16000\nmicrophone: {{device: "plug:{card}", channels: 16, use: [1, 16]}}\n'
+        f"far_end: {{file: far.wav}}\nspeaker: {{device: {card}}}\n"
+    )
+    soundfile.write(tmp_path / "far.wav", np.zeros(16000), 16000)
+    done = subprocess.run(
+        [APMPI, "doctor", "apmpi.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    print(done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    for number, echo in ((1, r"echo return loss"), (16, "is not heard")):
+        assert re.search(rf"channel {number} echo +.*{echo}", done.stdout)
+    assert "channel 8" not in done.stdout  # those that are used, and the first of the rest
+    assert "channels: 16, use: [1, " in done.stdout
+
+
 def test_what_keeps_it_from_listening(tmp_path: Path, room_card: RoomCard) -> None:
     card = room_card()
     (tmp_path / "apmpi.yaml").write_text(
