@@ -263,22 +263,23 @@ class _Reader:
         return nodes
 
     def refuse_cut_value(self, node: yaml.MappingNode, path: str, known: tuple[str, ...]) -> None:
-        """Fail at a value that a comma cut: within {} it ends one without quotes, so that `{device: hw:1,0}`
+        """Fail at a name that a comma cut: within {} it ends one without quotes, so that `{device: hw:1,0}`
         is the device "hw:1" and a key "0" with nothing."""
-        pairs = node.value if node.flow_style else []
-        for (key, value), (rest, nothing) in itertools.pairwise(pairs):
-            scalars = all(isinstance(part, yaml.ScalarNode) and not part.style for part in (key, value, rest))
-            if scalars and key.value in known and rest.value not in known and _is_empty(nothing):
-                cut = [value.value, rest.value]
-                for later, later_value in pairs[pairs.index((rest, nothing)) + 1 :]:
-                    if not _is_empty(later_value) or later.value in known:
-                        break
-                    cut.append(later.value)
-                whole = printable(",".join(cut))
-                problem = (
-                    f"{whole} given without quotes, expected '{whole}': within {{}} a comma ends a value"
-                )
-                self.fail(value, f"{path}.{key.value}" if path else key.value, problem)
+
+        def is_rest(pair: tuple[yaml.Node, yaml.Node]) -> bool:
+            key, value = pair
+            misspelt = _is_plain(key) and difflib.get_close_matches(key.value[:80], known, n=1)
+            return _is_plain(key) and _is_empty(value) and not misspelt
+
+        for place, (key, value) in enumerate(node.value if node.flow_style else []):
+            if key.value not in ("device", "file") or not _is_plain(value):
+                continue
+            # No name has more parts than card, device, subdevice.
+            if cut := [*itertools.takewhile(is_rest, node.value[place + 1 : place + 4])]:
+                whole = printable(",".join([value.value, *(part.value for part, _ in cut)]))
+                problem = f"{whole} given without quotes, expected '{whole}'"
+                full = f"{path}.{key.value}" if path else key.value
+                self.fail(value, full, f"{problem}: within {{}} a comma ends a value")
 
     def features(self, node: yaml.Node, key: str) -> Features:
         nodes = self.mapping(node, key, (entry.name for entry in fields(Features)))
@@ -505,6 +506,11 @@ def _hardware(device: str) -> tuple[str, ...]:
     return card, parts["DEV"], parts["SUBDEV"]
 
 
+def _is_plain(node: yaml.Node) -> bool:
+    """A scalar without quotes."""
+    return isinstance(node, yaml.ScalarNode) and node.style is None
+
+
 def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
@@ -516,14 +522,14 @@ def _is_empty(node: yaml.Node) -> bool:
 
 def _integer(node: yaml.Node) -> int | None:
     """Decimal only: YAML 1.1 would also take 010 as eight and 1:30 as ninety."""
-    plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return int(node.value) if plain and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,8})", node.value) else None
+    decimal = _is_plain(node) and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,8})", node.value)
+    return int(node.value) if decimal else None
 
 
 def _number(node: yaml.Node) -> float | None:
     """Decimal only, with or without a fraction."""
-    plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return float(node.value) if plain and re.fullmatch(r"[-+]?[0-9]{1,9}(\.[0-9]*)?", node.value) else None
+    decimal = _is_plain(node) and re.fullmatch(r"[-+]?[0-9]{1,9}(\.[0-9]*)?", node.value)
+    return float(node.value) if decimal else None
 
 
 def _shown(node: yaml.Node) -> str:

@@ -215,7 +215,7 @@ def _standard_input(folder: Path) -> io.FileIO:
     """
     try:
         if os.isatty(0):
-            raise EndpointError("standard input: is a terminal, expected a WAV or FLAC file: ... < mic.wav")
+            raise EndpointError("standard input: is a terminal, expected a WAV or FLAC file: < mic.wav")
         with os.fdopen(os.dup(0), "rb") as piped, contextlib.ExitStack() as unfinished:
             kept = unfinished.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             left = STANDARD_INPUT_MAX_BYTES

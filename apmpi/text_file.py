@@ -189,10 +189,10 @@ class _Refusal(yaml.MarkedYAMLError):
 
 def _check_regular(mode: int, name: str, expected: str) -> None:
     if not stat.S_ISREG(mode):
-        raise FileError(f"{name}: is a {kind(mode)}, expected {expected}")
+        raise FileError(f"{name}: is a {_kind(mode)}, expected {expected}")
 
 
-def kind(mode: int) -> str:
+def _kind(mode: int) -> str:
     """What a file that is no regular one is, in a word."""
     names = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
     return names.get(stat.S_IFMT(mode), "device")

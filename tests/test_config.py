@@ -384,6 +384,18 @@ REFUSED = {
         "microphone: {device: hw:0,0,0}\n",
         "apmpi.yaml:1: microphone.device: hw:0,0,0 given without quotes, *",
     ),
+    "no quotes, then a list": (
+        "microphone: {device: hw:0,0,[x]}\n",
+        "apmpi.yaml:1: microphone.device: hw:0,0 given without quotes, *",
+    ),
+    "no quotes are missing at a misspelt key": (
+        "microphone: {device: x, chanels}\n",
+        "apmpi.yaml:1: microphone.chanels: unknown key, *; did you mean channels?",
+    ),
+    "no quotes are missing at a value in quotes": (
+        "microphone: {device: 'hw:0', 0}\n",
+        "apmpi.yaml:1: microphone.0: unknown key, *",
+    ),
     "no quotes around a path": (
         "microphone: {file: mic, left.wav}\n",
         "apmpi.yaml:1: microphone.file: mic,left.wav given without quotes, *",
