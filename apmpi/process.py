@@ -139,7 +139,8 @@ def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Out
         if rate_hz != chain_rate_hz:
             back = _resampler(channels, block_samples, rate_hz / chain_rate_hz)
         output = opened.enter_context(WavSink(job.output, rate_hz, channels))
-        progress = opened.enter_context(Progress((microphone_file.samples or 0) / rate_hz))
+        samples = microphone_file.samples
+        progress = opened.enter_context(Progress(None if samples is None else samples / rate_hz))
 
         wanted = {**features, "echo_cancellation": features["echo_cancellation"] and far is not None}
         apm = AudioProcessingModule(**wanted)

@@ -11,9 +11,10 @@ class Progress:
     WIDTH = 40
     REFRESH_S = 0.1
 
-    def __init__(self, total_s: float) -> None:
-        self._total_s = total_s
-        self._shown = sys.stderr.isatty()
+    def __init__(self, total_s: float | None) -> None:
+        """`total_s`: None where it is not known; nothing is shown then."""
+        self._total_s = total_s or 0.0
+        self._shown = total_s is not None and sys.stderr.isatty()
         self._next_s = 0.0
 
     def show(self, done_s: float) -> None:

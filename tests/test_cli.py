@@ -396,6 +396,22 @@ def test_process_shows_progress_in_a_terminal(tmp_path: Path) -> None:
     assert shown.endswith(b"\r\x1b[K")
 
 
+def test_process_shows_no_progress_of_an_unknown_length(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "mic.flac", np.zeros(48000 * 60), 48000)
+    content = bytearray((tmp_path / "mic.flac").read_bytes())
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])  # the length in samples
+    (tmp_path / "mic.flac").write_bytes(content)
+    terminal, other_end = pty.openpty()
+    command = [APMPI, "process", "--mic", "mic.flac", "-o", "out.wav"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=other_end, timeout=60)
+    os.close(other_end)
+    with contextlib.suppress(OSError):
+        assert os.read(terminal, 4096) == b""
+    os.close(terminal)
+    assert done.returncode == 0
+    assert soundfile.info(tmp_path / "out.wav").frames == 48000 * 60
+
+
 def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     silence(tmp_path / "mic.wav")
     name = os.fsdecode(b"K\xfcche.wav")

@@ -300,9 +300,9 @@ def test_what_is_no_recording_is_one_sentence(
     for arguments, expected in (
         (
             ("no.wav", "page.html"),
-            "no.jsonl: cannot be read (No such file or directory), expected it beside the recording",
+            "no.jsonl: cannot be read (No such file or directory), expected the statistics beside",
         ),
-        (("text.wav", "page.html"), "text.wav: cannot be read (Format not"),
+        (("text.wav", "page.html"), "text.wav: not a WAV file (Format not recognised)"),
         (
             ("mono.wav", "page.html"),
             "mono.wav: has 1 channels at 48000 Hz, expected 3 channels at 48000 Hz as in mono.jsonl",
