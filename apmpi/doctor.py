@@ -369,12 +369,12 @@ def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
     found = paths(hearing)
     wires = [number for number, path in found.items() if path.wire]
     configured = settings.far_end.microphone_channels if settings.far_end else ()
-    for (number, path), heard in zip(found.items(), hearing.heard.T, strict=True):
-        if path.wire or number in configured:
-            continue
+    microphones = [number for number, path in found.items() if not path.wire and number not in configured]
+    for number in microphones:
         name = "microphone" if len(found) == 1 else f"channel {number}"
+        heard = hearing.heard[:, hearing.channels.index(number)]
         yield from _microphone_findings(name, hearing, heard)
-        yield from _path_findings(name, path, _clipped(heard))
+        yield from _path_findings(name, found[number], _clipped(heard))
     yield from _wire_findings(wires, configured)
     yield from _loop_findings(settings, hearing)
 
