@@ -42,12 +42,14 @@ SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 run: setup
 	@$(VENV)/bin/apmpi demo --folder build/demo --seconds $(SECONDS) $(if $(DEVICE),--device $(DEVICE))
 
-# In three parts, each with its own summary: what computes, on all processors; what goes by the clock, which mostly
-# waits, two at a time; and what measures the machine, alone.
+# In parts, each with its own summary: what computes, on all processors; what goes by the clock, which mostly waits, two
+# at a time, while fuzzers get what is left of the processors; and what measures the machine, alone.
 test: setup-test
-	@failed=0; \
-	$(PYTEST) --numprocesses auto -m 'not real_time and not alone' || failed=1; \
+	@failed=0; mkdir -p build; \
+	$(PYTEST) --numprocesses auto -m 'not (fuzz or real_time or alone)' || failed=1; \
+	chrt --idle 0 $(PYTEST) --numprocesses auto -m fuzz >build/fuzz.log 2>&1 & fuzz=$$!; \
 	$(PYTEST) --numprocesses 2 -m real_time || failed=1; \
+	wait $$fuzz || failed=1; cat build/fuzz.log; \
 	$(PYTEST) --numprocesses 1 -m alone || failed=1; \
 	exit $$failed
 

@@ -29,6 +29,8 @@ REAL_TIME_FIXTURES = {"room_card", "card"}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if Path(__file__).with_name("fuzz") in item.path.parents:
+            item.add_marker(pytest.mark.fuzz)
         if REAL_TIME_FIXTURES & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker(
             "alone"
         ):
