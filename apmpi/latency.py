@@ -15,6 +15,7 @@ was complete, and what that varies by is its jitter. The converters' own delay (
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 FRAME_MS = 10.0
 PARTS = ("capture_wait", "processing", "playback_queue")
@@ -89,7 +90,7 @@ class LatencyLog:
         )
 
 
-def _spread(values_ms: np.ndarray) -> Spread:
+def _spread(values_ms: NDArray[np.float32]) -> Spread:
     """Percentiles are values that occurred: of 100 frames the 99th percentile is the worst but one."""
     low, high = np.percentile(values_ms, (50, 99), method="inverted_cdf")
     return Spread(float(low), float(high), float(values_ms.max()))

@@ -675,7 +675,7 @@ class _Microphone(_Stream):
 
         out_ns: from recording this block's first sample to playing the far end's, by the cards' clocks
         """
-        samples = np.frombuffer(block, "<i2").reshape(-1, self.card.channels)
+        samples: Samples = np.frombuffer(block, "<i2").reshape(-1, self.card.channels)
         if self._channel_index is not None:
             samples = samples[:, self._channel_index : self._channel_index + 1]
         frame = AudioFrame(samples.tobytes(), self.card.rate_hz, samples.shape[1], len(samples))
@@ -752,7 +752,7 @@ class _Reference:
         self._resampler = Resampler(channels, played_rate_hz // BLOCKS_PER_S, self._ratio)
         self._block_samples = rate_hz // BLOCKS_PER_S
         # The filter keeps 20 samples (of the lower rate) back; 5 ms are never less.
-        self._pending = np.zeros((rate_hz // 200, channels), np.int16)
+        self._pending: Samples = np.zeros((rate_hz // 200, channels), np.int16)
 
     def block(self, far: Samples) -> Samples:
         resampled = np.frombuffer(self._resampler.process(far.tobytes(), self._ratio), np.int16)
@@ -776,7 +776,7 @@ class _Track:
         self._channel_counts = "1" if channels == 1 else f"1 or {channels}"
         self._loop = loop
         self._block_samples = rate_hz // BLOCKS_PER_S
-        self._rest = np.zeros((0, channels), np.int16)
+        self._rest: Samples = np.zeros((0, channels), np.int16)
         self._resampler: Resampler | None = None
         self._resampled_from_hz = rate_hz
         self._blocks: deque[Samples] = deque()
@@ -798,7 +798,7 @@ class _Track:
                 f"play: frame has {frame.num_channels} channels, expected {self._channel_counts}"
             )
         count = frame.samples_per_channel * frame.num_channels
-        samples = np.frombuffer(frame.data, np.int16, count).reshape(-1, frame.num_channels)
+        samples: Samples = np.frombuffer(frame.data, np.int16, count).reshape(-1, frame.num_channels)
         samples = np.broadcast_to(samples, (len(samples), self._channels))
         if frame.sample_rate != self._rate_hz:
             samples = self._resampled(samples, frame.sample_rate)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apmpi.config import EndpointError
 from apmpi.protocol import SIGNALS
@@ -166,7 +167,7 @@ class _Recording:
         self._sound.write(block)
         self.frames += len(block) // self.frame_bytes
 
-    def _samples(self, sound: dict[str, Any]) -> tuple[int, np.ndarray]:
+    def _samples(self, sound: dict[str, Any]) -> tuple[int, NDArray[np.int16]]:
         """(number of the first frame, int16 as [samples, channels])."""
         parts = []
         try:
