@@ -8,12 +8,16 @@ Names and meaning are those of LiveKit's Python API (`livekit.rtc`), and each ta
 """
 
 import importlib
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from apmpi.apm import AudioProcessingModule, Frame, Stats
     from apmpi.frame import AudioFrame
     from apmpi.media_devices import InputCapture, MediaDevices, MicrophoneSource, OutputPlayer
+
+    __version__: str
 
 __all__ = [
     "AudioFrame",
@@ -26,12 +30,30 @@ __all__ = [
     "Stats",
 ]
 
+# Held while a name is loaded, and while the process forks: a child that is forked in the middle of another
+# thread's import would wait for that import for ever. Reentrant, because what is loaded may fork.
+_loading = threading.RLock()
+os.register_at_fork(
+    before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
+)
+
 
 def __getattr__(name: str) -> Any:
-    """Each is loaded when it is asked for: the processing needs no ALSA, and whoever only reads a
+    """Loads a name when it is first used, for good: the processing needs no ALSA, and whoever only reads a
     configuration at boot no NumPy, which takes a small Pi seconds."""
-    for home in ("apm", "frame", "media_devices") if name in __all__ else ():
-        module = importlib.import_module(f"apmpi.{home}")
-        if name in vars(module):
-            return getattr(module, name)
-    raise AttributeError(f"module 'apmpi' has no attribute {name!r}")
+    if name not in __all__ and name != "__version__":
+        raise AttributeError(f"module 'apmpi' has no attribute {name!r}")
+    with _loading:
+        value = globals()[name] = _load(name)
+    return value
+
+
+def _load(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("apmpi")
+    homes = (importlib.import_module(f"apmpi.{home}") for home in ("apm", "frame", "media_devices"))
+    return next(vars(home)[name] for home in homes if name in vars(home))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,96 @@
+"""What `import apmpi` offers: its names, its version, and that a fork meets no name half loaded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import apmpi
+
+FORKS = 6
+# A process forks while a thread of it loads a name. The alarm ends a child that waits for that thread, which
+# it does not have.
+FIRST_USE = """
+import apmpi, os, signal, sys, threading, time, warnings
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: fork with threads
+delay_s, name = float(sys.argv[1]), sys.argv[2]
+thread = threading.Thread(target=lambda: getattr(apmpi, name))
+thread.start()
+time.sleep(delay_s)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    getattr(apmpi, name)
+    if name == "AudioFrame":
+        apmpi.AudioProcessingModule().process_stream(apmpi.AudioFrame.create(16000, 1, 160))
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+thread.join()
+sys.exit(f"the child ended with status {status}" if status else 0)
+"""
+
+
+def in_a_new_process(program: str, *arguments: str, cwd: Path) -> str:
+    """What the program prints; from another folder: the installed package, not the one beside the tests."""
+    command = (sys.executable, "-c", program, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["AudioFrame", "MediaDevices", "__version__"])
+def test_a_child_forked_while_a_name_is_loaded_loads_it_too(name: str, tmp_path: Path) -> None:
+    """The child waited for ever for the import of a thread that it does not have, 6 times of 6."""
+    for number in range(FORKS):  # from the very begin of the import to its middle
+        in_a_new_process(FIRST_USE, f"{0.004 * number}", name, cwd=tmp_path)
+
+
+def test_a_name_once_used_is_bound(tmp_path: Path) -> None:
+    program = """
+import apmpi
+names = [*apmpi.__all__, "__version__"]
+before = [name for name in names if name in vars(apmpi)]
+used = [getattr(apmpi, name) for name in names]
+assert before == [], before
+assert all(vars(apmpi)[name] is value for name, value in zip(names, used))
+"""
+    in_a_new_process(program, cwd=tmp_path)
+
+
+def test_importing_loads_neither_numpy_nor_alsa(tmp_path: Path) -> None:
+    """Whoever reads a configuration at boot needs neither: they take a small Pi seconds."""
+    program = "import json, sys, apmpi, apmpi.config; print(json.dumps(list(sys.modules)))"
+    loaded = set(json.loads(in_a_new_process(program, cwd=tmp_path)))
+    assert "apmpi.config" in loaded
+    assert not loaded & {"numpy", "alsaaudio", "asyncio", "importlib.metadata", "apmpi._native"}
+
+
+def test_the_public_names_are_listed() -> None:
+    assert {*apmpi.__all__, "__version__", "__doc__"} <= set(dir(apmpi))
+    assert dir(apmpi) == sorted(set(dir(apmpi)))
+    for name in apmpi.__all__:
+        assert getattr(apmpi, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'apmpi' has no attribute 'AudioFrames'"):
+        _ = apmpi.AudioFrames  # type: ignore[attr-defined]
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert apmpi.__version__ == importlib.metadata.version("apmpi")
+
+
+def test_type_checkers_know_the_public_names(tmp_path: Path) -> None:
+    lines = ["import apmpi", "version: str = apmpi.__version__"]
+    lines += [f"reveal_type(apmpi.{name})" for name in apmpi.__all__]
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(lines) + "\n")
+    # The types are those of the folder: the installed package has no py.typed file of its own.
+    command = (sys.executable, "-m", "mypy", "--strict", program)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("Revealed type") == len(apmpi.__all__) and '"Any"' not in done.stdout
