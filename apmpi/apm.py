@@ -10,6 +10,7 @@ from operator import index
 from typing import Any, Protocol
 
 from apmpi import _native
+from apmpi.frame import SAMPLE_FORMATS, shown
 
 RATES_HZ = (8000, 16000, 32000, 48000)
 MAX_DELAY_MS = 500
@@ -30,7 +31,7 @@ class Frame(Protocol):
 
     @property
     def data(self) -> memoryview:
-        """Interleaved int16, contiguous; writable where it is processed."""
+        """Interleaved int16, as such or as bytes, contiguous; writable where it is processed."""
 
     @property
     def sample_rate(self) -> int:
@@ -141,8 +142,9 @@ class AudioProcessingModule:
         )
         self._delay_ms: int | None = None
         self._chain: _native.Chain | None = None
-        # For settings and for another chain; what a chain does to a block, its own lock keeps apart.
-        self._lock = threading.Lock()
+        # For settings and for another chain; what a chain does to a block, its own lock keeps apart. No code
+        # of the caller's runs under it but a finaliser, which may come at any time: hence not a plain Lock.
+        self._lock = threading.RLock()
         if stream_delay_ms is not None:
             self.set_stream_delay_ms(stream_delay_ms)
         with _fork_guard:
@@ -152,32 +154,39 @@ class AudioProcessingModule:
         """Processes one 10 ms microphone frame in place.
 
         Raises:
-            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a read-only buffer;
-                nothing is changed then.
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a buffer that is
+                read-only, not contiguous or released; nothing is changed then.
+            TypeError: the samples are neither int16 nor bytes, or a figure is no whole number; likewise.
         """
         rate_hz, channels = _checked("process_stream", data)
+        # Read before the lock: a frame of the caller's may do anything here, even call this module.
+        samples = _samples("process_stream", data)
+        if samples.readonly and _made_writable(data):
+            samples = _samples("process_stream", data)
         chain = self._chain
         if chain is not None and (chain.rate_hz, chain.channels) == (rate_hz, channels):
-            _capture(chain, data)
+            chain.capture(samples)
             return
         with self._lock:
             chain = self._new_chain(rate_hz, channels)
-            _capture(chain, data)
+            chain.capture(samples)
             self._chain = chain  # only now: a frame that was refused changes nothing
 
     def process_reverse_stream(self, data: Frame) -> None:
         """Takes one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
 
         Raises:
-            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or another rate than the
-                microphone's.
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, another rate than the
+                microphone's, or a buffer that is not contiguous or released.
+            TypeError: the samples are neither int16 nor bytes, or a figure is no whole number.
         """
         rate_hz, channels = _checked("process_reverse_stream", data)
+        samples = _samples("process_reverse_stream", data)  # before the lock, as in process_stream
         chain = self._chain
         if chain is None:
             with self._lock:
                 chain = self._chain or self._new_chain(rate_hz, 1)
-                _render(chain, data, channels)
+                chain.render(samples, channels)
                 self._chain = chain
             return
         if chain.rate_hz != rate_hz:
@@ -185,7 +194,7 @@ class AudioProcessingModule:
                 f"process_reverse_stream: far end at {rate_hz} Hz, "
                 f"expected the microphone's {chain.rate_hz} Hz"
             )
-        _render(chain, data, channels)
+        chain.render(samples, channels)
 
     def set_stream_delay_ms(self, delay_ms: int) -> None:
         """Tells what is known of the delay between far end and its echo, 0 to 500 ms.
@@ -200,7 +209,7 @@ class AudioProcessingModule:
         except TypeError:
             delay = -1
         if isinstance(delay_ms, bool) or not 0 <= delay <= MAX_DELAY_MS:
-            raise RuntimeError(f"set_stream_delay_ms: got {delay_ms!r}, expected 0 to {MAX_DELAY_MS} ms")
+            raise RuntimeError(f"set_stream_delay_ms: got {shown(delay_ms)}, expected 0 to {MAX_DELAY_MS} ms")
         with self._lock:
             self._delay_ms = delay
             if self._chain is not None:
@@ -281,9 +290,12 @@ class AudioProcessingModule:
         saved state start anew.
 
         Raises:
-            ValueError: not a saved state, a damaged one, one of another version, or, after the first frame,
-                one of another rate or channel count; nothing is changed then.
+            TypeError: not bytes.
+            ValueError: not a saved state, a damaged one, one of another version, one of values that are never
+                learned, or, after the first frame, one of another rate or channel count; nothing is changed
+                then.
         """
+        state = _own_bytes(state)
         with self._lock:
             chain = self._chain
             if chain is None:
@@ -316,7 +328,7 @@ class AudioProcessingModule:
 # What another thread holds locked or half done while this one forks would stay so in the child for ever: no
 # module works while the process forks.
 _modules: weakref.WeakSet[AudioProcessingModule] = weakref.WeakSet()
-_fork_guard = threading.Lock()
+_fork_guard = threading.RLock()  # a finaliser, too, may make a module
 _held: list[tuple[AudioProcessingModule, _native.Chain | None]] = []
 
 
@@ -357,9 +369,9 @@ def _read(**given: object) -> dict[str, float]:
 def _number(name: str, value: object) -> float:
     low, high = RANGES[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: got {value!r}, expected a number from {low:g} to {high:g}")
+        raise TypeError(f"{name}: got {shown(value)}, expected a number from {low:g} to {high:g}")
     if not low <= value <= high:
-        raise ValueError(f"{name}: got {value!r}, expected {low:g} to {high:g}")
+        raise ValueError(f"{name}: got {shown(value)}, expected {low:g} to {high:g}")
     return float(value)
 
 
@@ -369,24 +381,32 @@ def _suppression(value: object) -> int:
         value = DEFAULT_LEVEL if index(value) else ""  # type: ignore[arg-type]
     elif value not in NOISE_SUPPRESSION_LEVELS:
         levels = ", ".join(NOISE_SUPPRESSION_LEVELS)
-        raise ValueError(f"noise_suppression: got {value!r}, expected True, False or one of {levels}")
+        raise ValueError(f"noise_suppression: got {shown(value)}, expected True, False or one of {levels}")
     return NOISE_SUPPRESSION_LEVELS.index(value) + 1 if value else 0
 
 
-def _capture(chain: _native.Chain, frame: Frame) -> None:
+def _samples(call: str, frame: Frame) -> memoryview:
+    """A view of a frame's samples, of whatever kind; the chain says which it takes."""
+    data = frame.data
     try:
-        chain.capture(frame.data)
-    except BufferError as error:  # read-only or not contiguous; nothing has been done yet
-        if not _made_writable(frame):
-            raise RuntimeError(f"process_stream: {error}") from None
-        chain.capture(frame.data)
+        return memoryview(data)
+    except TypeError:
+        raise TypeError(f"{call}: data is {shown(data)}, expected a buffer of int16 or bytes") from None
+    except (ValueError, BufferError) as error:  # released, for one
+        raise RuntimeError(f"{call}: {error}") from None
 
 
-def _render(chain: _native.Chain, frame: Frame, channels: int) -> None:
+def _own_bytes(state: object) -> bytes:
+    """A copy that nobody can change while it is checked and taken up; of bytes none is needed."""
+    if isinstance(state, bytes):
+        return state
     try:
-        chain.render(frame.data, channels)
-    except BufferError as error:  # not contiguous
-        raise RuntimeError(f"process_reverse_stream: {error}") from None
+        view = memoryview(state)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"load_state: got {shown(state)}, expected bytes") from None
+    if view.format not in SAMPLE_FORMATS[1:]:
+        raise TypeError(f"load_state: got elements of format {view.format!r}, expected bytes ('B')")
+    return view.tobytes()
 
 
 def _made_writable(frame: Any) -> bool:
@@ -400,15 +420,22 @@ def _made_writable(frame: Any) -> bool:
 
 def _checked(call: str, frame: Frame) -> tuple[int, int]:
     rate_hz, channels, count = frame.sample_rate, frame.num_channels, frame.samples_per_channel
+    try:
+        rate_hz, channels, count = index(rate_hz), index(channels), index(count)
+    except TypeError:
+        names, given = "sample_rate, num_channels and samples_per_channel", (rate_hz, channels, count)
+        raise TypeError(f"{call}: {names} are {shown(given)}, expected whole numbers") from None
     if rate_hz not in RATES_HZ:
         raise RuntimeError(
-            f"{call}: sample rate is {rate_hz} Hz, expected one of {', '.join(map(str, RATES_HZ))}"
+            f"{call}: sample rate is {shown(rate_hz)} Hz, expected one of {', '.join(map(str, RATES_HZ))}"
         )
     if not 1 <= channels <= _native.MAX_CHANNELS:
-        raise RuntimeError(f"{call}: frame has {channels} channels, expected 1 to {_native.MAX_CHANNELS}")
+        raise RuntimeError(
+            f"{call}: frame has {shown(channels)} channels, expected 1 to {_native.MAX_CHANNELS}"
+        )
     if count != rate_hz // 100:
         raise RuntimeError(
-            f"{call}: frame has {count} samples per channel, "
+            f"{call}: frame has {shown(count)} samples per channel, "
             f"expected {rate_hz // 100} (10 ms at {rate_hz} Hz)"
         )
     return rate_hz, channels

@@ -5,25 +5,37 @@ from __future__ import annotations
 import ctypes
 import io
 import wave
-from typing import Any
+from operator import index
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 SAMPLE_BYTES = 2
+# From least to most. The rate is LiveKit's uint32; a WAV header holds 16 bits of channels.
+SHAPE_RANGES = {
+    "sample_rate": (1, 2**32 - 1),
+    "num_channels": (1, 2**16 - 1),
+    "samples_per_channel": (0, 2**32 - 1),
+}
+SAMPLE_FORMATS = ("h", "B", "b", "c")
+"""elements that a frame's buffer may have: int16, or bytes"""
 
 
 class AudioFrame:
     """Interleaved int16 samples of `num_channels` channels, `samples_per_channel` each, at `sample_rate` Hz.
 
-    `data` may be bytes, bytearray or a contiguous memoryview of at least num_channels * samples_per_channel
-    samples. A writable buffer is used as it is (no copy); a read-only one is copied, because frames are
-    processed in place. Wherever livekit.rtc takes an AudioFrame, it takes this one, and reads and writes the
-    same buffer.
+    `data` may be bytes, bytearray or a contiguous memoryview (of int16 or bytes) of at least num_channels *
+    samples_per_channel samples. A writable buffer is used as it is (no copy); a read-only one is copied,
+    because frames are processed in place. Wherever livekit.rtc takes an AudioFrame, it takes this one, and
+    reads and writes the same buffer.
+
+    A frame can be pickled and copied; copy.copy() shares the samples, the others have samples of their own.
 
     Raises:
-        TypeError: data is of another type, or not contiguous.
-        ValueError: data is too short, or not whole samples.
+        TypeError: data is of another type, has other elements or is not contiguous; a figure is not whole.
+        ValueError: data is too short, or not whole samples; a rate or channel count below 1, or a negative
+            number of samples.
     """
 
     def __init__(
@@ -37,22 +49,31 @@ class AudioFrame:
     ) -> None:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"expected bytes, bytearray, or memoryview, got {type(data)}")
-        view = memoryview(data).cast("B")
+        sample_rate, num_channels, samples_per_channel = _shape(
+            sample_rate, num_channels, samples_per_channel
+        )
+        view = _as_bytes(memoryview(data))
         if view.nbytes < num_channels * samples_per_channel * SAMPLE_BYTES:
             raise ValueError("data length must be >= num_channels * samples_per_channel * sizeof(int16)")
         if view.nbytes % SAMPLE_BYTES:
             raise ValueError("data length must be a multiple of sizeof(int16)")
-        # In bytes, and under this name: LiveKit's own classes look here.
-        self._data = memoryview(bytearray(view)) if view.readonly else view
-        self._samples = self._data.cast("h")
+        self._hold(memoryview(bytearray(view)) if view.readonly else view)
         self._sample_rate = sample_rate
         self._num_channels = num_channels
         self._samples_per_channel = samples_per_channel
         self._userdata = {} if userdata is None else userdata
 
+    def _hold(self, data: memoryview) -> None:
+        """Takes writable bytes as the samples."""
+        self._data = data  # under this name, in bytes: LiveKit's own classes look here
+        self._samples = data.cast("h")
+
     @staticmethod
     def create(sample_rate: int, num_channels: int, samples_per_channel: int) -> AudioFrame:
-        """A frame of silence. Raises ValueError if a count is negative."""
+        """A frame of silence. Raises TypeError and ValueError as the constructor."""
+        sample_rate, num_channels, samples_per_channel = _shape(
+            sample_rate, num_channels, samples_per_channel
+        )
         data = bytearray(num_channels * samples_per_channel * SAMPLE_BYTES)
         return AudioFrame(data, sample_rate, num_channels, samples_per_channel)
 
@@ -113,7 +134,17 @@ class AudioFrame:
         return self._userdata
 
     def to_wav_bytes(self) -> bytes:
-        """The frame as a WAV file in memory."""
+        """The frame as a WAV file in memory.
+
+        Raises:
+            ValueError: a WAV header has no room for so many channels or bytes a second.
+        """
+        bytes_per_s = self._sample_rate * self._num_channels * SAMPLE_BYTES
+        if self._num_channels * SAMPLE_BYTES >= 2**16 or bytes_per_s >= 2**32:
+            raise ValueError(
+                f"to_wav_bytes: {self._num_channels} channels at {self._sample_rate} Hz, "
+                "expected at most 32767 channels and 4294967295 bytes a second"
+            )
         with io.BytesIO() as memory:
             with wave.open(memory, "wb") as wav:
                 wav.setnchannels(self._num_channels)
@@ -121,6 +152,22 @@ class AudioFrame:
                 wav.setframerate(self._sample_rate)
                 wav.writeframes(self._samples[: self._num_channels * self._samples_per_channel])
             return memory.getvalue()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes, with the samples as bytes: what pickle and copy.deepcopy need."""
+        state = vars(self) | {"_data": bytes(self._data)}
+        del state["_samples"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._hold(memoryview(bytearray(state["_data"])))
+
+    def __copy__(self) -> Self:
+        """Another frame over the same samples, with the same userdata."""
+        frame = type(self).__new__(type(self))
+        vars(frame).update(vars(self))
+        return frame
 
     def __repr__(self) -> str:
         return (
@@ -138,3 +185,34 @@ class AudioFrame:
             num_channels=self._num_channels,
             samples_per_channel=self._samples_per_channel,
         )
+
+
+def _shape(*given: int) -> tuple[int, ...]:
+    """sample_rate, num_channels and samples_per_channel as plain ints, each within its range."""
+    shape = []
+    for (name, (least, most)), figure in zip(SHAPE_RANGES.items(), given, strict=True):
+        try:
+            whole = index(figure)
+        except TypeError:
+            raise TypeError(f"{name}: got {shown(figure)}, expected a whole number") from None
+        if not least <= whole <= most:
+            raise ValueError(f"{name}: got {shown(whole)}, expected {least} to {most}")
+        shape.append(whole)
+    return tuple(shape)
+
+
+def _as_bytes(view: memoryview) -> memoryview:
+    """The same memory by bytes. Raises TypeError if its elements are no samples, or not in one piece."""
+    if view.format not in SAMPLE_FORMATS:
+        raise TypeError(f"data has elements of format {view.format!r}, expected int16 ('h') or bytes ('B')")
+    # A view without elements cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(bytearray())
+
+
+def shown(value: object) -> str:
+    """repr() cut to 80 characters, for an error. An int of more than 4300 digits has no repr()."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = "a number of more than 4300 digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -314,7 +314,8 @@ class OutputPlayer:
 
         Raises:
             RuntimeError: not started, closed, the device has failed, or the frame has neither one channel nor
-                as many as the player, or a rate beyond 1 to 384 kHz.
+                as many as the player, a rate beyond 1 to 384 kHz, or fewer samples than it says.
+            TypeError: the frame's samples are neither int16 nor bytes.
         """
         self._raise_if_ended()
         if self.task is None:
@@ -787,7 +788,12 @@ class _Track:
         self._held_blocks = 0  # how long the track has waited with something to play
 
     async def put(self, frame: Frame, *, waits: bool) -> None:
-        """Takes a frame of any length. Raises RuntimeError if it does not fit the player."""
+        """Takes a frame of any length.
+
+        Raises:
+            RuntimeError: it does not fit the player, or holds fewer samples than it says.
+            TypeError: its samples are neither int16 nor bytes.
+        """
         if not FRAME_RATE_MIN_HZ <= frame.sample_rate <= FRAME_RATE_MAX_HZ:
             raise RuntimeError(
                 f"play: frame at {frame.sample_rate} Hz, "
@@ -797,8 +803,13 @@ class _Track:
             raise RuntimeError(
                 f"play: frame has {frame.num_channels} channels, expected {self._channel_counts}"
             )
-        count = frame.samples_per_channel * frame.num_channels
-        samples: Samples = np.frombuffer(frame.data, np.int16, count).reshape(-1, frame.num_channels)
+        try:
+            samples: Samples = AudioFrame(
+                memoryview(frame.data), frame.sample_rate, frame.num_channels, frame.samples_per_channel
+            ).to_ndarray()
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else RuntimeError
+            raise kind(f"play: {error}") from None
         samples = np.broadcast_to(samples, (len(samples), self._channels))
         if frame.sample_rate != self._rate_hz:
             samples = self._resampled(samples, frame.sample_rate)

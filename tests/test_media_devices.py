@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ PLAIN = {
 TIMEOUT_S = 30.0
 
 Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+@dataclass
+class ForeignFrame:
+    """10 ms of someone else's make at 16 kHz."""
+
+    data: Any
+    sample_rate: int = 16000
+    num_channels: int = 1
+    samples_per_channel: int = 160
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -261,11 +272,18 @@ def test_frames_that_do_not_fit_are_refused(room_card: RoomCard) -> None:
         with pytest.raises(RuntimeError, match="start"):
             await player.play(AudioFrame.create(16000, 1, 160))
         await player.start()
-        for rate_hz in (0, 999, 10**9):
+        for rate_hz in (1, 999, 10**9):
             with pytest.raises(RuntimeError, match=f"frame at {rate_hz} Hz, expected 1000 to 384000 Hz"):
                 await player.play(AudioFrame.create(rate_hz, 1, 160))
         with pytest.raises(RuntimeError, match="3 channels, expected 1 or 2"):
             await player.play(AudioFrame.create(16000, 3, 160))
+        for data, kind, words in (
+            (np.zeros(160, np.float32), TypeError, "play: data has elements of format 'f', expected int16"),
+            (np.zeros(320, np.int16)[::2], TypeError, "C-contiguous"),
+            (bytes(318), RuntimeError, "play: data length must be"),
+        ):
+            with pytest.raises(kind, match=words):
+                await player.play(ForeignFrame(data))
         for wrong in (3, "track", AudioFrame.create(16000, 1, 160)):
             with pytest.raises(TypeError, match="async iterator of frames"):
                 await player.add_track(wrong)

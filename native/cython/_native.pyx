@@ -1,12 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """The chain of native/apm for Python: checks shapes, releases the GIL, calls, maps the error. No arithmetic."""
 
-from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+from cpython.buffer cimport PyBUF_FULL_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport (PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
                                PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
-from libc.stdint cimport int16_t
-from libc.stdlib cimport free
+from libc.stdint cimport int16_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 cdef extern from "stdlib.h" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
@@ -61,10 +62,10 @@ def latency_samples(int rate_hz):
     return apm_latency_samples(rate_hz)
 
 
-def state_shape(const unsigned char[::1] state not None):
+def state_shape(bytes state not None):
     """(rate in Hz, channels) of a saved state, (0, 0) of anything else."""
     cdef int rate_hz, channels
-    apm_state_shape(&state[0] if state.shape[0] else NULL, state.shape[0], &rate_hz, &channels)
+    apm_state_shape(<const unsigned char *>PyBytes_AS_STRING(state), len(state), &rate_hz, &channels)
     return rate_hz, channels
 
 
@@ -86,10 +87,40 @@ cdef apm_config_t pack(settings) except *:
     return config
 
 
+cdef bint has_samples(const Py_buffer *view) noexcept:
+    """Whether its elements are int16 or bytes; in the words of Python's module struct."""
+    cdef const char *format = view.format
+    if format == NULL: # bytes
+        return True
+    if format[0] in (c"@", c"=", c"<"): # the third, too: every board is little-endian
+        format += 1
+    if format[0] == 0 or format[1] != 0:
+        return False
+    return format[0] in (c"B", c"b", c"c") or (format[0] == c"h" and view.itemsize == sizeof(int16_t))
+
+
+cdef int check_samples(const Py_buffer *view, str whose, Py_ssize_t expected_bytes) except -1:
+    """Raises unless the buffer holds so many bytes of int16 or bytes in one piece."""
+    if not has_samples(view):
+        raise TypeError(f"{whose} buffer has elements of format {view.format.decode()!r}, expected int16 ('h') or bytes ('B')")
+    if not PyBuffer_IsContiguous(<Py_buffer *>view, c"C"):
+        raise RuntimeError(f"{whose} buffer is not contiguous, expected all samples in one piece")
+    if view.len < expected_bytes:
+        raise RuntimeError(f"{whose} buffer holds {view.len} bytes, expected {expected_bytes}")
+    return 0
+
+
+cdef bint is_aligned(const void *samples) noexcept nogil:
+    """Whether C may read it as int16: a view into bytes may begin at an odd address."""
+    return <uintptr_t>samples % sizeof(int16_t) == 0
+
+
 cdef class Chain:
     """One apm_t with its memory and a lock: render and capture may come from different threads."""
 
     cdef apm_t *apm
+    cdef int16_t *aligned     # a frame of APM_MAX_CHANNELS: a copy of one at an odd address
+    cdef size_t state_bytes   # the same for ever: asked once, so that no thread needs the lock for it
     cdef PyThread_type_lock lock
     cdef readonly int rate_hz, channels
 
@@ -98,16 +129,19 @@ cdef class Chain:
             raise ValueError(f"rate {rate_hz} Hz with {channels} channels")
         cdef apm_config_t config = pack(settings)
         cdef void *memory = aligned_alloc(64, apm_size(rate_hz, channels))
+        self.aligned = <int16_t *>malloc(sizeof(int16_t) * APM_MAX_CHANNELS * (rate_hz // 100))
         self.lock = PyThread_allocate_lock()
-        if memory == NULL or self.lock == NULL:
+        if memory == NULL or self.aligned == NULL or self.lock == NULL:
             free(memory)
             raise MemoryError
         self.apm = apm_init(memory, rate_hz, channels, &config)
+        self.state_bytes = apm_state_size(self.apm)
         self.rate_hz = rate_hz
         self.channels = channels
 
     def __dealloc__(self):
         free(self.apm)
+        free(self.aligned)
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
 
@@ -139,29 +173,43 @@ cdef class Chain:
             PyThread_release_lock(self.lock)
 
     def render(self, data, int channels):
-        """data: rate_hz/100 frames of `channels` int16 in any contiguous buffer."""
+        """data: rate_hz/100 frames of `channels` int16, 1 to APM_MAX_CHANNELS, as int16 or bytes in one piece."""
+        if not 1 <= channels <= APM_MAX_CHANNELS:
+            raise RuntimeError(f"far end has {channels} channels, expected 1 to {APM_MAX_CHANNELS}")
+        cdef Py_ssize_t size = sizeof(int16_t) * channels * (self.rate_hz // 100)
         cdef Py_buffer view
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE | PyBUF_C_CONTIGUOUS)
+        cdef const int16_t *frames
+        PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
         try:
-            if channels < 1 or view.len < 2 * channels * (self.rate_hz // 100):
-                raise RuntimeError(f"far-end buffer holds {view.len} bytes, expected {2 * channels * (self.rate_hz // 100)}")
+            check_samples(&view, "far-end", size)
             with nogil:
+                frames = <const int16_t *>view.buf
                 PyThread_acquire_lock(self.lock, WAIT_LOCK)
-                apm_render(self.apm, <const int16_t *>view.buf, channels)
+                if not is_aligned(view.buf):
+                    memcpy(self.aligned, view.buf, size)
+                    frames = self.aligned
+                apm_render(self.apm, frames, channels)
                 PyThread_release_lock(self.lock)
         finally:
             PyBuffer_Release(&view)
 
     def capture(self, data):
-        """data: rate_hz/100 frames of `channels` int16 in a writable contiguous buffer, processed in place."""
+        """data: rate_hz/100 frames of `channels` int16, as int16 or bytes in one writable piece; processed in place."""
+        cdef Py_ssize_t size = sizeof(int16_t) * self.channels * (self.rate_hz // 100)
         cdef Py_buffer view
-        PyObject_GetBuffer(data, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+        PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
         try:
-            if view.len < 2 * self.channels * (self.rate_hz // 100):
-                raise RuntimeError(f"microphone buffer holds {view.len} bytes, expected {2 * self.channels * (self.rate_hz // 100)}")
+            check_samples(&view, "microphone", size)
+            if view.readonly:
+                raise RuntimeError("microphone buffer is read-only, expected a writable one")
             with nogil:
                 PyThread_acquire_lock(self.lock, WAIT_LOCK)
-                apm_capture(self.apm, <int16_t *>view.buf)
+                if is_aligned(view.buf):
+                    apm_capture(self.apm, <int16_t *>view.buf)
+                else:
+                    memcpy(self.aligned, view.buf, size)
+                    apm_capture(self.apm, self.aligned)
+                    memcpy(view.buf, self.aligned, size)
                 PyThread_release_lock(self.lock)
         finally:
             PyBuffer_Release(&view)
@@ -179,7 +227,7 @@ cdef class Chain:
         """What was learned, as bytes. The lock is held for a copy of some 100 KiB, no longer."""
         cdef bytes state
         cdef unsigned char *at
-        cdef size_t size = apm_state_size(self.apm)
+        cdef size_t size = self.state_bytes
         state = PyBytes_FromStringAndSize(NULL, size)
         at = <unsigned char *>PyBytes_AS_STRING(state)
         with nogil:
@@ -189,11 +237,11 @@ cdef class Chain:
             apm_seal(at, size)
         return state
 
-    def restore(self, const unsigned char[::1] state not None):
+    def restore(self, bytes state not None):
         """Goes on from what save() gave. Raises ValueError, and changes nothing, if it is not for this chain."""
         cdef apm_state_t verdict
-        cdef const unsigned char *at = &state[0] if state.shape[0] else NULL
-        cdef size_t size = state.shape[0]
+        cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(state)
+        cdef size_t size = len(state)
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)
             verdict = apm_restore(self.apm, at, size)
