@@ -226,6 +226,7 @@ static void test_sinc(void)
 static void test_faults(void)
 {
     static struct faults faults;
+    static struct run run;
     char error[ROOM_ERROR_SIZE];
     const char *text = " capture:xrun@5.0 playback:unplug@8\tplayback:replug@9.5  both:stall@0.25+0.5 both:unplug@20 ";
     CHECK(faults_parse(&faults, text, ROOM_CAPTURE, error) == 0 && faults.count == 3);
@@ -240,7 +241,8 @@ static void test_faults(void)
     static const char *const wrong[] = {"xrun@5",           "capture:xrun",     "capture:xrun@",        "capture:xrun@-1",
                                         "capture:xrun@inf", "capture:xrun@nan", "capture:xrun@1+1",     "capture:stall@1",
                                         "capture:stall@1+", "both:burn@1",      "capture:xrun@1.2.3",   "capture:xrun@.",
-                                        "capture:xrun@0x1", "capture xrun@1",   "playback:stall@1+1+1", "microphone:xrun@1"};
+                                        "capture:xrun@0x1", "capture xrun@1",   "playback:stall@1+1+1", "microphone:xrun@1",
+                                        "both:xrun@100000001", "both:stall@1+9999999999999999999999"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         *error = '\0';
         CHECK(faults_parse(&faults, wrong[i], ROOM_CAPTURE, error) == -EINVAL && strstr(error, "faults: \"") == error);
@@ -256,7 +258,15 @@ static void test_faults(void)
                 strcat(garbage, next);
         }
         (void)faults_parse(&faults, garbage, ROOM_CAPTURE, error);
+        run_begin(&run, 0, 0.0, &faults, ROOM_RATE_MAX_HZ); /* no time is beyond what samples are counted in */
+        int64_t free_from = 0;
+        for (int i = 0; i < run.stalls; i++) {
+            CHECK(run.stall[i].at >= free_from && run.stall[i].length > 0);
+            free_from = run.stall[i].at + run.stall[i].length;
+        }
+        CHECK(run_position(&run, 1) < 9e18);
     }
+    CHECK(faults_parse(&faults, "both:stall@100000000+100000000", ROOM_CAPTURE, error) == 0);
 }
 
 static void test_run(void)

@@ -9,7 +9,10 @@
 
 /* --- the schedule --- */
 
-/* Reads a plain decimal number >= 0; strtod would also take "inf", "nan" and hexadecimal.  NULL when there is none. */
+/* Three years: in samples, with all faults added up, still far from the end of an int64_t. */
+static const double SECONDS_MAX = 1e8;
+
+/* Reads a plain decimal number from 0 to SECONDS_MAX; strtod would also take "inf", "nan" and hexadecimal.  NULL when there is none. */
 static const char *parse_seconds(const char *text, double *seconds)
 {
     size_t length = strspn(text, "0123456789.");
@@ -19,7 +22,7 @@ static const char *parse_seconds(const char *text, double *seconds)
     memcpy(copy, text, length);
     copy[length] = '\0';
     *seconds = strtod(copy, &end);
-    return *end == '\0' ? text + length : NULL;
+    return *end == '\0' && *seconds <= SECONDS_MAX ? text + length : NULL;
 }
 
 /* One word of the option, "capture:stall@12.0+0.3". */
@@ -74,8 +77,8 @@ int faults_parse(struct faults *faults, const char *text, enum room_direction di
         snprintf(word, sizeof word, "%.*s", length, text);
         if (!fits || !parse_fault(word, &fault, applies)) {
             snprintf(error, ROOM_ERROR_SIZE,
-                     "faults: \"%s\", expected capture|playback|both:xrun@T, :unplug@T, :replug@T or :stall@T+D in seconds",
-                     word);
+                     "faults: \"%s\", expected capture|playback|both:xrun@T, :unplug@T, :replug@T or :stall@T+D, each at most %.0f seconds",
+                     word, SECONDS_MAX);
             return -EINVAL;
         }
         if (faults->count == FAULTS_MAX) {

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
-SANITIZED = "-DCMAKE_C_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+SANITIZED = (
+    "-DCMAKE_C_FLAGS=-fsanitize=address,undefined,float-cast-overflow "
+    "-fno-sanitize-recover=all -fno-omit-frame-pointer"
+)
 TOOLCHAINS = {
     "gcc": ["-DCMAKE_C_COMPILER=gcc", SANITIZED],
     "clang": ["-DCMAKE_C_COMPILER=clang", SANITIZED],
