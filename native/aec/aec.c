@@ -28,6 +28,9 @@ static const float WORSE_THAN_NONE = 1.25f;  /* 1 dB: double talk adds and subtr
 static const float TRUST_RATE = 0.02f;       /* 0.5 s */
 /* Unrelated speech stays below a share of 0.7 for 95 % of the time, an echo path half learned above 0.8 for as long. */
 static const float CHANCE_SHARE = 0.7f, TRUE_SHARE = 0.95f;
+/* What can be learned at most. 60 dB louder at the microphone than the far end: its echo would clip while it is itself too quiet to count. */
+static const float MOST_PATH = 1000.0f;
+static const float MOST_ERROR = 2.0f;        /* microphone and estimate, both at full scale */
 static const float TINY_CLAIM = 1e-3f;       /* an estimate 30 dB below the near end tells nothing */
 static const float FIRST_TRUST = 30.0f;      /* whitened power claimed truly before anything was heard: doubt takes a second to grow */
 
@@ -307,10 +310,11 @@ void aec_keep(aec_t *aec, int most_blocks, tape_t *tape)
 {
     const size_t bins = (size_t)aec->stride, cells = cell_of(aec, aec->partitions);
     tape_int(tape, &aec->delay_blocks, 0, most_blocks);
-    tape_floats(tape, aec->kalman.re, cells, -TAPE_ANY, TAPE_ANY);
-    tape_floats(tape, aec->kalman.im, cells, -TAPE_ANY, TAPE_ANY);
-    tape_floats(tape, aec->variance, cells, 0.0f, TAPE_ANY);
-    tape_floats(tape, aec->kalman.near_power, bins, 0.0f, TAPE_ANY);
+    const float most_spectrum = MOST_ERROR * (float)aec->hop; /* of half a frame: the other half is zeros */
+    tape_floats(tape, aec->kalman.re, cells, -MOST_PATH, MOST_PATH);
+    tape_floats(tape, aec->kalman.im, cells, -MOST_PATH, MOST_PATH);
+    tape_floats(tape, aec->variance, cells, 0.0f, MOST_PATH * MOST_PATH);
+    tape_floats(tape, aec->kalman.near_power, bins, 0.0f, most_spectrum * most_spectrum);
     if (tape->mode == TAPE_PLAY) {
         copy_path(aec, &aec->kalman, &aec->fast);
         memcpy(aec->fast.near_power, aec->kalman.near_power, sizeof(float) * bins);

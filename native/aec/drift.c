@@ -79,5 +79,6 @@ void drift_keep(drift_t *drift, tape_t *tape)
     const float most = 1e-6f * MOST_PPM * (float)drift->hop;
     tape_int(tape, &drift->steering, 0, 1);
     tape_float(tape, &drift->rate, -most, most);
-    tape_float(tape, &drift->rate_variance, 0.0f, square(most));
+    /* never surer of the rate than it wanders in a block */
+    tape_float(tape, &drift->rate_variance, RATE_WANDERS * square((float)drift->hop), square(most));
 }

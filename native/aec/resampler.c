@@ -86,4 +86,6 @@ void resampler_keep(resampler_t *resampler, tape_t *tape)
 {
     tape_int(tape, &resampler->started, 0, 1);
     tape_int(tape, &resampler->unread, 0, 2 * resampler->hop);
+    if (tape->mode == TAPE_PLAY && !resampler->started) /* forged: nothing is late before the start */
+        resampler->unread = 0;
 }

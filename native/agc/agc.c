@@ -131,7 +131,7 @@ int agc_out_of_reach(const agc_t *agc)
 
 void agc_keep(agc_t *agc, tape_t *tape)
 {
-    tape_float(tape, &agc->level_dbfs, AGC_QUIETEST_DBFS, 20.0f);
+    tape_float(tape, &agc->level_dbfs, AGC_QUIETEST_DBFS, AGC_QUIETEST_DBFS + AGC_LEVELS - 1 + CUT_DB);
     tape_int(tape, &agc->heard, 0, AGC_WINDOW);
     tape_float(tape, &agc->gain_db, LOWEST_GAIN_DB, 50.0f);
     if (tape->mode != TAPE_PLAY)

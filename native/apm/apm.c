@@ -31,6 +31,7 @@ enum {
     ECHO_FADES_BLOCKS = 30, /* 0.3 s: a living room's */
     FIGURE_BLOCKS = 10,    /* far end alone for so long, from first to last, tells of the echo */
     NEAR_ENDS_BLOCKS = 10, /* a word's end may be too weak to be taken for speech */
+    NOT_DOUBTED = -1,
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
 };
@@ -67,6 +68,7 @@ typedef struct {
     float speech_probability;          /* of near-end speech in the last block */
     float spoken;                      /* the same, held over the gaps between syllables */
     float cancel_share;                /* 0..1: how much of the canceller's work is in the signal, faded over a block */
+    int doubted_blocks;                /* in which a restored echo path did harm; NOT_DOUBTED: it has helped, or none was restored */
 } channel_t;
 
 /* Powers of channel 0 averaged over blocks in which only the far end speaks. */
@@ -223,6 +225,7 @@ void apm_reset(apm_t *apm)
         memset(channel->echo_history, 0, 2 * block);
         memset(channel->overlap, 0, block / 2);
         channel->cancel_share = 0.0f;
+        channel->doubted_blocks = NOT_DOUBTED;
     }
     apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->started = apm->restored = apm->far_speaks = 0;
     apm->fifo_lowest = FAR_FIFO_BLOCKS;
@@ -610,6 +613,28 @@ static void follow_loudspeaker(apm_t *apm, float far)
         saturation_learn(&apm->saturation, far, aec->block_power, aec->block_cross);
 }
 
+/* A restored echo path may be another room's, or forged. One that is far too strong is hardly unlearned, for its error looks like a loud
+ * near end: if it does harm for a second of far-end sound before it has helped, it is forgotten. */
+static void doubt_restored_path(const apm_t *apm, channel_t *channel)
+{
+    aec_t *aec = &channel->aec;
+    if (channel->doubted_blocks == NOT_DOUBTED || !apm->far_speaks)
+        return;
+    if (aec->kalman.error > WORTH_IT * aec->mic)
+        channel->doubted_blocks++;
+    else if (channel->doubted_blocks > 0)
+        channel->doubted_blocks--;
+    const int helped = CONVERGED * aec->kalman.error < aec->mic, harmed = channel->doubted_blocks == BLOCKS_PER_S;
+    if (harmed) {
+        const int window = aec->delay_blocks, divergences = aec->divergences;
+        aec_reset(aec);
+        aec_follow_delay(aec, window);
+        aec->divergences = divergences;
+    }
+    if (helped || harmed)
+        channel->doubted_blocks = NOT_DOUBTED;
+}
+
 void apm_capture(apm_t *apm, int16_t *frames)
 {
     const int hop = apm->hop, channels = apm->channels;
@@ -634,6 +659,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
     for (int c = 0; c < channels; c++) {
         cancel(apm, &apm->channel[c]);
         suppress(apm, &apm->channel[c]);
+        doubt_restored_path(apm, &apm->channel[c]);
         speech = fmaxf(speech, apm->channel[c].speech_probability);
     }
     follow_level(apm);
@@ -691,6 +717,21 @@ static void keep(apm_t *apm, tape_t *tape)
         ns_keep(&apm->channel[c].ns, tape);
     }
     agc_keep(&apm->agc, tape);
+}
+
+/* What apm_restore can only do when all is there. */
+static void take_up(apm_t *apm)
+{
+    apm->restored = 1;
+    for (int c = 0; c < apm->channels; c++) {
+        channel_t *channel = &apm->channel[c];
+        const int behind = apm->believed_blocks - channel->aec.delay_blocks;
+        if (behind < 0 || behind >= PARTITIONS) /* forged: the window misses the echo. It is placed anew */
+            apm->believed_blocks = -1;
+        channel->doubted_blocks = 0;
+    }
+    if (apm->believed_blocks < 0)
+        apm->measured = 0;
 }
 
 enum { STATE_VERSION = 2 }; /* rises when a value changes its meaning but not its place */
@@ -775,7 +816,7 @@ apm_state_t apm_restore(apm_t *apm, const unsigned char *state, size_t bytes)
     if (run_tape(apm, TAPE_CHECK, read_only))
         return APM_STATE_ODD;
     run_tape(apm, TAPE_PLAY, read_only);
-    apm->restored = 1;
+    take_up(apm);
     return APM_STATE_GOOD;
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/tape.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { FLOATS = 1, FLOAT = 2, INT = 3 };
@@ -18,26 +19,44 @@ static unsigned char *take(tape_t *tape, uint32_t kind, size_t count, size_t byt
 
 static int within(float value, float low, float high) { return value >= low && value <= high; } /* never for a NaN */
 
+static float limited(float value, float low, float high)
+{
+    return !isfinite(value) ? value : value < low ? low : value > high ? high : value;
+}
+
+static uint16_t rounded(float value)
+{
+    uint32_t word;
+    if (isnan(value))
+        return 0x7fc0; /* rounded like a number, some would become one */
+    memcpy(&word, &value, sizeof word);
+    return (uint16_t)((word + 0x7fffu + (word >> 16 & 1u)) >> 16); /* to nearest, ties to even */
+}
+
+static float unpacked(uint16_t kept)
+{
+    const uint32_t word = (uint32_t)kept << 16;
+    float value;
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
 void tape_floats(tape_t *tape, float *values, size_t count, float low, float high)
 {
     unsigned char *at = take(tape, FLOATS, count, sizeof(uint16_t) * count);
+    const float least = unpacked(rounded(low)), most = unpacked(rounded(high)); /* rounding keeps the order */
     for (size_t i = 0; at && i < count; i++) {
         uint16_t kept;
-        uint32_t word;
-        float value;
         if (tape->mode == TAPE_RECORD) {
-            memcpy(&word, values + i, sizeof word);
-            kept = (uint16_t)((word + 0x7fffu + (word >> 16 & 1u)) >> 16); /* to nearest, ties to even */
+            kept = rounded(limited(values[i], low, high));
             memcpy(at + sizeof kept * i, &kept, sizeof kept);
             continue;
         }
         memcpy(&kept, at + sizeof kept * i, sizeof kept);
-        word = (uint32_t)kept << 16;
-        memcpy(&value, &word, sizeof value);
         if (tape->mode == TAPE_PLAY)
-            values[i] = value;
+            values[i] = unpacked(kept);
         else
-            tape->odd += !within(value, low, high);
+            tape->odd += !within(unpacked(kept), least, most);
     }
 }
 
@@ -46,7 +65,8 @@ void tape_float(tape_t *tape, float *value, float low, float high)
     float kept;
     unsigned char *at = take(tape, FLOAT, 1, sizeof kept);
     if (tape->mode == TAPE_RECORD) {
-        memcpy(at, value, sizeof kept);
+        kept = limited(*value, low, high);
+        memcpy(at, &kept, sizeof kept);
     } else if (tape->mode == TAPE_PLAY) {
         memcpy(value, at, sizeof kept);
     } else if (tape->mode == TAPE_CHECK) {
@@ -57,9 +77,10 @@ void tape_float(tape_t *tape, float *value, float low, float high)
 
 void tape_int(tape_t *tape, int *value, int low, int high)
 {
-    int32_t kept = *value;
+    int32_t kept;
     unsigned char *at = take(tape, INT, 1, sizeof kept);
     if (tape->mode == TAPE_RECORD) {
+        kept = *value < low ? low : *value > high ? high : *value;
         memcpy(at, &kept, sizeof kept);
     } else if (tape->mode != TAPE_MEASURE) {
         memcpy(&kept, at, sizeof kept);

@@ -7,6 +7,9 @@
  * Arrays are rounded to the upper 16 bits of their floats: all of the range, errors of 2^-9 at most, so that an echo path is kept to 59 dB
  * (uniform error, RMS 2^-9 / sqrt 3), in half the bytes. The list's kinds and counts make a number, `layout`: a record of another list
  * is told by it.
+ *
+ * Each value has a range, that of what can be learned. A number beyond it is recorded as the nearest end of the range, so that no record of
+ * numbers is odd; an infinity or a NaN is recorded as it is, and odd.
  */
 #ifndef APMPI_KERNELS_TAPE_H
 #define APMPI_KERNELS_TAPE_H
@@ -15,13 +18,11 @@
 #include <stdint.h>
 
 typedef enum {
-    TAPE_MEASURE, /* only `used` and `layout` */
+    TAPE_MEASURE, /* only `used` and `layout`: no value is read, so other threads may change them */
     TAPE_RECORD,  /* values -> bytes */
     TAPE_CHECK,   /* `odd` counts values out of their range; nothing is changed */
     TAPE_PLAY,    /* bytes -> values */
 } tape_mode_t;
-
-#define TAPE_ANY 1e15f /* bound of a value that may be anything sane: its square is still a float */
 
 typedef struct {
     tape_mode_t mode;
@@ -31,7 +32,7 @@ typedef struct {
     int odd;
 } tape_t;
 
-/* values: `count` floats, each meant to be from low to high. */
+/* values: `count` floats, each meant to be from low to high; these are rounded as the values are. */
 void tape_floats(tape_t *tape, float *values, size_t count, float low, float high);
 /* One float, not rounded. */
 void tape_float(tape_t *tape, float *value, float low, float high);

@@ -1,9 +1,13 @@
-/* tape.h: what is recorded comes back, rounded as promised; odd values are told; lists are told apart. */
+/* tape.h: what is recorded comes back, rounded as promised; odd values are told, and never made of numbers; lists are told apart. */
 #include "kernels/tape.h"
+
+#include <float.h>
+#include <string.h>
 
 #include "kernels/test_support.h"
 
 enum { COUNT = 999 };
+static const float MOST = 1e15f;
 
 typedef struct {
     float many[COUNT], one;
@@ -12,9 +16,17 @@ typedef struct {
 
 static void keep(learned_t *learned, tape_t *tape)
 {
-    tape_floats(tape, learned->many, COUNT, -TAPE_ANY, TAPE_ANY);
+    tape_floats(tape, learned->many, COUNT, -MOST, MOST);
     tape_float(tape, &learned->one, 0.0f, 1.0f);
     tape_int(tape, &learned->number, -1, 100);
+}
+
+/* The same list, all values allowed: the forger's. */
+static void keep_anything(learned_t *learned, tape_t *tape)
+{
+    tape_floats(tape, learned->many, COUNT, -FLT_MAX, FLT_MAX);
+    tape_float(tape, &learned->one, -FLT_MAX, FLT_MAX);
+    tape_int(tape, &learned->number, INT32_MIN, INT32_MAX);
 }
 
 static tape_t run(learned_t *learned, tape_mode_t mode, unsigned char *bytes)
@@ -57,10 +69,35 @@ static void tells_what_is_odd(void)
     for (int i = 0; i < count; i++) {
         learned_t learned = {.one = cases[i].one, .number = cases[i].number};
         learned.many[COUNT / 2] = cases[i].many;
-        run(&learned, TAPE_RECORD, bytes);
+        tape_t forged = {TAPE_RECORD, bytes, 0, 0, 0};
+        keep_anything(&learned, &forged);
         told += run(&learned, TAPE_CHECK, bytes).odd == 1;
     }
     CHECK(told == count, "%d of %d odd values told", told, count);
+}
+
+static void records_no_odd_number(void)
+{
+    unsigned char bytes[2 * COUNT + 8];
+    learned_t learned = {.one = 1e9f, .number = INT32_MIN}, back;
+    for (int i = 0; i < COUNT; i++)
+        learned.many[i] = test_random() * 3.0f * MOST;
+    run(&learned, TAPE_RECORD, bytes);
+    const int odd = run(&back, TAPE_CHECK, bytes).odd;
+    run(&back, TAPE_PLAY, bytes);
+    CHECK(odd == 0 && back.one == 1.0f && back.number == -1, "numbers out of range: recorded as the ends, %d odd", odd);
+    int told = 0;
+    const float no_numbers[] = {NAN, -NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 4; i++) {
+        learned.many[i] = no_numbers[i];
+        run(&learned, TAPE_RECORD, bytes);
+        told += run(&back, TAPE_CHECK, bytes).odd == i + 1;
+    }
+    const uint32_t all_ones = 0x7fffffffu; /* a NaN that rounding would turn into a zero */
+    memcpy(learned.many + 4, &all_ones, sizeof all_ones);
+    learned.one = NAN;
+    run(&learned, TAPE_RECORD, bytes);
+    CHECK(told == 4 && run(&back, TAPE_CHECK, bytes).odd == 6, "what is no number stays so");
 }
 
 static void lists_differ(void)
@@ -78,6 +115,7 @@ int main(void)
 {
     comes_back();
     tells_what_is_odd();
+    records_no_odd_number();
     lists_differ();
     CHECK(tape_crc((const unsigned char *)"123456789", 9) == 0xcbf43926u, "CRC-32's check value");
     return test_failures != 0;

@@ -462,5 +462,6 @@ void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float
 
 void ns_keep(ns_t *ns, tape_t *tape)
 {
-    tape_floats(tape, ns->noise, (size_t)ns->bins, 0.99f * QUIET_POWER * ns->window_power, TAPE_ANY);
+    /* up to white noise at full scale */
+    tape_floats(tape, ns->noise, (size_t)ns->bins, QUIET_POWER * ns->window_power, ns->window_power);
 }
