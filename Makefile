@@ -2,6 +2,7 @@
 # make test    everything that can be checked without hardware
 # make bench   what a frame costs, beside others where they are installed
 # make soak    a simulated day with random faults; two hours
+# make fuzz    looks for bytes that break what reads them: an hour for each reader, a minute in make test
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
@@ -13,6 +14,7 @@
 #   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
 #   make run SECONDS=60                   longer
 #   make soak HOURS=2 SEED=7              shorter, and the faults of an earlier run
+#   make fuzz HOURS=8 SEED=7              longer, other inputs; or SECONDS=10
 #   make test-image CUTS=3                fewer power cuts
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
 #   make test PACKAGES=debian             numpy, PyYAML, pyalsaaudio and soundfile as Debian has them, and so the image
@@ -28,6 +30,8 @@ PACKAGES =
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
+given = $(filter command environment,$(firstword $(origin $(1))))
+
 VENV   := .venv$(if $(PACKAGES),-$(PACKAGES))
 # Quiet twice: errors only. What is installed is locked, so there is nothing to be resolved and nothing else to build with.
 PIP    := $(VENV)/bin/python -m pip -qq --disable-pip-version-check
@@ -36,7 +40,7 @@ PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 # Directories too, so that a deleted file is noticed.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
-.PHONY: run test bench soak image image-pi5 test-image fresh lock api setup setup-test setup-image clean
+.PHONY: run test bench soak fuzz image image-pi5 test-image fresh lock api setup setup-test setup-image clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -58,6 +62,11 @@ bench: setup-test
 
 soak: setup-test
 	@$(VENV)/bin/python tests/soak.py --hours $(HOURS) $(if $(SEED),--seed $(SEED))
+
+# HOURS and SECONDS have other defaults elsewhere: only what was given counts.
+fuzz: FUZZ_SECONDS = $(if $(call given,SECONDS),$(SECONDS),$(if $(call given,HOURS),$(HOURS),1)*3600)
+fuzz: setup-test
+	@nice $(VENV)/bin/pytest tests/fuzz -s --fuzz-seconds "$$(python3 -c 'print($(FUZZ_SECONDS))')" $(if $(SEED),--seed $(SEED))
 
 image: setup-image
 	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image

@@ -1,0 +1,36 @@
+/* The room card's WAV reader: any bytes are a file or are refused, and nothing outside them is read. */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "room/wav.h"
+
+static void must(int holds, const char *what)
+{
+    if (holds)
+        return;
+    fprintf(stderr, "does not hold: %s\n", what);
+    abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    unsigned char *bytes = malloc(size ? size : 1); /* of their very size: the sanitizer sees what reads on */
+    if (size)
+        memcpy(bytes, data, size);
+    struct wav wav = {0};
+    char error[ROOM_ERROR_SIZE] = "";
+    const int code = wav_parse(&wav, bytes, size, "fuzz.wav", error);
+    must(code == 0 || (code < 0 && strncmp(error, "fuzz.wav: ", 10) == 0), "a refusal names the file");
+    if (code == 0) {
+        must(wav.frames > 0 && wav.data >= bytes, "a file has samples");
+        for (int64_t i = 0; i < wav.frames; i += 1 + wav.frames / 1000)
+            must(isfinite(wav_sample(&wav, i)), "samples are numbers");
+        must(isfinite(wav_sample(&wav, wav.frames - 1)), "the last sample is there");
+        must(wav_sample(&wav, -1) == 0.0f && wav_sample(&wav, wav.frames) == 0.0f, "before and behind is silence");
+    }
+    free(bytes);
+    return 0;
+}
