@@ -67,7 +67,7 @@ def test_nothing_breaks_it(name: str, request: pytest.FixtureRequest, tmp_path: 
         print(f"input, {len(data)} bytes: {data.hex()}")
         print("to repeat it:")
         print(" ", shlex.join(map(str, build)))
-        print(f"  {fuzzer} <(xxd -r -p <<< {data.hex()})")
+        print(f'  python3 -c \'open("input", "wb").write(bytes.fromhex("{data.hex()}"))\' && {fuzzer} input')
     assert done.returncode == 0 and not inputs, done.stdout[-8000:]
     runs = re.search(r"stat::number_of_executed_units: (\d+)", done.stdout)
     assert runs is not None, done.stdout[-8000:]
