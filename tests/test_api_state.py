@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 import zlib
 
 import numpy as np
@@ -149,13 +150,20 @@ def test_saving_while_sound_goes_through(rng: np.random.Generator) -> None:
         while not done.is_set():
             states.append(watched.save_state())
 
+    out, part = np.zeros_like(sound), 10 * 160
     thread = threading.Thread(target=save)
     thread.start()
-    out = process(watched, 16000, sound, sound)
-    done.set()
-    thread.join()
+    try:
+        for at in range(0, len(sound), part):
+            saved = len(states)
+            out[at : at + part] = process(watched, 16000, sound[at : at + part], sound[at : at + part])
+            while len(states) == saved and thread.is_alive():  # on a busy machine all of it may be one turn
+                time.sleep(1e-3)
+    finally:
+        done.set()
+        thread.join()
     print(f"{len(states)} states saved, {len(set(states))} different")
-    assert len(set(states)) > 1
+    assert len(set(states)) > 10  # a state may be older than the part, but not than the one before
     for state in set(states):
         AudioProcessingModule().load_state(state)
     assert np.array_equal(out, expected)
