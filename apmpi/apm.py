@@ -404,6 +404,8 @@ def _own_bytes(state: object) -> bytes:
         view = memoryview(state)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"load_state: got {shown(state)}, expected bytes") from None
+    except (ValueError, BufferError) as error:  # released, for one
+        raise ValueError(f"load_state: {error}") from None
     if view.format not in SAMPLE_FORMATS[1:]:
         raise TypeError(f"load_state: got elements of format {view.format!r}, expected bytes ('B')")
     return view.tobytes()

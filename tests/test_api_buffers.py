@@ -116,6 +116,8 @@ def test_no_state_is_read_from_other_elements() -> None:
     for data, words in ((np.zeros(9), "format 'd', expected bytes"), ("state", "'state', expected bytes")):
         with pytest.raises(TypeError, match=f"load_state: got .*{words}"):
             apm.load_state(data)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"load_state: .*released"):
+        apm.load_state(released())  # type: ignore[arg-type]
 
 
 def test_a_state_is_read_from_any_bytes() -> None:

@@ -28,7 +28,8 @@ static const float WORSE_THAN_NONE = 1.25f;  /* 1 dB: double talk adds and subtr
 static const float TRUST_RATE = 0.02f;       /* 0.5 s */
 /* Unrelated speech stays below a share of 0.7 for 95 % of the time, an echo path half learned above 0.8 for as long. */
 static const float CHANCE_SHARE = 0.7f, TRUE_SHARE = 0.95f;
-/* What can be learned at most. 60 dB louder at the microphone than the far end: its echo would clip while it is itself too quiet to count. */
+/* What can be learned at most. 60 dB louder at the microphone than the far end: its echo would clip while it
+ * is itself too quiet to count (-60 dBFS). */
 static const float MOST_PATH = 1000.0f;
 static const float MOST_ERROR = 2.0f;        /* microphone and estimate, both at full scale */
 static const float TINY_CLAIM = 1e-3f;       /* an estimate 30 dB below the near end tells nothing */

@@ -31,7 +31,7 @@ enum {
     ECHO_FADES_BLOCKS = 30, /* 0.3 s: a living room's */
     FIGURE_BLOCKS = 10,    /* far end alone for so long, from first to last, tells of the echo */
     NEAR_ENDS_BLOCKS = 10, /* a word's end may be too weak to be taken for speech */
-    NOT_DOUBTED = -1,
+    NOT_DOUBTED = -1,      /* a path that has helped, or was not restored */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
 };
@@ -68,7 +68,7 @@ typedef struct {
     float speech_probability;          /* of near-end speech in the last block */
     float spoken;                      /* the same, held over the gaps between syllables */
     float cancel_share;                /* 0..1: how much of the canceller's work is in the signal, faded over a block */
-    int doubted_blocks;                /* in which a restored echo path did harm; NOT_DOUBTED: it has helped, or none was restored */
+    int doubted_blocks;                /* in which a restored echo path added power; or NOT_DOUBTED */
 } channel_t;
 
 /* Powers of channel 0 averaged over blocks in which only the far end speaks. */
@@ -613,8 +613,9 @@ static void follow_loudspeaker(apm_t *apm, float far)
         saturation_learn(&apm->saturation, far, aec->block_power, aec->block_cross);
 }
 
-/* A restored echo path may be another room's, or forged. One that is far too strong is hardly unlearned, for its error looks like a loud
- * near end: if it does harm for a second of far-end sound before it has helped, it is forgotten. */
+/* A restored echo path may be another room's, or forged. One that is far too strong is hardly unlearned, for
+ * its error is taken for a loud near end: if it adds power for a second of far-end sound before it has
+ * reduced the echo by 10 dB, it is reset. */
 static void doubt_restored_path(const apm_t *apm, channel_t *channel)
 {
     aec_t *aec = &channel->aec;
@@ -624,7 +625,8 @@ static void doubt_restored_path(const apm_t *apm, channel_t *channel)
         channel->doubted_blocks++;
     else if (channel->doubted_blocks > 0)
         channel->doubted_blocks--;
-    const int helped = CONVERGED * aec->kalman.error < aec->mic, harmed = channel->doubted_blocks == BLOCKS_PER_S;
+    const int helped = CONVERGED * aec->kalman.error < aec->mic;
+    const int harmed = channel->doubted_blocks == BLOCKS_PER_S;
     if (harmed) {
         const int window = aec->delay_blocks, divergences = aec->divergences;
         aec_reset(aec);
@@ -719,14 +721,14 @@ static void keep(apm_t *apm, tape_t *tape)
     agc_keep(&apm->agc, tape);
 }
 
-/* What apm_restore can only do when all is there. */
+/* After all values are restored: what depends on several of them. */
 static void take_up(apm_t *apm)
 {
     apm->restored = 1;
     for (int c = 0; c < apm->channels; c++) {
         channel_t *channel = &apm->channel[c];
         const int behind = apm->believed_blocks - channel->aec.delay_blocks;
-        if (behind < 0 || behind >= PARTITIONS) /* forged: the window misses the echo. It is placed anew */
+        if (behind < 0 || behind >= PARTITIONS) /* forged: the window misses the echo and is placed anew */
             apm->believed_blocks = -1;
         channel->doubted_blocks = 0;
     }

@@ -102,7 +102,8 @@ cdef bint has_samples(const Py_buffer *view) noexcept:
 cdef int check_samples(const Py_buffer *view, str whose, Py_ssize_t expected_bytes) except -1:
     """Raises unless the buffer holds so many bytes of int16 or bytes in one piece."""
     if not has_samples(view):
-        raise TypeError(f"{whose} buffer has elements of format {view.format.decode()!r}, expected int16 ('h') or bytes ('B')")
+        raise TypeError(f"{whose} buffer has elements of format {view.format.decode()!r}, "
+                        "expected int16 ('h') or bytes ('B')")
     if not PyBuffer_IsContiguous(<Py_buffer *>view, c"C"):
         raise RuntimeError(f"{whose} buffer is not contiguous, expected all samples in one piece")
     if view.len < expected_bytes:
@@ -120,7 +121,7 @@ cdef class Chain:
 
     cdef apm_t *apm
     cdef int16_t *aligned     # a frame of APM_MAX_CHANNELS: a copy of one at an odd address
-    cdef size_t state_bytes   # the same for ever: asked once, so that no thread needs the lock for it
+    cdef size_t state_bytes   # depends on rate and channels alone
     cdef PyThread_type_lock lock
     cdef readonly int rate_hz, channels
 
@@ -173,7 +174,7 @@ cdef class Chain:
             PyThread_release_lock(self.lock)
 
     def render(self, data, int channels):
-        """data: rate_hz/100 frames of `channels` int16, 1 to APM_MAX_CHANNELS, as int16 or bytes in one piece."""
+        """data: rate_hz/100 frames of 1 to APM_MAX_CHANNELS int16, as int16 or bytes in one piece."""
         if not 1 <= channels <= APM_MAX_CHANNELS:
             raise RuntimeError(f"far end has {channels} channels, expected 1 to {APM_MAX_CHANNELS}")
         cdef Py_ssize_t size = sizeof(int16_t) * channels * (self.rate_hz // 100)
@@ -194,7 +195,7 @@ cdef class Chain:
             PyBuffer_Release(&view)
 
     def capture(self, data):
-        """data: rate_hz/100 frames of `channels` int16, as int16 or bytes in one writable piece; processed in place."""
+        """data: rate_hz/100 frames of int16, as int16 or bytes in one writable piece; processed in place."""
         cdef Py_ssize_t size = sizeof(int16_t) * self.channels * (self.rate_hz // 100)
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)

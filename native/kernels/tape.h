@@ -8,8 +8,8 @@
  * (uniform error, RMS 2^-9 / sqrt 3), in half the bytes. The list's kinds and counts make a number, `layout`: a record of another list
  * is told by it.
  *
- * Each value has a range, that of what can be learned. A number beyond it is recorded as the nearest end of the range, so that no record of
- * numbers is odd; an infinity or a NaN is recorded as it is, and odd.
+ * Each value has a range, that of what can be learned. A number beyond it is recorded as the nearest end of
+ * the range, so that no record of numbers is odd; an infinity or a NaN is recorded as it is, and odd.
  */
 #ifndef APMPI_KERNELS_TAPE_H
 #define APMPI_KERNELS_TAPE_H

@@ -1,4 +1,5 @@
-/* tape.h: what is recorded comes back, rounded as promised; odd values are told, and never made of numbers; lists are told apart. */
+/* tape.h: what is recorded comes back, rounded as promised; odd values are told, and never made of numbers;
+ * lists are told apart. */
 #include "kernels/tape.h"
 
 #include <float.h>
@@ -85,7 +86,8 @@ static void records_no_odd_number(void)
     run(&learned, TAPE_RECORD, bytes);
     const int odd = run(&back, TAPE_CHECK, bytes).odd;
     run(&back, TAPE_PLAY, bytes);
-    CHECK(odd == 0 && back.one == 1.0f && back.number == -1, "numbers out of range: recorded as the ends, %d odd", odd);
+    const int at_the_ends = back.one == 1.0f && back.number == -1;
+    CHECK(odd == 0 && at_the_ends, "numbers out of range: recorded as the ends, %d odd", odd);
     int told = 0;
     const float no_numbers[] = {NAN, -NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 4; i++) {

@@ -27,7 +27,8 @@
  *   playback_ppm      -10000..10000, clock error of that direction: it counts rate (1 + ppm / 1e6) frames in a second
  *   capture_ppm       of card time.  Default 0.
  *   speed             0.1..1000, card seconds in one second of CLOCK_MONOTONIC.  Default 1.
- *   faults            "DIRECTION:FAULT@SECONDS ...", separated by blanks; SECONDS 0..1e8, direction capture, playback or both:
+ *   faults            "DIRECTION:FAULT@SECONDS ...", separated by blanks; direction capture, playback or
+ *                     both; SECONDS 0..1e8:
  *                       xrun@T     an overrun or underrun at T, if that direction runs then
  *                       unplug@T   ENODEV for everything, opening included; a handle that was open stays dead, as with
  *                                  a USB card (alsa-lib's snd_pcm_avail() alone can't say it: look at the state)

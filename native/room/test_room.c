@@ -241,8 +241,9 @@ static void test_faults(void)
     static const char *const wrong[] = {"xrun@5",           "capture:xrun",     "capture:xrun@",        "capture:xrun@-1",
                                         "capture:xrun@inf", "capture:xrun@nan", "capture:xrun@1+1",     "capture:stall@1",
                                         "capture:stall@1+", "both:burn@1",      "capture:xrun@1.2.3",   "capture:xrun@.",
-                                        "capture:xrun@0x1", "capture xrun@1",   "playback:stall@1+1+1", "microphone:xrun@1",
-                                        "both:xrun@100000001", "both:stall@1+9999999999999999999999"};
+                                        "capture:xrun@0x1", "capture xrun@1",   "playback:stall@1+1+1",
+                                        "microphone:xrun@1", "both:xrun@100000001",
+                                        "both:stall@1+9999999999999999999999"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         *error = '\0';
         CHECK(faults_parse(&faults, wrong[i], ROOM_CAPTURE, error) == -EINVAL && strstr(error, "faults: \"") == error);
@@ -258,7 +259,7 @@ static void test_faults(void)
                 strcat(garbage, next);
         }
         (void)faults_parse(&faults, garbage, ROOM_CAPTURE, error);
-        run_begin(&run, 0, 0.0, &faults, ROOM_RATE_MAX_HZ); /* no time is beyond what samples are counted in */
+        run_begin(&run, 0, 0.0, &faults, ROOM_RATE_MAX_HZ); /* no time is too long to be counted in samples */
         int64_t free_from = 0;
         for (int i = 0; i < run.stalls; i++) {
             CHECK(run.stall[i].at >= free_from && run.stall[i].length > 0);

@@ -12,7 +12,8 @@
 /* Three years: in samples, with all faults added up, still far from the end of an int64_t. */
 static const double SECONDS_MAX = 1e8;
 
-/* Reads a plain decimal number from 0 to SECONDS_MAX; strtod would also take "inf", "nan" and hexadecimal.  NULL when there is none. */
+/* Reads a plain decimal number from 0 to SECONDS_MAX; strtod would also take "inf", "nan" and hexadecimal.
+ * NULL when there is none. */
 static const char *parse_seconds(const char *text, double *seconds)
 {
     size_t length = strspn(text, "0123456789.");
@@ -77,7 +78,8 @@ int faults_parse(struct faults *faults, const char *text, enum room_direction di
         snprintf(word, sizeof word, "%.*s", length, text);
         if (!fits || !parse_fault(word, &fault, applies)) {
             snprintf(error, ROOM_ERROR_SIZE,
-                     "faults: \"%s\", expected capture|playback|both:xrun@T, :unplug@T, :replug@T or :stall@T+D, each at most %.0f seconds",
+                     "faults: \"%s\", expected capture|playback|both:xrun@T, :unplug@T, :replug@T or "
+                     ":stall@T+D, T and D from 0 to %.0f seconds",
                      word, SECONDS_MAX);
             return -EINVAL;
         }

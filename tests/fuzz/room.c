@@ -1,5 +1,5 @@
-/* The room card's options and its schedule of faults. A line of the input is an option: its type (s, r or i), its name up to a blank, its
- * value. What ALSA's own parser makes of text is not tried here. */
+/* The room card's options and its schedule of faults. A line of the input is an option: its type (s, r or
+ * i), its name up to a blank, its value. What ALSA's own parser makes of text is not tried here. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -68,13 +68,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int direction = 0; direction < 2; direction++) {
         static struct options options;
         const int code = options_read(&options, config, (enum room_direction)direction, error);
-        must(code == 0 || (code < 0 && strlen(error) > 0 && strlen(error) < sizeof error), "a refusal is a sentence");
+        must(code == 0 || (code < 0 && *error && strlen(error) < sizeof error), "a refusal is a sentence");
         if (code == 0) {
-            must(within(options.delay_ms, 0.0, ROOM_DELAY_MAX_MS) && within(options.clip_db, 0.0, 40.0) && within(options.speed, 0.1, 1000.0) &&
-                     within(options.ppm, -10000.0, 10000.0) && within(options.reference, 0.0, 1.0),
+            must(within(options.delay_ms, 0.0, ROOM_DELAY_MAX_MS) && within(options.clip_db, 0.0, 40.0) &&
+                     within(options.speed, 0.1, 1000.0) && within(options.ppm, -10000.0, 10000.0) &&
+                     within(options.reference, 0.0, 1.0),
                  "options are in their ranges");
-            for (int i = 0; i < options.faults.count; i++)
-                must(i == 0 || options.faults.item[i].at_s >= options.faults.item[i - 1].at_s, "faults are in order");
+            const struct fault *fault = options.faults.item;
+            for (int i = 1; i < options.faults.count; i++)
+                must(fault[i].at_s >= fault[i - 1].at_s, "faults are in order");
             follow_time(&options, 0, 8000);
             follow_time(&options, INT64_C(1) << 40, ROOM_RATE_MAX_HZ);
             (void)faults_plugged(&options.faults, 10.0);

@@ -1,7 +1,8 @@
 /* A saved state: what is accepted must be harmless, what is refused must change nothing.
  *
- * The first byte says what the rest is. 0: a state as it is. Else edits of a learned state, EDIT_BYTES each: where (of 16-bit words), how many
- * words, how, and a value of 16 bits. Either is sealed, for a checksum would stop nearly every input. */
+ * The first byte says what the rest is. 0: a state as it is. Else edits of a learned state, EDIT_BYTES each:
+ * where (of 16-bit words), how many words, how, an unused byte, and a value of 16 bits. Either is sealed,
+ * for a checksum would stop nearly every input. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,8 +11,10 @@
 
 #include "apm/apm.h"
 
-enum { RATE_HZ = 8000, BLOCK = RATE_HZ / 100, LEARN_BLOCKS = 100, USE_BLOCKS = 12, EDIT_BYTES = 8, SEALED_FROM = 12, HEADER_BYTES = 24 };
-enum { FILL, RAISE, SHUFFLE, FLIP }; /* how: set to the value; multiply by a power of two; exchange neighbours; change the value's bits */
+enum { RATE_HZ = 8000, BLOCK = RATE_HZ / 100, LEARN_BLOCKS = 100, USE_BLOCKS = 12 };
+enum { EDIT_BYTES = 8, SEALED_FROM = 12, HEADER_BYTES = 24 };
+/* how: set to the value; multiply by a power of two; exchange neighbours; change the value's bits */
+enum { FILL, RAISE, SHUFFLE, FLIP };
 
 static apm_t *apm, *other;
 static unsigned char *learned, *before, *after, *forged;
@@ -58,7 +61,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 static void edit(unsigned char *state, const uint8_t *how)
 {
-    const size_t words = (bytes - HEADER_BYTES) / 2, first = (how[0] | (size_t)how[1] << 8) % words, wanted = how[2] | (size_t)how[3] << 8;
+    const size_t words = (bytes - HEADER_BYTES) / 2;
+    const size_t first = (how[0] | (size_t)how[1] << 8) % words, wanted = how[2] | (size_t)how[3] << 8;
     const size_t count = wanted < words - first ? wanted : words - first;
     const uint16_t value = (uint16_t)(how[6] | how[7] << 8);
     unsigned char *at = state + HEADER_BYTES + 2 * first;
@@ -107,12 +111,16 @@ static void take(const unsigned char *state, size_t size)
     hear(apm, USE_BLOCKS);
     apm_stats_t stats;
     apm_stats(apm, &stats);
-    const float figures[] = {stats.erle_db, stats.erl_db, stats.delay_ms, stats.delay_confidence, stats.drift_ppm, stats.speech_probability,
-                             stats.noise_floor_dbfs, stats.snr_db, stats.noise_suppression_db, stats.agc_gain_db};
+    const float figures[] = {stats.erle_db,          stats.erl_db,    stats.delay_ms,
+                             stats.delay_confidence, stats.drift_ppm, stats.speech_probability,
+                             stats.noise_floor_dbfs, stats.snr_db,    stats.noise_suppression_db,
+                             stats.agc_gain_db};
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
         must(isfinite(figures[i]), "figures are numbers");
-    must(stats.delay_ms >= -1.0f && stats.delay_ms <= 1020.0f && fabsf(stats.drift_ppm) <= 501.0f, "delay and drift are what can be searched");
-    must(stats.agc_gain_db >= -81.0f && stats.agc_gain_db <= 51.0f && stats.noise_floor_dbfs <= 10.0f, "gain and noise are in their ranges");
+    must(stats.delay_ms >= -1.0f && stats.delay_ms <= 1020.0f, "the delay is one that is searched");
+    must(fabsf(stats.drift_ppm) <= 501.0f, "the drift is one that is followed");
+    must(stats.agc_gain_db >= -81.0f && stats.agc_gain_db <= 51.0f, "the gain is in its range");
+    must(stats.noise_floor_dbfs <= 10.0f, "the noise is that of 16 bits");
     apm_save(apm, after);
     apm_seal(after, bytes);
     must(apm_restore(other, after, bytes) == APM_STATE_GOOD, "what is saved is taken");
@@ -123,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return -1;
     if (*data == 0) {
-        unsigned char *state = malloc(size - 1 ? size - 1 : 1); /* of its very size: the sanitizer sees what reads on */
+        unsigned char *state = malloc(size - 1 ? size - 1 : 1); /* no longer: reading on is seen */
         memcpy(state, data + 1, size - 1);
         if (size - 1 >= SEALED_FROM)
             apm_seal(state, size - 1);

@@ -17,7 +17,7 @@ static void must(int holds, const char *what)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    unsigned char *bytes = malloc(size ? size : 1); /* of their very size: the sanitizer sees what reads on */
+    unsigned char *bytes = malloc(size ? size : 1); /* no longer: reading on is seen */
     if (size)
         memcpy(bytes, data, size);
     struct wav wav = {0};
@@ -29,7 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (int64_t i = 0; i < wav.frames; i += 1 + wav.frames / 1000)
             must(isfinite(wav_sample(&wav, i)), "samples are numbers");
         must(isfinite(wav_sample(&wav, wav.frames - 1)), "the last sample is there");
-        must(wav_sample(&wav, -1) == 0.0f && wav_sample(&wav, wav.frames) == 0.0f, "before and behind is silence");
+        must(wav_sample(&wav, -1) == 0.0f, "before it is silence");
+        must(wav_sample(&wav, wav.frames) == 0.0f, "behind it is silence");
     }
     free(bytes);
     return 0;

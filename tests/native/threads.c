@@ -1,5 +1,6 @@
-/* One thread processes, one asks for the state's size and saves, as the Python binding does: the size without a lock, all else with it. For
- * the thread sanitizer, which ends it with 66 at the first race. */
+/* One thread processes, one asks for the state's size and saves, as another language's binding may: the size
+ * without a lock, all else with it. For the thread sanitizer, which makes the exit status 66 if there was a
+ * race. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
