@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=float, default=60.0, help="seconds that each fuzzer runs")
     parser.addoption("--seed", type=int, default=1, help="seed of everything random in the tests")
 
 
