@@ -201,7 +201,7 @@ class History:
     def add(self, figures: Figures) -> None:
         if (latency_ms := figures.get("latency_max_ms")) is not None:
             self._latencies_ms.append(latency_ms)
-        second = figures.get("frames", 0) // 100
+        second = int(figures.get("frames") or 0) // 100
         if second != self._second:
             self._second = second
             self.erle_db.append(figures.get("erle_db") or 0.0)
@@ -210,7 +210,7 @@ class History:
 def screen(figures: Figures, history: History, problem: str, width: int, fancy: bool) -> list[Line]:
     """The screen's lines, for `width` columns. `problem` is why there is no service, `fancy` that the
     terminal has block characters."""
-    minutes, seconds = divmod(int(figures.get("frames", 0)) // 100, 60)
+    minutes, seconds = divmod(int(figures.get("frames") or 0) // 100, 60)
     clock = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}  q quits"
     state = f"waiting for the service: {problem}" if problem else str(figures.get("state", "looking"))
     style = "bad" if problem or figures.get("waiting") else "bold"
@@ -270,7 +270,9 @@ def _echo_lines(figures: Figures, history: History, width: int, fancy: bool) -> 
     if delay_ms is not None and delay_ms >= 0:
         late = f"{delay_ms:.1f} ms after the far end, confidence {_number(confidence, 2)}"
     drift = [
-        f"{key[10:].replace('_', ' ')} {figures[key]:+.1f}" for key in figures if key.startswith("drift_ppm_")
+        f"{key[10:].replace('_', ' ')} {_number(figures[key], sign=True)}"
+        for key in figures
+        if key.startswith("drift_ppm_")
     ]
     chain_ppm = figures.get("drift_ppm")
     room = max(width - LABEL_WIDTH - 1, 1)

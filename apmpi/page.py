@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
+from apmpi.bounded_json import JsonError, parsed
 from apmpi.config import CHANNELS_MAX, SAMPLE_RATES_HZ, EndpointError
 from apmpi.picture import Samples, draw_spectrogram, level_dbfs
-from apmpi.protocol import SIGNALS
+from apmpi.protocol import LINE_MAX_BYTES, SIGNALS
 from apmpi.record import statistics_path
 from apmpi.replace import RECORDING_MODE, replace
 from apmpi.socket_client import Figures, figures_of
@@ -130,11 +130,9 @@ def _statistics(path: Path) -> tuple[dict[str, Any], list[Figures], dict[str, An
     figures: list[Figures] = []
     for number, text in enumerate(content.splitlines(), start=1):
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            line = None
-        if not isinstance(line, dict):
-            raise EndpointError(f"{path}:{number}: is no line of statistics, expected JSON")
+            line = parsed(text, LINE_MAX_BYTES)
+        except JsonError:
+            raise EndpointError(f"{path}:{number}: is no line of statistics, expected JSON") from None
         if number == 1:
             about = line["recording"] if isinstance(line.get("recording"), dict) else {}
         elif isinstance(line.get("end"), dict):

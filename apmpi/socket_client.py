@@ -5,19 +5,25 @@ import errno
 import grp
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from apmpi.bounded_json import JsonError, parsed
 from apmpi.config import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ, EndpointError
 from apmpi.protocol import LINE_MAX_BYTES, PROTOCOL, SIGNALS, visitor_places
 
 # A service that has not answered by then will not. It answers ten times a second.
 TIMEOUT_S = 5.0
+# The longest sentence of the service's is some 200 characters, the longest name of a figure some 40.
+TEXT_MAX_CHARACTERS = 1000
 # Beyond any figure there is; infinity and what is no number are beyond it as well.
 LARGEST = 1e15
+# Figures are named as in apmpi.report.
+NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
 # Numbers and flags by name; None is what is not known. `state` and `waiting` are sentences.
@@ -60,7 +66,9 @@ class Visit:
     def _understand(self, hello: dict[str, Any]) -> None:
         try:
             if hello["protocol"] != PROTOCOL:
-                raise EndpointError(f"{self.path}: is of another version of apmpi ({hello['apmpi']})")
+                raise EndpointError(
+                    f"{self.path}: is of another version of apmpi ({printable(hello['apmpi'])})"
+                )
             self.sample_rate_hz = int(hello["sample_rate_hz"])
             self.channels = {name: int(hello["channels"][name]) for name in SIGNALS}
             counts = range(CHANNELS_MIN, CHANNELS_MAX + 1)
@@ -103,13 +111,11 @@ class Visit:
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
+            content = parsed(line, LINE_MAX_BYTES)
+        except JsonError:
             raise self._not_apmpi() from None
-        if not isinstance(content, dict):
-            raise self._not_apmpi()
         if isinstance(problem := content.get("error"), str):
-            raise EndpointError(f"{self.path}: {problem}")
+            raise EndpointError(f"{self.path}: {printable(problem)}")
         return content
 
     def _not_apmpi(self) -> EndpointError:
@@ -121,6 +127,11 @@ class Visit:
         return ServiceGone(f"{self.path}: the service has gone ({error.strerror})")
 
 
+def printable(text: object) -> str:
+    """Return it as text without control characters, which would act on a terminal, and not endless."""
+    return "".join(letter for letter in str(text)[:TEXT_MAX_CHARACTERS] if letter.isprintable())
+
+
 def figures_of(line: Mapping[str, Any]) -> Figures | None:
     """A line's figures with only what belongs there, None if it has none."""
     given = line.get("figures")
@@ -129,7 +140,9 @@ def figures_of(line: Mapping[str, Any]) -> Figures | None:
     figures: dict[str, Any] = {"state": "", "waiting": ""}
     for name, value in given.items():
         if name in ("state", "waiting"):
-            figures[name] = "".join(letter for letter in str(value) if letter.isprintable())
+            figures[name] = printable(value)
+        elif not NAME.fullmatch(name):
+            continue
         elif value is None or (isinstance(value, int | float) and abs(value) < LARGEST):
             figures[name] = value
     return figures

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from apmpi import metrics
+from apmpi.bounded_json import JsonError, parsed
 from apmpi.config import EndpointError, Settings
 from apmpi.feed import Feed, Frame
 from apmpi.protocol import INTERVAL_S, PROTOCOL, REQUEST_MAX_BYTES, SIGNALS
@@ -164,12 +165,10 @@ class SocketServer(threading.Thread):
         line, newline, _ = request.partition(b"\n")
         if not newline and len(line) <= REQUEST_MAX_BYTES:
             return
-        try:
-            wanted = json.loads(line)
-        except (ValueError, RecursionError):
-            wanted = None
-        wants = wanted.get("want") if isinstance(wanted, dict) else None
-        if not newline or wants not in ("figures", "sound"):
+        wants: object = None
+        with contextlib.suppress(JsonError):
+            wants = parsed(line, REQUEST_MAX_BYTES).get("want")
+        if not newline or not isinstance(wants, str) or wants not in ("figures", "sound"):
             self._refuse(visitor, 'not understood, expected {"want": "figures"} or {"want": "sound"}')
             return
         visitor.wants = wants

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,14 +60,14 @@ class Served:
         self.server.close()
 
     def talk(self, request: bytes, timeout_s: float = 5.0) -> bytes:
-        """All that comes back for it."""
-        said = b""
+        """All that comes back for it in that time."""
+        said, end_s = b"", time.monotonic() + timeout_s
         with socket.socket(socket.AF_UNIX) as visitor:
             visitor.settimeout(timeout_s)
             visitor.connect(str(self.path))
             visitor.sendall(request)
             with contextlib.suppress(TimeoutError, ConnectionError):
-                while part := visitor.recv(65536):
+                while time.monotonic() < end_s and (part := visitor.recv(65536)):
                     said += part
         return said
 

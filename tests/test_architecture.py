@@ -22,7 +22,8 @@ PYTHON = {
     "clock": {"frame", "config"},
     "latency": {"frame", "config"},
     "replace": set(),
-    "learned": {"config", "replace"},
+    "bounded_json": set(),
+    "learned": {"bounded_json", "config", "replace"},
     "realtime": set(),
     "journal": set(),
     "progress": set(),
@@ -31,8 +32,8 @@ PYTHON = {
     "feed": set(),
     "report": {"latency", "config", "journal", "realtime"},
     "metrics": {"report"},
-    "socket_server": {"protocol", "feed", "config", "realtime", "report", "metrics"},
-    "socket_client": {"protocol", "config"},
+    "socket_server": {"bounded_json", "protocol", "feed", "config", "realtime", "report", "metrics"},
+    "socket_client": {"bounded_json", "protocol", "config"},
     "acoustics": set(),
     "endpoint_check": {"config", "pcm", "wav"},
     "doctor": {"acoustics", "apm", "clock", "config", "endpoint_check", "latency", "loop", "pcm"}
@@ -40,7 +41,8 @@ PYTHON = {
     "monitor": {"socket_client", "protocol", "config"},
     "record": {"socket_client", "protocol", "config", "wav", "replace", "text_file"},
     "picture": set(),
-    "page": {"record", "replace", "socket_client", "protocol", "picture", "config", "text_file", "wav"},
+    "page": {"bounded_json", "record", "replace", "socket_client", "protocol", "picture", "config", "wav"}
+    | {"text_file"},
     "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
     | {"learned", "realtime", "journal", "report", "apm"}

@@ -247,6 +247,13 @@ def test_what_is_asked_in_no_known_way_is_refused(served: Served, rng: np.random
         b'{"want": "power"}\n',
         b"[]\n",
         b"[" * 8000 + b"\n",
+        b"[" * 190 + b"\n",
+        b'{"want": "figures", "a":' + b"[" * 190 + b"\n",
+        b'{"want": "figures", "want": "figures"}\n',
+        b'{"want": {"want": "figures"}}\n',
+        b'{"want": "figures", "a": 1e999}\n',
+        b'{"want": "figures", "a": ' + b"9" * 5000 + b"}\n",
+        '{"want": "figures"}'.encode("utf-16") + b"\n",
         b"\xff\xfe\n",
         b"x" * 9000,
     ):
@@ -302,6 +309,77 @@ def test_an_answer_in_no_known_way_is_one_sentence(tmp_path: Path, rng: np.rando
             thread.join()
     print(f"{shown} lines shown, {refused} answers refused")
     assert shown > 100 and refused > 100
+
+
+class Impostor:
+    """Answers every client with the same lines."""
+
+    def __init__(self, path: Path, *lines: dict[str, object]) -> None:
+        self.path = path
+        self._answer = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(self._answer)
+                    connection.recv(100)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+BELL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\n\x00"  # renames the terminal's window, clears it, turns it red
+HELLO = {"apmpi": "0.1.0", "protocol": 1, "sample_rate_hz": 48000, "channels": dict.fromkeys(SIGNALS, 1)}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"error": f"no {BELL} sound"}],
+        [HELLO | {"protocol": 2, "apmpi": BELL}],
+        [HELLO, {"error": BELL * 10_000}],
+    ],
+)
+def test_no_control_character_of_the_service_is_in_an_error(
+    lines: list[dict[str, object]], tmp_path: Path
+) -> None:
+    impostor = Impostor(tmp_path / "odd", *lines)
+    try:
+        command = [APMPI, "monitor", "--json", "--seconds", "1", "--socket", impostor.path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    finally:
+        impostor.close()
+    said = done.stderr.rstrip("\n").replace("\n", "")
+    print(repr(said[:200]))
+    assert said and said.isprintable() and "Traceback" not in said
+    assert len(said) < 5000
+
+
+def test_no_control_character_of_the_service_is_on_the_screen(tmp_path: Path) -> None:
+    """Nor does a figure without a value, or one that is unknown here, stop the monitor."""
+    odd = {f"drift_ppm_{BELL}": 1.0, f"xruns_{BELL}": 2, "drift_ppm_output": None, "frames": None}
+    figures = {"state": f"waiting {BELL}for a card", "waiting": BELL, **odd, "far_end_dbfs": None}
+    impostor = Impostor(tmp_path / "odd", HELLO, {"figures": figures})
+    try:
+        with Visit("figures", impostor.path) as visit:
+            while not (found := [kept for line in visit.next_lines() if (kept := figures_of(line))]):
+                pass
+    finally:
+        impostor.close()
+    history = monitor.History()
+    history.add(found[0])
+    texts = [text for line in monitor.screen(found[0], history, "", 80, False) for text, _ in line]
+    print("\n".join(texts))
+    assert all(text.isprintable() for text in texts)
+    assert any("for a card" in text for text in texts) and any("output ?" in text for text in texts)
 
 
 def test_a_socket_that_was_left_behind_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
