@@ -59,6 +59,8 @@ def _mistake(error: object) -> int:
 
 
 def run(given: argparse.Namespace) -> int:
+    # A reload that comes now is held back until the loop takes signals; it would end the program.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from apmpi import loop
 
     return loop.run(config.load(given.config), config_path=given.config, seconds=given.seconds)

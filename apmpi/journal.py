@@ -7,10 +7,11 @@ thread.
 
 import contextlib
 import enum
+import functools
 import logging
 import os
+import select
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ LIVE_LINE_S = 0.5
 # Of one event so many are said in so many seconds: a loose plug must not fill the journal.
 BURST_ENTRIES, BURST_S = 5, 30.0
 
+STDERR = 2
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 
@@ -83,13 +85,12 @@ class Journal:
             "SYSLOG_IDENTIFIER": "apmpi",
             **values,
         }
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-            try:
-                sender.sendto(b"".join(map(_journal_field, entry, entry.values())), JOURNAL_SOCKET)
-            except OSError:
-                self._left_out += 1
-            else:
-                self._left_out = 0
+        try:
+            _sender().sendto(b"".join(map(_journal_field, entry, entry.values())), JOURNAL_SOCKET)
+        except OSError:
+            self._left_out += 1
+        else:
+            self._left_out = 0
 
     def show(self, report: Report, final: bool) -> None:
         self.say(Event.FIGURES, report.sentence(), report.fields())
@@ -97,7 +98,10 @@ class Journal:
 
 def _journal_field(name: str, value: str) -> bytes:
     """With its length in front: a value may then hold anything."""
-    data = value.encode(errors="surrogateescape")
+    try:
+        data = value.encode(errors="surrogateescape")  # a file's name may hold bytes that are no text
+    except UnicodeEncodeError:
+        data = value.encode(errors="backslashreplace")
     return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)
 
 
@@ -105,7 +109,8 @@ class Terminal:
     """Standard error: one line that changes, or where that can't be, a line per interval."""
 
     def __init__(self, interval_s: float) -> None:
-        self._live = sys.stderr.isatty()
+        self._live = os.isatty(STDERR)
+        self._fd = _without_waiting(STDERR) if self._live else STDERR
         self._open_line = False
         self.interval_s = min(interval_s, LIVE_LINE_S) if self._live else interval_s
 
@@ -117,8 +122,7 @@ class Terminal:
         if not self._live:
             self._write(f"{line}\n")
             return
-        width = os.get_terminal_size(2).columns or None  # 0: a terminal that doesn't know
-        self._write("\r\x1b[K" + (f"{line}\n" if final else line[:width]))
+        self._write("\r\x1b[K" + (f"{line}\n" if final else line[: _columns()]))
         self._open_line = not final
 
     def _end_line(self) -> str:
@@ -126,11 +130,29 @@ class Terminal:
         return "\n" if ended else ""
 
     def _write(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:  # a terminal that was closed is no reason to stop
-            pass
+        """Leaves it out if nobody reads: a terminal that was stopped (Ctrl-S), a pipe that is full. One that
+        has gone is no reason to stop."""
+        # Not through sys.stderr: what it could not write would make the end of the program an error.
+        with contextlib.suppress(OSError):
+            if select.select([], [self._fd], [], 0)[1]:
+                os.write(self._fd, text.encode(errors="backslashreplace"))
+
+
+def _without_waiting(terminal_fd: int) -> int:
+    """Return a descriptor of the same terminal whose writes never wait: a terminal may have room for a part
+    of a line only. The given one is shared with the shell, which would not expect that of it."""
+    try:
+        return os.open(os.ttyname(terminal_fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return terminal_fd
+
+
+def _columns() -> int | None:
+    """Of the terminal; None if it does not know, or has gone."""
+    try:
+        return os.get_terminal_size(STDERR).columns or None
+    except OSError:
+        return None
 
 
 # What can happen again and again without anybody's doing.
@@ -188,7 +210,7 @@ def voice(interval_s: float) -> Calm:
 def stderr_is_journal() -> bool:
     """Whether journald reads our standard error: then it would be rude not to speak its language."""
     try:
-        status = os.fstat(2)
+        status = os.fstat(STDERR)
     except OSError:
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
@@ -212,23 +234,28 @@ def warnings_said_by(voice: Voice) -> Iterator[None]:
         logger.propagate = True
 
 
-def notify(state: str) -> None:
-    """One datagram to systemd, if it started us (sd_notify(3)). Not through systemd-python: that holds the
-    interpreter while it waits."""
+def notify(*assignments: str) -> bool:
+    """Send systemd one datagram, if it started us (sd_notify(3)): each of `assignments` is a line NAME=value.
+
+    Returns whether nothing is left to do: False if systemd does not read at present. Never waits for that.
+    Not through systemd-python: that holds the interpreter while it waits.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
-        return
+        return True
     if address.startswith("@"):  # abstract name
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        try:
-            sender.sendto(state.encode(), address)
-        except OSError as error:
-            logging.getLogger(__name__).warning("systemd does not hear us: %s", error.strerror)
+    # A name that holds a line break must not begin an assignment of its own.
+    lines = [assignment.replace("\n", " ") for assignment in assignments]
+    try:
+        _sender().sendto("\n".join(lines).encode(errors="backslashreplace"), address)
+    except OSError as error:
+        logging.getLogger(__name__).warning("systemd does not hear us: %s", error.strerror)
+        return False
+    return True
 
 
-def watchdog_s() -> float | None:
-    """How long systemd waits for a sign of life, or None (sd_watchdog_enabled(3))."""
-    microseconds = os.environ.get("WATCHDOG_USEC", "")
-    meant = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-    return int(microseconds) / 1e6 if microseconds.isdigit() and meant == str(os.getpid()) else None
+@functools.cache
+def _sender() -> socket.socket:
+    """Kept open: one for each message could not be had while the process is out of file descriptors."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -21,11 +21,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from apmpi import journal, learned, protocol, realtime, report
+from apmpi import journal, learned, protocol, realtime, report, sound_mark
 from apmpi.apm import KERNELS, AudioProcessingModule
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
@@ -50,6 +51,7 @@ from apmpi.frame import AudioFrame
 from apmpi.latency import FrameTimes, LatencyLog
 from apmpi.pcm import Capture, Playback
 from apmpi.socket_server import SocketServer
+from apmpi.sound_mark import SoundMark
 from apmpi.wav import WavSink, WavSource
 
 FRAMES_PER_S = 100
@@ -87,11 +89,13 @@ def run(
     Returns the exit status: 0, or 2 if an endpoint can't be used as configured, or 1 if a file fails later.
     What was wrong has been said by then. Devices that are lost are waited for.
     """
-    voice = journal.voice(settings.report_interval_s)
     with contextlib.ExitStack() as stack:
         signals_fd = stack.enter_context(_signals_to_pipe())
+        voice = journal.voice(settings.report_interval_s)
         stack.enter_context(journal.warnings_said_by(voice))
         threading.stack_size(realtime.THREAD_STACK_BYTES)
+        place = sound_mark.place() if settings.microphone.device else None
+        mark = SoundMark(place) if place else None
         try:
             loop = Loop(settings, config_path, stack, tap, Timebase(speed))
         except EndpointError as error:
@@ -100,8 +104,9 @@ def run(
             return EXIT_USER
         if loop.live:
             _say_refused(stack.enter_context(realtime.real_time()), voice)
+        failures = stack.enter_context(_errors_of_threads(loop.board))
         instruments = report.Instruments(loop.board, loop.latency, loop.xruns, loop.slips, loop.drift_ppm)
-        reporter = report.Reporter(voice, instruments, config_path, signals_fd)
+        reporter = report.Reporter(voice, instruments, config_path, signals_fd, mark)
         voice.say(journal.Event.STARTED, loop.description(), {})
         keeper = _keep_learned(loop, settings, voice) if loop.live else None
         if loop.live:
@@ -112,9 +117,33 @@ def run(
             problem = loop.run(seconds)
         finally:
             if keeper:
-                keeper.close()
-            reporter.finish(problem)
-        return EXIT_OK if problem is None else EXIT_FAILED
+                keeper.close(keep=problem is None and not failures)
+            if failures:
+                reporter.finish(failures[0], with_figures=False)
+            else:
+                reporter.finish(problem)
+        return EXIT_OK if problem is None and not failures else EXIT_FAILED
+
+
+@contextlib.contextmanager
+def _errors_of_threads(board: report.Board) -> Iterator[list[str]]:
+    """Ends the run when one of its threads dies of an error in the program: without it something would be
+    missing until the next start. Gives a sentence for each; the traceback goes where Python puts it."""
+    failures: list[str] = []
+    before = threading.excepthook
+
+    def note(error: threading.ExceptHookArgs) -> None:
+        thread = error.thread.name if error.thread else "a thread"
+        reason = traceback.format_exception_only(error.exc_type, error.exc_value)[-1].strip()
+        failures.append(f"stopped by an error in the program ({thread}: {reason})")
+        board.stop = True
+        before(error)
+
+    threading.excepthook = note
+    try:
+        yield failures
+    finally:
+        threading.excepthook = before
 
 
 def _say_refused(refused: list[str], voice: journal.Voice) -> None:
@@ -128,9 +157,11 @@ def _keep_learned(loop: "Loop", settings: Settings, voice: journal.Voice) -> lea
     path = learned.place(settings)
     if path is None:
         return None
+    before = None
     try:
-        if before := learned.take(path, settings):
-            loop.go_on_from(before)
+        if taken := learned.take(path, settings):
+            loop.go_on_from(taken)
+            before = taken
             voice.say(journal.Event.CONTINUED, f"goes on from what was learned before ({path})", {})
     except ValueError as error:
         voice.say(journal.Event.STARTED_ANEW, f"{error}; the echo is learned anew", {})
@@ -138,7 +169,10 @@ def _keep_learned(loop: "Loop", settings: Settings, voice: journal.Voice) -> lea
     def warn(sentence: str) -> None:
         voice.say(journal.Event.WARNING, sentence, {})
 
-    keeper = learned.Keeper(path, loop.snapshot, warn, realtime.give_way)
+    def sound_s() -> float:
+        return loop.latency.frames / FRAMES_PER_S
+
+    keeper = learned.Keeper(path, loop.snapshot, sound_s, before, warn, realtime.give_way)
     keeper.start()
     return keeper
 
@@ -446,11 +480,13 @@ class Loop:
 
 @contextlib.contextmanager
 def _signals_to_pipe() -> Iterator[int]:
-    """SIGTERM, SIGINT and SIGHUP as bytes out of a descriptor, whichever thread the kernel interrupts."""
+    """SIGTERM, SIGINT and SIGHUP as bytes out of a descriptor, whichever thread the kernel interrupts; one
+    that was held back until now, too."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: None) for number in signals}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     try:
         yield reader
     finally:

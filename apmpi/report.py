@@ -58,6 +58,7 @@ from apmpi.config import ConfigError, Features, Settings, load, taken_live
 from apmpi.journal import Calm, Event, notify
 from apmpi.latency import LatencyLog, LatencySummary, Spread
 from apmpi.realtime import give_way
+from apmpi.sound_mark import SoundMark
 
 FRAMES_PER_S = 100
 
@@ -280,6 +281,7 @@ class Reporter(threading.Thread):
         instruments: Instruments,
         config_path: Path | None,
         signals_fd: int,
+        mark: SoundMark | None,
     ) -> None:
         """`signals_fd` gives each signal that arrives as a byte (signal.set_wakeup_fd)."""
         super().__init__(name="reporter", daemon=True)
@@ -288,6 +290,7 @@ class Reporter(threading.Thread):
         self._board = instruments.board
         self._config_path = config_path
         self._signals_fd = signals_fd
+        self._mark = mark
         self._signals = select.poll()
         self._signals.register(signals_fd, select.POLLIN)
         self._finished = False
@@ -298,6 +301,7 @@ class Reporter(threading.Thread):
         self._noted_s, self._noted_frames = 0.0, 0
         self._refused = ""  # why the last reload was
         self._ready = False
+        self._untold: deque[tuple[str, ...]] = deque()  # what systemd waits for and has not read yet
         self._shown = self._shown_before = self._instruments.now()
         self._parked_said = ""
         self._microphone_wrong_s: dict[str, float] = {}  # when each problem was last seen,
@@ -305,34 +309,37 @@ class Reporter(threading.Thread):
         self._xruns_said = 0
         self._xruns_said_s = -XRUN_SILENCE_S
 
-    def finish(self, problem: str | None) -> None:
-        """Last figures, then that it stopped, or the problem that stopped it. Waits for the thread."""
+    def finish(self, problem: str | None, *, with_figures: bool = True) -> None:
+        """Last figures, then that it stopped, or the problem that stopped it. Waits for the thread.
+
+        `with_figures` is False after an error in the program, which might be met again in them.
+        """
         self._finished = True
         self.join()
-        self._say_xruns(time.monotonic(), at_once=True)
-        self._voice.catch_up(at_once=True)
-        if self._instruments.latency.frames:
-            self._show(final=True)
+        if self._mark:
+            self._mark.remove()
+        if with_figures:
+            self._say_xruns(time.monotonic(), at_once=True)
+            self._voice.catch_up(at_once=True)
+            if self._instruments.latency.frames:
+                self._show(final=True)
         if problem is not None:
             self._voice.say(Event.ENDPOINT_FAILED, problem, {})
         else:
             self._voice.say(Event.STOPPED, "stopped", {})
-        notify(f"STOPPING=1\nSTATUS={problem or 'stopped'}")
+        notify("STOPPING=1", f"STATUS={problem or 'stopped'}")
 
     def run(self) -> None:
         give_way()
-        try:
-            while not self._finished:
-                if self._signals.poll(TICK_S * 1000):
-                    self._take(set(os.read(self._signals_fd, 64)))
-                self._look(time.monotonic())
-        finally:
-            self._board.stop = True  # nobody must run on without a voice and deaf to signals
+        while not self._finished:
+            if self._signals.poll(TICK_S * 1000):
+                self._take(set(os.read(self._signals_fd, 64)))
+            self._look(time.monotonic())
 
     def _take(self, signals: set[int]) -> None:
         if signals & {signal.SIGTERM, signal.SIGINT}:
             self._board.stop = True
-            notify("STOPPING=1\nSTATUS=stopping")
+            notify("STOPPING=1", "STATUS=stopping")
         elif signal.SIGHUP in signals:
             self._reload()
 
@@ -340,7 +347,10 @@ class Reporter(threading.Thread):
         frames, parked = self._instruments.latency.frames, self._board.parked
         if (frames or parked) and not self._ready:
             self._ready = True
-            notify(f"READY=1\nSTATUS={self._state(self._figures(self._shown))}")
+            self._tell_surely("READY=1", f"STATUS={self._state(self._figures(self._shown))}")
+        self._tell_rest()
+        if self._mark:
+            self._mark.look(now_s, frames, parked)
         self._feed_watchdog(now_s, frames, parked)
         self._note_second(now_s, frames)
         self._say_parked(parked)
@@ -352,6 +362,15 @@ class Reporter(threading.Thread):
             # The collector is off, for a collection stops all threads. What is left of this one's work is
             # little and collected at once.
             gc.collect()
+
+    def _tell_surely(self, *assignments: str) -> None:
+        """What systemd waits for: said again with each look until it has been read."""
+        self._untold.append(assignments)
+        self._tell_rest()
+
+    def _tell_rest(self) -> None:
+        while self._untold and notify(*self._untold[0]):
+            self._untold.popleft()
 
     def _feed_watchdog(self, now_s: float, frames: int, parked: str) -> None:
         alive = self._board.beats != self._fed_beats if parked else frames != self._fed_frames
@@ -418,7 +437,8 @@ class Reporter(threading.Thread):
     def _reload(self) -> None:
         """Reads the configuration again; the audio thread applies it. On an error everything stays as it
         is."""
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._tell_surely("RELOADING=1", f"MONOTONIC_USEC={now_us}")
         try:
             if self._config_path is None:
                 raise ConfigError("there is no configuration file to read again")
@@ -427,7 +447,7 @@ class Reporter(threading.Thread):
             message = f"{error}; the last good configuration stays in use"
             self._refused = f"reload refused: {message}; "
             self._voice.say(Event.RELOAD_FAILED, message, {})
-            notify(f"READY=1\nSTATUS={message}")
+            self._tell_surely("READY=1", f"STATUS={message}")
             return
         self._refused = ""
         taken, waiting = taken_live(self._board.settings, fresh)
@@ -439,4 +459,4 @@ class Reporter(threading.Thread):
         if waiting:
             message += f"; needs a restart to take effect: {', '.join(waiting)}"
         self._voice.say(Event.RELOADED, message, journal_fields(flag_values(taken.features)))
-        notify(f"READY=1\nSTATUS={message}")
+        self._tell_surely("READY=1", f"STATUS={message}")

@@ -32,6 +32,9 @@ from apmpi.report import Instruments, Moment
 
 # More who look on at once are a mistake, or mischief.
 VISITORS_MAX = 8
+# How long nobody is let in when the system has no descriptor for one more: asking at once would take all of
+# the processor's time, for the connection goes on waiting.
+ACCEPT_PAUSE_S = 1.0
 # Who has not said by then what it wants is sent away.
 REQUEST_TIMEOUT_S = 5.0
 # What waits for a slow visitor: some seconds of sound in few channels, minutes of figures.
@@ -85,6 +88,7 @@ class SocketServer(threading.Thread):
         self._visitors: dict[int, _Visitor] = {}
         self._poll = select.poll()
         self._poll.register(self._listener, select.POLLIN)
+        self._accept_again_s: float | None = None
         self._closing = False
         self._before: Moment | None = None  # of the last line of figures
         self._moments: deque[Moment] = deque([instruments.now()], maxlen=METRICS_INTERVALS)
@@ -122,14 +126,20 @@ class SocketServer(threading.Thread):
     # ---- visitors
 
     def _welcome(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            visitor = _Visitor(connection)
-            self._visitors[connection.fileno()] = visitor
-            self._poll.register(connection, select.POLLIN)
-            if len(self._visitors) > VISITORS_MAX:
-                self._refuse(visitor, f"{VISITORS_MAX} others are looking on already, expected fewer")
+        except (BlockingIOError, ConnectionAbortedError):  # gone again
+            return
+        except OSError:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: accept(2)
+            self._poll.unregister(self._listener)
+            self._accept_again_s = time.monotonic() + ACCEPT_PAUSE_S
+            return
+        connection.setblocking(False)
+        visitor = _Visitor(connection)
+        self._visitors[connection.fileno()] = visitor
+        self._poll.register(connection, select.POLLIN)
+        if len(self._visitors) > VISITORS_MAX:
+            self._refuse(visitor, f"{VISITORS_MAX} others are looking on already, expected fewer")
 
     def _part_from(self, number: int) -> None:
         visitor = self._visitors.pop(number)
@@ -200,6 +210,9 @@ class SocketServer(threading.Thread):
 
     def _tell(self, now_s: float) -> None:
         """Once in INTERVAL_S."""
+        if self._accept_again_s is not None and now_s >= self._accept_again_s:
+            self._accept_again_s = None
+            self._poll.register(self._listener, select.POLLIN)
         now = self._instruments.now()
         for number, visitor in list(self._visitors.items()):
             late = now_s - visitor.came_s > REQUEST_TIMEOUT_S

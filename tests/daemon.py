@@ -56,10 +56,18 @@ class Daemon:
     """`apmpi run` as a process of its own."""
 
     def __init__(
-        self, yaml: Path, *arguments: str, stderr: int | IO[Any] = subprocess.PIPE, **more: str
+        self,
+        yaml: Path,
+        *arguments: str,
+        code: str = "",
+        stderr: int | IO[Any] = subprocess.PIPE,
+        **more: str,
     ) -> None:
-        """`more` goes into the environment."""
+        """`code` is run before the program, `more` goes into the environment."""
         command = [APMPI, "run", "--config", yaml, *arguments]
+        if code:
+            program = f"import sys; {code}; from apmpi.cli import main; sys.exit(main())"
+            command[:1] = [sys.executable, "-P", "-c", program]
         self._process = subprocess.Popen(command, stderr=stderr, text=True, env={**os.environ, **more})
         self.said = ""
 
@@ -83,12 +91,16 @@ class Daemon:
         self._process.kill()
         self._process.communicate()
 
-    def ended(self, timeout_s: float = 15.0) -> int:
-        """Its exit status."""
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ended(self, timeout_s: float = 15.0, *, traceback: bool = False) -> int:
+        """Its exit status. A `traceback` is there after an error in the program, and never else."""
         _, rest = self._process.communicate(timeout=timeout_s)
         self.said += rest or ""
         print(self.said)
-        assert "Traceback" not in self.said
+        assert ("Traceback" in self.said) == traceback
         return self._process.returncode
 
 

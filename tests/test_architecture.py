@@ -23,14 +23,15 @@ PYTHON = {
     "latency": {"frame", "config"},
     "replace": set(),
     "bounded_json": set(),
-    "learned": {"bounded_json", "config", "replace"},
+    "sound_mark": set(),
+    "learned": {"bounded_json", "clock", "config", "replace"},
     "realtime": set(),
     "journal": set(),
     "progress": set(),
     "process": {"apm", "clock", "config", "frame", "progress", "text_file", "wav"},
     "protocol": set(),
     "feed": set(),
-    "report": {"latency", "config", "journal", "realtime"},
+    "report": {"latency", "config", "journal", "realtime", "sound_mark"},
     "metrics": {"report"},
     "socket_server": {"bounded_json", "protocol", "feed", "config", "realtime", "report", "metrics"},
     "socket_client": {"bounded_json", "protocol", "config"},
@@ -46,7 +47,7 @@ PYTHON = {
     "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
     | {"learned", "realtime", "journal", "report", "apm"}
-    | {"protocol", "feed", "socket_server"},
+    | {"protocol", "feed", "socket_server", "sound_mark"},
     "media_devices": {"frame", "config", "apm", "pcm", "clock", "endpoints"},
 }
 # These stand above all others: the command line, the demonstration, and the package's public face.

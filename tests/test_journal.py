@@ -46,6 +46,19 @@ def test_an_entry_has_all_its_fields_whatever_they_hold(
         }
 
 
+def test_no_text_is_too_odd_to_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a surrogate pair, as a configuration may hold it, and a line break, which begins a field."""
+    monkeypatch.setattr(journal, "JOURNAL_SOCKET", str(tmp_path / "socket"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(str(tmp_path / "socket"))
+        reader.settimeout(5)
+        Journal(1.0).say(Event.WARNING, "card \ud800", {})
+        assert entry_of(reader.recv(4096))["MESSAGE"] == "card \\ud800"
+        assert journal.notify("WATCHDOG=1", "STATUS=card \udcff\nREADY=1")
+        assert reader.recv(4096) == b"WATCHDOG=1\nSTATUS=card \\udcff READY=1"
+
+
 def test_a_journal_that_does_not_read_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import daemon
@@ -27,6 +28,8 @@ configure, start = daemon.configure, daemon.start  # pytest finds fixtures by th
 SETTINGS = Settings(
     microphone=Endpoint("hw:1"), speaker=Endpoint("hw:1", channels=2), far_end=Endpoint("hw:2")
 )
+# A minute is too long for a test: saved every second, as it would be every minute.
+HURRY = "from apmpi import learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 1.0"
 LEARNED = Learned(b"\x00\n\xff" * 1000, SETTINGS, {"speaker": -12.5})
 
 
@@ -98,10 +101,12 @@ def test_a_disk_that_blocks_does_not_hold_up_the_end(tmp_path: Path, monkeypatch
     blocked = threading.Event()
     monkeypatch.setattr(learned, "save", lambda path, state: blocked.wait(30))
     warnings: list[str] = []
-    keeper = learned.Keeper(tmp_path / "learned", lambda: LEARNED, warnings.append, lambda: None)
+    keeper = learned.Keeper(
+        tmp_path / "learned", lambda: LEARNED, lambda: 60.0, None, warnings.append, lambda: None
+    )
     keeper.start()
     began_s = time.monotonic()
-    keeper.close()
+    keeper.close(keep=True)
     took_s = time.monotonic() - began_s
     blocked.set()
     assert took_s < learned.CLOSE_TIMEOUT_S + 1
@@ -127,18 +132,10 @@ def test_the_first_second_after_a_restart_cancels(
     path = configure()
     state = tmp_path / "state"
     state.mkdir()
-    # A minute is too long for a test: saved every second, as it would be every minute.
-    hurry = "from apmpi import cli, learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 1.0; cli.main()"
-    first = subprocess.Popen(
-        [sys.executable, "-P", "-c", hurry, "run", "--config", path],
-        env={**daemon.os.environ, "RUNTIME_DIRECTORY": str(state)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    first = start(path, code=HURRY, RUNTIME_DIRECTORY=str(state))
     time.sleep(6)
-    first.send_signal(ended_by)
-    _, said = first.communicate(timeout=15)
-    print(said)
+    first.signal(ended_by)
+    assert first.ended() == (0 if ended_by == signal.SIGTERM else -signal.SIGKILL)
     assert [file.name for file in state.iterdir() if file.is_file() and file.suffix != ".part"] == ["learned"]
     about = json.loads((state / "learned").read_bytes().split(b"\n")[1])
     assert about["devices"]["sample_rate_hz"] == "48000"
@@ -167,7 +164,7 @@ def test_a_clock_that_is_off_is_known_from_the_start(
     path.write_text(path.read_text().replace("{file: clean.wav}", f"{{device: {output}}}"))
     found_ppm = []
     for seconds in ("8", "1"):
-        assert start(path, "--seconds", seconds, RUNTIME_DIRECTORY=str(tmp_path)).ended() == 0
+        assert start(path, "--seconds", seconds, code=HURRY, RUNTIME_DIRECTORY=str(tmp_path)).ended() == 0
         about = json.loads((tmp_path / "learned").read_bytes().split(b"\n")[1])
         found_ppm.append(about["drift_ppm"]["output"])
     print(f"found {found_ppm} ppm")
@@ -179,8 +176,113 @@ def test_a_state_of_other_devices_is_not_used(
 ) -> None:
     path = configure()
     learned.save(tmp_path / "learned", LEARNED)
-    process = start(path, "--seconds", "1", RUNTIME_DIRECTORY=str(tmp_path))
+    process = start(path, "--seconds", "1", code=HURRY, RUNTIME_DIRECTORY=str(tmp_path))
     assert process.ended() == 0
     assert "learned with another" in process.said
     assert "the echo is learned anew" in process.said
     assert (tmp_path / "learned").exists(), "this run has learned, too"
+
+
+def sealed(about: str) -> bytes:
+    """A file of what was learned, with these devices and clocks and a checksum that is right."""
+    content = about.encode() + b"\n" + LEARNED.chain
+    return b"%s %08x\n" % (learned.MAGIC, zlib.crc32(content)) + content
+
+
+DEVICES = json.dumps(learned._devices(SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        (f'{{"devices": {DEVICES}, "drift_ppm": {{"speaker": NaN}}}}', "NaN, expected finite numbers"),
+        (f'{{"devices": {DEVICES}, "drift_ppm": {{"speaker": 1e999}}}}', "too large for a float"),
+        (f'{{"devices": {DEVICES}, "drift_ppm": {{"speaker": 1201.5}}}}', "speaker: 1201.5 given"),
+        (
+            f'{{"devices": {DEVICES}, "drift_ppm": {{"speaker": -{"9" * 19}}}}}',
+            "speaker: -9999999999999999999",
+        ),
+        (f'{{"devices": {DEVICES}, "drift_ppm": {{"speaker": true}}}}', "speaker: True given"),
+        (f'{{"devices": {DEVICES}, "drift_ppm": {{"speaker": "5"}}}}', "speaker: 5 given"),
+        (
+            f'{{"devices": {DEVICES}, "drift_ppm": {{"spe\\u001b": 1}}}}',
+            r"'spe\x1b': 1 given, expected one of",
+        ),
+        (f'{{"devices": {DEVICES}, "drift_ppm": [1]}}', "it names no devices or clocks"),
+        ('{"devices": 5, "drift_ppm": {}}', "it names no devices or clocks"),
+        ('{"devices": [[1]], "drift_ppm": {}}', "it names no devices or clocks"),
+        ('{"devices": {"x\\u001b[2J": 1}, "drift_ppm": {}}', "learned with another "),
+        ('{"devices": {"\\ud800": 1}, "drift_ppm": {}}', "half a surrogate pair"),
+        ('{"devices": ' + "[" * 190 + "]" * 190 + ', "drift_ppm": {}}', "nested more than 8 levels deep"),
+        ('{"devices": {"a": "' + "x" * 20_000 + '"}, "drift_ppm": {}}', "expected at most 16384"),
+        ("[]", "is no object"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_however_well_sealed(
+    about: str, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "learned"
+    path.write_bytes(sealed(about))
+    with pytest.raises(LearnedError) as caught:
+        learned.take(path, SETTINGS)
+    print(caught.value)
+    assert reason in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400 + len(str(path))
+    assert not path.exists(), "it would be met again at the next start"
+
+
+def test_what_is_no_file_is_refused_and_does_not_hold_up_the_start(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "folder", tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(
+            LearnedError, match=r"cannot be read \((it is not a regular file|Is a directory)\)"
+        ):
+            learned.take(path, SETTINGS)
+        assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("sound_s", "keep", "left"),
+    [
+        (0.0, True, "before"),
+        (learned.FIRST_SAVE_S - 0.01, True, "before"),
+        (learned.FIRST_SAVE_S, True, "now"),
+        (3600.0, False, None),
+        (0.0, False, None),
+    ],
+)
+def test_what_a_run_leaves_to_the_next(sound_s: float, keep: bool, left: str | None, tmp_path: Path) -> None:
+    """Too short a run leaves what it found, and one that failed nothing: not even what it had saved."""
+    path = tmp_path / "learned"
+    states = {"before": LEARNED, "now": Learned(b"now", SETTINGS, {"speaker": 3.0}), None: None}
+    learned.save(path, states["now"])  # type: ignore[arg-type]
+    keeper = learned.Keeper(
+        path,
+        lambda: states["now"],
+        lambda: sound_s,
+        states["before"],
+        print,
+        lambda: None,  # type: ignore[arg-type, return-value]
+    )
+    keeper.start()
+    keeper.close(keep=keep)
+    assert learned.take(path, SETTINGS) == states[left]
+
+
+def test_what_made_the_program_fail_is_met_once(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    """An error in the audio thread, after the state was saved many times: the next start is a fresh one."""
+    path = configure()
+    late_error = (
+        "from apmpi import learned, loop; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 0.2; import time;"
+        " end_s = time.monotonic() + 2; process = loop.Loop._process;"
+        " loop.Loop._process = lambda *given: process(*given) if time.monotonic() < end_s else 1 / 0"
+    )
+    process = start(path, code=late_error, RUNTIME_DIRECTORY=str(tmp_path))
+    time.sleep(1.5)
+    saved = (tmp_path / "learned").exists()
+    assert process.ended(traceback=True) == 1
+    assert "stopped by an error in the program" in process.said
+    assert saved and not (tmp_path / "learned").exists()

@@ -115,6 +115,7 @@ def test_service_lives_under_a_real_systemd(
     )
     assert noted["parked"]["StatusText"].startswith("waiting: microphone.device: 'nonsense' does not exist")
     assert re.search(r"latency \d+ ms", noted["resumed"]["StatusText"])
+    assert noted["sound"] == {"running": True, "parked": False, "killed": False, "stopped": False}
     same = {noted[moment]["MainPID"] for moment in ("running", "refused", "parked", "resumed")}
     assert len(same) == 1, "the watchdog bit while a device was waited for"
     assert noted["starved"]["Result"] == "watchdog"

@@ -1,0 +1,322 @@
+"""The service and what surrounds it: signals, terminals, systemd, file descriptors, and its own threads.
+
+Each daemon is a real process on a room card.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import daemon
+import pytest
+from daemon import APMPI, Configure, Daemon
+
+configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
+
+
+def wait_until(happened: Callable[[], object], what: str, timeout_s: float = 10.0) -> float:
+    """How long it took in seconds."""
+    began_s = time.monotonic()
+    while not happened():
+        if time.monotonic() - began_s > timeout_s:
+            pytest.fail(f"not within {timeout_s} s: {what}")
+        time.sleep(0.01)
+    return time.monotonic() - began_s
+
+
+def processor_s(pid: int) -> float:
+    """User and system time, proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ---- errors in threads
+
+
+@pytest.mark.parametrize(
+    ("thread", "broken"),
+    [
+        ("reporter", "from apmpi import report; report.Reporter._note_second"),
+        ("socket", "from apmpi import socket_server; socket_server.SocketServer._tell"),
+        ("keeper", "from apmpi import learned; learned.FIRST_SAVE_S = 0.5; from apmpi import loop;"
+         " loop.Loop.snapshot"),
+        ("caretaker", "from apmpi import endpoints; endpoints.Slot.look_after"),
+        ("read ahead", "from apmpi import wav; read = wav.WavSource.read; wav.WavSource.read = lambda self:"
+         " read(self) if threading.current_thread().name != 'read ahead' else 1 / 0; nothing"),
+        ("write behind", "from apmpi import wav; wav.WavSink.write"),
+    ],
+)  # fmt: skip
+def test_an_error_in_any_thread_ends_the_service_with_a_failure(
+    thread: str, broken: str, configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    path = configure()
+    path.write_text(path.read_text() + "socket: service\n")
+    code = f"import threading; {broken} = lambda *_, **__: 1 / 0"
+    process = start(path, "--seconds", "20", code=code, RUNTIME_DIRECTORY=str(tmp_path))
+    assert process.ended(traceback=True) == 1
+    reason = f"{thread}: ZeroDivisionError: division by zero"
+    assert f"apmpi: stopped by an error in the program ({reason})\n" in process.said
+    assert not (tmp_path / "learned").exists() and not (tmp_path / "sound").exists()
+
+
+# ---- terminals and pipes
+
+
+def in_a_terminal(path: Path) -> tuple[int, int]:
+    """(process, the terminal's other end) of a daemon that has a terminal of its own."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(APMPI, [str(APMPI), "run", "--config", str(path)])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    said = b""
+    while b"latency" not in said:
+        said += os.read(terminal, 4096)
+    return pid, terminal
+
+
+def exit_status(pid: int, timeout_s: float = 5.0) -> int:
+    """Of a child; it is killed if it does not end."""
+    status: list[int] = []
+
+    def ended() -> bool:
+        done, value = os.waitpid(pid, os.WNOHANG)
+        status.extend([os.waitstatus_to_exitcode(value)] * (done == pid))
+        return bool(status)
+
+    try:
+        wait_until(ended, "the end of the process", timeout_s)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    return status[0]
+
+
+def frames(socket_path: Path) -> int:
+    """What the service has processed, as it says itself."""
+    command = [APMPI, "monitor", "--json", "--seconds", "0.5", "--socket", socket_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return int(json.loads(done.stdout.splitlines()[-1])["frames"])
+
+
+def test_a_terminal_that_closes_ends_nothing(configure: Configure, tmp_path: Path) -> None:
+    """Its window is closed: SIGHUP, then every write fails."""
+    path = configure()
+    path.write_text(path.read_text() + "socket: service\n")
+    pid, terminal = in_a_terminal(path)
+    os.close(terminal)
+    time.sleep(3)
+    before = frames(tmp_path / "service")
+    time.sleep(1)
+    after = frames(tmp_path / "service")
+    print(f"{after - before} frames while nobody had a terminal")
+    assert after - before > 90
+    os.kill(pid, signal.SIGTERM)
+    assert exit_status(pid) == 0
+
+
+@pytest.mark.parametrize("how", ["stopped", "unread"])
+def test_a_terminal_that_takes_nothing_holds_up_no_signal(
+    how: str, configure: Configure, tmp_path: Path
+) -> None:
+    """Ctrl-S; and a window, or a connection, that stands still: the line discipline's buffer fills up."""
+    path = configure()
+    interval = "0.5" if how == "stopped" else "0.1"
+    path.write_text(path.read_text().replace("report_interval_s: 0.5", f"report_interval_s: {interval}"))
+    pid, terminal = in_a_terminal(path)
+    if how == "stopped":
+        os.write(terminal, b"\x13")
+    else:  # fill what is left of it, as hours of lines would
+        with contextlib.suppress(BlockingIOError), Path(f"/proc/{pid}/fd/2").open("wb", buffering=0) as more:
+            os.set_blocking(more.fileno(), False)
+            while more.write(b"." * 63):
+                pass
+    time.sleep(2)
+    os.kill(pid, signal.SIGTERM)
+    assert exit_status(pid) == 0
+    os.close(terminal)
+
+
+def test_a_pipe_that_nobody_reads_holds_up_no_signal(configure: Configure, start: type[Daemon]) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    path = configure()
+    path.write_text(path.read_text().replace("report_interval_s: 0.5", "report_interval_s: 0.1"))
+    process = start(path, stderr=writer)
+    time.sleep(7)  # 60 lines of 100 characters are 6 kB
+    process.signal(signal.SIGTERM)
+    began_s = time.monotonic()
+    assert process.ended(5) == 0
+    print(f"ended after {time.monotonic() - began_s:.2f} s")
+    os.close(reader)
+    os.close(writer)
+
+
+# ---- signals and limits
+
+
+def test_a_reload_that_comes_early_is_done_late(configure: Configure, start: type[Daemon]) -> None:
+    """SIGHUP while the program is still loading its libraries."""
+    process = start(configure())
+    maps = Path(f"/proc/{process.pid}/maps")
+    wait_until(lambda: "libasound" in maps.read_text(), "ALSA's library is loaded")
+    process.signal(signal.SIGHUP)
+    process.hear("reloaded")
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+
+
+def test_few_file_descriptors_cost_neither_sound_nor_processor(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    """There is none for a client, nor for anything else, for 3 s."""
+    path = configure()
+    path.write_text(path.read_text() + "socket: service\n")
+    process = start(path)
+    process.hear("latency")
+    opened = {int(entry.name) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
+    free = min(set(range(max(opened) + 2)) - opened)  # the limit is on the number of the next one
+    limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    idle_s = processor_s(process.pid)
+    time.sleep(2)
+    idle_s = processor_s(process.pid) - idle_s
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+        for client in clients:
+            client.connect(str(tmp_path / "service"))
+            client.sendall(b'{"want": "figures"}\n')
+            client.settimeout(10)
+        busy_s = processor_s(process.pid)
+        time.sleep(2)
+        busy_s = processor_s(process.pid) - busy_s
+        process.signal(signal.SIGHUP)
+        process.hear("cannot be read .Too many open files")
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        waited_s = wait_until(lambda: clients[0].recv(1000), "the clients are served")
+        assert all(client.recv(1000) for client in clients[1:])
+    print(f"processor: {idle_s / 2:.1%} before, {busy_s / 2:.1%} meanwhile; served after {waited_s:.1f} s")
+    assert busy_s < idle_s + 0.2
+    assert waited_s < 2
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+    assert re.search(r"\b0 xruns", process.said.splitlines()[-2])
+
+
+def test_a_systemd_that_does_not_read_is_not_waited_for(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    """Its queue is full; when it reads again, it finds what it waits for: READY=1."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            other.connect(str(tmp_path / "notify"))
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.send(b"STATUS=of another service")
+        process = start(configure(), NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="2000000")
+        process.hear("systemd does not hear us")
+        process.hear("latency")
+        systemd.settimeout(5)
+        heard: list[bytes] = []
+        while not any(message.startswith(b"READY=1\n") for message in heard):
+            heard.append(systemd.recv(4096))
+        process.signal(signal.SIGHUP)
+        time.sleep(3)  # full again: 6 reports and 6 signs of life, and more
+        process.signal(signal.SIGTERM)
+        began_s = time.monotonic()
+        assert process.ended(10) == 0
+        print(f"ended after {time.monotonic() - began_s:.2f} s")
+        assert time.monotonic() - began_s < 2
+
+
+# ---- the file that is there while sound flows
+
+
+class Systemd:
+    """systemd's end of sd_notify(3)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.said = ""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(path))
+
+    def hears(self, text: str) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.said += self._socket.recv(4096).decode() + "\n"
+        return text in self.said
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def test_a_card_that_is_not_there_is_ready_without_the_file(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    """READY=1 with the reason, and no file of flowing sound, not even one that was left behind."""
+    path = configure()
+    path.write_text(path.read_text().replace("microphone: {device: room0}", 'microphone: {device: "hw:7"}'))
+    mark = tmp_path / "run/sound"
+    mark.parent.mkdir()
+    mark.touch()
+    systemd = Systemd(tmp_path / "notify")
+    process = start(path, RUNTIME_DIRECTORY=str(mark.parent), NOTIFY_SOCKET=str(systemd.path))
+    with contextlib.closing(systemd):
+        wait_until(lambda: systemd.hears("READY=1"), "READY=1")
+        assert not mark.exists(), "it was left behind by another run"
+        assert "STATUS=waiting: microphone.device: 'hw:7' does not exist" in systemd.said
+        time.sleep(3)
+        assert not mark.exists()
+        process.signal(signal.SIGTERM)
+        assert process.ended() == 0
+
+
+def test_the_file_of_flowing_sound_follows_the_card(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    """A microphone that is pulled after half a second, plugged in again, and pulled again."""
+    faults = "capture:unplug@0.5 capture:replug@2.5 capture:unplug@6"
+    mark = tmp_path / "sound"
+    process = start(configure(faults=faults), RUNTIME_DIRECTORY=str(tmp_path))
+    process.hear("waiting: microphone.device: 'room0'")
+    assert not mark.exists()
+    process.hear("all devices are back")
+    appeared_s = wait_until(mark.exists, "sound flows")
+    gone_s = wait_until(lambda: not mark.exists(), "sound does not flow any more")
+    print(f"there {appeared_s:.1f} s after the card, gone {gone_s:.1f} s later")
+    assert 0.8 < appeared_s < 2
+    assert gone_s > 1
+    time.sleep(1.5)
+    assert not mark.exists()
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+
+
+def test_the_file_of_flowing_sound_goes_with_the_service(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    mark = tmp_path / "sound"
+    process = start(configure(faults="playback:unplug@3 playback:replug@5"), RUNTIME_DIRECTORY=str(tmp_path))
+    wait_until(mark.exists, "sound flows")
+    wait_until(lambda: not mark.exists(), "the loudspeaker is missing")
+    assert wait_until(mark.exists, "sound flows again") > 1.0
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+    assert not mark.exists()
