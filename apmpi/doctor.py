@@ -375,6 +375,7 @@ def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
         heard = hearing.heard[:, hearing.channels.index(number)]
         yield from _microphone_findings(name, hearing, heard)
         yield from _path_findings(name, found[number], _clipped(heard))
+    yield from _polarity_findings({number: found[number] for number in microphones})
     yield from _wire_findings(wires, configured)
     yield from _loop_findings(settings, hearing)
 
@@ -450,6 +451,18 @@ def _path_findings(name: str, path: acoustics.Path, clipped: int) -> Iterator[Fi
         yield Finding("loudspeaker", WRONG, f"distorts by {path.distortion:.1%}", "lower its volume")
     else:
         yield Finding("loudspeaker", FINE, f"distorts by {path.distortion:.1%}")
+
+
+def _polarity_findings(microphones: dict[int, acoustics.Path]) -> Iterator[Finding]:
+    """By channel number."""
+    heard = [number for number, path in microphones.items() if path.heard]
+    opposite = [number for number in heard if microphones[number].inverted != microphones[heard[0]].inverted]
+    if opposite:
+        text = f"channels {heard[0]} and {opposite[0]} are of opposite polarity"
+        todo = f"take one (microphone.use: [{heard[0]}]), or turn its wires round; a mono output aligns them"
+        yield Finding("polarity", NOTE, text, todo)
+    elif len(heard) > 1:
+        yield Finding("polarity", FINE, "the same in all channels")
 
 
 def _wire_findings(wires: list[int], configured: tuple[int, ...]) -> Iterator[Finding]:

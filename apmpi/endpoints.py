@@ -596,13 +596,6 @@ def picked(block: bytes, channels: int, wanted: tuple[int, ...]) -> bytes:
     return bytes(np.frombuffer(block, dtype="<i2").reshape(-1, channels)[:, wanted].tobytes())
 
 
-def remixed(block: bytes, channels: int, wanted: int) -> bytes:
-    """Interleaved int16 of `channels` channels as `wanted` ones: their mean, or one of them everywhere."""
-    if channels == wanted:
-        return block
-    samples = np.frombuffer(block, dtype="<i2").reshape(-1, channels)
-    if wanted == 1:
-        samples = samples.mean(axis=1).round().astype("<i2")
-    else:
-        samples = np.repeat(samples, wanted, axis=1)
-    return bytes(samples.tobytes())
+def repeated(block: bytes, wanted: int) -> bytes:
+    """Mono int16 as interleaved int16 of `wanted` channels."""
+    return np.frombuffer(block, dtype="<i2").repeat(wanted).tobytes() if wanted > 1 else block

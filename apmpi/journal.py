@@ -43,6 +43,7 @@ class Event(enum.Enum):
     CONTINUED = "04be75cc710543cdaef7563f8613a959", 5
     STARTED_ANEW = "d030671e8d5a402ebe5ea0294ae5b177", 4
     MICROPHONE_LEVEL = "8b31eb86f89549a4a8712f75b2168559", 4
+    CHANNELS = "351b1ff5219a46f0a8016d9d7b42a0ec", 5
     WARNING = "34781a29b95a4175b754063fb055fa2b", 4
 
     def __init__(self, message_id: str, priority: int) -> None:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from apmpi import journal, learned, protocol, realtime, report, sound_mark
 from apmpi.apm import KERNELS, AudioProcessingModule
 from apmpi.clock import NS_PER_S, Timebase
 from apmpi.config import Endpoint, EndpointError, Settings
+from apmpi.downmix import Downmix
 from apmpi.endpoints import (
     Card,
     Caretaker,
@@ -44,7 +45,7 @@ from apmpi.endpoints import (
     Slot,
     WriteBehind,
     picked,
-    remixed,
+    repeated,
 )
 from apmpi.feed import Feed
 from apmpi.frame import AudioFrame
@@ -71,6 +72,9 @@ STATS_EVERY_FRAMES = 10
 # Far end, microphone and output of one frame (interleaved int16) and its latency. Called on the audio
 # thread: it may only store.
 Tap = Callable[[bytes, bytes, bytes, FrameTimes], None]
+
+# A frame in the channels of the device it goes to, from what was processed and what that was made from.
+Remix = Callable[[bytes, bytes], bytes]
 
 EXIT_OK, EXIT_FAILED, EXIT_USER = 0, 1, 2
 
@@ -220,6 +224,7 @@ class Loop:
         self._tap = tap
         self._time = timebase
         self._files: list[FileSink] = []
+        self._downmixes: dict[str, Downmix] = {}
         self._cards = Caretaker(timebase)
         stack.callback(self._cards.close)
         self._helpers: list[threading.Thread] = [self._cards]
@@ -252,11 +257,13 @@ class Loop:
         if settings.speaker:
             with self._said_where("speaker", settings.speaker):
                 self._speaker = self._open_sink("speaker", settings.speaker)
-            self._far_to_speaker = far_channels, settings.speaker.channels
+            numbers = [channel + 1 for channel in range(far_channels)]
+            self._far_to_speaker = self._remix("far end", numbers, settings.speaker.channels, every=True)
         if settings.output:
             with self._said_where("output", settings.output):
                 self._output = self._open_sink("output", settings.output)
-            self._near_to_output = len(settings.near_channels), settings.output.channels
+            numbers = [channel + 1 for channel in settings.near_channels]
+            self._near_to_output = self._remix("microphone", numbers, settings.output.channels, every=False)
 
         self.feed = Feed()
         self.board = report.Board(settings=settings, applied=settings)
@@ -347,12 +354,12 @@ class Loop:
                     end.realign()
             near, far = picked(heard, *self._pick_near), self._far_block(heard, captured_ns)
             if self._speaker:
-                self._speaker.play(remixed(far, *self._far_to_speaker), due_ns)
+                self._speaker.play(self._far_to_speaker(far, far), due_ns)
             out = self._process(far, near)
             done_ns = self._time.now_ns()
             played_ns = None
             if self._output:
-                played_ns = self._output.play(remixed(out, *self._near_to_output), due_ns)
+                played_ns = self._output.play(self._near_to_output(out, near), due_ns)
 
             wait_ms = (read_ns - captured_ns) / NS_PER_MS
             processing_ms = (done_ns - read_ns) / NS_PER_MS
@@ -368,6 +375,8 @@ class Loop:
             self.feed.put(latency.frames, far, near, out)
             if latency.frames % STATS_EVERY_FRAMES == 0:
                 board.core = self._apm.stats()
+                found = [f"{name}: {mono.finding}" for name, mono in self._downmixes.items() if mono.finding]
+                board.mono = "; ".join(found)
             latency.add(wait_ms, processing_ms, queue_ms)
 
     def _far_block(self, heard: bytes, captured_ns: int) -> bytes:
@@ -375,6 +384,15 @@ class Loop:
         if self._far_end:
             return self._far_end.read(captured_ns) or self._silence
         return picked(heard, *self._pick_far) or self._silence
+
+    def _remix(self, name: str, numbers: Sequence[int], wanted: int, *, every: bool) -> Remix:
+        """What makes `wanted` channels of these, which are one or as many in apmpi.config."""
+        if wanted == len(numbers):
+            return lambda block, _: block
+        if wanted > 1:
+            return lambda block, _: repeated(block, wanted)
+        self._downmixes[name] = Downmix(self._settings.sample_rate_hz, numbers, every=every)
+        return self._downmixes[name].mix
 
     def _process(self, far: bytes, near: bytes) -> bytes:
         self._far.data[:] = memoryview(far).cast("h")

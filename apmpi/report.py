@@ -125,6 +125,7 @@ class Board:
     applied: Settings  # by the audio thread: what it has applied
     core: CoreStats | None = None  # by the audio thread
     parked: str = ""  # by the audio thread: what it waits for, one sentence
+    mono: str = ""  # by the audio thread: what is done to channels that a mean would harm, in sentences
     beats: int = 0  # by the audio thread: grows with each frame, and while it waits
     stop: bool = False  # by the reporter
 
@@ -306,6 +307,7 @@ class Reporter(threading.Thread):
         self._parked_said = ""
         self._microphone_wrong_s: dict[str, float] = {}  # when each problem was last seen,
         self._microphone_said_s: dict[str, float] = {}  # and last said
+        self._mono_said: set[str] = set()
         self._xruns_said = 0
         self._xruns_said_s = -XRUN_SILENCE_S
 
@@ -319,6 +321,7 @@ class Reporter(threading.Thread):
         if self._mark:
             self._mark.remove()
         if with_figures:
+            self._say_mono()
             self._say_xruns(time.monotonic(), at_once=True)
             self._voice.catch_up(at_once=True)
             if self._instruments.latency.frames:
@@ -355,6 +358,7 @@ class Reporter(threading.Thread):
         self._note_second(now_s, frames)
         self._say_parked(parked)
         self._say_microphone(now_s)
+        self._say_mono()
         self._say_xruns(now_s)
         self._voice.catch_up()
         if now_s - self._shown.time_s >= self._voice.interval_s and not self._finished:
@@ -409,6 +413,12 @@ class Reporter(threading.Thread):
             if right_s >= MICROPHONE_RIGHT_S or said_s >= MICROPHONE_AGAIN_S:
                 self._microphone_said_s[problem] = now_s
                 self._voice.say(Event.MICROPHONE_LEVEL, sentence, {})
+
+    def _say_mono(self) -> None:
+        """Each finding once: while one speaks here and another one there, they change all day."""
+        if (finding := self._board.mono) and finding not in self._mono_said:
+            self._mono_said.add(finding)
+            self._voice.say(Event.CHANNELS, finding, {})
 
     def _say_xruns(self, now_s: float, at_once: bool = False) -> None:
         xruns = self._instruments.xruns()

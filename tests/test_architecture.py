@@ -24,6 +24,7 @@ PYTHON = {
     "replace": set(),
     "bounded_json": set(),
     "sound_mark": set(),
+    "downmix": set(),
     "learned": {"bounded_json", "clock", "config", "replace"},
     "realtime": set(),
     "journal": set(),
@@ -47,7 +48,7 @@ PYTHON = {
     "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
     "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
     | {"learned", "realtime", "journal", "report", "apm"}
-    | {"protocol", "feed", "socket_server", "sound_mark"},
+    | {"protocol", "feed", "socket_server", "sound_mark", "downmix"},
     "media_devices": {"frame", "config", "apm", "pcm", "clock", "endpoints"},
 }
 # These stand above all others: the command line, the demonstration, and the package's public face.

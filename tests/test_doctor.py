@@ -14,7 +14,10 @@ import soundfile
 from daemon import APMPI
 
 from apmpi import acoustics, doctor
+from apmpi.apm import Stats
+from apmpi.config import Endpoint, Settings
 from apmpi.doctor import FINE, NOTE, WRONG
+from apmpi.latency import LatencyLog
 
 RoomCard = Callable[..., str]
 
@@ -92,6 +95,26 @@ def test_what_is_not_heard_is_not_measured(rng: np.random.Generator) -> None:
     played = np.concatenate([acoustics.sweep(16000, 0.25), np.zeros(24000)])
     for heard in (np.zeros_like(played), 1e-3 * rng.standard_normal(len(played))):
         assert not acoustics.measure(played, heard, 16000).heard
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_channels_of_opposite_polarity_are_found(rng: np.random.Generator, sign: int) -> None:
+    """Two microphones 10 cm apart, in one room and its noise."""
+    rate_hz = 16000
+    settings = Settings(sample_rate_hz=rate_hz, microphone=Endpoint("card", channels=2))
+    played = doctor._signal(rate_hz)
+    responses = [np.concatenate([np.zeros(late), room(rng, rate_hz, 0.3, -6)]) for late in (0, 5)]
+    echoes = [np.convolve(played, response)[: len(played)] for response in responses]
+    heard = np.stack([echoes[0], sign * echoes[1]], axis=1)
+    heard += 10 ** (-65 / 20) * rng.standard_normal(heard.shape)
+    log = LatencyLog(10, 6.0)
+    log.add(10.0, 1.0, 5.0)
+    latency = log.summary(0)
+    assert latency is not None
+    hearing = doctor.Hearing(rate_hz, played, heard, latency, {}, {}, Stats(erle_db=30.0))
+    found = [finding for finding in doctor.sound_findings(settings, hearing) if finding.name == "polarity"]
+    text = "the same in all channels" if sign == 1 else "channels 1 and 2 are of opposite polarity"
+    assert [(finding.verdict, finding.text) for finding in found] == [(FINE if sign == 1 else NOTE, text)]
 
 
 # ---- the whole, on the room card
