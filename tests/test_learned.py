@@ -136,7 +136,9 @@ def test_the_first_second_after_a_restart_cancels(
     time.sleep(6)
     first.signal(ended_by)
     assert first.ended() == (0 if ended_by == signal.SIGTERM else -signal.SIGKILL)
-    assert [file.name for file in state.iterdir() if file.is_file() and file.suffix != ".part"] == ["learned"]
+    # One that is killed can't remove the file of flowing sound, and may be in the middle of a save.
+    left = {file.name for file in state.iterdir() if file.is_file()}
+    assert left - {"sound", "learned.part"} == {"learned"}
     about = json.loads((state / "learned").read_bytes().split(b"\n")[1])
     assert about["devices"]["sample_rate_hz"] == "48000"
 
