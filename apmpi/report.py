@@ -38,7 +38,7 @@ figures.
 
 systemd (Type=notify-reload): READY=1 after the first frame or when a device is waited for, STATUS= with each
 report, WATCHDOG=1 only while frames are being finished or a device is waited for, RELOADING=1 ... READY=1
-around SIGHUP, STOPPING=1 at the end.
+around SIGHUP, STOPPING=1 at the end. Whether sound flows shows in a file (apmpi.sound_mark).
 """
 
 import gc
