@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,6 +118,37 @@ def start() -> Iterator[type[Daemon]]:
     yield Started
     for daemon in started:
         daemon.kill()
+
+
+class Systemd:
+    """systemd's end of sd_notify(3)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(folder / "notify"))
+        self.environment = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"}
+        self.heard: list[tuple[float, str]] = []
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def hear(self, wanted: str, timeout_s: float = 10.0) -> str:
+        """The next message that contains `wanted`; all are kept with their time of arrival."""
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            self._socket.settimeout(left_s)
+            message = self._socket.recv(4096).decode()
+            self.heard.append((time.monotonic(), message))
+            if wanted in message:
+                return message
+        pytest.fail(f"no {wanted!r} within {timeout_s} s, but {self.heard}")
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    listener = Systemd(tmp_path)
+    yield listener
+    listener.close()
 
 
 Configure = Callable[..., Path]

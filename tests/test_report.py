@@ -12,13 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import daemon
 import numpy as np
 import pytest
-from daemon import APMPI, Configure, Daemon
+from daemon import APMPI, Configure, Daemon, Systemd
 
 from apmpi import journal, report
 from apmpi.apm import Stats
@@ -27,7 +26,8 @@ from apmpi.journal import Event
 from apmpi.latency import LatencyLog
 from apmpi.report import Figures
 
-configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
+# pytest finds fixtures by their names here
+configure, start, systemd = daemon.configure, daemon.start, daemon.systemd
 
 CATALOG = Path(__file__).parents[1] / "systemd/apmpi.catalog"
 
@@ -106,37 +106,6 @@ def test_terminal_shows_one_line_that_changes(configure: Configure) -> None:
     assert len(updates) >= 4
     assert all(re.match(r"0:0\d  .*, latency \d+ ms", update) for update in updates[1:])
     assert lines[-2:] == ["apmpi: stopped", ""]
-
-
-class Systemd:
-    """systemd's end of sd_notify(3)."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(folder / "notify"))
-        self.environment = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"}
-        self.heard: list[tuple[float, str]] = []
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def hear(self, wanted: str, timeout_s: float = 10.0) -> str:
-        """The next message that contains `wanted`; all are kept with their time of arrival."""
-        deadline_s = time.monotonic() + timeout_s
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            self._socket.settimeout(left_s)
-            message = self._socket.recv(4096).decode()
-            self.heard.append((time.monotonic(), message))
-            if wanted in message:
-                return message
-        pytest.fail(f"no {wanted!r} within {timeout_s} s, but {self.heard}")
-
-
-@pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    listener = Systemd(tmp_path)
-    yield listener
-    listener.close()
 
 
 def test_systemd_hears_of_start_reload_and_stop(

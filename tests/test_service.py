@@ -14,18 +14,19 @@ import re
 import resource
 import signal
 import socket
-import struct
 import subprocess
-import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import daemon
 import pytest
-from daemon import APMPI, Configure, Daemon
+from daemon import APMPI, Configure, Daemon, Systemd
 
-configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
+from apmpi.sound_mark import STILL_MAX_S, SoundMark
+
+# pytest finds fixtures by their names here
+configure, start, systemd = daemon.configure, daemon.start, daemon.systemd
 
 
 def wait_until(happened: Callable[[], object], what: str, timeout_s: float = 10.0) -> float:
@@ -76,34 +77,55 @@ def test_an_error_in_any_thread_ends_the_service_with_a_failure(
 # ---- terminals and pipes
 
 
-def in_a_terminal(path: Path) -> tuple[int, int]:
-    """(process, the terminal's other end) of a daemon that has a terminal of its own."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(APMPI, [str(APMPI), "run", "--config", str(path)])
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    said = b""
-    while b"latency" not in said:
-        said += os.read(terminal, 4096)
-    return pid, terminal
+class TerminalDaemon:
+    """A daemon in a terminal of its own, of which `terminal` is the other end."""
+
+    def __init__(self, path: Path) -> None:
+        """Returns when it shows figures."""
+        self._status: int | None = None
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.execv(APMPI, [str(APMPI), "run", "--config", str(path)])
+        said = b""
+        while b"latency" not in said:
+            said += os.read(self.terminal, 4096)
+
+    def close_terminal(self) -> None:
+        os.close(self.terminal)
+        self.terminal = -1
+
+    def exit_status(self, timeout_s: float = 5.0) -> int:
+        """After SIGTERM."""
+        os.kill(self.pid, signal.SIGTERM)
+        wait_until(self._has_ended, "the end of the process", timeout_s)
+        assert self._status is not None
+        return self._status
+
+    def kill(self) -> None:
+        if not self._has_ended():
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        if self.terminal >= 0:
+            self.close_terminal()
+
+    def _has_ended(self) -> bool:
+        if self._status is None:
+            pid, value = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(value) if pid else None
+        return self._status is not None
 
 
-def exit_status(pid: int, timeout_s: float = 5.0) -> int:
-    """Of a child; it is killed if it does not end."""
-    status: list[int] = []
+@pytest.fixture
+def in_a_terminal() -> Iterator[Callable[[Path], TerminalDaemon]]:
+    """TerminalDaemon, whose processes end with the test."""
+    with contextlib.ExitStack() as stack:
 
-    def ended() -> bool:
-        done, value = os.waitpid(pid, os.WNOHANG)
-        status.extend([os.waitstatus_to_exitcode(value)] * (done == pid))
-        return bool(status)
+        def started(path: Path) -> TerminalDaemon:
+            daemon = TerminalDaemon(path)
+            stack.callback(daemon.kill)
+            return daemon
 
-    try:
-        wait_until(ended, "the end of the process", timeout_s)
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-    return status[0]
+        yield started
 
 
 def frames(socket_path: Path) -> int:
@@ -113,42 +135,44 @@ def frames(socket_path: Path) -> int:
     return int(json.loads(done.stdout.splitlines()[-1])["frames"])
 
 
-def test_a_terminal_that_closes_ends_nothing(configure: Configure, tmp_path: Path) -> None:
+def test_a_terminal_that_closes_ends_nothing(
+    configure: Configure, tmp_path: Path, in_a_terminal: Callable[[Path], TerminalDaemon]
+) -> None:
     """Its window is closed: SIGHUP, then every write fails."""
     path = configure()
     path.write_text(path.read_text() + "socket: service\n")
-    pid, terminal = in_a_terminal(path)
-    os.close(terminal)
+    service = in_a_terminal(path)
+    service.close_terminal()
     time.sleep(3)
     before = frames(tmp_path / "service")
     time.sleep(1)
     after = frames(tmp_path / "service")
     print(f"{after - before} frames while nobody had a terminal")
     assert after - before > 90
-    os.kill(pid, signal.SIGTERM)
-    assert exit_status(pid) == 0
+    assert service.exit_status() == 0
 
 
 @pytest.mark.parametrize("how", ["stopped", "unread"])
 def test_a_terminal_that_takes_nothing_holds_up_no_signal(
-    how: str, configure: Configure, tmp_path: Path
+    how: str, configure: Configure, in_a_terminal: Callable[[Path], TerminalDaemon]
 ) -> None:
     """Ctrl-S; and a window, or a connection, that stands still: the line discipline's buffer fills up."""
     path = configure()
     interval = "0.5" if how == "stopped" else "0.1"
     path.write_text(path.read_text().replace("report_interval_s: 0.5", f"report_interval_s: {interval}"))
-    pid, terminal = in_a_terminal(path)
+    service = in_a_terminal(path)
     if how == "stopped":
-        os.write(terminal, b"\x13")
+        os.write(service.terminal, b"\x13")
     else:  # fill what is left of it, as hours of lines would
-        with contextlib.suppress(BlockingIOError), Path(f"/proc/{pid}/fd/2").open("wb", buffering=0) as more:
+        with (
+            contextlib.suppress(BlockingIOError),
+            Path(f"/proc/{service.pid}/fd/2").open("wb", buffering=0) as more,
+        ):
             os.set_blocking(more.fileno(), False)
             while more.write(b"." * 63):
                 pass
     time.sleep(2)
-    os.kill(pid, signal.SIGTERM)
-    assert exit_status(pid) == 0
-    os.close(terminal)
+    assert service.exit_status() == 0
 
 
 def test_a_pipe_that_nobody_reads_holds_up_no_signal(configure: Configure, start: type[Daemon]) -> None:
@@ -248,27 +272,8 @@ def test_a_systemd_that_does_not_read_is_not_waited_for(
 # ---- the file that is there while sound flows
 
 
-class Systemd:
-    """systemd's end of sd_notify(3)."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.said = ""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(path))
-
-    def hears(self, text: str) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.said += self._socket.recv(4096).decode() + "\n"
-        return text in self.said
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 def test_a_card_that_is_not_there_is_ready_without_the_file(
-    configure: Configure, tmp_path: Path, start: type[Daemon]
+    configure: Configure, systemd: Systemd, tmp_path: Path, start: type[Daemon]
 ) -> None:
     """READY=1 with the reason, and no file of flowing sound, not even one that was left behind."""
     path = configure()
@@ -276,16 +281,28 @@ def test_a_card_that_is_not_there_is_ready_without_the_file(
     mark = tmp_path / "run/sound"
     mark.parent.mkdir()
     mark.touch()
-    systemd = Systemd(tmp_path / "notify")
-    process = start(path, RUNTIME_DIRECTORY=str(mark.parent), NOTIFY_SOCKET=str(systemd.path))
-    with contextlib.closing(systemd):
-        wait_until(lambda: systemd.hears("READY=1"), "READY=1")
-        assert not mark.exists(), "it was left behind by another run"
-        assert "STATUS=waiting: microphone.device: 'hw:7' does not exist" in systemd.said
-        time.sleep(3)
-        assert not mark.exists()
-        process.signal(signal.SIGTERM)
-        assert process.ended() == 0
+    process = start(path, RUNTIME_DIRECTORY=str(mark.parent), **systemd.environment)
+    assert "STATUS=waiting: microphone.device: 'hw:7' does not exist" in systemd.hear("READY=1")
+    assert not mark.exists(), "it was left behind by another run"
+    time.sleep(3)
+    assert not mark.exists()
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+
+
+def test_frames_that_stand_still_are_no_flowing_sound(tmp_path: Path) -> None:
+    """Nothing is waited for yet, or ever: the audio thread hangs."""
+    mark = SoundMark(tmp_path / "sound")
+    looks = [(0.1 * look, 10 * look, "") for look in range(12)]
+    looks += [(1.1 + STILL_MAX_S * part, 110, "") for part in (0.5, 1.1)]
+    looks += [(2.0, 200, ""), (2.9, 290, "waiting"), (3.0, 300, ""), (3.8, 380, ""), (3.9, 395, "")]
+    there = []
+    for now_s, frames, parked in looks:
+        mark.look(now_s, frames, parked)
+        there.append((tmp_path / "sound").exists())
+    assert there == [False] * 10 + [True] * 2 + [True, False] + [False, False, False, False, True]
+    mark.remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_of_flowing_sound_follows_the_card(
