@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FRAMES_PER_S = 100
 # 1 s: some syllables.
 WINDOW_FRAMES = 100
 # 100 ms: the pauses between syllables show the noise floor.
@@ -28,9 +27,12 @@ ALIKE_FROM, ALIKE_UNTIL = 2**-0.5, 2**0.5 - 1
 COMPARED_AT_HZ = 16000
 # Power of the rounding to 16 bits, 1/12, of a difference of two samples.
 ROUNDING_POWER = 1 / 6
-# Signal-to-noise ratios as power: what stands out at all, what is better by more than chance, and what is as
-# good as any better one.
-SNR_MIN, SNR_BETTER, SNR_MAX = 1.0, 2.0, 1000.0
+# Signal-to-noise ratios as power. Below 0 dB a channel shows nothing but noise.
+SNR_MIN = 1.0
+# 3 dB: less is no reason for a change, which can be heard.
+SNR_BETTER = 2.0
+# 30 dB: noise is masked by speech from there on, and a higher ratio makes a channel no better.
+SNR_MAX = 1000.0
 FULL_SCALE = 32767
 
 
@@ -58,12 +60,12 @@ class Downmix:
         self._forget()
 
     def mix(self, block: bytes, heard: bytes | None = None) -> bytes:
-        """Return the mono int16 frame of an interleaved one. `heard` is what it was made from, if that shows
-        which channels reached full scale."""
+        """Return the mono int16 frame of an interleaved one. `heard` is the frame before processing, which
+        shows what channels reached full scale."""
         samples = np.frombuffer(block, "<i2").reshape(-1, len(self._numbers)).astype(np.float32)
         if heard is not None:
-            before_all = np.frombuffer(heard, "<i2").reshape(samples.shape)
-            self._clipped |= (before_all.max(axis=0) == FULL_SCALE) | (before_all.min(axis=0) < -FULL_SCALE)
+            unprocessed = np.frombuffer(heard, "<i2").reshape(samples.shape)
+            self._clipped |= (unprocessed.max(axis=0) == FULL_SCALE) | (unprocessed.min(axis=0) < -FULL_SCALE)
         self._measure(samples)
         before, self._weights = self._weights, self._target()
         if np.array_equal(before, self._weights):

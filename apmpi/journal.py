@@ -116,7 +116,9 @@ class Terminal:
         self.interval_s = min(interval_s, LIVE_LINE_S) if self._live else interval_s
 
     def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
-        self._write(f"{self._end_line()}apmpi: {message}\n")
+        # Names of devices and processes come from outside: a control character in one would act here.
+        plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+        self._write(f"{self._end_line()}apmpi: {plain}\n")
 
     def show(self, report: Report, final: bool) -> None:
         line = report.line()

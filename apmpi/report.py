@@ -302,7 +302,7 @@ class Reporter(threading.Thread):
         self._noted_s, self._noted_frames = 0.0, 0
         self._refused = ""  # why the last reload was
         self._ready = False
-        self._untold: deque[tuple[str, ...]] = deque()  # what systemd waits for and has not read yet
+        self._unread: deque[tuple[str, ...]] = deque()  # what systemd waits for and has not read yet
         self._shown = self._shown_before = self._instruments.now()
         self._parked_said = ""
         self._microphone_wrong_s: dict[str, float] = {}  # when each problem was last seen,
@@ -350,8 +350,8 @@ class Reporter(threading.Thread):
         frames, parked = self._instruments.latency.frames, self._board.parked
         if (frames or parked) and not self._ready:
             self._ready = True
-            self._tell_surely("READY=1", f"STATUS={self._state(self._figures(self._shown))}")
-        self._tell_rest()
+            self._notify_until_read("READY=1", f"STATUS={self._state(self._figures(self._shown))}")
+        self._notify_unread()
         if self._mark:
             self._mark.look(now_s, frames, parked)
         self._feed_watchdog(now_s, frames, parked)
@@ -367,14 +367,14 @@ class Reporter(threading.Thread):
             # little and collected at once.
             gc.collect()
 
-    def _tell_surely(self, *assignments: str) -> None:
-        """What systemd waits for: said again with each look until it has been read."""
-        self._untold.append(assignments)
-        self._tell_rest()
+    def _notify_until_read(self, *assignments: str) -> None:
+        """Sends what systemd waits for, again with each look until it has been read."""
+        self._unread.append(assignments)
+        self._notify_unread()
 
-    def _tell_rest(self) -> None:
-        while self._untold and notify(*self._untold[0]):
-            self._untold.popleft()
+    def _notify_unread(self) -> None:
+        while self._unread and notify(*self._unread[0]):
+            self._unread.popleft()
 
     def _feed_watchdog(self, now_s: float, frames: int, parked: str) -> None:
         alive = self._board.beats != self._fed_beats if parked else frames != self._fed_frames
@@ -448,7 +448,7 @@ class Reporter(threading.Thread):
         """Reads the configuration again; the audio thread applies it. On an error everything stays as it
         is."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell_surely("RELOADING=1", f"MONOTONIC_USEC={now_us}")
+        self._notify_until_read("RELOADING=1", f"MONOTONIC_USEC={now_us}")
         try:
             if self._config_path is None:
                 raise ConfigError("there is no configuration file to read again")
@@ -457,7 +457,7 @@ class Reporter(threading.Thread):
             message = f"{error}; the last good configuration stays in use"
             self._refused = f"reload refused: {message}; "
             self._voice.say(Event.RELOAD_FAILED, message, {})
-            self._tell_surely("READY=1", f"STATUS={message}")
+            self._notify_until_read("READY=1", f"STATUS={message}")
             return
         self._refused = ""
         taken, waiting = taken_live(self._board.settings, fresh)
@@ -469,4 +469,4 @@ class Reporter(threading.Thread):
         if waiting:
             message += f"; needs a restart to take effect: {', '.join(waiting)}"
         self._voice.say(Event.RELOADED, message, journal_fields(flag_values(taken.features)))
-        self._tell_surely("READY=1", f"STATUS={message}")
+        self._notify_until_read("READY=1", f"STATUS={message}")

@@ -32,8 +32,8 @@ from apmpi.report import Instruments, Moment
 
 # More who look on at once are a mistake, or mischief.
 VISITORS_MAX = 8
-# How long nobody is let in when the system has no descriptor for one more: asking at once would take all of
-# the processor's time, for the connection goes on waiting.
+# Pause of accept() after the system had no descriptor for one more connection. That connection stays in the
+# queue, so poll() would return at once, again and again.
 ACCEPT_PAUSE_S = 1.0
 # Who has not said by then what it wants is sent away.
 REQUEST_TIMEOUT_S = 5.0
@@ -128,7 +128,7 @@ class SocketServer(threading.Thread):
     def _welcome(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # gone again
+        except (BlockingIOError, ConnectionAbortedError):  # the client has given up
             return
         except OSError:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: accept(2)
             self._poll.unregister(self._listener)

@@ -59,6 +59,12 @@ def test_no_text_is_too_odd_to_be_said(tmp_path: Path, monkeypatch: pytest.Monke
         assert reader.recv(4096) == b"WATCHDOG=1\nSTATUS=card \\udcff READY=1"
 
 
+def test_no_control_character_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """The name of the process that has the device open is what that process wants it to be."""
+    journal.Terminal(1.0).say(Event.PARKED, "'hw:1' is busy: \x1b]0;x\x07\r\udcff (7) uses it", {})
+    assert capfd.readouterr().err == "apmpi: 'hw:1' is busy: \\x1b]0;x\\x07\\r\\udcff (7) uses it\n"
+
+
 def test_a_journal_that_does_not_read_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
