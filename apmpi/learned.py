@@ -180,6 +180,13 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         self._begin()
+        try:
+            self._save_until_closed()
+        except Exception:  # what can't be saved is no good start either
+            self._write(None)
+            raise
+
+    def _save_until_closed(self) -> None:
         wait_s = FIRST_SAVE_S
         while not self._closing.wait(wait_s):
             if (missing_s := FIRST_SAVE_S - self._sound_s()) > 0:

@@ -272,6 +272,16 @@ def test_what_a_run_leaves_to_the_next(sound_s: float, keep: bool, left: str | N
     assert learned.take(path, SETTINGS) == states[left]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_state_that_cannot_be_saved_leaves_no_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "learned"
+    learned.save(path, LEARNED)
+    keeper = learned.Keeper(path, lambda: 1 / 0, lambda: 60.0, LEARNED, print, lambda: None)  # type: ignore[arg-type, return-value]
+    keeper.start()
+    keeper.close(keep=True)
+    assert not path.exists()
+
+
 def test_what_made_the_program_fail_is_met_once(
     configure: Configure, tmp_path: Path, start: type[Daemon]
 ) -> None:
