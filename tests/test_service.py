@@ -204,6 +204,22 @@ def test_a_reload_that_comes_early_is_done_late(configure: Configure, start: typ
     assert process.ended() == 0
 
 
+def test_a_line_of_brackets_ends_nothing(configure: Configure, tmp_path: Path, start: type[Daemon]) -> None:
+    """In the service's own thread, whose stack Python 3.13 would let json.loads overflow: SIGSEGV."""
+    path = configure()
+    path.write_text(path.read_text() + "socket: service\n")
+    process = start(path)
+    process.hear("latency")
+    for line in (b"[" * 8000, b'{"a":' * 1600, b"[" * 190):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(str(tmp_path / "service"))
+            client.sendall(line + b"\n")
+            assert client.recv(1000).startswith(b'{"error": "not understood, expected')
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+
+
 def test_few_file_descriptors_cost_neither_sound_nor_processor(
     configure: Configure, tmp_path: Path, start: type[Daemon]
 ) -> None:
