@@ -18,9 +18,10 @@ from pathlib import Path
 
 import yaml
 
-from apmpi.config import FILE_SIZE_MAX_BYTES, ConfigError, parse
-from apmpi_appliance import devices
-from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, replace, tell_user
+from apmpi.config import parse
+from apmpi.text_file import FileError, compose_yaml, read_text
+from apmpi_appliance import apart, devices
+from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, holds, replace, tell_user
 
 NAME = "apmpi.yaml"
 ERROR_NAME = "apmpi-error.txt"
@@ -56,31 +57,37 @@ def take_over(root: Path = ROOT) -> str:
     chosen = (root / CHOSEN).read_text()
     try:
         text = _read(root / BOOT / NAME)
-        complete = completed(text, chosen)
-    except ConfigError as error:
+        complete = apart.call(NAME, completed, text, chosen)
+    except FileError as error:
         problem = str(error)
     else:
         tell_user(root, ERROR_NAME, "")
-        last_good = root / LAST_GOOD
-        if not last_good.exists() or last_good.read_text() != text:
-            replace(last_good, text)
+        _keep(root, text)
         return _use(root, complete, NAME)
 
     tell_user(root, ERROR_NAME, f"{problem}\n\nUntil that is mended, the last good settings are used.\n")
     for source in (LAST_GOOD, DELIVERED):
         try:
-            return (
-                f"{problem}; {_use(root, completed(_read(root / source), chosen), 'the last good settings')}"
-            )
-        except ConfigError:
+            complete = apart.call(NAME, completed, _read(root / source), chosen)
+        except FileError:
             continue  # a last good file of another version, perhaps
+        return f"{problem}; {_use(root, complete, 'the last good settings')}"
     raise AssertionError(f"{DELIVERED} is part of the image and tested")
+
+
+def _keep(root: Path, text: str) -> None:
+    """`text` as the last good settings; a card that can't be written to is no reason to do without sound."""
+    if not holds(root / LAST_GOOD, text.encode()):
+        try:
+            replace(root / LAST_GOOD, text)
+        except OSError as error:
+            print(f"{NAME}: not kept as the last good settings ({error})", flush=True)
 
 
 def _names_microphone(root: Path) -> bool:
     try:
-        return "microphone" in _keys(_read(root / BOOT / NAME))
-    except ConfigError:
+        return "microphone" in apart.call(NAME, _keys, _read(root / BOOT / NAME))
+    except FileError:
         return False
 
 
@@ -94,22 +101,10 @@ def _use(root: Path, text: str | None, name: str) -> str:
 
 
 def _read(path: Path) -> str:
-    """Raises ConfigError."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"{path.name}: missing, expected a YAML file") from None
-    except OSError as error:
-        raise ConfigError(f"{path.name}: cannot be read ({error.strerror}), expected a YAML file") from None
-    if len(content) > FILE_SIZE_MAX_BYTES:
-        raise ConfigError(
-            f"{path.name}: more than {FILE_SIZE_MAX_BYTES // 1024} KiB, expected a short YAML file"
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path.name}:{line}: expected UTF-8 text (YAML)") from None
+    """Raises FileError."""
+    if not path.exists():
+        raise FileError(f"{path.name}: missing, expected a YAML file")
+    return read_text(path, "a YAML file", name=path.name)
 
 
 def completed(text: str, chosen: str) -> str | None:
@@ -126,15 +121,15 @@ def completed(text: str, chosen: str) -> str | None:
     return complete if chosen or "microphone" in named else None
 
 
-def _keys(text: str) -> set[str]:
+def _keys(text: str) -> list[str]:
     """Keys of the outermost level; what is no such file is for the service's own reader to explain."""
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return set()
+        node = compose_yaml(text, NAME)
+    except FileError:
+        return []
     if not isinstance(node, yaml.MappingNode):
-        return set()
-    return {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+        return []
+    return [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
 
 
 if __name__ == "__main__":

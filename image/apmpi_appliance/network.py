@@ -4,27 +4,34 @@
 
 Both files are optional. Without network.yaml the wired network asks for an address (DHCP), and Wi-Fi is
 off. SSH is off unless authorized_keys has a key; there are no passwords. A network.yaml with a mistake:
-network-error.txt beside it says what is wrong, and it is as if it were not there.
+network-error.txt beside it says what is wrong, and it is as if it were not there. Lines of authorized_keys
+that are no key are left out, and authorized_keys-error.txt says so.
 """
 
 import ipaddress
+import re
 import subprocess
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
+from apmpi.text_file import FileError, printable, read_text, yaml_values
+from apmpi_appliance import apart
 from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user
 
 NAME = "network.yaml"
 ERROR_NAME = "network-error.txt"
 KEYS_NAME = "authorized_keys"
+KEYS_ERROR_NAME = "authorized_keys-error.txt"
+HOST_KEY = f"{DATA}/ssh/ssh_host_ed25519_key"
 WIFI_KEYS = ("name", "password", "country")
 KEYS = ("wifi", "address", "gateway", "dns")
+# sshd(8): options, if any, then the key's type and the key in base64.
+PUBLIC_KEY = re.compile(r"(^|\s)(sk-)?(ssh|ecdsa)-[\w.@-]+\s+[A-Za-z0-9+/]+=*(\s|$)", re.ASCII)
 
 
-class NetworkError(ValueError):
+class NetworkError(FileError):
     """Not usable; `str()` is one sentence."""
 
 
@@ -41,22 +48,15 @@ class Network:
 
 
 def parse(text: str) -> Network:
-    """Raises NetworkError."""
-    try:
-        given = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise NetworkError(f"{NAME}{line}: not valid YAML, expected KEY: VALUE lines") from None
+    """Raises FileError."""
+    given = yaml_values(text, NAME)
     values = _mapping({} if given is None else given, "", KEYS)
     wifi = _mapping(values.get("wifi", {}), "wifi", WIFI_KEYS)
     network = Network(
         # What IEEE 802.11 and WPA allow.
-        wifi_name=_text(wifi, "name", "1 to 32 bytes", lambda text: 1 <= len(text.encode()) <= 32),
-        wifi_password=_text(wifi, "password", "8 to 63 characters", lambda text: 8 <= len(text) <= 63),
-        wifi_country=_text(
-            wifi, "country", "two letters, like DE", lambda text: len(text) == 2 and text.isalpha()
-        ),
+        wifi_name=_text(wifi, "name", "1 to 32 bytes", _is_name),
+        wifi_password=_text(wifi, "password", "8 to 63 characters", r"[ -~]{8,63}"),
+        wifi_country=_text(wifi, "country", "two letters, like DE", r"[A-Za-z]{2}"),
         address=_text(values, "address", "an address like 192.168.1.20/24", _is_interface),
         gateway=_text(values, "gateway", "an address like 192.168.1.1", _is_address),
         dns=_text(values, "dns", "an address like 192.168.1.1", _is_address),
@@ -79,59 +79,125 @@ def _mapping(given: object, key: str, known: tuple[str, ...]) -> dict[str, objec
     return given
 
 
-def _text(values: dict[str, object], key: str, expected: str, is_good: Callable[[str], bool]) -> str | None:
+def _text(
+    values: dict[str, object], key: str, expected: str, is_good: str | Callable[[str], bool]
+) -> str | None:
+    """is_good: a pattern, or a function that answers."""
     if key not in values:
         return None
     text = values[key]
     if not isinstance(text, str):
         # 12345678 is a number to YAML, and NO is false.
         raise NetworkError(f"{NAME}: {key}: not text for YAML, expected {expected}, in quotes")
-    if not (text.isprintable() and is_good(text)):
-        raise NetworkError(f"{NAME}: {key}: {text!r} given, expected {expected}")
+    good = re.fullmatch(is_good, text) is not None if isinstance(is_good, str) else is_good(text)
+    if not (text.isprintable() and good):
+        raise NetworkError(f"{NAME}: {key}: '{printable(text)}' given, expected {expected}")
     return text
+
+
+def _is_name(text: str) -> bool:
+    return 1 <= len(text.encode(errors="replace")) <= 32
 
 
 def _is_address(text: str) -> bool:
     try:
-        ipaddress.ip_address(text)
+        # Of IPv6's zones (fe80::1%eth0) networkd knows nothing.
+        return ipaddress.ip_address(text) is not None and "%" not in text
     except ValueError:
         return False
-    return True
 
 
 def _is_interface(text: str) -> bool:
     address, _, prefix = text.partition("/")
     return (
         _is_address(address)
-        and prefix.isdigit()
+        and re.fullmatch(r"[0-9]{1,3}", prefix) is not None
         and int(prefix) <= ipaddress.ip_address(address).max_prefixlen
     )
 
 
 def take_over(root: Path = ROOT) -> list[str]:
-    """Writes what networkd, iwd and sshd read, for this boot only. The services to be started."""
+    """Writes what networkd, iwd and sshd read, for this boot only. The services to be started.
+
+    Each file is taken by itself: what is wrong with one is written beside it, and the other one holds.
+    """
     services = []
-    boot = root / BOOT
-    network = Network()
-    try:
-        if (boot / NAME).exists():
-            network = parse((boot / NAME).read_bytes().decode("utf-8-sig", errors="replace"))
-    except NetworkError as error:
-        tell_user(root, ERROR_NAME, f"{error}\n")
-        print(error)
-    else:
-        tell_user(root, ERROR_NAME, "")
+    for name, error_name, take in (
+        (NAME, ERROR_NAME, _take_network),
+        (KEYS_NAME, KEYS_ERROR_NAME, _take_keys),
+    ):
+        problem = ""
+        try:
+            if (root / BOOT / name).exists():
+                taken, problem = take(root)
+                services += taken
+        except FileError as error:
+            problem = str(error)
+        except Exception as error:
+            problem = f"{name}: could not be taken over ({error})"
+        if problem:
+            print(problem, flush=True)
+        tell_user(root, error_name, f"{problem}\n" if problem else "")
+    return services
+
+
+def _take_network(root: Path) -> tuple[list[str], str]:
+    """The services it needs, and what is wrong with it all the same. Raises FileError, and OSError."""
+    text = read_text(root / BOOT / NAME, "a YAML file", name=NAME)
+    network = Network(**apart.call(NAME, _fields, text))
+    # Written into files of other programs, a line each.
+    if not all(isinstance(value, str) and value.isprintable() for value in asdict(network).values() if value):
+        raise NetworkError(f"{NAME}: not usable, expected printable text")
     if network.address:
         replace(root / "run/systemd/network/70-apmpi.network", _networkd(network))
-    if network.wifi_name:
-        replace(root / "etc/iwd/main.conf", f"[General]\nCountry={(network.wifi_country or '').upper()}\n")
-        replace(root / "var/lib/iwd" / _iwd_name(network.wifi_name), _iwd(network), mode=0o600)
-        services.append("iwd.service")
-    keys = boot / KEYS_NAME
-    if keys.exists() and any(_is_key(line) for line in keys.read_text(errors="replace").splitlines()):
-        replace(root / "etc/ssh/authorized_keys", keys.read_bytes(), mode=0o600)
-        services.append("ssh.service")
-    return services
+    if not network.wifi_name:
+        return [], ""
+    replace(root / "etc/iwd/main.conf", f"[General]\nCountry={(network.wifi_country or '').upper()}\n")
+    replace(root / "var/lib/iwd" / _iwd_name(network.wifi_name), _iwd(network), mode=0o600)
+    return ["iwd.service"], ""
+
+
+def _fields(text: str) -> dict[str, str | None]:
+    return asdict(parse(text))
+
+
+def _take_keys(root: Path) -> tuple[list[str], str]:
+    """As _take_network. Lines that are no key are left out and complained of; sshd would do so silently."""
+    lines = read_text(root / BOOT / KEYS_NAME, "public SSH keys", name=KEYS_NAME).splitlines()
+    filled = [
+        (number, line) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"
+    ]
+    keys = [line for _, line in filled if PUBLIC_KEY.search(line)]
+    problem = ""
+    for number, line in filled:
+        if line not in keys:
+            problem = (
+                f"{KEYS_NAME}:{number}: no public key, expected lines like those of a .pub file: "
+                "ssh-ed25519 AAAA..."
+            )
+            break
+    if not keys:
+        return [], problem
+    replace(root / "etc/ssh/authorized_keys", "\n".join([*keys, ""]), mode=0o600)
+    return ["ssh.service"], problem
+
+
+def make_host_key(root: Path = ROOT) -> None:
+    """The device's own SSH key, unless there is one that can be read: half a key would lock everybody out.
+
+    Raises OSError and CalledProcessError.
+    """
+    key = root / HOST_KEY
+    asked = ["ssh-keygen", "-y", "-P", "", "-f", str(key)]
+    if key.exists():
+        if subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
+            return
+        print("the SSH host key is damaged: made anew, SSH clients will ask", flush=True)
+    with tempfile.TemporaryDirectory() as memory:
+        made = Path(memory) / key.name
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "apmpi", "-f", str(made)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+        replace(key, made.read_bytes(), mode=0o600)
 
 
 def _networkd(network: Network) -> str:
@@ -155,15 +221,17 @@ def _iwd(network: Network) -> str:
     return "[Security]\nPassphrase=" + r"\s" * blanks + escaped.lstrip(" ") + "\n"
 
 
-def _is_key(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
+def main() -> None:
+    services = take_over()
+    if "ssh.service" in services:
+        try:
+            make_host_key()
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"no SSH host key ({error}), SSH stays off", flush=True)
+            services.remove("ssh.service")
+    if services:
+        subprocess.run(["systemctl", "start", "--no-block", *services], check=True)
 
 
 if __name__ == "__main__":
-    host_key = ROOT / DATA / "ssh/ssh_host_ed25519_key"
-    services = take_over()
-    if "ssh.service" in services and not host_key.exists():
-        host_key.parent.mkdir(mode=0o700, exist_ok=True)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
-    if services:
-        subprocess.run(["systemctl", "start", "--no-block", *services], check=True)
+    main()

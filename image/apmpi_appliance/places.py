@@ -30,20 +30,41 @@ def writable(boot: Path) -> Iterator[None]:
 
 
 def replace(path: Path, content: str | bytes, mode: int = 0o644) -> None:
-    """`content` whole in `path`, or `path` as it was."""
+    """`content` whole in `path`, or `path` as it was. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    apmpi.replace.replace(path, content.encode() if isinstance(content, str) else content, mode)
+    try:
+        apmpi.replace.replace(path, content.encode() if isinstance(content, str) else content, mode)
+    except OSError:
+        # A full card stays as it was.
+        path.with_name(f"{path.name}.part").unlink(missing_ok=True)
+        raise
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether `path` is a file with exactly this content."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
+        return False
 
 
 def tell_user(root: Path, name: str, text: str) -> None:
-    """`text` as file `name` of the boot partition, none if it is empty. Written only when it changes."""
+    """`text` as file `name` of the boot partition, none if it is empty. Written only when it changes.
+
+    A partition that is full or damaged is no reason to do without sound or network: what could not be written
+    is in the journal.
+    """
     path = root / BOOT / name
     # A PC's editor shows it; Windows' own wants its line ends.
     content = text.replace("\n", "\r\n").encode()
-    if (path.read_bytes() if path.exists() else b"") == content:
+    if holds(path, content) or not (content or path.exists()):
         return
-    with writable(root / BOOT):
-        if content:
-            path.write_bytes(content)
-        else:
-            path.unlink()
+    try:
+        with writable(root / BOOT):
+            if content:
+                replace(path, content)
+            else:
+                path.unlink()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"{name}: cannot be written to the boot partition ({error}); it would say: {text}", flush=True)

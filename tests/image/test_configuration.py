@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apmpi_appliance import configuration, network
-from apmpi_appliance.places import BOOT
+from apmpi_appliance import apart, configuration, network
+from apmpi_appliance.places import BOOT, tell_user
 from plugged import LOOPBACK, SPEAKERPHONE, tree
 
 from apmpi.config import load
+from apmpi.text_file import FileError
 
 IMAGE = Path(__file__).parents[2] / "image"
 
@@ -25,6 +31,20 @@ def device(tmp_path: Path) -> Path:
     (root / "usr/share/apmpi").mkdir(parents=True)
     (root / "usr/share/apmpi/apmpi.yaml").write_bytes(delivered)
     return root
+
+
+@pytest.fixture
+def soon() -> Iterator[None]:
+    """What waits for ever fails after 30 s."""
+
+    def too_late(number: int, frame: object) -> None:
+        pytest.fail("still waiting after 30 s")  # no OSError, which could be caught
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def no_sleep(seconds: float) -> None:
@@ -75,6 +95,13 @@ def test_a_mistake_is_told_and_the_last_good_settings_run(device: Path) -> None:
         b"x" * 100_000,
         b"- 1\n",
         b"a: &b 1",
+        b'sample_rate_hz: "\\UFFFFFFFF"',
+        b"sample_rate_hz: !!bool foo",
+        b'sample_rate_hz: !!int ""',
+        b"sample_rate_hz: !!timestamp foo",
+        b"? [" * 3000,
+        "sample_rate_hz: 16000\n".encode("utf-16"),
+        b"%YAML " + b"9" * 5000 + b".1\n---\na: 1\n",
     ],
 )
 def test_rubbish_never_stops_the_device(device: Path, content: bytes) -> None:
@@ -180,10 +207,23 @@ def test_the_delivered_network_file_with_everything_on() -> None:
         ("gateway: 1.2.3.4", "address: missing"),
         ("wifi: [", "network.yaml:1: not valid YAML"),
         ("wifi: {name: \"a\\nb\", password: '12345678', country: DE}", "name: 'a\\nb' given"),
+        ("wifi: {name: x, password: '1234567ä', country: DE}", "password: '1234567ä' given"),
+        ("wifi: {name: x, password: '12345678', country: ÄÖ}", "country: 'ÄÖ' given"),
+        ("address: 1.2.3.4/²", "address: '1.2.3.4/²' given, expected an address like"),
+        ("address: fe80::1%eth0/64", "address: 'fe80::1%eth0/64' given"),
+        ('address: "\\UFFFFFFFF"', "network.yaml:1: not readable as YAML"),
+        ("address: !!bool foo", "network.yaml:1: a tag (!) given"),
+        ('address: !!int ""', "network.yaml:1: a tag (!) given"),
+        ("address: !!timestamp foo", "network.yaml:1: a tag (!) given"),
+        ("address: 2026-13-32", "network.yaml:1: not readable as YAML"),
+        ("address: 0x_", "network.yaml:1: not readable as YAML"),
+        ("address: &a [*a]", "network.yaml:1: an alias or anchor"),
+        ("[" * 5000, "network.yaml:1: nested too deep"),
+        ('address: "\\ud800"', "address: "),
     ],
 )
 def test_mistakes_in_the_network_file(device: Path, text: str, problem: str) -> None:
-    with pytest.raises(network.NetworkError) as raised:
+    with pytest.raises(FileError) as raised:
         network.parse(text)
     assert problem in str(raised.value)
     (device / BOOT / "network.yaml").write_text(text)
@@ -206,3 +246,212 @@ def test_wifi_and_ssh_are_off_unless_asked_for(device: Path) -> None:
     assert profile.read_text() == "[Security]\nPassphrase=\\s\\sa\\\\b word\n"
     assert profile.stat().st_mode & 0o077 == 0
     assert "Country=DE" in (device / "etc/iwd/main.conf").read_text()
+
+
+# ---- whatever lies there in place of a file, and whatever the reader meets
+
+
+@contextlib.contextmanager
+def no_file(path: Path, kind: str) -> Iterator[None]:
+    """A folder, a pipe or a device in place of `path`."""
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    yield
+    path.rmdir() if kind == "folder" else path.unlink()
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+@pytest.mark.parametrize("name", ["apmpi.yaml", "network.yaml", "authorized_keys"])
+def test_what_is_no_file_is_told_and_the_rest_goes_on(device: Path, name: str, kind: str) -> None:
+    (device / BOOT / "authorized_keys").write_text(KEY)
+    (device / BOOT / "network.yaml").write_text(WIFI)
+    configuration.start(device, no_sleep)
+    with no_file(device / BOOT / name, kind):
+        configuration.start(device, no_sleep)
+        services = network.take_over(device)
+        told = (device / BOOT / ERROR_TEXTS[name]).read_text()
+    print(told)
+    assert told.startswith(f"{name}: is a {kind}, expected ")
+    assert load(device / "etc/apmpi/apmpi.yaml").microphone.device == "plughw:CARD=PowerConf,DEV=0"
+    expected = {"network.yaml": ["ssh.service"], "authorized_keys": ["iwd.service"]}
+    assert services == expected.get(name, ["iwd.service", "ssh.service"])
+    # Only of the file that is wrong, and no longer than that.
+    others = [text for text in ERROR_TEXTS.values() if text != ERROR_TEXTS[name]]
+    assert not any((device / BOOT / text).exists() for text in others)
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGhlbGxvIHdvcmxk me\n"
+WIFI = "wifi: {name: x, password: '12345678', country: DE}\n"
+ERROR_TEXTS = {
+    "apmpi.yaml": "apmpi-error.txt",
+    "network.yaml": "network-error.txt",
+    "authorized_keys": "authorized_keys-error.txt",
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        KEY.encode(),
+        KEY.encode("utf-8-sig"),
+        KEY.replace("\n", "\r\n").encode("utf-8-sig"),
+        KEY.rstrip().encode(),
+        b"# mine\r\n\r\n" + KEY.encode(),
+        b'restrict,command="echo hi" ' + KEY.encode(),
+        b"sk-ecdsa-sha2-nistp256@openssh.com AAAAInNrLWVj me\n",
+        b"ecdsa-sha2-nistp256 AAAAE2VjZHNh\n",
+    ],
+)
+def test_public_keys_as_editors_write_them(device: Path, content: bytes) -> None:
+    (device / BOOT / "authorized_keys").write_bytes(content)
+    assert network.take_over(device) == ["ssh.service"]
+    lines = (device / "etc/ssh/authorized_keys").read_bytes()
+    assert b"\r" not in lines and b"\xef" not in lines and lines.endswith(b"\n")
+    assert not (device / BOOT / "authorized_keys-error.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (KEY.encode("utf-16"), "authorized_keys: is UTF-16 text, expected UTF-8"),
+        (KEY.encode("utf-16-le"), "authorized_keys: is UTF-16 text, expected UTF-8"),
+        (b"ssh-ed25519 \xff", "authorized_keys:1: byte 0xff given"),
+        (b"x" * 100_000, "authorized_keys: more than 64 KiB"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n", "authorized_keys:1: no public key"),
+        (b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3\n", "authorized_keys:1: no public key"),
+    ],
+)
+def test_what_is_no_public_key_is_told_and_does_not_stop_wifi(
+    device: Path, content: bytes, problem: str
+) -> None:
+    (device / BOOT / "authorized_keys").write_bytes(content)
+    (device / BOOT / "network.yaml").write_text(WIFI)
+    assert network.take_over(device) == ["iwd.service"]
+    assert (device / BOOT / "authorized_keys-error.txt").read_text().startswith(problem)
+    assert not (device / BOOT / "network-error.txt").exists()
+    (device / BOOT / "authorized_keys").write_text(KEY)
+    assert network.take_over(device) == ["iwd.service", "ssh.service"]
+    assert not (device / BOOT / "authorized_keys-error.txt").exists()
+
+
+def test_a_good_key_beside_a_bad_line_is_taken(device: Path) -> None:
+    (device / BOOT / "authorized_keys").write_text(f"{KEY}nonsense\n")
+    assert network.take_over(device) == ["ssh.service"]
+    assert (device / "etc/ssh/authorized_keys").read_text() == KEY
+    assert (
+        (device / BOOT / "authorized_keys-error.txt").read_text().startswith("authorized_keys:2: no public")
+    )
+
+
+def test_a_network_file_that_can_not_be_taken_over_does_not_stop_ssh(device: Path) -> None:
+    (device / BOOT / "authorized_keys").write_text(KEY)
+    (device / BOOT / "network.yaml").write_text(WIFI)
+    (device / "var/lib").mkdir(parents=True)
+    (device / "var/lib/iwd").touch()  # where a folder is expected
+    assert network.take_over(device) == ["ssh.service"]
+    assert (device / BOOT / "network-error.txt").read_text().startswith("network.yaml: could not be taken")
+
+
+def test_settings_are_judged_without_privileges() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not root: there is nothing to give up")
+    assert apart.call("x", lambda: [os.getuid(), os.geteuid(), os.getgid(), os.getgroups()]) == [
+        *(apart.NOBODY, apart.NOBODY, apart.NOBODY),
+        [],
+    ]
+    with pytest.raises(FileError, match=r"x: not readable \(PermissionError\)"):
+        apart.call("x", lambda: Path("/etc/shadow").read_text())
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        lambda: os._exit(0),
+        lambda: {1, 2},
+        lambda: "x" * (2 * apart.ANSWER_MAX_BYTES),
+        lambda: bytearray(2 * apart.MEMORY_MAX_BYTES),
+        lambda: 1 / 0,
+        lambda: (_ for _ in ()).throw(SystemExit(3)),
+    ],
+)
+def test_whatever_becomes_of_the_reader_is_one_sentence(work: object) -> None:
+    assert callable(work)
+    with pytest.raises(FileError, match=r"^some\.yaml: not readable \(.*\), expected plain text$"):
+        apart.call("some.yaml", work)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_reader_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "TIMEOUT_S", 1.0)
+    with pytest.raises(FileError, match="its reader failed"):
+        apart.call("some.yaml", lambda: [None for _ in iter(int, 1)])
+
+
+# ---- power cuts, and cards that can't be written to
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNz", b"\0" * 400]
+)
+def test_a_host_key_that_can_not_be_read_is_made_anew(device: Path, content: bytes | None) -> None:
+    key = device / network.HOST_KEY
+    if content is not None:
+        key.parent.mkdir(parents=True)
+        key.write_bytes(content)
+        key.chmod(0o600)
+    network.make_host_key(device)
+    public = subprocess.run(
+        ["ssh-keygen", "-y", "-f", key], capture_output=True, text=True, check=True
+    ).stdout
+    assert public.startswith("ssh-ed25519 ")
+    assert key.stat().st_mode & 0o777 == 0o600
+    made = key.read_bytes()
+    network.make_host_key(device)
+    assert key.read_bytes() == made
+    assert [path.name for path in key.parent.iterdir()] == [key.name]
+
+
+def test_a_full_card_stops_neither_sound_nor_network(device: Path) -> None:
+    """The data partition and the boot partition are full to the last byte."""
+    if os.geteuid() != 0:
+        pytest.skip("not root: nothing can be mounted")
+    (device / BOOT / "authorized_keys").write_text(KEY)
+    saved = {path.name: path.read_bytes() for path in (device / BOOT).iterdir()}
+    (device / "data").mkdir(exist_ok=True)
+    with contextlib.ExitStack() as mounts:
+        for folder in (device / BOOT, device / "data"):
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64K", "apmpi-test", folder], check=True)
+            mounts.callback(subprocess.run, ["umount", folder], check=True)
+        for name, content in saved.items():
+            (device / BOOT / name).write_bytes(content)
+        edit(device, "features: {auto_gain_control: false}\n")
+        for folder in (device / BOOT, device / "data"):
+            with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+                while filler.write(b"x" * 4096):
+                    pass
+        assert configuration.start(device, no_sleep) == "apmpi.yaml in use"
+        assert not load(device / "etc/apmpi/apmpi.yaml").features.auto_gain_control
+        edit(device, "sample_rate: 1\n")
+        assert "unknown key" in configuration.start(device, no_sleep)
+        assert network.take_over(device) == ["ssh.service"]
+        # What could not be written whole was not written at all.
+        assert {path.name for path in (device / BOOT).iterdir()} == {*saved, "filler"}
+
+
+def test_an_error_text_is_whole_or_not_there(device: Path) -> None:
+    """Power fails after any number of bytes: what carries the name is the old text or the new one."""
+    tell_user(device, "some.txt", "old\n")
+    path = device / BOOT / "some.txt"
+    before = path.stat().st_ino
+    tell_user(device, "some.txt", "new\n")
+    assert path.read_bytes() == b"new\r\n"
+    assert path.stat().st_ino != before  # exchanged, not overwritten
+    assert not path.with_name("some.txt.part").exists()

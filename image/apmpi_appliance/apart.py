@@ -1,0 +1,95 @@
+"""What a person's file means, found out by a process that can do nothing else.
+
+The programs of the appliance run as root. So the parsers of what anybody can write to the boot partition run
+in a child that has given up root, can write no file, and has bounds in time and memory. Whatever becomes of
+it, an exception of any kind, no memory, a crash, ends as one sentence about that file.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from apmpi.config import ConfigError
+from apmpi.text_file import FileError
+
+# A file of the greatest length takes a Zero 2 W a tenth of that.
+TIMEOUT_S = 20.0
+# Python and PyYAML have 20 MiB, the node tree of the greatest file another 50.
+MEMORY_MAX_BYTES = 512 << 20
+ANSWER_MAX_BYTES = 1 << 20
+NOBODY = 65534  # Debian's user and group
+
+
+def call(name: str, function: Callable[..., Any], *arguments: object) -> Any:
+    """What `function` returns, which is anything that JSON holds. Raises FileError.
+
+    `name` is the file's, for what `function` does not say itself with a FileError or ConfigError.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _answer(writing, name, function, arguments)
+    os.close(writing)
+    try:
+        text = _read(reading)
+    finally:
+        os.close(reading)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    try:
+        answer = json.loads(text)
+        problem = answer["problem"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise FileError(f"{name}: not readable (its reader failed), expected plain text") from None
+    if problem is not None:
+        raise FileError(str(problem))
+    return answer["value"]
+
+
+def _answer(writing: int, name: str, function: Callable[..., Any], arguments: tuple[object, ...]) -> NoReturn:
+    """The child's life."""
+    answer: dict[str, object] = {"problem": None, "value": None}
+    try:
+        _give_up_privileges()
+        answer["value"] = function(*arguments)
+    except (FileError, ConfigError) as error:
+        answer["problem"] = str(error)
+    except BaseException as error:
+        answer["problem"] = f"{name}: not readable ({type(error).__name__}), expected plain text"
+    try:
+        text = json.dumps(answer).encode()
+        while text:
+            text = text[os.write(writing, text) :]
+    finally:
+        os._exit(0)
+
+
+def _give_up_privileges() -> None:
+    # It has been given the text, and writes nothing but its answer.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(TIMEOUT_S), int(TIMEOUT_S)))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX_BYTES, MEMORY_MAX_BYTES))
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def _read(reading: int) -> bytes:
+    """All that the child writes, as far as it is in time and short."""
+    text = b""
+    end_s = time.monotonic() + TIMEOUT_S
+    while len(text) <= ANSWER_MAX_BYTES:
+        left_s = end_s - time.monotonic()
+        if left_s <= 0 or not select.select([reading], [], [], left_s)[0]:
+            return b""
+        more = os.read(reading, 65536)
+        if not more:
+            return text
+        text += more
+    return b""
