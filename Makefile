@@ -9,7 +9,7 @@
 # make fresh   the two commands as a newcomer would give them, in bare roots of Debian 12 and 13; an hour
 # make lock    renews the locked versions of the Python packages
 # make api     the Python interface as a page, and where it differs from LiveKit's, in build/api
-# make clean   back to a fresh clone
+# make clean   back to a fresh clone, but for signing-key
 #
 #   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
 #   make run SECONDS=60                   longer
@@ -94,7 +94,15 @@ setup: $(VENV)/.installed
 setup-image: $(VENV)/.installed $(VENV)/.image-packages
 setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies
 
+# A signing key stays: without it no card can be updated. Earlier versions kept it in build/.
 clean:
+	@for image in image image-pi5; do \
+	    key=build/$$image/signing-key; kept=signing-key; \
+	    [[ -e $$key ]] || continue; \
+	    [[ ! -e $$kept ]] || kept=signing-key-$$image; \
+	    [[ ! -e $$kept ]] || { echo "$$key: $$kept is there too, expected one of them" >&2; exit 1; }; \
+	    mv "$$key" "$$kept"; mv "$$key.pub" "$$kept.pub"; echo "$$key is now $$kept: keep it"; \
+	done
 	rm -rf build .venv .venv-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Each stamp is one step; a step runs again only when what it depends on has changed.

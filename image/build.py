@@ -34,6 +34,8 @@ ROOT_SIZE = "320M"
 DATA_SIZE = "64M"
 DATA_UUID = "a9d10001-0000-4000-8000-000000000004"
 WANTS = "etc/systemd/system"
+# What an image and its updates are for; an update for other boards is refused.
+BOARD, BOARD_PI5 = "pi3-pi4", "pi5"
 # Of Debian's tar: what only its package tools need, what is on the boot partition, what the kernel makes.
 LEFT_OUT = (
     *("dev/", "run/", "boot/", "var/cache/", "var/log/", "var/lib/apt/", "var/lib/dpkg/"),
@@ -56,7 +58,8 @@ def main() -> None:
     given = parser.parse_args()
     folder: Path = given.folder
     epoch = _commit_time()
-    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    version = _version()
+    board = BOARD_PI5 if given.pi5 else BOARD
     os.environ.update(
         SOURCE_DATE_EPOCH=str(epoch), E2FSPROGS_FAKE_TIME=str(epoch), TZ="UTC", LC_ALL="C.UTF-8"
     )
@@ -65,7 +68,7 @@ def main() -> None:
     _say("apmpi for arm64")
     package = native.build(folder, version, epoch)
     _say("root file system")
-    tree = _tree(folder / "tree", package, packages, version)
+    tree = _tree(folder / "tree", package, packages, version, board)
     squashfs = folder / "root.squashfs"
     squash(packages, tree, squashfs, epoch)
     _say("SD card image")
@@ -73,7 +76,7 @@ def main() -> None:
     image = name.with_name(name.name + ".img")
     _sd_card(folder, tree, squashfs, packages, image)
     _say("update, list of packages, compression")
-    write_update(folder, squashfs, name.with_name(name.name + ".update"))
+    write_update(tree, squashfs, name.with_name(name.name + ".update"))
     status = _member(packages, "./var/lib/dpkg/status").decode()
     name.with_name(name.name + ".spdx.json").write_text(sbom.document(status, version, epoch))
     # One thread: how work is shared between several would show in the file.
@@ -86,6 +89,15 @@ def _say(text: str) -> None:
     print(f"image: {text}", flush=True)
 
 
+def _version() -> str:
+    version: str = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    try:
+        update.number_of(version)
+    except update.UpdateError as error:
+        raise SystemExit(f"image: pyproject.toml: {error}: devices compare them") from None
+    return version
+
+
 def _commit_time() -> int:
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
@@ -96,7 +108,7 @@ def _commit_time() -> int:
 # ---- the root file system: Debian's tar, and over it a tree of our own
 
 
-def _tree(tree: Path, package: Path, packages: Path, version: str) -> Path:
+def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -> Path:
     """Everything that is not as Debian has it, in the places where it belongs."""
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(HERE / "root", tree)
@@ -111,11 +123,10 @@ def _tree(tree: Path, package: Path, packages: Path, version: str) -> Path:
     ):
         (tree / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / source, tree / target)
-    share = tree / "usr/share/apmpi"
-    (share / "version").write_text(f"{version}\n")
-    (share / "update-signers").write_text(
-        f"{update.SIGNER} {_signing_key(tree.parent).with_suffix('.pub').read_text()}"
-    )
+    (tree / slots.VERSION).write_text(f"{version}\n")
+    (tree / slots.BOARD).write_text(f"{board}\n")
+    public_key = signing_key().with_name(f"{signing_key().name}.pub").read_text()
+    (tree / update.SIGNERS).write_text(f"{update.SIGNER} {public_key}")
     _executable(
         tree / "usr/bin/apmpi",
         "#!/usr/bin/python3\nimport sys\n\nfrom apmpi.cli import main\n\nsys.exit(main())\n",
@@ -320,9 +331,16 @@ def _sd_card(folder: Path, tree: Path, squashfs: Path, packages: Path, image: Pa
 # ---- the update
 
 
-def _signing_key(folder: Path) -> Path:
-    """Made at the first build: a device takes updates signed with the key its image was built with."""
-    key = Path(os.environ.get("APMPI_SIGNING_KEY", folder / "signing-key"))
+def signing_key() -> Path:
+    """One for all images of the checkout, made at the first build, outside of what `make clean` deletes.
+
+    A device takes updates signed with the key its image was built with.
+    """
+    if given := os.environ.get("APMPI_SIGNING_KEY"):
+        key = Path(given)
+    else:
+        key = PROJECT / "signing-key"
+        _move_here_from_build(key)
     if not key.exists():
         _say(f"new signing key {key}: keep it, without it no card can be updated")
         subprocess.run(
@@ -331,15 +349,32 @@ def _signing_key(folder: Path) -> Path:
     return key
 
 
-def write_update(folder: Path, squashfs: Path, target: Path) -> None:
-    with squashfs.open("rb") as content:
+def _move_here_from_build(key: Path) -> None:
+    """Where earlier versions kept it: cards with their images trust it."""
+    for folder in ("image", "image-pi5"):
+        earlier = PROJECT / "build" / folder / "signing-key"
+        if earlier.exists() and not key.exists():
+            _say(f"the signing key moves from {earlier} to {key}: keep it")
+            for suffix in (".pub", ""):
+                shutil.move(f"{earlier}{suffix}", f"{key}{suffix}")
+
+
+def write_update(tree: Path, squashfs: Path, target: Path) -> None:
+    """`tree`: what our part of the squashfs was made of."""
+    description = update.Description.of(tree, slots.version(tree), slots.board(tree)).content()
+    with target.open("wb") as file:
+        file.write(bytes(update.HEADER_BYTES))
+        with squashfs.open("rb") as content:
+            shutil.copyfileobj(content, file)
+        file.write(description)
+    with target.open("r+b") as file:
+        file.seek(update.HEADER_BYTES)
         signature = subprocess.run(
-            ["ssh-keygen", "-Y", "sign", "-f", _signing_key(folder), "-n", update.NAMESPACE],
-            stdin=content, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+            ["ssh-keygen", "-Y", "sign", "-f", signing_key(), "-n", update.NAMESPACE],
+            stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
         ).stdout  # fmt: skip
-    with target.open("wb") as file, squashfs.open("rb") as content:
+        file.seek(0)
         file.write(signature.ljust(update.HEADER_BYTES, b"\n"))
-        shutil.copyfileobj(content, file)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from apmpi_appliance import slots
 from machine import Card, Machine, copy_of, overlay_of
 
 import build
@@ -338,12 +339,10 @@ def test_an_update_that_does_not_reach_ready_is_taken_back(built: Path, image: P
     broken = folder / "broken"
     shutil.copytree(built / "tree", broken / "tree", symlinks=True)
     (broken / "tree/usr/bin/apmpi").write_text("#!/bin/sh\nexit 1\n")
-    (broken / "tree/usr/share/apmpi/version").write_text("broken\n")
-    for name in ("signing-key", "signing-key.pub"):
-        shutil.copy(built / name, broken)
+    (broken / "tree" / slots.VERSION).write_text("9999.0\n")
     packages = next(built.glob("debian-*.tar"))
     build.squash(packages, broken / "tree", broken / "root.squashfs", epoch=0)
-    build.write_update(broken, broken / "root.squashfs", broken / "broken.update")
+    build.write_update(broken / "tree", broken / "root.squashfs", broken / "broken.update")
 
     card, disk = frugal_card(image, folder / "fallback.img")
     install(card, broken / "broken.update")
@@ -358,4 +357,4 @@ def test_an_update_that_does_not_reach_ready_is_taken_back(built: Path, image: P
     with Machine(folder, card, disk, "raw") as machine:
         machine.wait_for_shell()
         wait_until_ready(machine)
-    assert b"version broken did not get as far as sound" in card.read("update.txt")
+    assert b"version 9999.0 did not get as far as sound" in card.read("update.txt")

@@ -8,8 +8,13 @@ the folder it names:
     os_prefix=b/              b is started once: the first thing its initramfs does is to put a/slot.txt,
     # trial, after that a     which is the case above, in this file's place. Whatever happens, a follows.
 
-A trial that has reached READY is confirmed: b/slot.txt takes the place. The file is one sector of the card
-and only ever written in place, so that a power cut leaves the old or the new text.
+A trial through which sound has flowed is confirmed: b/slot.txt takes the place. The file is one sector of the
+card and only ever written in place, so that a power cut leaves the old or the new text.
+
+A version's folder is there only while its root file system is whole on the card.
+
+    python3 -m apmpi_appliance.slots confirm    sound flows: the version on trial stays
+    python3 -m apmpi_appliance.slots report     the old version has come back: says so to the user
 """
 
 import os
@@ -30,6 +35,8 @@ TRIAL_MARK = "run/apmpi-start/trial"
 # The version that is to be tried, until it is known how that went.
 TRIED = f"{DATA}/appliance/tried"
 VERSION = "usr/share/apmpi/version"
+# For which boards the image was built (image/build.py).
+BOARD = "usr/share/apmpi/board"
 # What the user reads of an update, on the boot partition.
 REPORT_NAME = "update.txt"
 
@@ -69,28 +76,38 @@ def version(root: Path = ROOT) -> str:
     return (root / VERSION).read_text().strip()
 
 
-def confirm(root: Path = ROOT) -> str:
-    """The running version has proved itself. What was done, in one sentence.
+def board(root: Path = ROOT) -> str:
+    return (root / BOARD).read_text().strip()
 
-    If another one was to be tried and this is the old one, it tells the user that the new one has failed.
-    """
-    slot, name = running(root), version(root)
-    tried = root / TRIED
-    if (root / TRIAL_MARK).exists():
-        write(root, text(slot))
-        (root / TRIAL_MARK).unlink()
-        said = f"updated: version {name} is in use"
-    elif tried.exists():
-        said = (
-            f"update failed: version {tried.read_text()} did not get as far as sound; version {name} goes on"
-        )
-    else:
+
+def confirm(root: Path = ROOT) -> str:
+    """The running version has proved itself. What was done, in one sentence."""
+    name = version(root)
+    if not (root / TRIAL_MARK).exists():
         return f"version {name} as before"
+    write(root, text(running(root)))
+    (root / TRIAL_MARK).unlink()
+    return _report(root, f"updated: version {name} is in use")
+
+
+def report(root: Path = ROOT) -> str:
+    """A version was to be tried, and this is another one's boot. What was done, in one sentence."""
+    tried = root / TRIED
+    if (root / TRIAL_MARK).exists() or not tried.exists():
+        return "no update was tried"
+    failed = tried.read_text(errors="replace").strip()
+    return _report(
+        root,
+        f"update failed: version {failed} did not get as far as sound within 3 minutes; "
+        f"version {version(root)} goes on",
+    )
+
+
+def _report(root: Path, said: str) -> str:
     tell_user(root, REPORT_NAME, said + "\n")
-    tried.unlink(missing_ok=True)
+    (root / TRIED).unlink(missing_ok=True)
     return said
 
 
 if __name__ == "__main__":
-    assert sys.argv[1:] == ["confirm"]
-    print(confirm(), flush=True)
+    print({"confirm": confirm, "report": report}[sys.argv[1]](), flush=True)

@@ -5,30 +5,42 @@
 
 An update is the next root file system (squashfs), which brings its kernel along, behind a signature:
 
-    HEADER_BYTES    SSH signature of the rest (ssh-keygen -Y sign), padded with line ends
-    the rest        squashfs
+    HEADER_BYTES         SSH signature of the rest (ssh-keygen -Y sign), padded with line ends
+    squashfs
+    DESCRIPTION_BYTES    version, board and sizes (Description), padded with line ends
 
-It is verified against the image's own list of signers, written to the partition that is not in use, and
-verified there again. Nothing that starts the running version is touched until the one sector that names the
-new one is written (apmpi_appliance.slots). A power cut before that changes nothing; the file is still there
-and is installed at the next boot.
+The description is behind the squashfs, where it does not disturb: devices that know nothing of it check it
+with the signature, and install the update.
+
+The file is verified against the image's own list of signers. A version that is older than the running one, is
+meant for other boards or does not fit is refused before anything is written. Then the version that is not in
+use loses its folder of the boot partition, so that nobody starts half a version; its partition is written and
+verified once more as it is read back; and the folder is made anew. Nothing that starts the running version
+is touched until the one sector that names the new one is written (apmpi_appliance.slots). After a power cut
+before that the running version starts; the file is still there and is installed at the next boot.
 """
 
 import contextlib
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Self
 
 from apmpi_appliance import slots
 from apmpi_appliance.places import BOOT, ROOT, replace, tell_user, writable
 
 NAME = "apmpi.update"
 HEADER_BYTES = 4096
+DESCRIPTION_BYTES = 4096
+DESCRIPTION_MARK = "apmpi update\n"
 NAMESPACE = "apmpi-update"
 SIGNER = "apmpi"
 # Below the root folder:
@@ -36,6 +48,44 @@ SIGNERS = "usr/share/apmpi/update-signers"
 # In the new root file system:
 SLOT_FILES = "boot/slot"
 CHUNK_BYTES = 1 << 20
+# Beside SLOT_FILES: the slot's folder, command line and slot.txt; update.txt, and that while it is exchanged.
+OTHER_ENTRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an update is, signed with it.
+
+    version         numbers with dots
+    board           as in slots.BOARD
+    boot_bytes      sum of the lengths of SLOT_FILES
+    boot_entries    files and folders of SLOT_FILES
+    """
+
+    version: str
+    board: str
+    boot_bytes: int
+    boot_entries: int
+
+    def content(self) -> bytes:
+        lines = "".join(f"{name} {value}\n" for name, value in asdict(self).items())
+        return f"{DESCRIPTION_MARK}{lines}".encode().ljust(DESCRIPTION_BYTES, b"\n")
+
+    @classmethod
+    def of(cls, new_root: Path, version: str, board: str) -> Self:
+        """For the root file system that was made of the folder `new_root`."""
+        entries = sorted((new_root / SLOT_FILES).rglob("*"))
+        size = sum(path.stat().st_size for path in entries if path.is_file())
+        return cls(version, board, size, len(entries))
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self | None:
+        """None: it is no description."""
+        pattern = DESCRIPTION_MARK + "".join(rf"{entry.name} ([a-z0-9.-]{{1,40}})\n" for entry in fields(cls))
+        found = re.fullmatch(pattern + r"\n*", content.decode("ascii", errors="replace"))
+        if found is None or not all(number.isdigit() for number in found.groups()[2:]):
+            return None
+        return cls(found[1], found[2], int(found[3]), int(found[4]))
 
 
 class UpdateError(ValueError):
@@ -44,6 +94,8 @@ class UpdateError(ValueError):
 
 def verify(file: Path, root: Path = ROOT) -> tuple[bytes, int]:
     """The signature, and the bytes of the root file system behind it. Raises UpdateError."""
+    if file.exists() and not file.is_file():
+        raise UpdateError(f"{file.name}: is no file, expected one made by `make image`")
     try:
         size = file.stat().st_size - HEADER_BYTES
         with file.open("rb") as opened:
@@ -75,62 +127,151 @@ def _verify(content: Iterator[bytes], signature: bytes, name: str, root: Path) -
 
 
 def _chunks(file: Path, offset: int, size: int) -> Iterator[bytes]:
+    _read_anew(file)
     with file.open("rb") as opened:
-        # What is read shall come from the card, not from what was just written to it.
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         opened.seek(offset)
         while size > 0 and (chunk := opened.read(min(CHUNK_BYTES, size))):
             size -= len(chunk)
             yield chunk
 
 
+def describe(file: Path) -> Description:
+    """Of a file that is verified. Raises UpdateError."""
+    with file.open("rb") as opened:
+        opened.seek(-DESCRIPTION_BYTES, os.SEEK_END)
+        description = Description.parse(opened.read())
+    if description is None:
+        raise UpdateError(f"{file.name}: made before updates named their version, expected a newer one")
+    return description
+
+
 def install(file: Path, root: Path = ROOT) -> str:
     """Everything up to the restart. The version that will be tried.
 
-    Raises UpdateError; then all is as it was.
+    Raises UpdateError. Then the running version is as it was; whether there still is the other one, it says.
     """
     if (root / slots.TRIAL_MARK).exists():
         raise UpdateError(
             f"{file.name}: the running version is itself on trial, try again when it is confirmed"
         )
     signature, size = verify(file, root)
+    description = describe(file)
+    _check_meant_for(file.name, description, root)
     slot = slots.other(slots.running(root))
     partition = root / "dev/disk/by-partuuid" / slots.ROOT_PARTITION[slot]
+    _check_fits(file.name, description, size, root / BOOT, slot, partition)
+    with writable(root / BOOT):
+        discard(root / BOOT, slot)
     try:
-        with partition.open("r+b") as opened:
-            for chunk in _chunks(file, HEADER_BYTES, size):
-                opened.write(chunk)
-            opened.flush()
-            os.fsync(opened.fileno())
-    except OSError as error:
-        raise UpdateError(f"{file.name}: cannot be written to the card ({error.strerror})") from None
+        _write(file, size, signature, partition, root)
+        with tempfile.TemporaryDirectory() as mounted:
+            subprocess.run(["mount", "-t", "squashfs", "-o", "ro", str(partition), mounted], check=True)
+            try:
+                put_slot_files(Path(mounted), root / BOOT, slot)
+            finally:
+                subprocess.run(["umount", mounted], check=True)
+    except (UpdateError, OSError, subprocess.CalledProcessError) as error:
+        problem = str(error) if isinstance(error, UpdateError) else f"{file.name}: not installed ({error})"
+        with writable(root / BOOT):
+            discard(root / BOOT, slot)
+        raise UpdateError(
+            f"{problem}; the card may be worn out. Version {slots.version(root)} goes on, and is the only "
+            f"one on the card: {slot} can't be started"
+        ) from None
+    return description.version
+
+
+def _check_meant_for(name: str, description: Description, root: Path) -> None:
+    """Raises UpdateError."""
+    running, board = slots.version(root), slots.board(root)
+    if description.board != board:
+        raise UpdateError(f"{name}: for {description.board} given, expected an update for {board}")
+    if number_of(description.version) < number_of(running):
+        raise UpdateError(
+            f"{name}: version {description.version} given, expected {running} or newer; the version before "
+            f"is still on the card, {slots.NAME} leads back to it"
+        )
+
+
+def number_of(version: str) -> tuple[int, ...]:
+    """For comparison. Raises UpdateError for what has no order."""
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}", version):
+        raise UpdateError(f"version {version} given, expected numbers with dots")
+    return tuple(map(int, version.split(".")))
+
+
+def _check_fits(
+    name: str, description: Description, size: int, boot: Path, slot: str, partition: Path
+) -> None:
+    """Raises UpdateError."""
+    with partition.open("rb") as opened:
+        room = opened.seek(0, os.SEEK_END)
+    if size > room:
+        raise UpdateError(f"{name}: {_mib(size)} given, expected at most {_mib(room)}, all that the card has")
+    file_system = os.statvfs(boot)
+    cluster = file_system.f_frsize
+    # A file may leave most of its last cluster empty, and its name needs a part of another one at most.
+    needed = description.boot_bytes + 2 * cluster * (description.boot_entries + OTHER_ENTRIES)
+    freed = [path for folder in _folders(boot, slot) for path in folder.rglob("*")]
+    free = file_system.f_bavail * cluster + sum(path.stat().st_blocks * 512 for path in freed)
+    if needed > free:
+        raise UpdateError(
+            f"{name}: needs {_mib(needed)} of the boot partition beside itself, {_mib(free)} are free; "
+            "delete files there that are yours, and give it its name again"
+        )
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _folders(boot: Path, slot: str) -> tuple[Path, Path]:
+    """The version's folder, and the one in which it is made."""
+    return boot / slot, boot / f"{slot}.part"
+
+
+def discard(boot: Path, slot: str) -> None:
+    """From now on nothing starts this version. `boot` must be writable."""
+    for folder in _folders(boot, slot):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _write(file: Path, size: int, signature: bytes, partition: Path, root: Path) -> None:
+    """Raises UpdateError and OSError."""
+    with partition.open("r+b") as opened:
+        for chunk in _chunks(file, HEADER_BYTES, size):
+            opened.write(chunk)
+        opened.flush()
+        os.fsync(opened.fileno())
     _verify(_chunks(partition, 0, size), signature, f"{file.name}, as read back from the card", root)
-    with tempfile.TemporaryDirectory() as mounted:
-        subprocess.run(["mount", "-t", "squashfs", "-o", "ro", str(partition), mounted], check=True)
-        try:
-            version = slots.version(Path(mounted))
-            put_slot_files(Path(mounted), root / BOOT, slot)
-        finally:
-            subprocess.run(["umount", mounted], check=True)
-    replace(root / slots.TRIED, version)
-    return version
 
 
 def put_slot_files(new_root: Path, boot: Path, slot: str) -> None:
     """What the firmware reads before there is a root file system, into the slot's folder.
 
-    Raises UpdateError.
+    Raises UpdateError and OSError; then there is no such folder.
     """
-    folder = boot / slot
+    finished, folder = _folders(boot, slot)
     with writable(boot):
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(boot, slot)
         shutil.copytree(new_root / SLOT_FILES, folder)
         (folder / "cmdline.txt").write_text(command_line(new_root, slot))
         (folder / slots.NAME).write_bytes(slots.text(slot))
-    for file in (new_root / SLOT_FILES).rglob("*"):
-        copy = folder / file.relative_to(new_root / SLOT_FILES)
-        if file.is_file() and not filecmp.cmp(file, copy, shallow=False):
-            raise UpdateError(f"{copy.name}: not on the card as it was written")
+        os.sync()
+        for file in (new_root / SLOT_FILES).rglob("*"):
+            copy = folder / file.relative_to(new_root / SLOT_FILES)
+            if file.is_file():
+                _read_anew(copy)
+                if not filecmp.cmp(file, copy, shallow=False):
+                    raise UpdateError(f"{copy.name}: not on the card as it was written")
+        folder.rename(finished)
+
+
+def _read_anew(file: Path) -> None:
+    """What is read from now on comes from the card, not from what was just written to it."""
+    with file.open("rb") as opened:
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def command_line(new_root: Path, slot: str) -> str:
@@ -143,28 +284,38 @@ def main(given: Path | None, root: Path = ROOT) -> bool:
     """True: restart, and the new version is tried."""
     boot = root / BOOT
     file = given or boot / NAME
-    # A power cut while an earlier update was written may have left clusters that nobody owns.
-    if boot.is_mount():
-        subprocess.run(["umount", str(boot)], check=True)
-        subprocess.run(["fsck.vfat", "-a", f"/dev/disk/by-partuuid/{slots.DISK_ID}-01"], check=False)
-        subprocess.run(["mount", str(boot)], check=True)
     try:
         version = install(file, root)
-    except UpdateError as error:
-        print(f"update refused: {error}", flush=True)
-        tell_user(root, slots.REPORT_NAME, f"update refused: {error}\n")
+        replace(root / slots.TRIED, version)
+        tell_user(root, slots.REPORT_NAME, f"version {version} is written and tried at the next start\n")
+        slot = slots.running(root)
+        slots.write(root, slots.text(slots.other(slot), after=slot))
+    except Exception as error:
+        if not isinstance(error, UpdateError):
+            traceback.print_exc()
+        problem = str(error) if isinstance(error, UpdateError) else f"{file.name}: not installed ({error})"
+        print(f"update refused: {problem}", flush=True)
         if not given:
-            with writable(boot):
-                file.replace(file.with_suffix(".refused"))
+            _take_away(boot, file)
+        tell_user(root, slots.REPORT_NAME, f"update refused: {problem}\n")
         return False
-    tell_user(root, slots.REPORT_NAME, f"version {version} is written and tried at the next start\n")
     if not given:
         with writable(boot):
             file.unlink()
-    slot = slots.running(root)
-    slots.write(root, slots.text(slots.other(slot), after=slot))
     print(f"restarting with version {version}", flush=True)
     return True
+
+
+def _take_away(boot: Path, file: Path) -> None:
+    """What was refused once is not tried again at each boot."""
+    refused = file.with_suffix(".refused")
+    try:
+        with writable(boot):
+            if refused.is_dir():
+                shutil.rmtree(refused)
+            file.replace(refused)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"{file.name}: stays where it is ({error})", flush=True)
 
 
 if __name__ == "__main__":

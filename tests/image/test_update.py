@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from apmpi_appliance import slots, update
 from apmpi_appliance.places import BOOT
+
+import build
 
 
 @pytest.fixture
@@ -18,6 +24,7 @@ def device(tmp_path: Path) -> Path:
         (root / folder).mkdir(parents=True)
     (root / "proc/cmdline").write_text("root=PARTUUID=a9d10001-02 boot=apmpi quiet\n")
     (root / slots.VERSION).write_text("1.0\n")
+    (root / slots.BOARD).write_text("pi3-pi4\n")
     (root / BOOT / slots.NAME).write_bytes(slots.text("a"))
     key = root / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -123,9 +130,19 @@ def test_a_trial_that_reached_ready_is_confirmed(device: Path) -> None:
 def test_the_old_version_tells_that_the_new_one_failed(device: Path) -> None:
     (device / slots.TRIED).parent.mkdir(parents=True)
     (device / slots.TRIED).write_text("2.0")
-    assert "version 2.0 did not get as far as sound" in slots.confirm(device)
+    assert "version 2.0 did not get as far as sound" in slots.report(device)
+    assert "version 2.0 did not" in (device / BOOT / slots.REPORT_NAME).read_text()
+    assert slots.report(device) == "no update was tried"
     assert slots.confirm(device) == "version 1.0 as before"
     assert (device / BOOT / slots.NAME).read_bytes() == slots.text("a")
+
+
+def test_a_version_on_trial_says_nothing_of_itself(device: Path) -> None:
+    (device / slots.TRIED).parent.mkdir(parents=True)
+    (device / slots.TRIED).write_text("2.0")
+    (device / slots.TRIAL_MARK).touch()
+    assert slots.report(device) == "no update was tried"
+    assert (device / slots.TRIED).exists()
 
 
 def test_what_the_firmware_needs_is_copied_into_the_slot(device: Path, tmp_path: Path) -> None:
@@ -143,3 +160,308 @@ def test_what_the_firmware_needs_is_copied_into_the_slot(device: Path, tmp_path:
     ]  # fmt: skip
     assert (device / BOOT / "b/cmdline.txt").read_text() == "root=PARTUUID=a9d10001-03 boot=apmpi\n"
     assert (device / BOOT / "b/slot.txt").read_bytes() == slots.text("b")
+
+
+# ---- what is refused before anything is written, with a real file system and a real mount
+
+needs_squashfs = pytest.mark.skipif(
+    shutil.which("mksquashfs") is None or os.geteuid() != 0,
+    reason="squashfs-tools is not installed, or not root: nothing can be mounted",
+)
+PARTITION_BYTES = 1 << 20
+
+
+def described(
+    device: Path, version: str = "2.0", board: str = "pi3-pi4", kernel_bytes: int = 100_000
+) -> Path:
+    """A signed update, by the very function of the build."""
+    new = device / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    (new / update.SLOT_FILES / "overlays").mkdir(parents=True)
+    (new / "usr/share/apmpi").mkdir(parents=True)
+    (new / "usr/share/apmpi/cmdline.txt").write_text("boot=apmpi\n")
+    (new / slots.VERSION).write_text(f"{version}\n")
+    (new / slots.BOARD).write_text(f"{board}\n")
+    (new / update.SLOT_FILES / "vmlinuz").write_bytes(b"k" * kernel_bytes)
+    (new / update.SLOT_FILES / "overlays/README").write_text("x")
+    squashfs = device / "new.squashfs"
+    command = ["mksquashfs", new, squashfs, "-noappend", "-quiet", "-no-progress"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    file = device / "apmpi.update"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("APMPI_SIGNING_KEY", str(device / "key"))
+        build.write_update(new, squashfs, file)
+    return file
+
+
+@pytest.fixture
+def card(device: Path) -> Path:
+    """The device with a second partition that holds an older version, which can be started."""
+    partition = device / "dev/disk/by-partuuid" / slots.ROOT_PARTITION["b"]
+    partition.parent.mkdir(parents=True)
+    partition.write_bytes(b"old".ljust(PARTITION_BYTES, b"\0"))
+    (device / BOOT / "b").mkdir()
+    (device / BOOT / "b/vmlinuz").write_bytes(b"old kernel")
+    return device
+
+
+def queue(device: Path, file: Path) -> None:
+    shutil.copy(file, device / BOOT / update.NAME)
+
+
+def everything(device: Path) -> dict[str, bytes]:
+    """What is on the card, but for the update and the report."""
+    names = (update.NAME, "apmpi.refused", slots.REPORT_NAME)
+    files = [*(device / BOOT).rglob("*"), *(device / "dev").rglob("*")]
+    return {
+        str(path.relative_to(device)): path.read_bytes()
+        for path in files
+        if path.is_file() and path.name not in names
+    }
+
+
+def report(device: Path) -> str:
+    return (device / BOOT / slots.REPORT_NAME).read_text()
+
+
+@needs_squashfs
+def test_an_update_is_written_and_tried_once(card: Path) -> None:
+    queue(card, described(card))
+    assert update.main(None, card)
+    assert (card / BOOT / slots.NAME).read_bytes() == slots.text("b", after="a")
+    assert (card / BOOT / "b/vmlinuz").read_bytes() == b"k" * 100_000
+    assert (card / slots.TRIED).read_text() == "2.0"
+    assert sorted(path.name for path in (card / BOOT).iterdir()) == ["a", "b", "slot.txt", "update.txt"]
+
+
+@needs_squashfs
+@pytest.mark.parametrize(
+    ("version", "board", "problem"),
+    [
+        ("0.9.9", "pi3-pi4", "version 0.9.9 given, expected 1.0 or newer"),
+        ("0.10", "pi3-pi4", "version 0.10 given, expected 1.0 or newer"),
+        ("2.0", "pi5", "for pi5 given, expected an update for pi3-pi4"),
+        ("2.0-rc1", "pi3-pi4", "version 2.0-rc1 given, expected numbers with dots"),
+    ],
+)
+def test_an_older_version_and_another_board_are_refused(
+    card: Path, version: str, board: str, problem: str
+) -> None:
+    queue(card, described(card, version, board))
+    before = everything(card)
+    assert not update.main(None, card)
+    assert problem in report(card)
+    assert everything(card) == before
+    assert not (card / BOOT / update.NAME).exists()
+
+
+@needs_squashfs
+@pytest.mark.parametrize("version", ["1.0", "1.0.0", "1.0.1", "1.10", "10.0"])
+def test_the_same_version_and_newer_ones_are_taken(card: Path, version: str) -> None:
+    assert update.install(described(card, version), card) == version
+
+
+def test_an_update_that_does_not_say_its_version_is_refused(card: Path) -> None:
+    queue(card, signed(card, CONTENT))
+    before = everything(card)
+    assert not update.main(None, card)
+    assert "made before updates named their version" in report(card)
+    assert everything(card) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(b"boot_bytes 7", b"boot_bytes -7"),
+        lambda text: text.replace(b"pi3-pi4", b"../../etc"),
+        lambda text: text.replace(b"version 2.0", b"version " + b"9" * 100),
+        lambda text: text[:20],
+        lambda text: b"\0" * len(text),
+        lambda text: text + b"x",
+    ],
+)
+def test_a_description_is_that_or_nothing(change: Callable[[bytes], bytes]) -> None:
+    description = update.Description("2.0", "pi3-pi4", 7, 3)
+    assert update.Description.parse(description.content()) == description
+    assert update.Description.parse(change(description.content())) is None
+
+
+@needs_squashfs
+def test_an_update_larger_than_its_partition_is_refused(card: Path) -> None:
+    partition = card / "dev/disk/by-partuuid" / slots.ROOT_PARTITION["b"]
+    os.truncate(partition, 4096)
+    queue(card, described(card))
+    before = everything(card)
+    assert not update.main(None, card)
+    assert "expected at most 0.0 MiB, all that the card has" in report(card)
+    assert everything(card) == before
+
+
+@contextlib.contextmanager
+def boot_partition(card: Path, size_kib: int) -> Iterator[Path]:
+    """One of its own size, mounted, with what was there."""
+    boot, saved = card / BOOT, card / "saved"
+    shutil.copytree(boot, saved)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}K", "apmpi-test", boot]
+    subprocess.run(command, check=True)
+    try:
+        shutil.copytree(saved, boot, dirs_exist_ok=True)
+        yield boot
+    finally:
+        subprocess.run(["umount", boot], check=True)
+
+
+@needs_squashfs
+@pytest.mark.parametrize("free_kib", [0, 4, 400, 560])
+def test_an_update_that_does_not_fit_is_refused_before_anything_is_written(card: Path, free_kib: int) -> None:
+    """600 KiB for the kernel, and less than that on the boot partition."""
+    file = described(card, kernel_bytes=600 * 1024)
+    with boot_partition(card, 2000) as boot:
+        queue(card, file)
+        taken_kib = (os.statvfs(boot).f_blocks - os.statvfs(boot).f_bfree) * 4
+        (boot / "holiday.jpg").write_bytes(b"x" * 1024 * (2000 - taken_kib - free_kib))
+        before = everything(card)
+        assert not update.main(None, card)
+        assert everything(card) == before
+        assert (boot / "apmpi.refused").exists() and not (boot / update.NAME).exists()
+        if free_kib:  # else there is no room for the report
+            assert "of the boot partition beside itself" in report(card)
+
+
+@needs_squashfs
+def test_an_update_that_just_fits_is_installed(card: Path) -> None:
+    """What _check_fits lets through is written whole; what the old version leaves is counted."""
+    file = described(card, kernel_bytes=600 * 1024)
+    (card / BOOT / "b/vmlinuz").write_bytes(b"old" * 150_000)
+    with boot_partition(card, 2000) as boot:
+        queue(card, file)
+        (boot / "holiday.jpg").touch()
+        refused = 0
+        while True:  # room is made, one cluster after the other
+            free_kib = os.statvfs(boot).f_bavail * 4
+            filler = max(0, free_kib - 4 * refused - 120)
+            (boot / "holiday.jpg").write_bytes(b"x" * 1024 * filler)
+            try:
+                assert update.install(boot / update.NAME, card) == "2.0"
+            except update.UpdateError as error:
+                assert "beside itself" in str(error)
+                (boot / "holiday.jpg").write_bytes(b"")
+                refused += 1
+            else:
+                break
+        print(f"installed after {refused} refusals")
+        assert refused > 0
+        assert (boot / "b/vmlinuz").read_bytes() == b"k" * 600 * 1024
+
+
+@needs_squashfs
+@pytest.mark.parametrize("what", ["partition", "mount", "kernel"])
+def test_after_a_failed_update_nobody_starts_half_a_version(
+    card: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The card does not give back what was written to it, cannot be mounted, or keeps no kernel."""
+    if what == "partition":
+
+        def spoilt(*arguments: object) -> None:
+            raise update.UpdateError("apmpi.update, as read back from the card: damaged")
+
+        monkeypatch.setattr(update, "_write", spoilt)
+    elif what == "mount":
+        content = b"hsqs" + bytes(5000)
+        queue(card, signed(card, content + update.Description("2.0", "pi3-pi4", 1, 1).content()))
+    else:
+        monkeypatch.setattr(update.filecmp, "cmp", lambda *files, shallow: False)
+    if what != "mount":
+        queue(card, described(card))
+    assert not update.main(None, card)
+    assert not (card / BOOT / "b").exists() and not (card / BOOT / "b.part").exists()
+    assert (card / BOOT / slots.NAME).read_bytes() == slots.text("a")
+    assert "Version 1.0 goes on, and is the only one on the card: b can't be started" in report(card)
+    assert not (card / BOOT / update.NAME).exists()
+    assert not (card / slots.TRIED).exists()
+
+
+@needs_squashfs
+def test_while_a_partition_is_written_its_version_can_not_be_started(
+    card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power fails in the middle: what is left starts the running version, and the update is tried again."""
+
+    def power_cut(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    queue(card, described(card))
+    monkeypatch.setattr(update, "_write", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        update.main(None, card)
+    assert not (card / BOOT / "b").exists()
+    assert (card / BOOT / slots.NAME).read_bytes() == slots.text("a")
+    monkeypatch.undo()
+    assert update.main(None, card)
+    assert (card / BOOT / "b/vmlinuz").exists()
+
+
+def test_a_folder_in_place_of_an_update_is_refused_once(card: Path) -> None:
+    (card / BOOT / update.NAME).mkdir()
+    assert not update.main(None, card)
+    assert "apmpi.update: is no file, expected" in report(card)
+    assert not (card / BOOT / update.NAME).exists()
+
+
+@needs_squashfs
+def test_an_earlier_device_takes_an_update_of_today(card: Path, tmp_path: Path) -> None:
+    """It verifies all behind the header and mounts that as a squashfs, whatever is behind the squashfs."""
+    file = described(card)
+    _, size = update.verify(file, card)
+    partition = tmp_path / "partition"
+    partition.write_bytes(file.read_bytes()[update.HEADER_BYTES :])
+    assert partition.stat().st_size == size
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "squashfs", "-o", "ro", partition, mounted], check=True)
+    try:
+        assert slots.version(mounted) == "2.0"
+        assert (mounted / update.SLOT_FILES / "vmlinuz").read_bytes() == b"k" * 100_000
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
+# ---- the key
+
+
+def test_one_key_for_all_images_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APMPI_SIGNING_KEY", raising=False)
+    monkeypatch.setattr(build, "PROJECT", tmp_path)
+    key = build.signing_key()
+    made = key.read_bytes()
+    assert key.parent == tmp_path and key.stat().st_mode & 0o077 == 0
+    assert (build.signing_key(), key.read_bytes()) == (key, made)
+
+
+def test_a_key_of_an_earlier_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APMPI_SIGNING_KEY", raising=False)
+    monkeypatch.setattr(build, "PROJECT", tmp_path)
+    folder = tmp_path / "build/image"
+    folder.mkdir(parents=True)
+    (folder / "signing-key").write_text("private")
+    (folder / "signing-key.pub").write_text("public")
+    assert build.signing_key().read_text() == "private"
+    assert (tmp_path / "signing-key.pub").read_text() == "public"
+
+
+def test_make_clean_deletes_no_key(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parents[2] / "Makefile", tmp_path)
+    for folder, content in (("image", "1"), ("image-pi5", "2")):
+        (tmp_path / "build" / folder).mkdir(parents=True)
+        (tmp_path / "build" / folder / "signing-key").write_text(content)
+        (tmp_path / "build" / folder / "signing-key.pub").write_text(content)
+    for _ in range(2):
+        command = ["make", "--no-print-directory", "-C", tmp_path, "clean"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    assert not (tmp_path / "build").exists()
+    kept = {path.name: path.read_text() for path in tmp_path.glob("signing-key*")}
+    assert kept == {
+        **{"signing-key": "1", "signing-key.pub": "1"},
+        **{"signing-key-image-pi5": "2", "signing-key-image-pi5.pub": "2"},
+    }
