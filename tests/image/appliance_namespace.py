@@ -1,0 +1,228 @@
+"""A real systemd as PID 1 of a namespace, with the appliance's own units and all of their restrictions.
+
+    appliance_namespace.py boot FOLDER     outside: cgroup and namespaces of its own, removed afterwards
+    appliance_namespace.py init FOLDER     inside, PID 1: an overlay on the machine's files, then systemd
+    appliance_namespace.py drive FOLDER    a unit of that systemd: does what user and sound do, notes it
+
+FOLDER gets result.json and journal.txt. What is written elsewhere goes to memory and is forgotten.
+
+Not as on the device: Python is this machine's, so homes are visible; the boot partition is a tmpfs, the light
+and the kernel's command line are files. There is no card, no iwd and no networkd, and apmpi.service is a
+stand-in: what matters of it is /run/apmpi/sound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+IMAGE = Path(__file__).parents[2] / "image"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGhlbGxvIHdvcmxk me\n"
+SOUND = Path("/run/apmpi/sound")
+BOOT = Path("/boot/firmware")
+LIGHT = Path("/test/trigger")
+
+
+def run(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def boot(folder: Path) -> None:
+    """Raises CalledProcessError or OSError where namespaces, cgroup v2 or overlays are not permitted."""
+    with tempfile.TemporaryDirectory() as mount:
+        run("mount", "-t", "cgroup2", "cgroup2", mount)
+        cgroup = Path(mount) / f"apmpi-test-{os.getpid()}"
+        cgroup.mkdir()
+        try:
+            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--ipc"]
+            process = subprocess.Popen(
+                [*unshare, "--propagation", "private", sys.executable, __file__, "init", folder],
+                preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())),
+            )
+            process.wait(120)
+        finally:
+            process.kill()
+            process.wait()
+            for part in sorted(cgroup.rglob("*/"), reverse=True):
+                part.rmdir()
+            cgroup.rmdir()
+            run("umount", mount)
+
+
+def init(folder: Path) -> None:
+    memory = Path(tempfile.mkdtemp())
+    run("mount", "-t", "tmpfs", "tmpfs", memory)
+    for name in ("upper", "work", "root"):
+        (memory / name).mkdir()
+    root = memory / "root"
+    layers = f"lowerdir=/,upperdir={memory}/upper,workdir={memory}/work"
+    run("mount", "-t", "overlay", "overlay", "-o", layers, root)
+    run("mount", "-t", "tmpfs", "tmpfs", root / "run")
+    run("mount", "-t", "proc", "proc", root / "proc")
+    run("mount", "--bind", "-o", "ro", root / "proc/sys", root / "proc/sys")
+    run("mount", "-t", "sysfs", "-o", "ro", "sysfs", root / "sys")
+    run("mount", "-t", "cgroup2", "cgroup2", root / "sys/fs/cgroup")
+    run("mount", "--bind", "/dev", root / "dev")
+    run("mount", "-t", "tmpfs", "tmpfs", root / "dev/shm")
+    (root / "test").mkdir()
+    run("mount", "--bind", folder, root / "test")
+    (root / "test/console").touch()
+    run("mount", "--bind", root / "test/console", root / "dev/console")
+    _card(root)
+    _units(root)
+    os.chdir(root)
+    (root / "old").mkdir(exist_ok=True)
+    run("pivot_root", ".", "old")
+    os.chroot(".")
+    run("umount", "-l", "/old")
+    # "container": systemd leaves alone what belongs to the machine.
+    systemd = ["/lib/systemd/systemd", "--unit=drive.service", "--log-target=console"]
+    os.execve(systemd[0], systemd, {**os.environ, "container": "apmpi-test"})
+
+
+def _card(root: Path) -> None:
+    """Version b on trial, the boot partition mounted read-only."""
+    (root / "test/cmdline").write_text("root=PARTUUID=a9d10001-03 boot=apmpi\n")
+    for name in (
+        "boot/firmware",
+        "data/appliance",
+        "etc/apmpi",
+        "usr/share/apmpi",
+        "run/apmpi-start",
+        "etc/iwd",
+    ):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "run/apmpi-start/trial").touch()
+    (root / "data/appliance/tried").write_text("2.0")
+    (root / "usr/share/apmpi/version").write_text("2.0\n")
+    shutil.copy(IMAGE / "boot/apmpi.yaml", root / "usr/share/apmpi")
+    run("mount", "-t", "tmpfs", "tmpfs", root / "boot/firmware")
+    (root / "boot/firmware/slot.txt").write_bytes(b"os_prefix=a/\n".ljust(512, b"\n"))
+    (root / "boot/firmware/apmpi.yaml").write_text("microphone: {device: x}\nsample_rate: 1\n")
+    (root / "boot/firmware/network.yaml").mkdir()
+    (root / "boot/firmware/authorized_keys").write_text(KEY)
+    run("mount", "-o", "remount,ro", root / "boot/firmware")
+    trigger = root / "test/trigger"
+    trigger.touch()
+
+
+def _units(root: Path) -> None:
+    units = root / "etc/systemd/system"
+    shutil.copytree(IMAGE / "root/usr/lib/systemd/system", units, dirs_exist_ok=True)
+    for unit in units.glob("apmpi-*.service"):
+        text = unit.read_text().replace("/usr/bin/python3", sys.executable)
+        # No networkd, and no kernel module: this machine's own are not to be touched.
+        text = re.sub(r"(?m)^(ExecStart=/bin/networkctl.*|Requires=sys-kernel-config.*)$", "", text)
+        unit.write_text(text)
+        (units / f"{unit.name}.d").mkdir(exist_ok=True)
+        # The kernel's command line is the machine's; each unit gets the device's over its own view of /proc.
+        own_view = unit.stem not in ("apmpi-data", "apmpi-trial")
+        (units / f"{unit.name}.d/machine.conf").write_text(
+            f"[Service]\nEnvironment=PYTHONPATH={IMAGE} PYTHONDONTWRITEBYTECODE=1\n"
+            + ("ProtectHome=no\nBindReadOnlyPaths=/test/cmdline:/proc/cmdline\n" if own_view else "")
+            + ("ReadWritePaths=/test\n" if unit.stem == "apmpi-light" else "")
+        )
+    stand_in = (
+        "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"
+    )
+    for name in ("apmpi", "ssh", "iwd"):
+        (units / f"{name}.service").write_text(stand_in)
+    shutil.rmtree(units / "apmpi.service.d")
+    light = (IMAGE / "root/usr/lib/apmpi/light").read_text()
+    (root / "usr/lib/apmpi").mkdir()
+    (root / "usr/lib/apmpi/light").write_text(light.replace("/sys/class/leds/ACT/trigger", str(LIGHT)))
+    (root / "usr/lib/apmpi/light").chmod(0o755)
+    (units / "drive.service").write_text(
+        "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n"
+        f"[Service]\nType=oneshot\nExecStart={sys.executable} {__file__} drive /test\n"
+        f"Environment=PYTHONPATH={IMAGE}\nExecStopPost=systemctl poweroff --force\nTimeoutStartSec=100s\n"
+    )
+
+
+def wait_for(seconds: float, true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (done := true()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return done
+
+
+def start(*units: str) -> int:
+    return subprocess.run(["systemctl", "start", *units]).returncode
+
+
+def state(unit: str) -> str:
+    return subprocess.run(["systemctl", "is-active", unit], stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def contents(path: Path) -> str:
+    return path.read_text().rstrip("\n") if path.exists() else ""
+
+
+def drive(folder: Path) -> None:
+    noted: dict[str, Any] = {}
+    try:
+        # As at boot: READY, and no sound yet.
+        noted["light"] = start("apmpi-light.path", "apmpi-light.service", "apmpi-confirm.path")
+        SOUND.parent.mkdir(exist_ok=True)
+        noted["confirm by hand"] = start("apmpi-confirm.service")
+        time.sleep(1)
+        noted["ready"] = [state("apmpi-confirm"), contents(LIGHT), contents(BOOT / "slot.txt")]
+        SOUND.touch()
+        noted["confirmed"] = wait_for(20, lambda: state("apmpi-confirm") == "active")
+        noted["shines"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
+        noted["flows"] = [contents(BOOT / "slot.txt"), contents(BOOT / "update.txt")]
+        noted["left"] = [Path("/run/apmpi-start/trial").exists(), Path("/data/appliance/tried").exists()]
+        SOUND.unlink()
+        noted["blinks"] = wait_for(10, lambda: contents(LIGHT) == "timer")
+        SOUND.touch()
+        noted["shines again"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
+        noted["confirm still"] = state("apmpi-confirm")
+
+        noted["configuration"] = start("apmpi-configuration.service")
+        noted["error text"] = contents(BOOT / "apmpi-error.txt")
+        run("mount", "-o", "remount,rw", BOOT)
+        (BOOT / "apmpi.yaml").write_text("microphone: {device: x}\n")
+        run("mount", "-o", "remount,ro", BOOT)
+        noted["reload"] = subprocess.run(["systemctl", "reload", "apmpi-configuration"]).returncode
+        noted["mended"] = [(BOOT / "apmpi-error.txt").exists(), contents(Path("/etc/apmpi/apmpi.yaml"))]
+
+        noted["network"] = start("apmpi-network.service")
+        noted["network text"] = contents(BOOT / "network-error.txt")
+        noted["keys"] = contents(Path("/etc/ssh/authorized_keys"))
+        noted["host key"] = subprocess.run(
+            ["ssh-keygen", "-y", "-f", "/data/ssh/ssh_host_ed25519_key"], stdout=subprocess.DEVNULL
+        ).returncode
+        noted["ssh"] = wait_for(10, lambda: state("ssh") == "active")
+
+        run("systemctl", "stop", "apmpi.service")
+        noted["hotplug"] = start("apmpi-hotplug.service")
+        noted["started"] = wait_for(10, lambda: state("apmpi") == "active")
+
+        Path("/data/appliance/tried").write_text("3.0")
+        noted["returned"] = start("apmpi-returned.service")
+        noted["report"] = contents(BOOT / "update.txt")
+        noted["boot"] = run("findmnt", "-no", "OPTIONS", BOOT).split(",")[0]
+        noted["failed"] = run("systemctl", "list-units", "--failed", "--plain", "--no-legend", "apmpi*")
+    finally:
+        (folder / "result.json").write_text(json.dumps(noted))
+        (folder / "journal.txt").write_text(run("journalctl", "--no-pager", "-o", "cat"))
+    # The last thing: the trial's end restarts the machine, and nothing comes after it.
+    Path("/run/apmpi-start/trial").touch()
+    with contextlib.suppress(OSError):
+        start("apmpi-trial.service")
+        time.sleep(10)
+        (folder / "not restarted").touch()
+
+
+if __name__ == "__main__":
+    {"boot": boot, "init": init, "drive": drive}[sys.argv[1]](Path(sys.argv[2]))

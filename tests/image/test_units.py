@@ -1,0 +1,92 @@
+"""The appliance's units: how far each is locked up, and that it works all the same, under a real systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "image/root/usr/lib/systemd/system"
+# systemd's own word for it is OK; what the appliance's oneshots had without restrictions is 9.5.
+EXPOSURE_LIMIT = 4.0
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With programs that this machine has."""
+    folder = tmp_path_factory.mktemp("machine") / "units"
+    shutil.copytree(UNITS, folder)
+    for unit in folder.glob("*.service"):
+        unit.write_text(re.sub(r"(?m)^(Exec\w+)=.*$", r"\1=/bin/true", unit.read_text()))
+    return folder
+
+
+@needs_systemd
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("apmpi-*.service")))
+def test_what_runs_as_root_can_do_little_else(units: Path, name: str) -> None:
+    said = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", units / name],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"},
+    ).stdout  # fmt: skip
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert exposure is not None, said
+    print(f"{name}: exposure {exposure[1]}")
+    assert float(exposure[1]) <= EXPOSURE_LIMIT
+
+
+@pytest.mark.parametrize("path", sorted(UNITS.glob("apmpi-*.service")), ids=lambda path: path.name)
+def test_each_unit_names_its_privileges_and_the_reason(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    (first, *_) = [number for number, line in enumerate(lines) if line.startswith("CapabilityBoundingSet=")]
+    assert lines[first - 1].startswith("# "), f"{path.name}: no reason above CapabilityBoundingSet"
+    assert any(line.startswith("SystemCallFilter=@system-service") for line in lines)
+
+
+def test_units_do_their_work_behind_their_walls(tmp_path: Path) -> None:
+    folder = tmp_path / "boot"
+    folder.mkdir()
+    script = Path(__file__).with_name("appliance_namespace.py")
+    done = subprocess.run(
+        [sys.executable, script, "boot", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if not (folder / "result.json").exists():
+        pytest.skip(f"no systemd in a namespace here: {done.stdout.strip()[-300:]}")
+    noted = json.loads((folder / "result.json").read_text())
+    print(json.dumps(noted, indent=1))
+    print((folder / "journal.txt").read_text()[-6000:])
+
+    # READY without sound confirms nothing, and shows no light.
+    assert noted["light"] == noted["confirm by hand"] == 0
+    assert noted["ready"] == ["inactive", "timer", "os_prefix=a/"]
+    # With the first second of sound the version stays.
+    assert noted["confirmed"] and noted["shines"]
+    assert noted["flows"] == ["os_prefix=b/", "updated: version 2.0 is in use"]
+    assert noted["left"] == [False, False]
+    # A device that is waited for.
+    assert noted["blinks"] and noted["shines again"]
+    assert noted["confirm still"] == "active"
+    # Settings and network.
+    assert noted["configuration"] == 0
+    assert noted["error text"].startswith("apmpi.yaml:2: sample_rate: unknown key")
+    assert noted["reload"] == 0
+    assert noted["mended"] == [False, "microphone: {device: x}"]
+    assert noted["network"] == 0
+    assert noted["network text"] == "network.yaml: is a folder, expected a YAML file"
+    assert noted["keys"].startswith("ssh-ed25519 ")
+    assert noted["host key"] == 0 and noted["ssh"]
+    # A card that comes later, and the report of a trial that failed.
+    assert noted["hotplug"] == 0 and noted["started"]
+    assert noted["returned"] == 0
+    assert noted["report"].startswith("update failed: version 3.0 did not get as far as sound")
+    assert noted["boot"] == "ro"
+    assert noted["failed"] == ""
+    assert not (folder / "not restarted").exists()
