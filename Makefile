@@ -15,6 +15,7 @@
 #   make run SECONDS=60                   longer
 #   make soak HOURS=2 SEED=7              shorter, and the faults of an earlier run
 #   make fuzz HOURS=8 SEED=7              longer, other inputs; or SECONDS=10
+#   make image RENEW=1                    with Debian's packages of today
 #   make test-image CUTS=3                fewer power cuts
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
 #   make test PACKAGES=debian             numpy, PyYAML, pyalsaaudio and soundfile as Debian has them, and so the image
@@ -26,6 +27,7 @@ HOURS   = 24
 SEED    =
 CUTS    = 20
 PACKAGES =
+RENEW   =
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -69,10 +71,10 @@ fuzz: setup-test
 	@nice $(VENV)/bin/pytest tests/fuzz -s --fuzz-seconds "$$(python3 -c 'print($(FUZZ_SECONDS))')" $(if $(SEED),--seed $(SEED))
 
 image: setup-image
-	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image
+	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image $(if $(RENEW),--renew)
 
 image-pi5: setup-image
-	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image-pi5 --pi5
+	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image-pi5 --pi5 $(if $(RENEW),--renew)
 
 # The image is built by itself: whoever has one built elsewhere can put it into build/image.
 test-image: setup-image setup-test

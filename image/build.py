@@ -1,6 +1,6 @@
 """`make image`: the image for the SD card, an update for cards that have one, and the list of what is in it.
 
-    build.py FOLDER [--pi5]
+    build.py FOLDER [--pi5] [--renew]
 
     debian.py    Debian's packages as one tar file, which is kept         minutes, once
     native.py    apmpi for the Pi's processors, cross-compiled            seconds
@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import time
 import tomllib
 from pathlib import Path
 
@@ -34,6 +35,9 @@ ROOT_SIZE = "320M"
 DATA_SIZE = "64M"
 DATA_UUID = "a9d10001-0000-4000-8000-000000000004"
 WANTS = "etc/systemd/system"
+# What the licences ask for: each package's copyright file. Some folders are links to another package's.
+DOC = "usr/share/doc/"
+LICENCE_FILES = re.compile(DOC + r"[^/]+(/copyright)?")
 # What an image and its updates are for; an update for other boards is refused.
 BOARD, BOARD_PI5 = "pi3-pi4", "pi5"
 # Of Debian's tar: what only its package tools need, what is on the boot partition, what the kernel makes.
@@ -55,6 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The image for the SD card.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pi5", action="store_true", help="with the kernel of Debian's backports")
+    parser.add_argument("--renew", action="store_true", help="fetch Debian's packages anew")
     given = parser.parse_args()
     folder: Path = given.folder
     epoch = _commit_time()
@@ -64,7 +69,8 @@ def main() -> None:
         SOURCE_DATE_EPOCH=str(epoch), E2FSPROGS_FAKE_TIME=str(epoch), TZ="UTC", LC_ALL="C.UTF-8"
     )
     _say("Debian packages (minutes, once)")
-    packages = debian.build(folder, backports_kernel=given.pi5)
+    packages = debian.build(folder, backports_kernel=given.pi5, renew=given.renew)
+    _say(debian.age(packages, time.time()))
     _say("apmpi for arm64")
     package = native.build(folder, version, epoch)
     _say("root file system")
@@ -78,7 +84,8 @@ def main() -> None:
     _say("update, list of packages, compression")
     write_update(tree, squashfs, name.with_name(name.name + ".update"))
     status = _member(packages, "./var/lib/dpkg/status").decode()
-    name.with_name(name.name + ".spdx.json").write_text(sbom.document(status, version, epoch))
+    listed = sbom.document(status, copyrights(packages), version, epoch)
+    name.with_name(name.name + ".spdx.json").write_text(listed)
     # One thread: how work is shared between several would show in the file.
     subprocess.run(["xz", "--keep", "--force", "--threads=1", "-6", image], check=True)
     for path in sorted(folder.glob(f"{name.name}.*")):
@@ -127,6 +134,9 @@ def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -
     (tree / slots.BOARD).write_text(f"{board}\n")
     public_key = signing_key().with_name(f"{signing_key().name}.pub").read_text()
     (tree / update.SIGNERS).write_text(f"{update.SIGNER} {public_key}")
+    ours = tree / DOC / "apmpi/copyright"
+    ours.parent.mkdir(parents=True)
+    shutil.copy(PROJECT / "LICENSE", ours)
     _executable(
         tree / "usr/bin/apmpi",
         "#!/usr/bin/python3\nimport sys\n\nfrom apmpi.cli import main\n\nsys.exit(main())\n",
@@ -267,7 +277,26 @@ def squash(packages: Path, tree: Path, squashfs: Path, epoch: int) -> None:
 
 def _is_left_out(name: str) -> bool:
     # A folder is kept ("dev"), what is in it is not ("dev/").
-    return name.startswith(LEFT_OUT)
+    return name.startswith(LEFT_OUT) and not LICENCE_FILES.fullmatch(name)
+
+
+def copyrights(packages: Path) -> dict[str, str]:
+    """Package -> its copyright file, also where its folder is a link to another package's."""
+    found: dict[str, str] = {}
+    links: dict[str, str] = {}
+    with tarfile.open(packages) as tar:
+        for member in tar:
+            name = member.name.removeprefix("./")
+            if not LICENCE_FILES.fullmatch(name):
+                continue
+            package, _, file = name.removeprefix(DOC).partition("/")
+            if member.issym() or member.islnk():
+                # "../gcc-14-base/copyright", or a whole folder: "gcc-14-base".
+                target = Path(member.linkname)
+                links[package] = target.parent.name if file else target.name
+            elif file and (content := tar.extractfile(member)):
+                found[package] = content.read().decode(errors="replace")
+    return found | {package: found[target] for package, target in links.items() if target in found}
 
 
 def _member(packages: Path, name: str) -> bytes:
@@ -288,6 +317,11 @@ def _sd_card(folder: Path, tree: Path, squashfs: Path, packages: Path, image: Pa
         # For the editors of a PC; the firmware and YAML take either line end.
         (boot / name).write_bytes((HERE / "boot" / name).read_bytes().replace(b"\n", b"\r\n"))
     update.put_slot_files(tree, boot, "a")
+    # Beside what they are about.
+    licences = boot / "licences"
+    licences.mkdir()
+    shutil.copy(PROJECT / "LICENSE", licences / "apmpi.txt")
+    (licences / "firmware.txt").write_text(copyrights(packages)["raspi-firmware"])
     (boot / slots.NAME).write_bytes(slots.text("a"))
     with tarfile.open(packages) as tar:
         for member in tar:

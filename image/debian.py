@@ -8,6 +8,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -41,12 +42,12 @@ def lines(name: str) -> list[str]:
     ]
 
 
-def build(folder: Path, backports_kernel: bool) -> Path:
-    """The tar file; made when there is none for this command line."""
+def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
+    """The tar file; made when there is none for this command line, or another one is wanted."""
     command = _mmdebstrap(backports_kernel)
     recipe = "\n".join(command)
     finished = folder / f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar"
-    if finished.exists():
+    if finished.exists() and not renew:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = finished.with_suffix(".part")
@@ -66,6 +67,14 @@ def build(folder: Path, backports_kernel: bool) -> Path:
         old.unlink()
     unfinished.rename(finished)
     return finished
+
+
+def age(packages: Path, now_s: float) -> str:
+    """How old the packages are, and what to do about it."""
+    fetched_s = packages.stat().st_mtime
+    day = datetime.fromtimestamp(fetched_s, UTC).strftime("%Y-%m-%d")
+    days = max(0, int((now_s - fetched_s) // 86400))
+    return f"packages of {day} ({days} days old); make image RENEW=1 fetches them anew"
 
 
 def sysroot(folder: Path) -> Path:

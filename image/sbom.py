@@ -1,9 +1,11 @@
-"""The list of what is in the image (SPDX 2.3, JSON): Debian's packages, their sources, and apmpi."""
+"""The list of what is in the image (SPDX 2.3, JSON): apmpi, Debian's packages, their sources and licences."""
 
 import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+
+import licences
 
 
 def packages(dpkg_status: str) -> Iterator[dict[str, str]]:
@@ -14,14 +16,19 @@ def packages(dpkg_status: str) -> Iterator[dict[str, str]]:
             yield fields
 
 
-def document(dpkg_status: str, version: str, epoch: int) -> str:
+def document(dpkg_status: str, copyrights: dict[str, str], version: str, epoch: int) -> str:
+    """copyrights: package -> its copyright file. Raises SystemExit where one is missing."""
     created = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     entries = [_entry("apmpi", version, f"pkg:generic/apmpi@{version}", "Apache-2.0")]
+    extracted = licences.Extracted()
     for fields in packages(dpkg_status):
         name, number, architecture = fields["Package"], fields["Version"], fields["Architecture"]
+        if name not in copyrights:
+            raise SystemExit(f"image: /usr/share/doc/{name}/copyright: missing, expected in each package")
         # "Source: name (version)" only where it is another one.
         source, _, source_version = fields.get("Source", name).partition(" ")
-        entry = _entry(name, number, f"pkg:deb/debian/{name}@{number}?arch={architecture}", "NOASSERTION")
+        declared = licences.declared(source, copyrights[name], extracted)
+        entry = _entry(name, number, f"pkg:deb/debian/{name}@{number}?arch={architecture}", declared)
         entry["sourceInfo"] = f"{source} {source_version.strip('()') or number}"
         entries.append(entry)
     return json.dumps(
@@ -34,18 +41,26 @@ def document(dpkg_status: str, version: str, epoch: int) -> str:
             "creationInfo": {"created": created, "creators": ["Tool: apmpi make image"]},
             "packages": entries,
             "documentDescribes": [entry["SPDXID"] for entry in entries],
+            "hasExtractedLicensingInfos": [
+                {"licenseId": name, "name": name.removeprefix("LicenseRef-"), "extractedText": text}
+                for name, text in extracted.texts.items()
+            ],
         },
         indent=1,
     )
 
 
-def _entry(name: str, version: str, locator: str, license_: str) -> dict[str, object]:
+def _entry(name: str, version: str, locator: str, declared: str) -> dict[str, object]:
     return {
         "SPDXID": "SPDXRef-" + re.sub(r"[^A-Za-z0-9.-]", "-", name),
         "name": name,
         "versionInfo": version,
         "downloadLocation": "NOASSERTION",
-        "licenseDeclared": license_,
+        "filesAnalyzed": False,
+        "licenseDeclared": declared,
+        # Nobody has looked at each file.
+        "licenseConcluded": "NOASSERTION",
+        "copyrightText": "NOASSERTION",
         "externalRefs": [
             {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": locator}
         ],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import debian
+import licences
 import pytest
 import sbom
 from apmpi_appliance import slots
@@ -83,19 +86,117 @@ def test_lists_have_no_comments_in_them() -> None:
     assert all(pattern.startswith("/usr/") for pattern in debian.lines("left-out.txt"))
 
 
+DEP5 = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: 2001 Somebody
+License: GPL-2+
+
+Files: lib/*
+Copyright: 2001 Somebody
+License: LGPL-2.1+ or BSD-3-clause
+
+Files: data/*
+Copyright: none
+License: public-domain
+ Do what you like.
+ .
+ Really.
+
+License: GPL-2+
+ See /usr/share/common-licenses/GPL-2.
+"""
+STATUS = (
+    "Package: alsa-utils\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1.2.14-1\n\n"
+    "Package: libc6\nStatus: install ok installed\nArchitecture: arm64\nSource: glibc (2.41-1)\n"
+    "Version: 2.41-1+b1\nDescription: a library\n with a second line\n\n"
+    "Package: gone\nStatus: deinstall ok config-files\nArchitecture: arm64\nVersion: 1\n"
+)
+
+
 def test_bill_of_materials() -> None:
-    status = (
-        "Package: alsa-utils\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1.2.14-1\n\n"
-        "Package: libc6\nStatus: install ok installed\nArchitecture: arm64\nSource: glibc (2.41-1)\n"
-        "Version: 2.41-1+b1\nDescription: a library\n with a second line\n\n"
-        "Package: gone\nStatus: deinstall ok config-files\nArchitecture: arm64\nVersion: 1\n"
-    )
-    document = json.loads(sbom.document(status, "0.1.0", 0))
+    copyrights = {"alsa-utils": DEP5, "libc6": "Free text about a licence.\n"}
+    document = json.loads(sbom.document(STATUS, copyrights, "0.1.0", 0))
     entries = {entry["name"]: entry for entry in document["packages"]}
     assert list(entries) == ["apmpi", "alsa-utils", "libc6"]
     assert entries["libc6"]["versionInfo"] == "2.41-1+b1"
     assert entries["libc6"]["sourceInfo"] == "glibc 2.41-1"
     assert document["creationInfo"]["created"] == "1970-01-01T00:00:00Z"
+    assert entries["apmpi"]["licenseDeclared"] == "Apache-2.0"
+    assert entries["alsa-utils"]["licenseDeclared"] == (
+        "GPL-2.0-or-later AND (LGPL-2.1-or-later OR BSD-3-Clause) AND LicenseRef-alsa-utils-public-domain"
+    )
+    assert entries["libc6"]["licenseDeclared"] == "LicenseRef-glibc-copyright"
+    texts = {entry["licenseId"]: entry["extractedText"] for entry in document["hasExtractedLicensingInfos"]}
+    assert texts == {
+        "LicenseRef-alsa-utils-public-domain": "Do what you like.\n\nReally.",
+        "LicenseRef-glibc-copyright": "Free text about a licence.\n",
+    }
+
+
+def test_a_package_without_its_licence_is_in_no_image() -> None:
+    with pytest.raises(SystemExit, match=r"/usr/share/doc/libc6/copyright: missing"):
+        sbom.document(STATUS, {"alsa-utils": DEP5}, "0.1.0", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expression"),
+    [
+        ("GPL-2", "GPL-2.0-only"),
+        ("LGPL-2.1+", "LGPL-2.1-or-later"),
+        ("GFDL-NIV-1.3+", "GFDL-1.3-no-invariants-or-later"),
+        ("Expat", "MIT"),
+        ("bsd-3-CLAUSE", "BSD-3-Clause"),
+        ("Artistic or GPL-1+", "LicenseRef-x-Artistic OR GPL-1.0-or-later"),
+        ("GPL-3+ with Bison exception", "LicenseRef-x-GPL-3-with-Bison-exception"),
+        ("ISC or Expat, and Zlib and 0BSD", "(ISC OR MIT) AND (Zlib AND 0BSD)"),
+    ],
+)
+def test_licences_by_their_short_names(name: str, expression: str) -> None:
+    text = f"{DEP5.splitlines()[0]}\n\nFiles: *\nLicense: {name}\n"
+    declared = licences.declared("x", text, licences.Extracted())
+    assert declared in (expression, f"({expression})")
+
+
+def test_two_texts_of_one_name_are_two_licences() -> None:
+    extracted = licences.Extracted()
+    assert [extracted.named("x BSD", text) for text in ("a", "b", "a")] == [
+        *("LicenseRef-x-BSD", "LicenseRef-x-BSD-2", "LicenseRef-x-BSD"),
+    ]
+
+
+def test_each_copyright_file_is_in_the_image(tmp_path: Path) -> None:
+    packages = tmp_path / "debian.tar"
+    doc = tmp_path / "usr/share/doc"
+    for package in ("gcc-14-base", "busybox"):
+        (doc / package).mkdir(parents=True)
+        (doc / package / "copyright").write_text(f"licence of {package}")
+        (doc / package / "changelog.gz").touch()
+    (doc / "libgcc-s1").symlink_to("gcc-14-base")
+    (doc / "libgomp1").mkdir()
+    (doc / "libgomp1/copyright").symlink_to("../gcc-14-base/copyright")
+    with tarfile.open(packages, "w") as tar:
+        tar.add(tmp_path / "usr", "./usr")
+    with tarfile.open(packages) as tar:
+        kept = [name for name in tar.getnames() if not build._is_left_out(name[2:])]
+    assert {name for name in kept if name.startswith("./usr/share/doc/") and name.count("/") == 5} == {
+        *("./usr/share/doc/gcc-14-base/copyright", "./usr/share/doc/busybox/copyright"),
+        "./usr/share/doc/libgomp1/copyright",
+    }
+    assert "./usr/share/doc/libgcc-s1" in kept
+    assert build.copyrights(packages) == {
+        "busybox": "licence of busybox",
+        **dict.fromkeys(("gcc-14-base", "libgcc-s1", "libgomp1"), "licence of gcc-14-base"),
+    }
+
+
+def test_the_age_of_the_packages_is_said(tmp_path: Path) -> None:
+    packages = tmp_path / "debian.tar"
+    packages.touch()
+    os.utime(packages, (1793577600, 1793577600))  # 2026-11-02
+    assert debian.age(packages, 1793577600 + 26.5 * 86400) == (
+        "packages of 2026-11-02 (26 days old); make image RENEW=1 fetches them anew"
+    )
 
 
 def test_the_namespace_runs_a_command_as_its_root() -> None:
