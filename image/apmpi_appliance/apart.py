@@ -23,6 +23,8 @@ TIMEOUT_S = 20.0
 MEMORY_MAX_BYTES = 512 << 20
 ANSWER_MAX_BYTES = 1 << 20
 NOBODY = 65534  # Debian's user and group
+# For subprocess: a program that runs so.
+AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 
 
 def call(name: str, function: Callable[..., Any], *arguments: object) -> Any:

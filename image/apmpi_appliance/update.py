@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
-from apmpi_appliance import slots
+from apmpi_appliance import apart, slots
 from apmpi_appliance.places import BOOT, ROOT, replace, tell_user, writable
 
 NAME = "apmpi.update"
@@ -109,13 +109,17 @@ def verify(file: Path, root: Path = ROOT) -> tuple[bytes, int]:
 
 
 def _verify(content: Iterator[bytes], signature: bytes, name: str, root: Path) -> None:
-    with tempfile.NamedTemporaryFile() as signature_file:
-        signature_file.write(signature)
-        signature_file.flush()
-        command = ["ssh-keygen", "-Y", "verify", "-f", str(root / SIGNERS), "-I", SIGNER, "-n", NAMESPACE]
+    with tempfile.TemporaryDirectory() as memory:
+        folder = Path(memory)
+        folder.chmod(0o755)
+        (folder / "signature").write_bytes(signature)
+        (folder / "signers").write_bytes((root / SIGNERS).read_bytes())
+        command = ["ssh-keygen", "-Y", "verify", "-I", SIGNER, "-n", NAMESPACE]
+        command += ["-f", str(folder / "signers"), "-s", str(folder / "signature")]
         checker = subprocess.Popen(
-            [*command, "-s", signature_file.name],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            # Whoever made the file, it is parsed without privileges.
+            **(apart.AS_NOBODY if os.geteuid() == 0 else {}),
         )  # fmt: skip
         assert checker.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it may have seen enough

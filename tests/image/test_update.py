@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from apmpi_appliance import slots, update
+from apmpi_appliance import apart, slots, update
 from apmpi_appliance.places import BOOT
 
 import build
@@ -56,6 +56,28 @@ def test_one_changed_bit_is_refused(device: Path, at: int) -> None:
     file.write_bytes(content)
     with pytest.raises(update.UpdateError, match="damaged, or not signed"):
         update.verify(file, device)
+
+
+def test_the_signature_is_parsed_without_privileges(
+    device: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not root: there is nothing to give up")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # The real one, behind a script that notes who runs it.
+    noted = tmp_path / "noted"
+    noted.touch()
+    noted.chmod(0o666)
+    script = programs / "ssh-keygen"
+    script.write_text(f'#!/bin/sh\nid -u > {noted}\nexec {shutil.which("ssh-keygen")} "$@"\n')
+    script.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    file = signed(device, CONTENT)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    update.verify(file, device)
+    assert noted.read_text().strip() == str(apart.NOBODY)
 
 
 def test_half_a_file_is_refused(device: Path) -> None:
