@@ -192,16 +192,17 @@ def _check_meant_for(name: str, description: Description, root: Path) -> None:
         raise UpdateError(f"{name}: for {description.board} given, expected an update for {board}")
     if number_of(description.version) < number_of(running):
         raise UpdateError(
-            f"{name}: version {description.version} given, expected {running} or newer; the version before "
-            f"is still on the card, {slots.NAME} leads back to it"
+            f"{name}: version {description.version} given, expected {running} or newer; the way back is "
+            f"{slots.NAME}, to the version that is still on the card"
         )
 
 
 def number_of(version: str) -> tuple[int, ...]:
-    """For comparison. Raises UpdateError for what has no order."""
+    """For comparison: 1.0 is 1.0.0. Raises UpdateError for what has no order."""
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}", version):
         raise UpdateError(f"version {version} given, expected numbers with dots")
-    return tuple(map(int, version.split(".")))
+    numbers = [int(number) for number in version.split(".")]
+    return (*numbers, *[0] * (4 - len(numbers)))
 
 
 def _check_fits(

@@ -278,7 +278,7 @@ def test_an_older_version_and_another_board_are_refused(
 
 
 @needs_squashfs
-@pytest.mark.parametrize("version", ["1.0", "1.0.0", "1.0.1", "1.10", "10.0"])
+@pytest.mark.parametrize("version", ["1", "1.0", "1.0.0", "1.0.1", "1.10", "10.0"])
 def test_the_same_version_and_newer_ones_are_taken(card: Path, version: str) -> None:
     assert update.install(described(card, version), card) == version
 
