@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from apmpi_appliance import apart, configuration, network
 from apmpi_appliance.places import BOOT, tell_user
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from plugged import LOOPBACK, SPEAKERPHONE, tree
 
-from apmpi.config import load
+from apmpi.config import ConfigError, load
 from apmpi.text_file import FileError
 
 IMAGE = Path(__file__).parents[2] / "image"
@@ -369,6 +372,74 @@ def test_settings_are_judged_without_privileges() -> None:
         apart.call("x", lambda: Path("/etc/shadow").read_text())
 
 
+# What YAML, addresses and text have had surprises with; one a word.
+FRAGMENTS = [
+    *[
+        "wifi:",
+        "address:",
+        "dns:",
+        "name:",
+        "password:",
+        "country:",
+        "-",
+        "?",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "'",
+        '"',
+        "|",
+        ">",
+        "#",
+        "~",
+        "/",
+        "x",
+    ],
+    *[
+        "!!bool",
+        "!!int",
+        "!!timestamp",
+        "!!python/object:os.system",
+        "!<",
+        "&a",
+        "*a",
+        "<<:",
+        "\\UFFFFFFFF",
+        "\\ud800",
+        "\\x00",
+        "0x_",
+    ],
+    *["2026-13-32", "1_000", "1e999", "1.2.3.4/24", "²", "fe80::1%eth0", "ÄÖ"],
+    *(" ", "  ", "\t", "\n", "---\n", "...\n", "%YAML 9.9\n", "\ufeff", "\x85", "\u2028", "\0", "\u0661"),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join))
+def test_any_text_is_a_network_or_one_sentence(text: str) -> None:
+    try:
+        taken = network.parse(text)
+    except FileError as error:
+        assert str(error).startswith("network.yaml:") and "\n" not in str(error)
+    else:
+        assert all(value is None or value.isprintable() for value in asdict(taken).values())
+    try:
+        configuration.completed(text, "")
+    except ConfigError as error:
+        assert str(error).startswith("apmpi.yaml:") and "\n" not in str(error)
+
+
+@pytest.mark.usefixtures("soon")
+def test_the_largest_file_is_read_within_its_bounds() -> None:
+    """Of time and memory; where the reader is killed, the sentence is another one."""
+    largest = f"a: [{'a,' * 32_000}]"
+    with pytest.raises(FileError, match=r"apmpi\.yaml:1: a: unknown key"):
+        apart.call("apmpi.yaml", configuration.completed, largest, "")
+
+
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(
     "work",
@@ -392,7 +463,7 @@ def test_whatever_becomes_of_the_reader_is_one_sentence(work: object) -> None:
 def test_a_reader_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "TIMEOUT_S", 1.0)
     with pytest.raises(FileError, match="its reader failed"):
-        apart.call("some.yaml", lambda: [None for _ in iter(int, 1)])
+        apart.call("some.yaml", lambda: sum(1 for _ in iter(int, 1)))
 
 
 # ---- power cuts, and cards that can't be written to
