@@ -198,7 +198,7 @@ def test_the_service_is_locked_up(machine: Machine) -> None:
     assert exposure <= EXPOSURE_LIMIT
 
 
-def test_what_runs_as_root_is_locked_up(machine: Machine) -> None:
+def test_what_runs_as_root_has_few_rights(machine: Machine) -> None:
     said = machine.check(
         "for unit in /usr/lib/systemd/system/apmpi-*.service;"
         " do systemd-analyze security --no-pager ${unit##*/} | tail -1; done"

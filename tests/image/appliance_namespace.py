@@ -179,13 +179,13 @@ def drive(folder: Path) -> None:
         noted["ready"] = [state("apmpi-confirm"), contents(LIGHT), contents(BOOT / "slot.txt")]
         SOUND.touch()
         noted["confirmed"] = wait_for(20, lambda: state("apmpi-confirm") == "active")
-        noted["shines"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
+        noted["light on"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
         noted["flows"] = [contents(BOOT / "slot.txt"), contents(BOOT / "update.txt")]
         noted["left"] = [Path("/run/apmpi-start/trial").exists(), Path("/data/appliance/tried").exists()]
         SOUND.unlink()
-        noted["blinks"] = wait_for(10, lambda: contents(LIGHT) == "timer")
+        noted["light blinks"] = wait_for(10, lambda: contents(LIGHT) == "timer")
         SOUND.touch()
-        noted["shines again"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
+        noted["light on again"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
         noted["confirm still"] = state("apmpi-confirm")
 
         noted["configuration"] = start("apmpi-configuration.service")

@@ -271,16 +271,16 @@ def no_file(path: Path, kind: str) -> Iterator[None]:
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
 @pytest.mark.parametrize("name", ["apmpi.yaml", "network.yaml", "authorized_keys"])
-def test_what_is_no_file_is_told_and_the_rest_goes_on(device: Path, name: str, kind: str) -> None:
+def test_what_is_no_file_is_reported_and_the_rest_goes_on(device: Path, name: str, kind: str) -> None:
     (device / BOOT / "authorized_keys").write_text(KEY)
     (device / BOOT / "network.yaml").write_text(WIFI)
     configuration.start(device, no_sleep)
     with no_file(device / BOOT / name, kind):
         configuration.start(device, no_sleep)
         services = network.take_over(device)
-        told = (device / BOOT / ERROR_TEXTS[name]).read_text()
-    print(told)
-    assert told.startswith(f"{name}: is a {kind}, expected ")
+        said = (device / BOOT / ERROR_TEXTS[name]).read_text()
+    print(said)
+    assert said.startswith(f"{name}: is a {kind}, expected ")
     assert load(device / "etc/apmpi/apmpi.yaml").microphone.device == "plughw:CARD=PowerConf,DEV=0"
     expected = {"network.yaml": ["ssh.service"], "authorized_keys": ["iwd.service"]}
     assert services == expected.get(name, ["iwd.service", "ssh.service"])
@@ -330,7 +330,7 @@ def test_public_keys_as_editors_write_them(device: Path, content: bytes) -> None
         (b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3\n", "authorized_keys:1: no public key"),
     ],
 )
-def test_what_is_no_public_key_is_told_and_does_not_stop_wifi(
+def test_what_is_no_public_key_is_reported_and_does_not_stop_wifi(
     device: Path, content: bytes, problem: str
 ) -> None:
     (device / BOOT / "authorized_keys").write_bytes(content)

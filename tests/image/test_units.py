@@ -1,4 +1,4 @@
-"""The appliance's units: how far each is locked up, and that it works all the same, under a real systemd."""
+"""The appliance's units: how exposed each is, and that each works with its restrictions under systemd."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_each_unit_names_its_privileges_and_the_reason(path: Path) -> None:
     assert any(line.startswith("SystemCallFilter=@system-service") for line in lines)
 
 
-def test_units_do_their_work_behind_their_walls(tmp_path: Path) -> None:
+def test_units_work_with_all_their_restrictions(tmp_path: Path) -> None:
     folder = tmp_path / "boot"
     folder.mkdir()
     script = Path(__file__).with_name("appliance_namespace.py")
@@ -68,11 +68,11 @@ def test_units_do_their_work_behind_their_walls(tmp_path: Path) -> None:
     assert noted["light"] == noted["confirm by hand"] == 0
     assert noted["ready"] == ["inactive", "timer", "os_prefix=a/"]
     # With the first second of sound the version stays.
-    assert noted["confirmed"] and noted["shines"]
+    assert noted["confirmed"] and noted["light on"]
     assert noted["flows"] == ["os_prefix=b/", "updated: version 2.0 is in use"]
     assert noted["left"] == [False, False]
     # A device that is waited for.
-    assert noted["blinks"] and noted["shines again"]
+    assert noted["light blinks"] and noted["light on again"]
     assert noted["confirm still"] == "active"
     # Settings and network.
     assert noted["configuration"] == 0
