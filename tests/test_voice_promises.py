@@ -59,10 +59,11 @@ def watched(
             apm.process_reverse_stream(frame_of(to_int16(far[at : at + block]), rate_hz))
         frame = frame_of(to_int16(mic[at : at + block]), rate_hz)
         apm.process_stream(frame)
-        out.append(np.frombuffer(frame.data, np.int16))
+        out.append(np.frombuffer(frame.data, np.int16).reshape(-1, *mic.shape[1:]))
         stats.append(apm.stats())
     late = round(apm.latency_ms * rate_hz / 1000)
-    return np.concatenate([from_int16(np.concatenate(out)[late:]), np.zeros(late)]), stats
+    whole = from_int16(np.concatenate(out)[late:])
+    return np.concatenate([whole, np.zeros((late, *mic.shape[1:]))]), stats
 
 
 # ---------- noise suppression
@@ -228,6 +229,127 @@ def test_weak_sounds_in_a_quiet_room_are_kept(rng: np.random.Generator) -> None:
         taken_db.append(network_takes_db(mic, band, heard_at))
     print(f"taken by the network: {np.round(taken_db, 1)} dB")
     assert np.median(taken_db) < 1.0
+
+
+QUIET_ROOM_DBFS = -75.0
+ALL_FEATURES = {
+    "echo_cancellation": True,
+    "noise_suppression": True,
+    "high_pass_filter": True,
+    "auto_gain_control": True,
+}
+
+
+def no_voice(rng: np.random.Generator, kind: str, rate_hz: int, dbfs: float) -> Signal:
+    """0.2 to 1 s of a sound between 200 Hz and 7 kHz that is no voice; a chord fades by 4 dB a second."""
+    t = np.arange(round(float(rng.choice([0.2, 0.5, 1.0])) * rate_hz)) / rate_hz
+    start_hz, stop_hz = np.exp(rng.uniform(np.log(200.0), np.log(7000.0), 2))
+    if kind == "tone":
+        sound = np.sin(2 * np.pi * start_hz * t)
+    elif kind == "sweep":
+        sound = np.sin(2 * np.pi * np.cumsum(start_hz * (stop_hz / start_hz) ** (t / t[-1])) / rate_hz)
+    elif kind == "alarm":
+        low_hz = rng.uniform(600.0, 2500.0)
+        sound = np.sin(2 * np.pi * np.where(t % 0.25 < 0.125, low_hz, 1.3 * low_hz) * t)
+    elif kind == "whistle":
+        sway_hz = rng.uniform(1000.0, 3000.0) * (1.0 + 0.1 * np.sin(2 * np.pi * 6.0 * t))
+        sound = np.sin(2 * np.pi * np.cumsum(sway_hz) / rate_hz)
+    elif kind == "chord":
+        partials = np.outer([1.0, 1.25, 1.5], np.arange(1, 8)) * rng.uniform(200.0, 500.0)
+        phases = rng.uniform(0.0, 2 * np.pi, partials.shape)
+        sound = np.zeros(len(t))
+        for (_, k), hz in np.ndenumerate(partials):
+            sound += np.sin(2 * np.pi * hz * t + phases[0, k]) / (k + 1) * 10.0 ** (-0.2 * t)
+    else:  # a fricative
+        low_hz = rng.uniform(500.0, 3500.0)
+        band = butter(4, [low_hz, 2 * low_hz], "bandpass", fs=rate_hz, output="sos")
+        sound = sosfilt(band, rng.standard_normal(round(0.2 * rate_hz)))
+    return at_level(sound, dbfs)
+
+
+@pytest.mark.parametrize("kind", ["tone", "sweep", "alarm", "whistle", "chord", "fricative"])
+@pytest.mark.parametrize(
+    ("flags", "far_end"),
+    [
+        ({"noise_suppression": "low"}, False),
+        ({"noise_suppression": True}, False),
+        ({"noise_suppression": "very_high"}, False),
+        ({"noise_suppression": "auto"}, False),
+        ({"noise_suppression": True, "learned_gain": False}, False),
+        (ALL_FEATURES, False),
+        (ALL_FEATURES, True),
+    ],
+    ids=["low", "default", "very high", "auto", "no network", "all features", "silent far end"],
+)
+def test_what_stands_clear_in_a_quiet_room_passes(
+    rng: np.random.Generator, kind: str, flags: dict[str, bool | str], far_end: bool
+) -> None:
+    """30 dB and more above the noise: less than 1 dB is lost in any 50 ms, the first of them included, at
+    either rate, from one microphone or two. What the gain control does is not counted."""
+    loudest_dbfs = -18.0 if kind in ("chord", "fricative") else -10.0  # their peaks meet the limiter
+    worst_db, worst = -np.inf, ""
+    for _ in range(6):
+        rate_hz, channels = int(rng.choice([16000, 48000])), int(rng.choice([1, 2]))
+        dbfs, begin_s = rng.uniform(-45.0, loudest_dbfs), float(rng.uniform(1.0, 3.0))
+        sound = no_voice(rng, kind, rate_hz, dbfs)
+        begin, count = round(begin_s * rate_hz), round(4.5 * rate_hz)
+        clean = np.zeros(count)
+        clean[begin : begin + len(sound)] = sound
+        room_noise = rng.standard_normal((count, channels)) * 10.0 ** (QUIET_ROOM_DBFS / 20.0)
+        mic = clean[:, None] + room_noise
+        out, stats = watched(
+            AudioProcessingModule(**flags),
+            rate_hz,
+            mic if channels == 2 else mic[:, 0],
+            np.zeros(count) if far_end else None,
+        )
+        gains = np.repeat([10.0 ** (s.agc_gain_db / 20.0) for s in stats], rate_hz // 100)
+        one = (out if channels == 1 else out[:, 0]) / gains
+        for at in range(begin, begin + len(sound) - rate_hz // 20 + 1, rate_hz // 20):
+            now = slice(at, at + rate_hz // 20)
+            lost_db = level_db(clean[now]) - level_db(one[now])
+            if lost_db > worst_db:
+                worst_db = lost_db
+                worst = f"{rate_hz} Hz, {channels} channels, {dbfs:.1f} dBFS, after {at - begin} samples"
+    print(f"{kind}: worst {worst_db:.2f} dB ({worst})")
+    assert worst_db < 1.0
+
+
+@pytest.mark.parametrize("learned_gain", [True, False])
+def test_the_first_sound_of_a_word_in_a_quiet_room_passes(
+    rng: np.random.Generator, learned_gain: bool
+) -> None:
+    """Words that begin with 0.1 s of a hiss, 30 to 45 dB above the noise, after half a second of nothing."""
+    worst_db = -np.inf
+    for _ in range(4):
+        clean, hisses = np.zeros(8 * RATE_HZ), []
+        for begin_s in np.arange(1.0, 7.5, 1.2):
+            begin, middle = round(begin_s * RATE_HZ), round((begin_s + 0.1) * RATE_HZ)
+            hiss = no_voice(rng, "fricative", RATE_HZ, rng.uniform(-44.0, -30.0))[: middle - begin]
+            clean[begin:middle] = hiss
+            clean[middle : middle + RATE_HZ // 2] = voice(rng, RATE_HZ, 0.5, -26.0)
+            hisses += [slice(begin, begin + 800), slice(begin + 800, middle)]
+        apm = AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain)
+        out = heard(apm, RATE_HZ, clean + at_level(rng.standard_normal(len(clean)), QUIET_ROOM_DBFS))
+        worst_db = max(worst_db, *(level_db(clean[now]) - level_db(out[now]) for now in hisses))
+    print(f"worst {worst_db:.2f} dB")
+    assert worst_db < 1.0
+
+
+def test_clatter_in_a_quiet_room_is_still_taken(rng: np.random.Generator) -> None:
+    """Keys struck 6 to 10 times a second, 40 dB above the noise in between: from the second second on they
+    go down by 10 dB and more."""
+    keys = np.zeros(6 * RATE_HZ)
+    at = 0.0
+    while (at := at + rng.uniform(0.1, 0.17)) < 5.8:
+        begin, count = round(at * RATE_HZ), round(0.05 * RATE_HZ)
+        fade = 10.0 ** (-np.arange(count) / (0.015 * RATE_HZ))
+        keys[begin : begin + count] += rng.uniform(0.5, 1.0) * rng.standard_normal(count) * fade
+    mic = at_level(keys, -35.0) + at_level(rng.standard_normal(len(keys)), QUIET_ROOM_DBFS)
+    out = heard(AudioProcessingModule(noise_suppression=True), RATE_HZ, mic)
+    down_db = level_db(part(mic, 2.0, 5.9)) - level_db(part(out, 2.0, 5.9))
+    print(f"{down_db:.1f} dB down")
+    assert down_db > 10.0
 
 
 def test_sibilants_above_8_khz_survive(rng: np.random.Generator) -> None:

@@ -486,6 +486,14 @@ static gain_input_t hear(const apm_t *apm, const channel_t *channel, const float
     return (gain_input_t){apm->error_power, apm->echo_power, apm->cross, residual, channel->ns.noise, far};
 }
 
+/* A far end that was given less than the longest delay ago may come as an echo; once the delay is known,
+ * one that did less than a second ago. */
+static int echo_may_be_there(const apm_t *apm)
+{
+    const int found = apm->config.echo_cancellation && apm->measured;
+    return (found ? apm->echo_age_blocks : apm->far_age_blocks) < BLOCKS_PER_S;
+}
+
 static void suppress(apm_t *apm, channel_t *channel)
 {
     const int n = apm->stride;
@@ -511,7 +519,8 @@ static void suppress(apm_t *apm, channel_t *channel)
     channel->spoken = fmaxf(channel->speech_probability, SPOKEN_DECAY * channel->spoken);
     const ns_mask_t mask = {channel->gain.speech, channel->gain.rest, channel->gain.speech_probability};
     const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f; /* no echo, nothing to be trusted with */
-    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust);
+    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust,
+                echo_may_be_there(apm) ? trust : 1.0f);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }
 

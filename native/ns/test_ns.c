@@ -1,4 +1,5 @@
-/* ns.h: noise goes down by what was asked, also after it has risen; speech stays; echo is replaced by noise. */
+/* ns.h: noise goes down by what was asked, also after it has risen; speech stays, and whatever stands
+ * clear in a quiet room; echo is replaced by noise. */
 #include "ns/ns.h"
 
 #include "kernels/test_support.h"
@@ -34,7 +35,8 @@ static float bell(void) { return test_random() + test_random() + test_random(); 
 
 /* Spectra of noise, speech (every other 200 ms, in every other 400 Hz) and residual echo of these amplitudes. Returns the output's power
  * over the input's in dB: where speech is, if there is any, else everywhere. */
-static double listen_trusting(rig_t *rig, int blocks, float noise, float speech, float echo, float trust)
+static double listen_with(rig_t *rig, int blocks, float noise, float speech, float echo, float trust,
+                          float echo_confidence)
 {
     double in = 0.0, out = 0.0;
     for (int b = 0; b < blocks; b++) {
@@ -47,7 +49,7 @@ static double listen_trusting(rig_t *rig, int blocks, float noise, float speech,
             rig->echo[k] = 2.0f * 2.0f * echo * echo; /* variance of bell(): 1; with the margin that residual.c gives */
         }
         ns_track(&rig->ns, rig->power, rig->echo);
-        ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, rig->mask, trust);
+        ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, rig->mask, trust, echo_confidence);
         for (int k = 0; k < BINS; k++)
             if (speech == 0.0f || (talks && k / 8 % 2)) {
                 in += (double)rig->power[k];
@@ -55,6 +57,11 @@ static double listen_trusting(rig_t *rig, int blocks, float noise, float speech,
             }
     }
     return test_db(out) - test_db(in);
+}
+
+static double listen_trusting(rig_t *rig, int blocks, float noise, float speech, float echo, float trust)
+{
+    return listen_with(rig, blocks, noise, speech, echo, trust, trust);
 }
 
 static double listen(rig_t *rig, int blocks, float noise, float speech, float echo)
@@ -113,6 +120,23 @@ int main(void)
     CHECK(hardly > -2.0, "speech 40 dB above residual echo, for a mask all is echo: %.2f dB", hardly);
     const double leaks = (listen(rig, 200, 0.01f, 0.0f, 0.1f), listen(rig, 200, 0.01f, 0.0f, 0.1f));
     CHECK(leaks < -15.0, "residual echo alone, for a mask all is echo: %.1f dB", leaks);
+    stop(rig);
+
+    rig = start((float)ATTENUATION_DB);
+    const ns_mask_t all_is_noise = {nothing, nothing, 0.0f};
+    rig->mask = &all_is_noise;
+    listen_with(rig, 200, 0.001f, 0.0f, 0.0f, 0.0f, 1.0f);
+    const double sound = listen_with(rig, 20, 0.001f, 0.1f, 0.0f, 0.0f, 1.0f);
+    CHECK(sound > -0.5, "a sound 40 dB above the noise, for a mask all is noise: %.2f dB", sound);
+    listen_with(rig, 200, 0.001f, 0.0f, 0.0f, 0.0f, 0.0f);
+    const double unsure = listen_with(rig, 20, 0.001f, 0.1f, 0.0f, 0.0f, 0.0f);
+    CHECK(unsure < -15.0, "the same where more echo than is expected may be there: %.1f dB", unsure);
+    for (int click = 0; click < 8; click++) {
+        listen_with(rig, 2, 0.1f, 0.0f, 0.0f, 0.0f, 1.0f);
+        listen_with(rig, 10, 0.001f, 0.0f, 0.0f, 0.0f, 1.0f);
+    }
+    const double clicks = listen_with(rig, 2, 0.1f, 0.0f, 0.0f, 0.0f, 1.0f);
+    CHECK(clicks < -15.0, "the last of nine clicks 40 dB above the noise: %.1f dB", clicks);
     stop(rig);
 
     rig = start(0.0f);

@@ -14,7 +14,7 @@ from scipy.signal import lfilter
 NATIVE = Path(__file__).resolve().parents[1]
 STAGES = (
     "aec/aec aec/reference aec/resampler aec/drift aec/saturation aec/residual delay/delay hpf/hpf ns/ns "
-    "ns/level gain/gain agc/agc limiter/limiter"
+    "ns/level ns/clatter gain/gain agc/agc limiter/limiter"
 )
 KERNELS = "kernels scalar sse2 avx2 neon fft dense stft tape"
 HOP = scenes.RATE_HZ // 100

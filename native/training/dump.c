@@ -43,7 +43,8 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
         for (int i = 0; i < 2; i++) {
             memcpy(shadows[i]->noise, channel->ns.noise, sizeof(float) * BINS);
             shadows[i]->speech_probability = channel->ns.speech_probability;
-            ns_suppress(shadows[i], apm->re, apm->im, apm->error_power, channel->residual.power, &all, 0.0f);
+            ns_suppress(shadows[i], apm->re, apm->im, apm->error_power, channel->residual.power, &all, 0.0f,
+                        0.0f); /* what stands clear is judged by the network, too, while it is trained */
             memcpy(details[i], shadows[i]->detail, sizeof(float) * BINS);
         }
     }

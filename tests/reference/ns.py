@@ -29,7 +29,10 @@ BARELY_QUIET, QUIET, QUIET_RISE, QUIET_FALL = 2.6, 3.2, 0.1, 0.005
 HELD_STILL, QUIETLY_LESS_DIRECTED = 0.9, 0.08
 BAND_RATE, OVERSUBTRACTION, BAND_SHARE, BAND_CHANGE = 0.5, 1.5, 0.65, 2.0
 STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
+MOST_RISEN, LEAKS, FLUCTUATES, ROUGHER = 2.1, 1e-3, 0.3, 1.1
 BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
+BARELY_DISTINCT, DISTINCT, AUDIBLE_FIRST_BIN = 2.2, 2.6, 2
+CLICK_BLOCKS, CLICK, CLICK_DECAY, FEW_CLICKS, MANY_CLICKS = 7, 2.3, 0.995, 1.0, 2.0
 FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
 LEVEL_DB, DEFAULT_LEVEL = (6.0, 12.0, 18.0, 21.0), 2
 SPEAKS, CLEAR_OF_ECHO, ENOUGH_BLOCKS = 0.5, 4.0, 50
@@ -41,6 +44,25 @@ SPEECH_BY_CHANCE, ATTACK_RATE, RELEASE_RATE = 0.08, 0.7, 0.2
 
 def ramp(x: float, low: float, high: float) -> float:
     return float(np.clip((x - low) / (high - low), 0.0, 1.0))
+
+
+class Clatter:
+    """Counts short broadband sounds that are no speech: each a pulse of up to 60 ms."""
+
+    def __init__(self) -> None:
+        self.breadth, self.loudness = np.zeros(CLICK_BLOCKS), np.zeros(CLICK_BLOCKS)
+        self.in_click = False
+        self.clicks = 0.0
+
+    def process(self, breadth: float, loudness: float, no_speech: float) -> float:
+        """0..1: how much the room clatters."""
+        self.breadth = np.append(self.breadth[1:], breadth)
+        self.loudness = np.append(self.loudness[1:], loudness)
+        pulses = [x[CLICK_BLOCKS // 2] - max(x[0], x[-1]) for x in (self.breadth, self.loudness)]
+        begins = min(pulses) > CLICK and not self.in_click
+        self.in_click = min(pulses) > CLICK
+        self.clicks = CLICK_DECAY * self.clicks + (no_speech if begins else 0.0)
+        return ramp(self.clicks, FEW_CLICKS, MANY_CLICKS)
 
 
 class Suppressor:
@@ -60,7 +82,11 @@ class Suppressor:
             edges.append(min(bins, BANDS_LAST_BIN, at + (4 if at < 20 else at // 5)))
         self.bands = [slice(low, high) for low, high in itertools.pairwise(edges)]
         self.band_smooth, self.band_heard = np.zeros(len(self.bands)), np.zeros(len(self.bands))
-        self.steady_window: list[tuple[Signal, Signal]] = []  # power and smoothed power of each block
+        # of each block: power and smoothed power by band; how far bins differ from their past and from
+        # their neighbours, and at most could from their past
+        self.steady_window: list[tuple[Signal, Signal, Signal]] = []
+        self.clatter = Clatter()
+        self.breadth = self.distinct = 0.0
         self.speech_probability = self.talk = self.clear_talk = self.quiet_room = self.spared = 0.0
 
     def configure(self, attenuation_db: float) -> None:
@@ -72,16 +98,21 @@ class Suppressor:
         echo: Signal,
         mask: tuple[Signal, Signal, float] | None = None,
         trust: float = 0.0,
+        echo_confidence: float = 1.0,
     ) -> tuple[Signal, Signal]:
         """Gain, and amplitude of comfort noise (0: none), by bin. mask: gains for speech and for all but
-        echo, on top of the statistical one, and whether somebody talks; trust: in the echo canceller."""
+        echo, on top of the statistical one, and whether somebody talks; trust: in the echo canceller;
+        echo_confidence: that residual echo is not far above what is expected."""
+        judged = slice(BANDS_FIRST_BIN, min(self.bins, BANDS_LAST_BIN))
+        neighbours = np.diff(self.smooth, prepend=0.0)
+        moves = np.abs([power - self.smooth, neighbours, power + self.smooth])[:, judged].sum(axis=1)
         self._track_noise(power, ECHO_CAUTION * echo)
         heard, noise, feared_bands = (
             np.array([np.sum(x[band]) for band in self.bands])
             for x in (power, self.noise, ECHO_CAUTION * echo)
         )
         self.band_heard += BAND_RATE * (heard - self.band_heard)
-        self._find_new_noise(heard, noise, feared_bands)
+        self._find_new_noise(heard, noise, feared_bands, moves)
         self._vote_on_speech(heard, noise, feared_bands)
         self.floor_gain += FLOOR_RATE * (self.floor_wanted - self.floor_gain)
         if abs(self.floor_gain - self.floor_wanted) < FLOOR_REACHED:
@@ -103,6 +134,8 @@ class Suppressor:
         detail = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
         self.speech = detail**2 * power
         self._follow_talker(mask[2] if mask else None, self._excess(heard_power, noise_power + feared_power))
+        self._find_distinct(power, echo, heard_power + noise_power, mask[2] if mask else None)
+        self.distinct *= echo_confidence
         # what is residual echo goes down to the floor unless somebody speaks here
         noise_share = self.noise / (feared + self.noise)
         rest = np.sqrt(noise_share)
@@ -118,12 +151,13 @@ class Suppressor:
             share = 0.0
             if suppress_noise and self.block >= FIRST_MASK_BLOCKS:
                 share = (1.0 - self.spared) * (1.0 - self.clear_talk) * (1.0 - self.quiet_room)
+                share *= 1.0 - self.distinct
             gain = gain * (not_echo + share * (mask[0] - not_echo))
         if suppress_noise:
             unspoken = MASKED_UNSPOKEN if mask else UNSPOKEN
             perhaps = MASKED_PERHAPS_SPOKEN if mask else PERHAPS_SPOKEN
             chance = unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps)
-            gain = gain * (chance + self.quiet_room * (1.0 - chance))
+            gain = gain * (chance + max(self.quiet_room, self.distinct) * (1.0 - chance))
         gain = np.maximum(gain, self.floor_gain * rest)
         least = np.minimum(self.least_comfort, power)
         floor = np.where(rest < ECHO_REPLACED, self.floor_gain**2 * self.noise, 0.0)
@@ -145,9 +179,20 @@ class Suppressor:
         now = speech * ramp(excess, BARELY_QUIET, QUIET)
         self.quiet_room += (QUIET_RISE if now > self.quiet_room else QUIET_FALL) * (now - self.quiet_room)
 
+    def _find_distinct(
+        self, power: Signal, echo: Signal, loudness: float, speech_probability: float | None
+    ) -> None:
+        """How far the block stands clear of noise and residual echo in a room without clatter."""
+        no_speech = 0.0 if speech_probability is None else 1.0 - speech_probability
+        clatter = self.clatter.process(self.breadth, float(np.log(loudness + self.quiet)), no_speech)
+        explained = np.sum((self.noise + ECHO_CAUTION * echo)[AUDIBLE_FIRST_BIN:]) + self.quiet
+        clear = np.log10(1.0 + np.sum(power[AUDIBLE_FIRST_BIN:]) / explained)
+        self.distinct = ramp(float(clear), BARELY_DISTINCT, DISTINCT) * (1.0 - clatter)
+
     def _even_out(self, gain: Signal, power: Signal, explained: Signal) -> None:
         """Towards what spectral subtraction leaves of a band, in place."""
         share = BAND_SHARE * (1.0 - self.spared) * self.clear_talk * (1.0 - self.quiet_room)
+        share *= 1.0 - self.distinct
         tiny = self.quiet * 1e-3
         for band, heard, known in zip(self.bands, self.band_heard, explained, strict=True):
             wanted = max(heard - OVERSUBTRACTION * known, self.floor_gain**2 * heard)
@@ -184,22 +229,26 @@ class Suppressor:
             self.lowest = np.where(self.clear_blocks >= CLEAR_BLOCKS, self.lowest_next, self.lowest)
             self.lowest_next, self.clear_blocks = np.full(self.bins, np.inf), np.zeros(self.bins)
 
-    def _find_new_noise(self, heard: Signal, noise: Signal, echo: Signal) -> None:
-        """What has been steady in all bands for a while is noise."""
+    def _find_new_noise(self, heard: Signal, noise: Signal, echo: Signal, moves: Signal) -> None:
+        """What has been steady in many bands for a while, and is no tone, is noise."""
         now = heard + self.quiet
         rate = np.where(now > self.band_smooth, RISE_RATE, FALL_RATE)
         self.band_smooth = self.band_smooth + rate * (now - self.band_smooth)
-        self.steady_window.append((now, self.band_smooth))
+        self.steady_window.append((now, self.band_smooth, moves))
         if np.sum(echo) > 0.5 * np.sum(heard):
             self.steady_window.clear()
         if len(self.steady_window) < STEADY_BLOCKS:
             return
-        powers, smoothed = (np.array(part) for part in zip(*self.steady_window, strict=True))
+        powers, smoothed, moved_by = (np.array(part) for part in zip(*self.steady_window, strict=True))
         self.steady_window.clear()
         lowest = np.min(smoothed, axis=0)
         moved = np.mean(np.log(np.mean(powers, axis=0) / lowest))
-        risen = np.mean(np.log(STEADY_BIAS * lowest / (noise + self.quiet)))
-        if moved < STEADY and risen > RISEN:
+        sums = np.sum(powers, axis=0)
+        risen = np.minimum(np.log(STEADY_BIAS * lowest / (noise + self.quiet)), MOST_RISEN)
+        risen = np.mean(np.where(sums > LEAKS * np.max(sums), risen, 0.0))
+        fluctuation, roughness, most = np.sum(moved_by, axis=0)
+        tonal = fluctuation < max(ROUGHER * roughness, FLUCTUATES * most)
+        if not tonal and moved < STEADY and risen > RISEN:
             floor = self.smooth / STEADY_BIAS**2
             for band, low in zip(self.bands, lowest, strict=True):
                 floor[band] = low / (band.stop - band.start)
@@ -211,7 +260,7 @@ class Suppressor:
 
     def _vote_on_speech(self, heard: Signal, noise: Signal, echo: Signal) -> None:
         """Bands vote whether more is heard than noise and echo explain."""
-        vote = float(np.mean(np.log1p(heard / (NOISE_MARGIN * noise + echo))))
+        vote = self.breadth = float(np.mean(np.log1p(heard / (NOISE_MARGIN * noise + echo))))
         now = float(np.clip((vote - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE), 0.0, 1.0))
         rate = ATTACK_RATE if now > self.speech_probability else RELEASE_RATE
         self.speech_probability += rate * (now - self.speech_probability)

@@ -338,12 +338,12 @@ API void ns_again(ns_t *ns) { ns_reset(ns); }
 API void ns_attenuate(ns_t *ns, float attenuation_db) { ns_configure(ns, attenuation_db); }
 
 /* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats and the mask's own probability. */
-API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask, float trust, float *gain,
-                 float *noise)
+API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask,
+                 float trust, float echo_confidence, float *gain, float *noise)
 {
     const ns_mask_t rows = {mask, mask ? mask + ns->stride : NULL, mask ? mask[2 * ns->stride] : 0.0f};
     ns_track(ns, power, echo);
-    ns_suppress(ns, re, im, power, echo, mask ? &rows : NULL, trust);
+    ns_suppress(ns, re, im, power, echo, mask ? &rows : NULL, trust, echo_confidence);
     memcpy(gain, ns->gain, sizeof(float) * (size_t)ns->stride);
     memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);
     return ns->speech_probability;

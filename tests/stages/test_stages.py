@@ -526,24 +526,25 @@ def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> Non
 def test_ns(
     stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_db: float, masked: bool
 ) -> None:
-    """Noise, speech in it, more noise, echo in some bands, with a mask and without. A bin that lies within
-    rounding of a threshold (is this more echo than noise?) may fall to the other side: one in ten
-    thousand at most."""
+    """Noise, speech in it, more noise, clicks, echo in some bands, with a mask and without. A bin within
+    rounding of a threshold (is this more echo than noise?) may fall to the other side: one in ten thousand at
+    most."""
     hop, blocks = rate_hz // 100, 700
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     near = voice(rng, rate_hz, blocks / 100.0) * ((t >= 150) & (t < 450))
+    near += at_level(rng.standard_normal(count), -20.0) * ((t >= 500) & (t % 12 < 2))
     hiss = at_level(rng.standard_normal(count), -55.0) * np.where(t < 400, 1.0, 3.0) * (t < 650)
     heard = spectra(near + hiss, hop)
     window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
     echoes = np.where(
         rng.uniform(size=(blocks, 1)) < 0.5, 0.0, np.abs(heard) ** 2 * rng.uniform(size=heard.shape) ** 4
     )
-    trusts = float32(rng.uniform(size=blocks))
+    trusts, confidences = float32(rng.uniform(size=(2, blocks)))
     masks, talks = float32(rng.uniform(size=(blocks, 2, bins))), float32(rng.uniform(size=blocks))
     handle = stages.new("ns", hop, window_power, attenuation_db)
     model = ns.Suppressor(bins, window_power, attenuation_db)
     first: list[Floats] = []
-    errors, fills, levels, worst_speech = [], [], [], 0.0
+    errors, fills, levels, worst_speech, most_distinct, most_clicks = [], [], [], 0.0, 0.0, 0.0
     for run in range(2):
         for b in range(blocks):
             if b in (0, 550):  # another level on the way
@@ -563,6 +564,7 @@ def test_ns(
                 echo,
                 float32([*padded(masks[b][0], hop), *padded(masks[b][1], hop), talks[b]]) if masked else None,
                 float(trusts[b]),
+                float(confidences[b]),
                 gain,
                 noise,
                 returns=ctypes.c_float,
@@ -574,14 +576,18 @@ def test_ns(
             exact = (x[:bins].astype(np.float64) for x in (power, echo))
             mask = tuple(row.astype(np.float64) for row in masks[b])
             judged = (mask[0], mask[1], float(talks[b])) if masked else None
-            right, comfort = model.process(*exact, judged, float(trusts[b]))
+            right, comfort = model.process(*exact, judged, float(trusts[b]), float(confidences[b]))
             errors.append(
                 np.maximum(np.abs(gain[:bins] - right) / right, np.abs(noise[:bins] / model.noise - 1.0))
             )
             worst_speech = max(worst_speech, abs(speech - model.speech_probability))
+            most_distinct = max(most_distinct, model.distinct)
+            most_clicks = max(most_clicks, model.clatter.clicks)
             fills.append((out_re - gain * re)[:bins] + 1j * (out_im - gain * im)[:bins])
             levels.append(comfort)
         stages.call("ns_again", handle)
+    print(f"distinct up to {most_distinct:.2f}, {most_clicks:.1f} clicks")
+    assert most_distinct > 0.5 and (most_clicks > 2.0) == masked
     # Twenty operations a block, remembered by the prior for 1/0.05 blocks; and twice that, since gains feed
     # back.
     bound = 20 * EPS * 20 * 2
