@@ -432,6 +432,31 @@ def test_any_talker_comes_out_at_the_target(rng: np.random.Generator, noise_supp
     assert all(abs(x + 20.0) < 2.0 for x in found)
 
 
+@pytest.mark.parametrize("disturbance", ["constant", "rumble", "hum"])
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_what_is_no_voice_does_not_count_for_its_level(
+    rng: np.random.Generator, rate_hz: int, disturbance: str
+) -> None:
+    """Gain control alone, the high-pass off, and a constant of 0.05, rumble at 25 Hz 10 dB louder than the
+    talker, or hum as loud: talkers come out at the target, to 2.5 dB on average."""
+    t = np.arange(8 * rate_hz) / rate_hz
+    band = butter(4, 150.0, "highpass", fs=rate_hz, output="sos")
+    found = []
+    for voice_dbfs in (-37.0, -34.0, -30.0, -26.0):
+        near = voice(rng, rate_hz, 8.0)
+        near *= 10.0 ** ((voice_dbfs - active_level_db(near, rate_hz)) / 20.0)
+        near += {
+            "constant": np.full(len(near), 0.05),
+            "rumble": at_level(np.sin(2 * np.pi * 25.0 * t), voice_dbfs + 10.0),
+            "hum": at_level(np.sin(2 * np.pi * 50.0 * t), voice_dbfs),
+        }[disturbance]
+        mic = near + noise(rng, 8.0, -75.0, rate_hz)
+        out = sosfilt(band, heard(AudioProcessingModule(auto_gain_control=True), rate_hz, mic))
+        found.append(active_level_db(part(out, 4, 7.9, rate_hz), rate_hz))
+    print(f"{rate_hz} Hz, {disturbance}: " + ", ".join(f"{x:.1f}" for x in found) + " dBFS")
+    assert abs(np.mean(found) + 20.0) < 2.5
+
+
 @pytest.mark.parametrize("target_dbfs", [-30.0, -15.0])
 def test_target_and_most_gain_can_be_set(rng: np.random.Generator, target_dbfs: float) -> None:
     near = voice(rng, RATE_HZ, 10.0)

@@ -89,13 +89,9 @@ static void follow_talker(agc_t *agc)
     agc->gain_db = approach(agc->gain_db, agc->gain_db + step, RISE_DB_PER_S, FALL_DB_PER_S);
 }
 
-void agc_process(agc_t *agc, float *const *x, int channels, int count, float speech_probability, int enabled)
+void agc_process(agc_t *agc, float *const *x, int channels, int count, float power, float speech_probability,
+                 int enabled)
 {
-    float power = 0.0f;
-    for (int c = 0; c < channels; c++)
-        for (int i = 0; i < count; i++)
-            power += x[c][i] * x[c][i];
-    power /= (float)(channels * count);
     agc->loudness += BLOCK_S / LOUDNESS_S * (power - agc->loudness);
 
     const float dbfs = decibels(power);

@@ -21,11 +21,14 @@ static float talk(agc_t *agc, float seconds, float level_dbfs, float speech_prob
     float block[CHANNELS][HOP], *x[CHANNELS] = {block[0], block[1]};
     const float amplitude = sqrtf(3.0f) * powf(10.0f, level_dbfs / 20.0f); /* uniform noise: power a^2/3 */
     for (int b = 0; b < (int)(100.0f * seconds); b++) {
+        float power = 0.0f;
         for (int c = 0; c < CHANNELS; c++)
-            for (int i = 0; i < HOP; i++)
+            for (int i = 0; i < HOP; i++) {
                 block[c][i] = amplitude * test_random();
+                power += block[c][i] * block[c][i] / (CHANNELS * HOP);
+            }
         const float before = agc->gain_db - agc->rest_db;
-        agc_process(agc, x, CHANNELS, HOP, speech_probability, enabled);
+        agc_process(agc, x, CHANNELS, HOP, power, speech_probability, enabled);
         if (worst_step_db)
             test_worst(worst_step_db, fabs((double)(agc->gain_db - agc->rest_db - before)));
     }
@@ -119,7 +122,7 @@ static void samples_do_not_jump(void)
         float block[HOP], *x[1] = {block};
         for (int i = 0; i < HOP; i++)
             block[i] = 0.01f;
-        agc_process(&agc, x, 1, HOP, 1.0f, b < 300);
+        agc_process(&agc, x, 1, HOP, 0.0001f, 1.0f, b < 300);
         for (int i = 0; i < HOP; i++) {
             if (b > 0)
                 test_worst(&worst, fabs((double)(block[i] / last - 1.0f)));

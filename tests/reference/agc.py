@@ -42,9 +42,8 @@ class Agc:
     def applied_db(self) -> float:
         return self.gain_db - self.rest_db - self.duck_db
 
-    def process(self, x: Signal, speech_probability: float, enabled: bool) -> Signal:
-        """One block, (samples, channels)."""
-        power = float(np.mean(x**2))
+    def process(self, x: Signal, power: float, speech_probability: float, enabled: bool) -> Signal:
+        """One block with its gain, (samples, channels); power: its mean square where a voice is."""
         self.loudness += BLOCK_S / LOUDNESS_S * (power - self.loudness)
         dbfs = decibels(power)
         speaks = speech_probability > SPEECH and dbfs > QUIETEST_DBFS

@@ -150,12 +150,13 @@ API void *agc_new(float target_dbfs, float max_gain_db)
 API void agc_again(agc_t *agc) { agc_reset(agc); }
 
 /* Returns the gain in dB. */
-API float agc_run(agc_t *agc, float *x, int channels, int count, float speech_probability, int enabled)
+API float agc_run(agc_t *agc, float *x, int channels, int count, float power, float speech_probability,
+                  int enabled)
 {
     float *channel[8];
     for (int c = 0; c < channels; c++)
         channel[c] = x + c * count;
-    agc_process(agc, channel, channels, count, speech_probability, enabled);
+    agc_process(agc, channel, channels, count, power, speech_probability, enabled);
     return agc_gain_db(agc);
 }
 
