@@ -438,11 +438,11 @@ def test_what_is_no_voice_does_not_count_for_its_level(
     rng: np.random.Generator, rate_hz: int, disturbance: str
 ) -> None:
     """Gain control alone, the high-pass off, and a constant of 0.05, rumble at 25 Hz 10 dB louder than the
-    talker, or hum as loud: talkers come out at the target, to 2.5 dB on average."""
+    talker, or hum as loud: six talkers come out at the target, to 3 dB on average."""
     t = np.arange(8 * rate_hz) / rate_hz
     band = butter(4, 150.0, "highpass", fs=rate_hz, output="sos")
     found = []
-    for voice_dbfs in (-37.0, -34.0, -30.0, -26.0):
+    for voice_dbfs in range(-37, -25, 2):
         near = voice(rng, rate_hz, 8.0)
         near *= 10.0 ** ((voice_dbfs - active_level_db(near, rate_hz)) / 20.0)
         near += {
@@ -454,7 +454,7 @@ def test_what_is_no_voice_does_not_count_for_its_level(
         out = sosfilt(band, heard(AudioProcessingModule(auto_gain_control=True), rate_hz, mic))
         found.append(active_level_db(part(out, 4, 7.9, rate_hz), rate_hz))
     print(f"{rate_hz} Hz, {disturbance}: " + ", ".join(f"{x:.1f}" for x in found) + " dBFS")
-    assert abs(np.mean(found) + 20.0) < 2.5
+    assert abs(np.mean(found) + 20.0) < 3.0
 
 
 @pytest.mark.parametrize("target_dbfs", [-30.0, -15.0])
