@@ -38,8 +38,8 @@ void agc_init(agc_t *agc);
 void agc_configure(agc_t *agc, float target_dbfs, float max_gain_db);
 void agc_reset(agc_t *agc);
 
-/* x[c]: count samples (10 ms) of channel c, in place; power: their mean square where a voice is, without DC and rumble;
- * speech_probability: 0..1, of near-end speech in this block.
+/* x[c]: count samples (10 ms) of channel c, in place; power: their mean square where a voice is, without DC and
+ * rumble; speech_probability: 0..1, of near-end speech in this block.
  * enabled 0: the gain returns to 0 dB without a click, the level is still tracked. */
 void agc_process(agc_t *agc, float *const *x, int channels, int count, float power, float speech_probability,
                  int enabled);

@@ -49,8 +49,9 @@ static const float CLEAR_OF_ECHO = 4.0f;      /* 6 dB above what may be left of 
 static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
 static const float HARMFUL = 4.0f;            /* 6 dB louder than the microphone */
 static const float TINY_POWER = 1e-10f;       /* -100 dBFS: below a 16-bit step */
-/* What the level of a voice is measured behind: twice the 2nd order, so that rumble of 25 Hz is 40 dB down ((80 / 25)^8)
- * while the lowest voices' fundamentals of 80 to 100 Hz, a small part of their power, lose 3 to 6. */
+/* What the level of a voice is measured behind: twice the 2nd order, so that rumble of 25 Hz is 40 dB down,
+ * (80 / 25)^8, while the fundamentals of the lowest voices, 80 to 100 Hz and a small part of their power, lose
+ * 3 to 6 dB. */
 static const float LEVEL_HIGH_PASS_HZ = 80.0f;
 
 /* A high-pass and how much of its work is in the signal: 0..1, faded over a block. */

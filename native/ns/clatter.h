@@ -2,9 +2,9 @@
  * quiet, however low the noise floor is in between.
  *
  * A click stands 10 dB above the blocks 30 ms before and 30 ms after it, in its power and on average over the
- * bands. The bands distinguish it from a short tone, the power from the edge of a long one, and the 60 ms from
- * a fricative. What a network takes for speech is not counted. Measured: 0.6 to 3.5 clicks a second for typing
- * and hoofs, 0.1 and less for speech, none for music, for tones and for bursts of noise of 50 ms and more.
+ * bands. The bands distinguish it from a short tone, the power from the edge of a long one, and the 60 ms
+ * from a fricative. What a network takes for speech is not counted. Measured: 0.6 to 3.5 clicks a second for
+ * typing and hoofs, 0.1 and less for speech, none for music, tones and bursts of noise of 50 ms and more.
  */
 #ifndef APMPI_NS_CLATTER_H
 #define APMPI_NS_CLATTER_H
