@@ -336,6 +336,25 @@ def test_the_first_sound_of_a_word_in_a_quiet_room_passes(
     assert worst_db < 1.0
 
 
+def test_what_may_be_an_echo_does_not_pass_for_standing_clear(rng: np.random.Generator) -> None:
+    """A device that answers the far end with noise, 45 dB above that of the room, which no filter predicts
+    and whose delay is not found: while the far end plays it goes down by 10 dB on average. If it passed as
+    other sounds of a quiet room do, nothing would go."""
+    late = round(0.12 * RATE_HZ)
+    down_db = []
+    for _ in range(4):
+        far = voice(rng, RATE_HZ, 3.0, -26.0)
+        envelope = np.repeat(np.sqrt(np.mean(far.reshape(-1, 160) ** 2, axis=1)), 160)
+        answer = np.roll(envelope * rng.standard_normal(len(far)), late)
+        answer[:late] = 0.0
+        mic = at_level(answer, -30.0) + at_level(rng.standard_normal(len(far)), QUIET_ROOM_DBFS)
+        apm = AudioProcessingModule(echo_cancellation=True, noise_suppression=True)
+        out = heard(apm, RATE_HZ, mic, far)
+        down_db.append(level_db(part(mic, 1.0, 2.9)) - level_db(part(out, 1.0, 2.9)))
+    print(f"down by {np.round(down_db, 1)} dB")
+    assert np.mean(down_db) > 10.0
+
+
 def test_clatter_in_a_quiet_room_is_still_taken(rng: np.random.Generator) -> None:
     """Keys struck 6 to 10 times a second, 40 dB above the noise in between: from the second second on they
     go down by 10 dB and more."""
