@@ -111,7 +111,7 @@ def test_channels_of_opposite_polarity_are_found(rng: np.random.Generator, sign:
     log.add(10.0, 1.0, 5.0)
     latency = log.summary(0)
     assert latency is not None
-    hearing = doctor.Hearing(rate_hz, played, heard, latency, {}, {}, Stats(erle_db=30.0))
+    hearing = doctor.Hearing(rate_hz, (1, 2), played, heard, latency, {}, {}, Stats(erle_db=30.0))
     found = [finding for finding in doctor.sound_findings(settings, hearing) if finding.name == "polarity"]
     text = "the same in all channels" if sign == 1 else "channels 1 and 2 are of opposite polarity"
     assert [(finding.verdict, finding.text) for finding in found] == [(FINE if sign == 1 else NOTE, text)]

@@ -184,6 +184,7 @@ def drive(folder: Path) -> None:
         noted["left"] = [Path("/run/apmpi-start/trial").exists(), Path("/data/appliance/tried").exists()]
         SOUND.unlink()
         noted["light blinks"] = wait_for(10, lambda: contents(LIGHT) == "timer")
+        time.sleep(1)  # the least time that apmpi takes to say so again
         SOUND.touch()
         noted["light on again"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
         noted["confirm still"] = state("apmpi-confirm")
