@@ -152,8 +152,7 @@ float aec_trust(const aec_t *aec)
     return ramp(aec->shared / (aec->claimed + TINY_CLAIM), CHANCE_SHARE, TRUE_SHARE);
 }
 
-/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error; follows the error's energy. aec->weight becomes the
- * power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior. */
+/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error. aec->weight becomes the power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior. */
 static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft, const float *mic,
                          float *echo, float *error)
 {
@@ -174,7 +173,11 @@ static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *re
     memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
     for (int i = 0; i < hop; i++)
         error[i] = mic[i] - echo[i];
-    filter->error += ENERGY_RATE * (kernels()->dot(hop, error, error) - filter->error);
+}
+
+static void follow_energy(const aec_t *aec, const float *x, float *energy)
+{
+    *energy += ENERGY_RATE * (kernels()->dot(aec->hop, x, x) - *energy);
 }
 
 /* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the filter's uncertainty explains and goes
@@ -273,7 +276,7 @@ static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *
 /* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the path may still be. */
 static void race(aec_t *aec, const float *mic)
 {
-    aec->mic += ENERGY_RATE * (kernels()->dot(aec->hop, mic, mic) - aec->mic);
+    follow_energy(aec, mic, &aec->mic);
     const int diverged = aec->kalman.error > WORSE_THAN_NONE * aec->mic;
     aec->divergences += diverged && !aec->diverged;
     aec->diverged = diverged;
@@ -297,14 +300,22 @@ void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const flo
     const float near_share = 2.0f * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT));
     /* the fast filter first: its echo and error are not wanted outside */
     filter_block(aec, &aec->fast, ref, fft, mic, echo, error);
+    follow_energy(aec, error, &aec->fast.error);
     adapt_fast(aec, ref, fft, error, near_share);
     filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
+    follow_energy(aec, error, &aec->kalman.error);
     adapt_kalman(aec, ref, fft, error, near_share);
     race(aec, mic);
     if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error)) /* no 16-bit input does this; if one did, it would last */
         aec_reset(aec);
     constrain(aec, fft, &aec->kalman, KALMAN_CONSTRAINED);
     constrain(aec, fft, &aec->fast, FAST_CONSTRAINED);
+}
+
+void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error)
+{
+    filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
+    aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
 }
 
 void aec_keep(aec_t *aec, int most_blocks, tape_t *tape)

@@ -67,6 +67,8 @@ int aec_peak_blocks(const aec_t *aec);
  * them; error = mic - echo. None overlap. */
 void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, float *echo,
                  float *error);
+/* The same echo and error, and nothing is learned: for a block of whose far end something is missing. */
+void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error);
 
 /* 0..1: whether what was estimated is in the microphone at all. The share of a true estimate is 1 or, while it is learned, more; an
  * estimate of an echo that isn't there has little in common with what the microphone hears. */

@@ -48,3 +48,9 @@ void reference_push(reference_t *ref, const fft_t *fft, const float *far)
     }
     fft_forward(fft, ref->samples, ref->re + at, ref->im + at);
 }
+
+void reference_rewind(reference_t *ref, int blocks, const float *samples)
+{
+    ref->newest = (ref->newest + ref->blocks - blocks % ref->blocks) % ref->blocks;
+    memcpy(ref->samples, samples, sizeof(float) * 2 * (size_t)ref->hop);
+}

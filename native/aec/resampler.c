@@ -26,6 +26,14 @@ void resampler_reset(resampler_t *resampler)
     resampler->fraction = resampler->slide = 0.0f;
 }
 
+void resampler_copy(const resampler_t *from, resampler_t *to)
+{
+    memcpy(to->far, from->far, sizeof(float) * RESAMPLER_BLOCKS * (size_t)from->hop);
+    to->started = from->started;
+    to->unread = from->unread;
+    to->fraction = from->fraction;
+}
+
 void resampler_start(resampler_t *resampler, int a_block_late)
 {
     resampler->started = 1;

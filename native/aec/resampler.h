@@ -25,6 +25,9 @@ typedef struct {
 void resampler_init(resampler_t *resampler, int hop, arena_t *arena);
 void resampler_reset(resampler_t *resampler);
 
+/* to: of the same hop; goes on where `from` is, with its own slide. */
+void resampler_copy(const resampler_t *from, resampler_t *to);
+
 /* a_block_late: the next push gives no block, so every later one comes a block later, and no sample is lost or doubled. Otherwise as
  * little later as the interpolation needs, 17 samples, which are read twice. */
 void resampler_start(resampler_t *resampler, int a_block_late);

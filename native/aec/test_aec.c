@@ -78,8 +78,38 @@ static double talk(rig_t *rig, int blocks, float far_level, float near_level)
     return talk_in_syllables(rig, blocks, far_level, near_level, blocks, 0.0f);
 }
 
+/* Blocks that came late, in the place of the silence that was pushed for them. */
+static void takes_pushes_back(void)
+{
+    enum { NEVER = 3 };
+    rig_t *direct = start(), *again = start();
+    float far[HOP], silence[HOP] = {0}, before[2 * HOP];
+    for (int b = 0; b < BLOCKS + 7; b++) {
+        if (b == BLOCKS + 2) {
+            memcpy(before, again->reference.samples, sizeof before);
+            for (int n = 0; n < NEVER; n++)
+                reference_push(&again->reference, &again->fft, silence);
+            reference_rewind(&again->reference, NEVER, before);
+        }
+        for (int i = 0; i < HOP; i++)
+            far[i] = test_random();
+        reference_push(&direct->reference, &direct->fft, far);
+        reference_push(&again->reference, &again->fft, far);
+    }
+    int different = 0;
+    for (int lag = 0; lag < BLOCKS; lag++) {
+        const int at[] = {reference_at(&direct->reference, lag), reference_at(&again->reference, lag)};
+        const size_t bytes = sizeof(float) * (size_t)direct->reference.stride;
+        different += memcmp(direct->reference.re + at[0], again->reference.re + at[1], bytes) != 0;
+        different += memcmp(direct->reference.im + at[0], again->reference.im + at[1], bytes) != 0;
+    }
+    CHECK(!different, "%d pushes taken back: %d of %d spectra differ", NEVER, different, 2 * BLOCKS);
+    free(direct->memory), free(direct), free(again->memory), free(again);
+}
+
 int main(void)
 {
+    takes_pushes_back();
     rig_t *rig = start();
     const double first = talk(rig, 100, 0.1f, 1e-4f), second = talk(rig, 100, 0.1f, 1e-4f);
     CHECK(first > 15.0 && second > 30.0, "converges: echo %.1f dB down in the first second, %.1f dB in the second", first, second);

@@ -34,6 +34,9 @@ enum {
     NOT_DOUBTED = -1,      /* a path that has helped, or was not restored */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
+    LATEST_BLOCKS = 30,    /* 0.3 s: a far end that stays away for longer is pausing; threads are rarely late by more than 0.2 s */
+    SETTLED_BLOCKS = 20,   /* 0.2 s: after so many more blocks, none of them late, it was a pause; a late thread makes up in a few goes */
+    FAR_RING_BLOCKS = FAR_FIFO_BLOCKS + SETTLED_BLOCKS, /* so many may be taken once more */
 };
 
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
@@ -81,6 +84,19 @@ typedef struct {
     float far, echo, mic, error, out;
 } figures_t;
 
+/* Silence that stands in for far-end blocks which did not come in time, and the far end's side of the chain as it was before it: it goes on
+ * from there once more should they come after all. Both streams count the same time, so a block's place is its number. But after a pause of the
+ * far end, too, blocks come again, and then all that come later lie later. */
+typedef struct {
+    enum { GAP_CLOSED, GAP_PAUSE, GAP_LATE } kind; /* the silence lies before what came since, or, as that is late, behind it */
+    int silent, since;                 /* blocks of silence, and real ones behind them */
+    int pushed;                        /* reference blocks that both have become */
+    int settled;                       /* blocks since one was missing or late */
+    high_pass_t high_pass;
+    resampler_t resampler;
+    float *samples;                    /* 2*hop: the reference's last two blocks */
+} gap_t;
+
 struct apm {
     int rate_hz, channels, hop, stride;
     apm_config_t config;
@@ -96,10 +112,13 @@ struct apm {
     agc_t agc;
     limiter_t limiter;
     channel_t channel[APM_MAX_CHANNELS];
-    int16_t *fifo;                     /* FAR_FIFO_BLOCKS * hop */
+    int16_t *fifo;                     /* FAR_RING_BLOCKS * hop */
     float *far;                        /* hop: the block that leaves it */
     int fifo_first, fifo_count;
-    int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS */
+    int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS, */
+    int fifo_came_blocks;              /* and how many came in them */
+    int burst_blocks, least_burst_blocks; /* far-end blocks since the last of the microphone; the fewest of late, 0: none came yet */
+    gap_t gap;
     float *block;                      /* 2*hop: far end, mean of the microphones, unfiltered microphone in turn */
     float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *far_power, *silence; /* stride each */
     int hint_blocks;                   /* -1: no hint */
@@ -165,7 +184,9 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
         channel->echo_history = arena_floats(arena, 2 * block);
         channel->overlap = arena_floats(arena, block / 2);
     }
-    apm->fifo = arena_take(arena, sizeof(int16_t) * FAR_FIFO_BLOCKS * block);
+    apm->fifo = arena_take(arena, sizeof(int16_t) * FAR_RING_BLOCKS * block);
+    resampler_init(&apm->gap.resampler, hop, arena);
+    apm->gap.samples = arena_floats(arena, 2 * block);
     apm->far = arena_floats(arena, block);
     apm->block = arena_floats(arena, 2 * block);
     apm->re = arena_floats(arena, stride);
@@ -234,8 +255,10 @@ void apm_reset(apm_t *apm)
         channel->cancel_share = 0.0f;
         channel->doubted_blocks = NOT_DOUBTED;
     }
-    apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->started = apm->restored = apm->far_speaks = 0;
+    apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->fifo_came_blocks = apm->started = apm->restored = apm->far_speaks = 0;
     apm->fifo_lowest = FAR_FIFO_BLOCKS;
+    apm->burst_blocks = apm->least_burst_blocks = 0;
+    apm->gap.kind = GAP_CLOSED;
     apm->hint_blocks = apm->believed_blocks = -1;
     apm->measured = 0;
     apm->far_age_blocks = apm->clip_age_blocks = BLOCKS_PER_S;
@@ -306,10 +329,11 @@ static void give_channel(int count, const float *x, int16_t *frames, int channel
 void apm_render(apm_t *apm, const int16_t *frames, int channels)
 {
     if (apm->fifo_count == FAR_FIFO_BLOCKS) { /* nobody reads the microphone: the oldest block is lost */
-        apm->fifo_first = (apm->fifo_first + 1) % FAR_FIFO_BLOCKS;
+        apm->fifo_first = (apm->fifo_first + 1) % FAR_RING_BLOCKS;
         apm->fifo_count--;
+        apm->gap.kind = GAP_CLOSED; /* a number is missing */
     }
-    int16_t *block = apm->fifo + (size_t)((apm->fifo_first + apm->fifo_count) % FAR_FIFO_BLOCKS) * (size_t)apm->hop;
+    int16_t *block = apm->fifo + (size_t)((apm->fifo_first + apm->fifo_count) % FAR_RING_BLOCKS) * (size_t)apm->hop;
     if (channels == 1)
         memcpy(block, frames, sizeof *block * (size_t)apm->hop);
     for (int i = 0; i < apm->hop && channels > 1; i++) {
@@ -319,6 +343,7 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
         block[i] = (int16_t)lrintf((float)sum / (float)channels);
     }
     apm->fifo_count++;
+    apm->burst_blocks += apm->burst_blocks < FAR_FIFO_BLOCKS;
 }
 
 /* share: in and out of a stage over one block, so that switching it does not click. */
@@ -338,17 +363,14 @@ static void take_low_away(apm_t *apm, high_pass_t *high_pass, float *x)
 
 static float mean_square(const float *x, int count) { return kernels()->dot(count, x, x) / (float)count; }
 
-/* The next far-end block, silence when none came, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many
- * blocks it gave. */
-static int take_far(apm_t *apm)
+/* A far-end block, silence where frames is NULL, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many blocks
+ * it gave. */
+static int push_far(apm_t *apm, const int16_t *frames)
 {
-    if (apm->fifo_count > 0) {
-        take_channel(apm->hop, apm->fifo + (size_t)apm->fifo_first * (size_t)apm->hop, 1, apm->far);
-        apm->fifo_first = (apm->fifo_first + 1) % FAR_FIFO_BLOCKS;
-        apm->fifo_count--;
-    } else {
+    if (frames)
+        take_channel(apm->hop, frames, 1, apm->far);
+    else
         memset(apm->far, 0, sizeof(float) * (size_t)apm->hop);
-    }
     if (mean_square(apm->far, apm->hop) > FAR_PRESENT_POWER)
         apm->far_age_blocks = 0;
     else if (apm->far_age_blocks < BLOCKS_PER_S)
@@ -361,6 +383,59 @@ static int take_far(apm_t *apm)
         const int at = reference_at(&apm->reference, 0);
         delay_push(&apm->delay, apm->reference.re + at, apm->reference.im + at);
     }
+    return blocks;
+}
+
+/* The block that waits at `place` in the FIFO; before it, at negative places, those that were taken last. */
+static const int16_t *far_frames(const apm_t *apm, int place)
+{
+    return apm->fifo + (size_t)((apm->fifo_first + place + FAR_RING_BLOCKS) % FAR_RING_BLOCKS) * (size_t)apm->hop;
+}
+
+/* The far end's side of the chain, so that it may go on from here once more. */
+static void start_gap(apm_t *apm)
+{
+    gap_t *gap = &apm->gap;
+    gap->since = gap->pushed = 0;
+    gap->high_pass = apm->far_high_pass;
+    resampler_copy(&apm->resampler, &gap->resampler);
+    memcpy(gap->samples, apm->reference.samples, sizeof(float) * 2 * (size_t)apm->hop);
+}
+
+/* Nothing was pushed since start_gap(). */
+static void undo_gap(apm_t *apm)
+{
+    const gap_t *gap = &apm->gap;
+    reference_rewind(&apm->reference, gap->pushed, gap->samples);
+    delay_rewind(&apm->delay, gap->pushed);
+    resampler_copy(&gap->resampler, &apm->resampler);
+    apm->far_high_pass = gap->high_pass;
+}
+
+static void drop_oldest(apm_t *apm, int blocks)
+{
+    apm->fifo_first = (apm->fifo_first + blocks) % FAR_RING_BLOCKS;
+    apm->fifo_count -= blocks;
+}
+
+/* The next far-end block, silence when none came. Returns how many reference blocks it gave. */
+static int take_far(apm_t *apm)
+{
+    gap_t *gap = &apm->gap;
+    const int came = apm->fifo_count > 0;
+    if (!came && gap->kind == GAP_CLOSED && apm->least_burst_blocks > 0) {
+        gap->kind = GAP_PAUSE;
+        gap->silent = gap->settled = 0;
+        start_gap(apm);
+    }
+    const int blocks = push_far(apm, came ? far_frames(apm, 0) : NULL);
+    drop_oldest(apm, came);
+    gap->pushed += blocks;
+    gap->since += came;
+    gap->silent += !came;
+    gap->settled += came;
+    if (gap->silent > LATEST_BLOCKS || (gap->kind == GAP_PAUSE && gap->since > SETTLED_BLOCKS))
+        gap->kind = GAP_CLOSED;
     return blocks;
 }
 
@@ -383,6 +458,55 @@ static void catch_up(apm_t *apm, int blocks)
 {
     for (; blocks > 0; blocks--)
         slip(apm, take_far(apm));
+}
+
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* A caller's bursts: the fewest blocks sink at once and rise by one with each burst, so that a late thread does not change them. */
+static void follow_bursts(apm_t *apm)
+{
+    if (apm->burst_blocks > 0)
+        apm->least_burst_blocks = apm->least_burst_blocks ? least(apm->least_burst_blocks + 1, apm->burst_blocks) : apm->burst_blocks;
+    apm->fifo_came_blocks += apm->burst_blocks;
+    apm->burst_blocks = 0;
+}
+
+/* What waits moves to the start of the gap, and what came since the gap with it. */
+static void fill_gap(apm_t *apm)
+{
+    gap_t *gap = &apm->gap;
+    const int before = gap->pushed, late = least(apm->fifo_count, gap->silent);
+    int pushed = 0;
+    undo_gap(apm);
+    for (int place = -gap->since; place < late; place++)
+        pushed += push_far(apm, far_frames(apm, place));
+    gap->kind = late < gap->silent ? GAP_LATE : GAP_CLOSED;
+    gap->silent -= late;
+    gap->settled = late > 1 ? 0 : gap->settled + 1;
+    drop_oldest(apm, late);
+    start_gap(apm);
+    for (int b = 0; b < gap->silent; b++)
+        gap->pushed += push_far(apm, NULL);
+    slip(apm, pushed + gap->pushed - before);
+}
+
+/* The far end paused, and what came since was not late. */
+static void end_pause(apm_t *apm)
+{
+    gap_t *gap = &apm->gap;
+    undo_gap(apm);
+    slip(apm, gap->silent - gap->pushed);
+    gap->kind = GAP_CLOSED;
+}
+
+/* More blocks than the caller's bursts have are late, and so is what follows until the gap is full. */
+static void mind_gap(apm_t *apm)
+{
+    const gap_t *gap = &apm->gap;
+    if (gap->kind == GAP_LATE && gap->settled > SETTLED_BLOCKS && apm->fifo_count > 0)
+        end_pause(apm);
+    else if ((gap->kind == GAP_PAUSE && apm->fifo_count > apm->least_burst_blocks) || (gap->kind == GAP_LATE && apm->fifo_count > 0))
+        fill_gap(apm);
 }
 
 static void place_cancellers(apm_t *apm)
@@ -416,13 +540,16 @@ static void follow_far(apm_t *apm)
     if (!apm->started)
         catch_up(apm, apm->fifo_count - 1);
     apm->started = 1;
+    mind_gap(apm);
+    follow_bursts(apm);
     slip(apm, take_far(apm) - 1);
     if (apm->fifo_count < apm->fifo_lowest)
         apm->fifo_lowest = apm->fifo_count;
     if (++apm->fifo_watched_blocks == FIFO_WATCH_BLOCKS) {
-        catch_up(apm, apm->fifo_lowest);
+        if (apm->fifo_came_blocks >= FIFO_WATCH_BLOCKS) /* no microphone that makes up for being late */
+            catch_up(apm, apm->fifo_lowest);
         apm->fifo_lowest = FAR_FIFO_BLOCKS;
-        apm->fifo_watched_blocks = 0;
+        apm->fifo_watched_blocks = apm->fifo_came_blocks = 0;
     }
     if (!apm->config.echo_cancellation)
         return;
@@ -445,22 +572,33 @@ static void append(float *history, const float *block, int hop)
     memcpy(history + hop, block, sizeof(float) * (size_t)hop);
 }
 
+/* Whether the filter's window reaches into far-end blocks that may be late: then an echo may be heard of what is not known yet. */
+static int lacks_far(const apm_t *apm, const aec_t *aec)
+{
+    const gap_t *gap = &apm->gap;
+    return apm->measured && gap->kind != GAP_CLOSED && gap->since + gap->silent > aec->delay_blocks;
+}
+
 /* channel->error = mic less the part of the echo estimate that is let through, channel->echo = that part. */
 static void cancel(apm_t *apm, channel_t *channel)
 {
     const int hop = apm->hop;
-    float from = channel->cancel_share, to = 0.0f;
+    float from = channel->cancel_share, to = 0.0f, next = 0.0f;
     if (apm->config.echo_cancellation || from > 0.0f) {
         /* the vote, and what the network said if it was asked: where both are nearly sure, to the power of 4. Until an echo was found, what
          * the filter believes may be no echo, and is to go soon */
         const float near = channel->ns.speech_probability * channel->speech_probability, speaks = apm->measured ? near * near : 0.0f;
-        aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, speaks, channel->echo, channel->error);
+        if (lacks_far(apm, &channel->aec))
+            aec_predict(&channel->aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
+        else
+            aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, speaks, channel->echo, channel->error);
         /* an estimate that adds power is worse than none: it waits until it helps */
         const float error = mean_square(channel->error, hop), mic = mean_square(channel->mic, hop);
         if (error > HARMFUL * mic)
             from = 0.0f; /* no fade: all of it would be heard */
         if (apm->config.echo_cancellation && error <= WORTH_IT * mic)
             to = apm->measured ? 1.0f : aec_trust(&channel->aec); /* until an echo is found, the estimate must prove itself */
+        next = apm->config.echo_cancellation && mic < TINY_POWER ? channel->cancel_share : to; /* silence refutes nothing: the echo paused, too */
     } else {
         memset(channel->echo, 0, sizeof(float) * (size_t)hop);
     }
@@ -468,7 +606,7 @@ static void cancel(apm_t *apm, channel_t *channel)
         channel->echo[i] *= fade(from, to, i, hop);
         channel->error[i] = channel->mic[i] - channel->echo[i];
     }
-    channel->cancel_share = to;
+    channel->cancel_share = next;
     append(channel->error_history, channel->error, hop);
     append(channel->echo_history, channel->echo, hop);
 }
@@ -756,6 +894,7 @@ static void keep(apm_t *apm, tape_t *tape)
 static void take_up(apm_t *apm)
 {
     apm->restored = 1;
+    apm->gap.kind = GAP_CLOSED; /* what was before it is not what was restored */
     for (int c = 0; c < apm->channels; c++) {
         channel_t *channel = &apm->channel[c];
         const int behind = apm->believed_blocks - channel->aec.delay_blocks;

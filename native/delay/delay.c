@@ -96,6 +96,11 @@ void delay_push(delay_t *delay, const float *far_re, const float *far_im)
         delay->heard = fminf(delay->heard + 1.0f, 1.0f / LEVEL_RATE);
 }
 
+void delay_rewind(delay_t *delay, int blocks)
+{
+    delay->newest = (delay->newest + delay->lags - blocks % delay->lags) % delay->lags;
+}
+
 /* to[i] = from[i - blocks] by rows of `row` floats; what comes in is 0. */
 static void move_rows(float *rows, int count, size_t row, int blocks)
 {

@@ -72,18 +72,17 @@ class Canceller:
     def process(self, far: Signal, mic: Signal, near_speaks: float) -> tuple[Signal, Signal]:
         """Echo estimate and error of a block. near_speaks: 0..1, how sure that is."""
         self.near_share = 2.0 * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT))
-        self.far_samples = np.concatenate([self.far_samples[self.hop :], far])
-        self.far = np.roll(self.far, 1, axis=0)
-        self.far[0] = np.fft.rfft(self.far_samples)
-        x = self.far[self.delay_blocks : self.delay_blocks + self.partitions]
+        x = self._heard(far)
         x2 = np.abs(x) ** 2
 
         _, error = self._filter(self.fast, x, mic)
+        self._follow_energy(self.fast, error)
         head = slice(len(self.fast.path))
         gain, _ = self._normalised(self.fast, error, np.sum((self.prior * x2)[head], axis=0))
         self.fast.path += (self.prior * np.conj(x))[head] * gain
 
         echo, error = self._filter(self.kalman, x, mic)
+        self._follow_energy(self.kalman, error)
         estimate = np.sum(x * self.kalman.path, axis=0)
         gain, weight = self._normalised(self.kalman, error, np.sum(self.variance * x2, axis=0))
         at = slice(1, min(COMPARED_BINS, self.hop))
@@ -107,17 +106,30 @@ class Canceller:
                 which.next_constraint = (which.next_constraint + 1) % len(which.path)
         return echo, error
 
+    def predict(self, far: Signal, mic: Signal) -> tuple[Signal, Signal]:
+        """Echo estimate and error of a block of which nothing is learned."""
+        self.lag_sum = self.lag_information = 0.0
+        return self._filter(self.kalman, self._heard(far), mic)
+
     @property
     def trust(self) -> float:
         share = self.shared / (self.claimed + TINY_CLAIM)
         return float(np.clip((share - CHANCE_SHARE) / (TRUE_SHARE - CHANCE_SHARE), 0.0, 1.0))
 
+    def _heard(self, far: Signal) -> np.ndarray:
+        """Spectra of the far end in the window, (partitions, bins), once `far` has come."""
+        self.far_samples = np.concatenate([self.far_samples[self.hop :], far])
+        self.far = np.roll(self.far, 1, axis=0)
+        self.far[0] = np.fft.rfft(self.far_samples)
+        return self.far[self.delay_blocks : self.delay_blocks + self.partitions]
+
     def _filter(self, which: Filter, x: np.ndarray, mic: Signal) -> tuple[Signal, Signal]:
         """Overlap-save: only the second half of the circular convolution is the linear one."""
         echo = np.fft.irfft(np.sum(x[: len(which.path)] * which.path, axis=0), 2 * self.hop)[self.hop :]
-        error = mic - echo
+        return echo, mic - echo
+
+    def _follow_energy(self, which: Filter, error: Signal) -> None:
         which.energy += ENERGY_RATE * (float(np.sum(error**2)) - which.energy)
-        return echo, error
 
     def _normalised(self, which: Filter, error: Signal, explained: Signal) -> tuple[np.ndarray, Signal]:
         """The error's spectrum over its expected power, and one over that power."""

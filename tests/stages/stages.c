@@ -299,6 +299,12 @@ API void aec_run(canceller_t *canceller, const float *far, const float *mic, flo
     aec_process(&canceller->aec, &canceller->reference, &canceller->fft, mic, near_speaks, echo, error);
 }
 
+API void aec_guess(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
+{
+    reference_push(&canceller->reference, &canceller->fft, far);
+    aec_predict(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
+}
+
 /* ---- residual and ns: arrays of stride floats, of which the first hop + 1 are bins; spectra of 20 ms frames */
 
 API int stride_of(int hop) { return spectrum_stride(hop); }
