@@ -103,6 +103,32 @@ def test_an_echo_that_wanders_under_double_talk_is_found(rng: np.random.Generato
     assert all(abs(ms - 250.0) <= 20.0 or ms < 0 for ms in found_ms)
 
 
+@pytest.mark.parametrize("late_ms", [20.0, 27.3, 40.0])
+@pytest.mark.parametrize("rate_hz", [16000, 48000])
+def test_a_player_that_ran_dry_is_followed(rng: np.random.Generator, rate_hz: int, late_ms: float) -> None:
+    """From one moment on what is played, and its echo, comes later: after 250 ms the echo is 20 dB down
+    again, and with suppression it is 25 dB down in between, too. Far end: noise in steps of 100 ms."""
+    jump_s, delay_ms, seconds_ = 5.0, 60.0, 6.0
+    jump, late, delay = (round(x * rate_hz) for x in (jump_s, late_ms / 1000, delay_ms / 1000))
+    worst_db = {}
+    for _ in range(4):
+        steps_db = np.repeat(rng.uniform(-45.0, -20.0, round(seconds_ * 10)), rate_hz // 10)
+        far = 10.0 ** (steps_db / 20.0) * rng.standard_normal(len(steps_db))
+        played = np.concatenate([far[:jump], np.zeros(late), far[jump:]])
+        echo = 0.5 * np.concatenate([np.zeros(delay), fftconvolve(played, room(rng, rate_hz))])[: len(far)]
+        mic = echo + at_level(rng.standard_normal(len(far)), -70.0)
+        for name, flags in (("canceller", {"echo_cancellation": True}), ("all", CLEAN)):
+            out = heard(AudioProcessingModule(**flags), rate_hz, mic, far)
+            sound = Scene(rate_hz, far, mic, np.zeros_like(far), echo)
+            start_s = jump_s + (delay_ms + late_ms) / 1000.0
+            for part, begin, end in (("first 250 ms", 0.0, 0.25), ("then", 0.25, 0.4)):
+                now_db = echo_reduction_db(out, sound, start_s + begin, start_s + end)
+                worst_db[name, part] = min(worst_db.get((name, part), np.inf), now_db)
+    print({key: round(value, 1) for key, value in worst_db.items()})
+    assert worst_db["canceller", "then"] > 20.0
+    assert worst_db["all", "first 250 ms"] > 25.0
+
+
 def read_by_a_clock(x: Signal, ppm: float) -> Signal:
     """x as a clock hears it that runs `ppm` faster."""
     return CubicSpline(np.arange(len(x)), x)(np.arange(len(x)) / (1.0 + 1e-6 * ppm))

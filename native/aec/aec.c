@@ -32,6 +32,7 @@ static const float CHANCE_SHARE = 0.7f, TRUE_SHARE = 0.95f;
  * is itself too quiet to count (-60 dBFS). */
 static const float MOST_PATH = 1000.0f;
 static const float MOST_ERROR = 2.0f;        /* microphone and estimate, both at full scale */
+static const float MOVED_DOUBT = 0.03f;      /* 15 dB: half a sample at 2 kHz, what a path that moved by whole samples may be off */
 static const float TINY_CLAIM = 1e-3f;       /* an estimate 30 dB below the near end tells nothing */
 static const float FIRST_TRUST = 30.0f;      /* whitened power claimed truly before anything was heard: doubt takes a second to grow */
 
@@ -60,6 +61,8 @@ void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
     aec->sum_im = arena_floats(arena, bins);
     aec->weight = arena_floats(arena, bins);
     aec->frame = arena_floats(arena, 2 * (size_t)hop);
+    aec->fast_echo = arena_floats(arena, (size_t)hop);
+    aec->fast_error = arena_floats(arena, (size_t)hop);
     if (!arena->base)
         return;
     for (int p = 0; p < partitions; p++)
@@ -261,6 +264,16 @@ static void constrain(aec_t *aec, const fft_t *fft, aec_filter_t *filter, int pa
     }
 }
 
+/* The path may be wrong by this share of its power, wherever it was surer. */
+static void doubt_path(aec_t *aec, float share)
+{
+    for (int p = 0; p < aec->partitions; p++) {
+        float *variance = aec->variance + cell_of(aec, p);
+        for (int k = 0; k < aec->stride; k++)
+            variance[k] = greater(variance[k], share * aec->prior[p]);
+    }
+}
+
 /* The part of a path that both filters have; a longer one forgets the rest. */
 static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *to)
 {
@@ -273,6 +286,25 @@ static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *
     to->error = from->error;
 }
 
+void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
+{
+    const int hop = aec->hop, kept = hop - samples;
+    float *before = aec->fast_echo; /* what the last partition pushes out */
+    memset(before, 0, sizeof(float) * (size_t)hop);
+    for (int p = 0; p < aec->partitions && samples > 0; p++) {
+        float *re = aec->kalman.re + cell_of(aec, p), *im = aec->kalman.im + cell_of(aec, p);
+        fft_inverse(fft, re, im, aec->frame);
+        memcpy(aec->fast_error, aec->frame + kept, sizeof(float) * (size_t)samples);
+        memmove(aec->frame + samples, aec->frame, sizeof(float) * (size_t)kept);
+        memcpy(aec->frame, before, sizeof(float) * (size_t)samples);
+        memcpy(before, aec->fast_error, sizeof(float) * (size_t)samples);
+        memset(aec->frame + hop, 0, sizeof(float) * (size_t)hop);
+        fft_forward(fft, aec->frame, re, im);
+    }
+    copy_path(aec, &aec->kalman, &aec->fast);
+    doubt_path(aec, MOVED_DOUBT);
+}
+
 /* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the path may still be. */
 static void race(aec_t *aec, const float *mic)
 {
@@ -282,40 +314,40 @@ static void race(aec_t *aec, const float *mic)
     aec->diverged = diverged;
     if (aec->fast.error < CLEARLY_BETTER * aec->kalman.error) {
         copy_path(aec, &aec->fast, &aec->kalman);
-        const float doubt = fminf(1.0f, aec->fast.error / (aec->mic + FLOOR_POWER));
-        for (int p = 0; p < aec->partitions; p++) {
-            float *variance = aec->variance + cell_of(aec, p);
-            for (int k = 0; k < aec->stride; k++)
-                variance[k] = greater(variance[k], doubt * aec->prior[p]);
-        }
+        doubt_path(aec, fminf(1.0f, aec->fast.error / (aec->mic + FLOOR_POWER)));
     } else if (aec->kalman.error < CLEARLY_BETTER * aec->fast.error) {
         copy_path(aec, &aec->kalman, &aec->fast);
     }
-}
-
-void aec_process(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, float *echo,
-                 float *error)
-{
-    /* twice, because the error fills only half of its frame */
-    const float near_share = 2.0f * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT));
-    /* the fast filter first: its echo and error are not wanted outside */
-    filter_block(aec, &aec->fast, ref, fft, mic, echo, error);
-    follow_energy(aec, error, &aec->fast.error);
-    adapt_fast(aec, ref, fft, error, near_share);
-    filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
-    follow_energy(aec, error, &aec->kalman.error);
-    adapt_kalman(aec, ref, fft, error, near_share);
-    race(aec, mic);
-    if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error)) /* no 16-bit input does this; if one did, it would last */
-        aec_reset(aec);
-    constrain(aec, fft, &aec->kalman, KALMAN_CONSTRAINED);
-    constrain(aec, fft, &aec->fast, FAST_CONSTRAINED);
 }
 
 void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error)
 {
     filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
     aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
+}
+
+void aec_observe(aec_t *aec, const fft_t *fft, const float *error)
+{
+    normalise_error(aec, &aec->kalman, fft, error, 2.0f * NEAR_SILENT);
+    memcpy(aec->fast.near_power, aec->kalman.near_power, sizeof(float) * (size_t)aec->stride);
+    compare(aec);
+    aec->lag_sum = aec->lag_information = 0.0f;
+}
+
+void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, const float *error)
+{
+    /* twice, because the error fills only half of its frame */
+    const float near_share = 2.0f * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT));
+    follow_energy(aec, error, &aec->kalman.error);
+    adapt_kalman(aec, ref, fft, error, near_share);
+    filter_block(aec, &aec->fast, ref, fft, mic, aec->fast_echo, aec->fast_error);
+    follow_energy(aec, aec->fast_error, &aec->fast.error);
+    adapt_fast(aec, ref, fft, aec->fast_error, near_share);
+    race(aec, mic);
+    if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error)) /* no 16-bit input does this; if one did, it would last */
+        aec_reset(aec);
+    constrain(aec, fft, &aec->kalman, KALMAN_CONSTRAINED);
+    constrain(aec, fft, &aec->fast, FAST_CONSTRAINED);
 }
 
 void aec_keep(aec_t *aec, int most_blocks, tape_t *tape)

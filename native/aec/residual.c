@@ -137,7 +137,7 @@ static float judge_leakage(const residual_t *residual, float leakage[RESIDUAL_MA
     return told > 0.0f ? ramp(sum / told, DOUBTED, TRUSTED) : 0.0f;
 }
 
-static void expect_leakage(residual_t *residual, const float *echo, const float *noise)
+static void expect_leakage(residual_t *residual, const float *echo, const float *noise, float moved)
 {
     float *left = residual->told_cross, leakage[RESIDUAL_MAX_BANDS];
     regress(residual->bins, residual->error, residual->echo, noise, SURE_ERROR, residual->told_cross, residual->told_square);
@@ -145,11 +145,11 @@ static void expect_leakage(residual_t *residual, const float *echo, const float 
         leakage[b] = 1.0f;
     for (int b = 0; b < residual->bands; b++) {
         leakage[b] = lesser(1.0f, learn(residual, b, &residual->leakage[b], 1.0f));
-        spread(residual, b, MARGIN * residual->believed * leakage[b], left);
+        spread(residual, b, MARGIN * residual->believed * greater(moved, leakage[b]), left);
     }
     expect(residual->bins, left, echo, residual->power);
     expect(residual->bins, left, residual->echo, residual->power);
-    residual->trust = judge_leakage(residual, leakage);
+    residual->trust = lesser(1.0f - moved, judge_leakage(residual, leakage));
 }
 
 static void expect_coupling(residual_t *residual, const float *noise)
@@ -161,12 +161,13 @@ static void expect_coupling(residual_t *residual, const float *noise)
     expect(residual->bins, coupled, residual->far, residual->power);
 }
 
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far)
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
+                      float moved)
 {
     follow(residual->bins, echo, residual->echo);
     judge_truth(residual, echo, cross, noise);
     follow(residual->bins, error, residual->error);
     release(residual->bins, far, residual->far, residual->power);
-    expect_leakage(residual, echo, noise);
+    expect_leakage(residual, echo, noise, moved);
     expect_coupling(residual, noise);
 }

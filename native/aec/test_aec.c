@@ -42,6 +42,12 @@ static rig_t *start(void)
     return rig;
 }
 
+static void cancel(rig_t *rig, const float *mic, float told, float *echo, float *out)
+{
+    aec_predict(&rig->aec, &rig->reference, &rig->fft, mic, echo, out);
+    aec_learn(&rig->aec, &rig->reference, &rig->fft, mic, told, out);
+}
+
 /* `blocks` of far-end noise at `far_level` and near-end noise at `near_level`, in syllables and pauses of `syllable_blocks`, of which the
  * canceller is `told`; returns by how many dB the echo is down in the last half. */
 static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float near_level, int syllable_blocks, float told)
@@ -60,7 +66,7 @@ static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float n
             mic[i] = clean[i] + near[i];
         }
         reference_push(&rig->reference, &rig->fft, rig->far + LATE + ROOM);
-        aec_process(&rig->aec, &rig->reference, &rig->fft, mic, told, echo, out);
+        cancel(rig, mic, told, echo, out);
         for (int i = 0; i < HOP && b >= blocks / 2; i++) {
             in += (double)clean[i] * (double)clean[i];
             left += (double)(out[i] - near[i]) * (double)(out[i] - near[i]);
@@ -147,7 +153,7 @@ int main(void)
         for (int i = 0; i < HOP; i++)
             mic[i] = test_random();
         reference_push(&rig->reference, &rig->fft, silence);
-        aec_process(&rig->aec, &rig->reference, &rig->fft, mic, 0.0f, echo, out);
+        cancel(rig, mic, 0.0f, echo, out);
         for (int i = 0; i < HOP; i++)
             test_worst(&heard, fabs((double)echo[i]));
     }
@@ -156,7 +162,7 @@ int main(void)
     /* a broken sample may cost what was learned, but not the canceller */
     talk(rig, 100, 0.1f, 1e-4f);
     mic[HOP / 2] = NAN;
-    aec_process(&rig->aec, &rig->reference, &rig->fft, mic, 0.0f, echo, out);
+    cancel(rig, mic, 0.0f, echo, out);
     talk(rig, 100, 0.1f, 1e-4f);
     const double mended = talk(rig, 100, 0.1f, 1e-4f);
     CHECK(mended > 25.0, "not a number from the microphone: %.1f dB two seconds later", mended);

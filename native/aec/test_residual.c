@@ -41,7 +41,7 @@ static double listen(rig_t *rig, int blocks, float echo, float left, float near)
             rig->echo[k] = yr * yr + yi * yi;
             rig->cross[k] = er * yr + ei * yi;
         }
-        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise, rig->far);
+        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise, rig->far, 0.0f);
         for (int k = 0; k < BINS; k++) {
             power += (double)rig->residual.power[k];
             reference += (double)rig->echo[k];
@@ -63,7 +63,7 @@ static double overhear(rig_t *rig, int seconds, float coupled, float near)
             rig->error[k] = heard * heard + voice * voice + NOISE;
             rig->echo[k] = rig->cross[k] = 0.0f;
         }
-        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise, rig->far);
+        residual_process(&rig->residual, rig->error, rig->echo, rig->cross, rig->noise, rig->far, 0.0f);
         for (int k = 0; k < BINS; k++) {
             power += (double)rig->residual.power[k];
             reference += (double)rig->far[k];

@@ -6,6 +6,7 @@
 
 #include "aec/aec.h"
 #include "aec/drift.h"
+#include "aec/jump.h"
 #include "aec/resampler.h"
 #include "aec/residual.h"
 #include "aec/saturation.h"
@@ -106,6 +107,8 @@ struct apm {
     delay_t delay;
     resampler_t resampler;
     drift_t drift;
+    jump_t jump;
+    int jump_samples;                  /* by which the echo moved in this block */
     saturation_t saturation;
     high_pass_t far_high_pass;         /* the microphone's once more: so it is no part of the path that the cancellers learn */
     ns_level_t level;
@@ -171,6 +174,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     delay_init(&apm->delay, DELAY_LAGS, arena);
     resampler_init(&apm->resampler, hop, arena);
     limiter_init(&apm->limiter, rate_hz, channels, arena);
+    jump_init(&apm->jump, hop, arena);
     for (int c = 0; c < channels; c++) {
         channel_t *channel = &apm->channel[c];
         aec_init(&channel->aec, hop, PARTITIONS, arena);
@@ -234,6 +238,8 @@ void apm_reset(apm_t *apm)
     delay_reset(&apm->delay);
     resampler_reset(&apm->resampler);
     drift_init(&apm->drift, apm->hop);
+    jump_reset(&apm->jump);
+    apm->jump_samples = 0;
     saturation_reset(&apm->saturation);
     agc_init(&apm->agc);
     limiter_reset(&apm->limiter);
@@ -588,10 +594,15 @@ static void cancel(apm_t *apm, channel_t *channel)
         /* the vote, and what the network said if it was asked: where both are nearly sure, to the power of 4. Until an echo was found, what
          * the filter believes may be no echo, and is to go soon */
         const float near = channel->ns.speech_probability * channel->speech_probability, speaks = apm->measured ? near * near : 0.0f;
-        if (lacks_far(apm, &channel->aec))
-            aec_predict(&channel->aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
-        else
-            aec_process(&channel->aec, &apm->reference, &apm->fft, channel->mic, speaks, channel->echo, channel->error);
+        aec_t *aec = &channel->aec;
+        aec_predict(aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
+        const int lacks = lacks_far(apm, aec);
+        if (channel == apm->channel && apm->measured && !lacks)
+            apm->jump_samples = jump_process(&apm->jump, &apm->fft, channel->mic, channel->echo, aec->kalman.near_power);
+        if (!lacks && apm->jump.searched_blocks > 0)
+            aec_observe(aec, &apm->fft, channel->error);
+        else if (!lacks)
+            aec_learn(aec, &apm->reference, &apm->fft, channel->mic, speaks, channel->error);
         /* an estimate that adds power is worse than none: it waits until it helps */
         const float error = mean_square(channel->error, hop), mic = mean_square(channel->mic, hop);
         if (error > HARMFUL * mic)
@@ -650,7 +661,8 @@ static void suppress(apm_t *apm, channel_t *channel)
         kernels()->power(n, apm->echo_re, apm->echo_im, apm->echo_power);
         kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
         far = far_power(apm, channel);
-        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise, far);
+        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise, far,
+                         apm->jump.evidence);
         residual = channel->residual.power;
     }
     ns_track(&channel->ns, apm->error_power, residual);
@@ -746,6 +758,19 @@ static int may_be_echo(apm_t *apm)
     return !converged(apm) || ns->heard_power < CLEAR_OF_ECHO * ns->echo_power;
 }
 
+/* Every microphone hears the same loudspeaker: the first one tells. */
+static void follow_jump(apm_t *apm)
+{
+    const int hop = apm->hop, samples = apm->jump_samples;
+    if (samples == 0)
+        return;
+    const int blocks = samples < 0 ? -((hop - 1 - samples) / hop) : samples / hop; /* rounded down */
+    slip(apm, blocks);
+    for (int c = 0; c < apm->channels; c++)
+        aec_delay_path(&apm->channel[c].aec, &apm->fft, samples - blocks * hop);
+    apm->jump_samples = 0;
+}
+
 /* All microphones run on one clock. An echo that comes within 10 ms has no block to spare for reading the far end later. */
 static void follow_clock(apm_t *apm)
 {
@@ -832,6 +857,7 @@ void apm_capture(apm_t *apm, int16_t *frames)
         doubt_restored_path(apm, &apm->channel[c]);
         speech = fmaxf(speech, apm->channel[c].speech_probability);
     }
+    follow_jump(apm);
     follow_level(apm);
     follow_clock(apm);
     const float far = far_loudness(apm);

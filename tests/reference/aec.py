@@ -21,6 +21,7 @@ FLOOR_POWER = 1e-10
 CLEARLY_BETTER = 0.5
 LAG_BINS, COMPARED_BINS = 80, 160  # below 4 and 8 kHz
 TRUST_RATE = 0.02
+MOVED_DOUBT = 0.03
 CHANCE_SHARE, TRUE_SHARE, TINY_CLAIM, FIRST_TRUST = 0.7, 0.95, 1e-3, 30.0
 
 
@@ -68,6 +69,16 @@ class Canceller:
         if self.delay_blocks + blocks < 0:
             self.set_delay(self.delay_blocks - blocks)
         self.delay_blocks += 0 if self.delay_blocks + blocks > most_blocks else blocks
+
+    def delay_path(self, samples: int) -> None:
+        """The echo is later by 0 .. hop - 1 samples within the window."""
+        response = np.fft.irfft(self.kalman.path, 2 * self.hop)
+        if samples:
+            response = np.concatenate([np.zeros(samples), response[:, : self.hop].ravel()])
+            response = response[: self.partitions * self.hop].reshape(self.partitions, self.hop)
+        self.kalman.path = np.fft.rfft(response, 2 * self.hop)
+        self.fast.path, self.fast.energy = self.kalman.path[: len(self.fast.path)].copy(), self.kalman.energy
+        self.variance = np.maximum(self.variance, MOVED_DOUBT * self.prior)
 
     def process(self, far: Signal, mic: Signal, near_speaks: float) -> tuple[Signal, Signal]:
         """Echo estimate and error of a block. near_speaks: 0..1, how sure that is."""

@@ -58,8 +58,11 @@ class Residual:
         self.coupling = Regression(edges, UNCOUPLED_ERROR, 0.0)
         self.shared = self.claimed = self.trust = 0.0
 
-    def process(self, error: Signal, echo: Signal, cross: Signal, noise: Signal, far: Signal) -> Signal:
-        """Powers of error, echo estimate, noise and far end; cross: real part of error times conj(echo)."""
+    def process(
+        self, error: Signal, echo: Signal, cross: Signal, noise: Signal, far: Signal, moved: float
+    ) -> Signal:
+        """Powers of error, echo estimate, noise and far end; cross: real part of error times conj(echo);
+        moved: how likely the echo is elsewhere than estimated."""
         self.echo += SMOOTH_RATE * (echo - self.echo)
         self.far = np.maximum(far, DECAY * self.far)
 
@@ -74,9 +77,9 @@ class Residual:
         leak = np.minimum(1.0, self.leakage.learn(self.echo, self.error, noise))
         told = np.log(leak[self.leakage.edges[:-1]])[self.leakage.square > PRIOR_WEIGHT]  # one bin a band
         mean = float(np.mean(told)) if len(told) else 0.0
-        self.trust = float(np.clip((mean - DOUBTED) / (TRUSTED - DOUBTED), 0.0, 1.0))
+        self.trust = float(np.clip((mean - DOUBTED) / (TRUSTED - DOUBTED), 0.0, 1.0 - moved))
         coupling = self.coupling.learn(self.far, self.error, noise)
-        leaked = MARGIN * believed * leak * np.maximum(echo, self.echo)
+        leaked = MARGIN * believed * np.maximum(moved, leak) * np.maximum(echo, self.echo)
         now = np.maximum(leaked, MARGIN * coupling * self.far)
         self.power = np.maximum(now, DECAY * self.power)
         return self.power

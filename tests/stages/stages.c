@@ -9,6 +9,7 @@
 
 #include "aec/aec.h"
 #include "aec/drift.h"
+#include "aec/jump.h"
 #include "aec/resampler.h"
 #include "aec/residual.h"
 #include "aec/saturation.h"
@@ -296,13 +297,48 @@ API float aec_trusted(canceller_t *canceller) { return aec_trust(&canceller->aec
 API void aec_run(canceller_t *canceller, const float *far, const float *mic, float near_speaks, float *echo, float *error)
 {
     reference_push(&canceller->reference, &canceller->fft, far);
-    aec_process(&canceller->aec, &canceller->reference, &canceller->fft, mic, near_speaks, echo, error);
+    aec_predict(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
+    aec_learn(&canceller->aec, &canceller->reference, &canceller->fft, mic, near_speaks, error);
 }
 
 API void aec_guess(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
 {
     reference_push(&canceller->reference, &canceller->fft, far);
     aec_predict(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
+}
+
+API void aec_late(canceller_t *canceller, int samples) { aec_delay_path(&canceller->aec, &canceller->fft, samples); }
+
+/* ---- jump: mic, echo [hop], usual power [hop + 1]; returns the samples */
+
+typedef struct {
+    fft_t fft;
+    jump_t jump;
+} jumper_t;
+
+static void jumper_init(jumper_t *jumper, int hop, arena_t *arena)
+{
+    fft_init(&jumper->fft, 2 * hop, arena);
+    jump_init(&jumper->jump, hop, arena);
+}
+
+API void *jump_new(int hop)
+{
+    arena_t arena = {0};
+    jumper_t measure;
+    jumper_init(&measure, hop, &arena);
+    jumper_t *jumper = allocate(sizeof *jumper, &arena);
+    jumper_init(jumper, hop, &arena);
+    return jumper;
+}
+
+API void jump_again(jumper_t *jumper) { jump_reset(&jumper->jump); }
+
+API int jump_run(jumper_t *jumper, const float *mic, const float *echo, const float *usual_power, float *evidence)
+{
+    const int samples = jump_process(&jumper->jump, &jumper->fft, mic, echo, usual_power);
+    *evidence = jumper->jump.evidence;
+    return samples;
 }
 
 /* ---- residual and ns: arrays of stride floats, of which the first hop + 1 are bins; spectra of 20 ms frames */
@@ -323,9 +359,9 @@ API void residual_again(residual_t *residual) { residual_reset(residual); }
 
 /* Returns the trust. */
 API float residual_run(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
-                       float *power)
+                       float moved, float *power)
 {
-    residual_process(residual, error, echo, cross, noise, far);
+    residual_process(residual, error, echo, cross, noise, far, moved);
     memcpy(power, residual->power, sizeof(float) * (size_t)residual->stride);
     return residual->trust;
 }

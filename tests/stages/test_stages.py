@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reference import aec, agc, delay, drift, hpf, limiter, ns, resampler, residual, saturation, stft
+from reference import aec, agc, delay, drift, hpf, jump, limiter, ns, resampler, residual, saturation, stft
 from reference.gain import Gain
 from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
@@ -421,13 +421,16 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     handle, model = stages.new("aec", hop, partitions, blocks), aec.Canceller(hop, partitions, blocks)
     moves = {20: 3, 250: 1}
     slips = {255: 1, 262: -1, 264: -1, 265: -1, 270: 1}
-    unlearned = range(220, 226)
+    unlearned, late_samples = range(220, 226), {230: hop // 3, 240: 0}
     first, worst, worst_trust, lags = [], 0.0, 0.0, []
     for b in range(total):
         at = slice(b * hop, (b + 1) * hop)
         if b in moves:
             stages.call("aec_move", handle, moves[b])
             model.set_delay(moves[b])
+        if b in late_samples:
+            stages.call("aec_late", handle, late_samples[b])
+            model.delay_path(late_samples[b])
         if b in slips:
             stages.call("aec_step", handle, slips[b], 14)
             model.slip(slips[b], 14)
@@ -471,6 +474,45 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         assert np.array_equal(error, first[b]), "a reset, or another address, gives another result"
 
 
+@pytest.mark.parametrize("late_ms", [37.3, -22.1])
+@pytest.mark.parametrize("rate_hz", [8000, 48000])
+def test_jump(stages: Stages, rng: np.random.Generator, rate_hz: int, late_ms: float) -> None:
+    """A talker beside an echo moves nothing; then the echo jumps, and how far is found, as by the model. The
+    evidence is a mean of at most 160 bins, each as exact as a sum of transforms."""
+    hop, total, talks, jumps = rate_hz // 100, 360, slice(110, 125), 300
+    count = total * hop
+    late = round(late_ms * rate_hz / 1000.0)
+    echo = at_level(rng.standard_normal(count), -26.0)
+    heard = np.where(np.arange(count) < jumps * hop, echo, np.roll(echo, late))
+    near = at_level(rng.standard_normal(count), -25.0) * (np.arange(count) // hop >= talks.start)
+    near[talks.stop * hop :] = 0.0
+    mic = float32(heard + near + at_level(rng.standard_normal(count), -60.0))
+    estimate, usual = float32(echo), np.full(hop + 1, hop * 10.0 ** (-60.0 / 10.0), np.float32)
+    handle, model = stages.new("jump", hop), jump.Jump(hop)
+    worst, searched, found = 0.0, 0, {}
+    for run in range(2):
+        for b in range(total):
+            at, evidence = slice(b * hop, (b + 1) * hop), ctypes.c_float()
+            given = [mic[at], estimate[at], usual]
+            if run:
+                given = [misaligned(x, 3) for x in given]
+            samples = stages.call("jump_run", handle, *given, ctypes.byref(evidence), returns=ctypes.c_int)
+            if run:
+                assert samples == found.get(b, 0), "a reset, or another address, gives another result"
+                continue
+            right = model.process(*(x.astype(np.float64) for x in given))
+            assert samples == right
+            worst = max(worst, abs(evidence.value - model.evidence))
+            searched += model.searched_blocks > 0 and talks.start <= b < talks.stop
+            if samples:
+                found[b] = samples
+        stages.call("jump_again", handle)
+    print(f"{searched} blocks searched beside the talker; found {found}, {late} is true")
+    assert searched > 0, "the test must see a search that finds nothing"
+    assert list(found.values()) == [late] and jumps < min(found) < jumps + 20
+    check("evidence", worst, 1e-3)
+
+
 # ---------- suppression
 
 
@@ -489,9 +531,9 @@ def padded(x: npt.ArrayLike, hop: int) -> Floats:
 
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Far end alone, both, near end alone, silence, and an estimate that is no echo; after a second part of
-    the echo comes by ways that no filter predicts. The regression remembers 50 blocks, and sums up to 100
-    bins; roundings add up like noise."""
+    """Far end alone, both, near end alone, silence, an echo that may have moved, and an estimate that is no
+    echo; after a second part of the echo comes by ways that no filter predicts. The regression remembers 50
+    blocks, and sums up to 100 bins; roundings add up like noise."""
     hop, blocks = rate_hz // 100, 500
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     far = voice(rng, rate_hz, blocks / 100.0) * ((t < 200) | (t >= 320))
@@ -518,12 +560,13 @@ def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> Non
             if run:
                 given = [misaligned(x, 3) for x in given]
             power = np.zeros(len(cross), np.float32)
-            trust = stages.call("residual_run", handle, *given, power, returns=ctypes.c_float)
+            moved = 0.6 if 340 <= b < 350 else 0.0
+            trust = stages.call("residual_run", handle, *given, moved, power, returns=ctypes.c_float)
             if run:
                 assert np.array_equal(power, first[b]), "a reset, or another address, gives another result"
                 continue
             first.append(power)
-            right = model.process(*(x[:bins].astype(np.float64) for x in given))
+            right = model.process(*(x[:bins].astype(np.float64) for x in given), moved)
             worst = max(worst, float(np.max(np.abs(power[:bins] - right) / (right + 1e-6 * noise))))
             worst_trust = max(worst_trust, abs(trust - model.trust))
             trusts.append(trust)
