@@ -169,7 +169,7 @@ static peak_t clear_peak(jump_t *jump, const fft_t *fft)
     find_peaks(jump, fft, &jump->later, jump->mic_power, told, count, 1, peaks);
     find_peaks(jump, fft, &jump->earlier, jump->echo_power, told, count, -1, peaks);
     const float chance = CHANCE / sqrtf(jump->blocks * count);
-    jump->evidence = ramp(peaks[0].height, chance, 2.0f * chance);
+    jump->evidence = abs(peaks[0].lag) > jump->hop * WIDTH_MS / 10 ? ramp(peaks[0].height, chance, 2.0f * chance) : 0.0f;
     return peaks[0].height > chance && peaks[0].height > LEAD * peaks[1].height ? peaks[0] : (peak_t){0.0f, 0};
 }
 
