@@ -217,8 +217,9 @@ static void compare(aec_t *aec)
         cross += aec->sum_re[k] * yr + aec->sum_im[k] * yi;
         power += white;
     }
-    aec->lag_sum = lag;
-    aec->lag_information = information;
+    const int takes_echo = aec->kalman.error < CLEARLY_BETTER * aec->mic; /* else no lag that there may be is worth making up for */
+    aec->lag_sum = takes_echo ? lag : 0.0f;
+    aec->lag_information = takes_echo ? information : 0.0f;
     aec->block_cross = cross;
     aec->block_power = power;
     if (power > TINY_CLAIM) {

@@ -42,7 +42,7 @@ typedef struct {
     float *prior;        /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */
     float mic;           /* energy of a block of the microphone, smoothed */
     int diverged, divergences; /* the estimate adds power now; how often that began */
-    float lag_sum, lag_information; /* of the last block, for drift.h */
+    float lag_sum, lag_information; /* of the last block, for drift.h; 0 where less than 3 dB of the echo go */
     float block_cross, block_power; /* of the last block, for saturation.h: of estimate times error, and of the estimate, whitened */
     float shared, claimed; /* whitened, averaged: estimate times microphone, and the estimate's power */
     float *echo_re, *echo_im, *sum_re, *sum_im, *weight; /* per bin, scratch */

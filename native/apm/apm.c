@@ -779,7 +779,9 @@ static void follow_clock(apm_t *apm)
         lag_sum += apm->channel[c].aec.lag_sum;
         information += apm->channel[c].aec.lag_information;
     }
-    apm->resampler.slide = drift_process(&apm->drift, lag_sum, information);
+    const aec_t *aec = &apm->channel[0].aec;
+    const float reduction = (aec->mic + TINY_POWER) / (aec->kalman.error + TINY_POWER);
+    apm->resampler.slide = drift_process(&apm->drift, lag_sum, information, reduction);
     if (apm->drift.steering && !apm->resampler.started)
         resampler_start(&apm->resampler, apm->believed_blocks > 0);
 }

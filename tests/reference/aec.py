@@ -100,7 +100,9 @@ class Canceller:
         bins = np.arange(at.start, at.stop)
         w = np.pi * bins / self.hop * (bins < LAG_BINS)
         cross, white = gain[at] * np.conj(estimate[at]), 0.5 * np.abs(estimate[at]) ** 2 * weight[at]
-        self.lag_sum, self.lag_information = -float(np.sum(w * cross.imag)), float(np.sum(w * w * white))
+        takes_echo = self.kalman.energy < CLEARLY_BETTER * self.mic_energy
+        self.lag_sum = -float(np.sum(w * cross.imag)) if takes_echo else 0.0
+        self.lag_information = float(np.sum(w * w * white)) if takes_echo else 0.0
         if np.sum(white) > TINY_CLAIM:
             self.shared += TRUST_RATE * (float(np.sum(cross.real + white)) - self.shared)
             self.claimed += TRUST_RATE * (float(np.sum(white)) - self.claimed)

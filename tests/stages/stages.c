@@ -225,9 +225,9 @@ API void *drift_new(int hop)
 
 API void drift_again(drift_t *drift) { drift_reset(drift); }
 
-API float drift_run(drift_t *drift, float lag_sum, float information, float *rate)
+API float drift_run(drift_t *drift, float lag_sum, float information, float reduction, float *rate)
 {
-    const float slide = drift_process(drift, lag_sum, information);
+    const float slide = drift_process(drift, lag_sum, information, reduction);
     *rate = drift->rate;
     return slide;
 }

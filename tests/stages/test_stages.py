@@ -339,23 +339,26 @@ def test_resampler_is_a_delay(stages: Stages) -> None:
 
 def test_drift(stages: Stages, rng: np.random.Generator) -> None:
     """A loop with a canceller that takes over a hundredth of the lag a block: as the model does it, the rate
-    is found, and without a drift nothing is steered. Roundings pile up over the steered blocks, relative to
-    the largest lag."""
+    is found, and without a drift nothing is steered; one with which less of the echo goes is given back, and
+    needs more to be taken up again. Roundings pile up over the steered blocks, relative to the largest lag."""
     hop, blocks = 160, 3000
-    for ppm in (0.0, 3.0, -300.0):
+    for ppm, reduction_with in ((0.0, 100.0), (3.0, 100.0), (-300.0, 100.0), (-300.0, 20.0)):
         handle, model = stages.new("drift", hop), drift.Drift(hop)
-        lag, worst, rate = 0.0, 0.0, ctypes.c_float()
+        lag, worst, rate, steered = 0.0, 0.0, ctypes.c_float(), []
         for b in range(blocks):
             information = float(np.float32(rng.uniform(0.0, 3e4) * (b % 400 < 300)))
             seen = float(np.float32(information * lag + 0.5 * np.sqrt(information) * rng.standard_normal()))
-            slide = stages.call(
-                "drift_run", handle, seen, information, ctypes.byref(rate), returns=ctypes.c_float
-            )
-            right = model.process(seen, information)
+            steered.append(model.steering)
+            given = seen, information, reduction_with if model.steering else 100.0
+            slide = stages.call("drift_run", handle, *given, ctypes.byref(rate), returns=ctypes.c_float)
+            right = model.process(*given)
             worst = max(worst, abs(slide - right), abs(rate.value - model.rate))
             lag = 0.99 * lag + 1e-6 * ppm * hop - right
         print(f"{ppm:+.0f} ppm: found {1e6 * model.rate / hop:+.2f}")
         check("slide in samples", worst, 1e-4)
+        if reduction_with < 100.0:
+            assert np.any(np.diff(np.array(steered, int)) < 0), "the test must see a drift given back"
+            continue
         assert model.steering == (ppm != 0.0)
         assert 1e6 * model.rate / hop == pytest.approx(ppm, abs=1.0)
 
