@@ -32,7 +32,7 @@ static const float CHANCE_SHARE = 0.7f, TRUE_SHARE = 0.95f;
  * is itself too quiet to count (-60 dBFS). */
 static const float MOST_PATH = 1000.0f;
 static const float MOST_ERROR = 2.0f;        /* microphone and estimate, both at full scale */
-static const float MOVED_DOUBT = 0.03f;      /* 15 dB: half a sample at 2 kHz, what a path that moved by whole samples may be off */
+static const float MOVED_DOUBT = 0.03f;      /* 15 dB: a path moved by whole samples may be off by half of one */
 static const float TINY_CLAIM = 1e-3f;       /* an estimate 30 dB below the near end tells nothing */
 static const float FIRST_TRUST = 30.0f;      /* whitened power claimed truly before anything was heard: doubt takes a second to grow */
 
@@ -155,7 +155,8 @@ float aec_trust(const aec_t *aec)
     return ramp(aec->shared / (aec->claimed + TINY_CLAIM), CHANCE_SHARE, TRUE_SHARE);
 }
 
-/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error. aec->weight becomes the power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior. */
+/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error. aec->weight becomes the
+ * power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior. */
 static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft, const float *mic,
                          float *echo, float *error)
 {
@@ -217,7 +218,8 @@ static void compare(aec_t *aec)
         cross += aec->sum_re[k] * yr + aec->sum_im[k] * yi;
         power += white;
     }
-    const int takes_echo = aec->kalman.error < CLEARLY_BETTER * aec->mic; /* else no lag that there may be is worth making up for */
+    /* else no lag that there may be is worth making up for */
+    const int takes_echo = aec->kalman.error < CLEARLY_BETTER * aec->mic;
     aec->lag_sum = takes_echo ? lag : 0.0f;
     aec->lag_information = takes_echo ? information : 0.0f;
     aec->block_cross = cross;
@@ -321,7 +323,8 @@ static void race(aec_t *aec, const float *mic)
     }
 }
 
-void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error)
+void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo,
+                 float *error)
 {
     filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
     aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
@@ -335,7 +338,8 @@ void aec_observe(aec_t *aec, const fft_t *fft, const float *error)
     aec->lag_sum = aec->lag_information = 0.0f;
 }
 
-void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, const float *error)
+void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks,
+               const float *error)
 {
     /* twice, because the error fills only half of its frame */
     const float near_share = 2.0f * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT));

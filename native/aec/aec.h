@@ -42,7 +42,7 @@ typedef struct {
     float *prior;        /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */
     float mic;           /* energy of a block of the microphone, smoothed */
     int diverged, divergences; /* the estimate adds power now; how often that began */
-    float lag_sum, lag_information; /* of the last block, for drift.h; 0 where less than 3 dB of the echo go */
+    float lag_sum, lag_information; /* of the last block, for drift.h; 0 where less than 3 dB of it go */
     float block_cross, block_power; /* of the last block, for saturation.h: of estimate times error, and of the estimate, whitened */
     float shared, claimed; /* whitened, averaged: estimate times microphone, and the estimate's power */
     float *echo_re, *echo_im, *sum_re, *sum_im, *weight; /* per bin, scratch */
@@ -66,13 +66,18 @@ int aec_peak_blocks(const aec_t *aec);
 /* The echo came to be later, with respect to the window, by so many samples, 0 .. hop - 1. */
 void aec_delay_path(aec_t *aec, const fft_t *fft, int samples);
 
-/* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. None overlap. Nothing is learned. */
-void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo, float *error);
-/* What the block for which aec_predict() gave this error says of the loudspeaker and of what is no echo; the path stays as it is. */
+/* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. None overlap. Nothing is
+ * learned. */
+void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo,
+                 float *error);
+/* What the block for which aec_predict() gave this error says of the loudspeaker and of what is no echo; the
+ * path stays as it is. */
 void aec_observe(aec_t *aec, const fft_t *fft, const float *error);
-/* What can be learned of the block for which aec_predict() gave this error: not to be called where something of its far end is missing.
- * near_speaks: 0..1, how sure it is that somebody speaks here; 0 where that is not known. */
-void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks, const float *error);
+/* What can be learned of the block for which aec_predict() gave this error: not to be called where something
+ * of its far end is missing. near_speaks: 0..1, how sure it is that somebody speaks here; 0 where that is not
+ * known. */
+void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks,
+               const float *error);
 
 /* 0..1: whether what was estimated is in the microphone at all. The share of a true estimate is 1 or, while it is learned, more; an
  * estimate of an echo that isn't there has little in common with what the microphone hears. */

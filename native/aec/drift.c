@@ -7,11 +7,12 @@ static const float FIRST_GUESS_PPM = 150.0f;   /* standard deviation */
 /* Blocks overlap in what they say: the canceller's own error lasts. */
 static const float ALIKE_BLOCKS = 3.0f;
 static const float WATCH_KEEP = 0.995f;        /* 2 s */
-/* Square of the lag over its variance: 3.5 sigma, by chance once in 2000 times 2 s, where ALIKE_BLOCKS say the same and N counts the near end's power
- * twice: 3.5^2 * 3 / 2. */
+/* Square of the lag over its variance: 3.5 sigma, by chance once in 2000 times 2 s, where ALIKE_BLOCKS say the
+ * same and N counts the near end's power twice: 3.5^2 * 3 / 2. */
 static const float BEYOND_CHANCE = 18.4f;
 static const float MORE_PROOF = 4.0f;          /* twice as many deviations after each that was given back */
-enum { SETTLE_BLOCKS = 100, TRIAL_BLOCKS = 400 }; /* the canceller makes up for what it had trailed; then 3 s of far-end sound, its best as before */
+/* The canceller makes up for what it had trailed; then 3 s of far-end sound. */
+enum { SETTLE_BLOCKS = 100, TRIAL_BLOCKS = 400 };
 static const float CLEARLY_WORSE = 0.25f;      /* 6 dB: the best of 3 s of speech scatters by less */
 /* Of 10 ms, squared; per block. The lag wanders by 200 ns (someone moves in the room), the rate by 0.3 ppm (what the model leaves out). */
 static const float LAG_WANDERS = 4e-10f, RATE_WANDERS = 8e-14f;

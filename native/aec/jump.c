@@ -18,7 +18,7 @@ static const float FAINT = 0.01f;      /* of the usual energy, 20 dB below: bloc
 static const float TINY = 1e-20f;
 static const float LEAST_BINS = 20.0f; /* 1 kHz */
 static const float KEEP = 0.85f;       /* 65 ms: what was played before the jump fades from the room, and from here */
-static const float CHANCE = 5.0f;      /* times the deviation of a sum of bins and blocks without a common phase: 1 peak of 10^6 */
+static const float CHANCE = 5.0f;      /* deviations of a sum of bins and blocks without a common phase: 1 in 10^6 */
 static const float SAME = 0.8f;        /* so high a peak is no echo that fades from the room: it has 2 dB over all else */
 static const float LEAD = 1.5f;        /* over the next best peak */
 enum {
@@ -42,7 +42,8 @@ void jump_init(jump_t *jump, int hop, arena_t *arena)
     jump->hop = hop;
     jump->stride = spectrum_stride(hop);
     jump->bins = hop < JUMP_BINS ? hop : JUMP_BINS;
-    const size_t history = (JUMP_BLOCKS + 1) * (size_t)hop, stride = (size_t)jump->stride, bins = (size_t)jump->bins;
+    const size_t history = (JUMP_BLOCKS + 1) * (size_t)hop;
+    const size_t stride = (size_t)jump->stride, bins = (size_t)jump->bins;
     jump->echo = arena_floats(arena, history);
     jump->mic = arena_floats(arena, history);
     take_side(&jump->later, bins, arena);
@@ -95,7 +96,8 @@ static void append(const jump_t *jump, float *history, const float *block)
 }
 
 /* newest: of one signal, whose power is added to `power`; past: of the other. weight: of this block. */
-static void compare(jump_t *jump, const fft_t *fft, const float *newest, const float *past, float weight, float *power, jump_side_t *side)
+static void compare(jump_t *jump, const fft_t *fft, const float *newest, const float *past, float weight,
+                    float *power, jump_side_t *side)
 {
     const int hop = jump->hop, bins = jump->bins;
     const size_t block = sizeof(float) * (size_t)hop;
@@ -105,14 +107,16 @@ static void compare(jump_t *jump, const fft_t *fft, const float *newest, const f
     for (int k = 0; k < bins; k++)
         power[k] = KEEP * power[k] + weight * (jump->re[k] * jump->re[k] + jump->im[k] * jump->im[k]);
     for (int lag = 0; lag < JUMP_BLOCKS; lag++) {
-        float *re = side->re + lag * bins, *im = side->im + lag * bins, *past_power = side->power + lag * bins;
+        const int at = lag * bins;
+        float *re = side->re + at, *im = side->im + at, *past_power = side->power + at;
         memcpy(jump->frame, past + (JUMP_BLOCKS - 1 - lag) * hop, 2 * block);
         fft_forward(fft, jump->frame, jump->past_re, jump->past_im);
         for (int k = 0; k < bins; k++) {
             const float past_re = jump->past_re[k], past_im = jump->past_im[k];
             re[k] = KEEP * re[k] + weight * (jump->re[k] * past_re + jump->im[k] * past_im);
             im[k] = KEEP * im[k] + weight * (jump->im[k] * past_re - jump->re[k] * past_im);
-            past_power[k] = KEEP * past_power[k] + weight * 0.5f * (past_re * past_re + past_im * past_im); /* twice as many samples */
+            const float energy = 0.5f * (past_re * past_re + past_im * past_im); /* of twice as many samples */
+            past_power[k] = KEEP * past_power[k] + weight * energy;
         }
     }
 }
@@ -135,9 +139,10 @@ static void take_peak(peak_t peaks[2], peak_t now, int apart)
     }
 }
 
-/* sign: 1 where a positive lag is a later echo. power: of the newest blocks. told: 1 for each bin that tells, in all `count`. */
-static void find_peaks(jump_t *jump, const fft_t *fft, const jump_side_t *side, const float *power, const float *told, float count, int sign,
-                       peak_t peaks[2])
+/* sign: 1 where a positive lag is a later echo. power: of the newest blocks. told: 1 for each bin that counts, in
+ * all `count`. */
+static void find_peaks(jump_t *jump, const fft_t *fft, const jump_side_t *side, const float *power,
+                       const float *told, float count, int sign, peak_t peaks[2])
 {
     const int apart = jump->hop * WIDTH_MS / 10;
     memset(jump->re, 0, sizeof(float) * (size_t)jump->stride);
@@ -150,8 +155,10 @@ static void find_peaks(jump_t *jump, const fft_t *fft, const jump_side_t *side, 
             jump->im[k] = weight * side->im[at + k];
         }
         fft_inverse(fft, jump->re, jump->im, jump->frame);
-        for (int i = 0; i < jump->hop; i++)
-            take_peak(peaks, (peak_t){(float)jump->hop / count * jump->frame[i], sign * (block * jump->hop + i)}, apart);
+        for (int i = 0; i < jump->hop; i++) {
+            const float height = (float)jump->hop / count * jump->frame[i];
+            take_peak(peaks, (peak_t){height, sign * (block * jump->hop + i)}, apart);
+        }
     }
 }
 
@@ -169,18 +176,22 @@ static peak_t clear_peak(jump_t *jump, const fft_t *fft)
     find_peaks(jump, fft, &jump->later, jump->mic_power, told, count, 1, peaks);
     find_peaks(jump, fft, &jump->earlier, jump->echo_power, told, count, -1, peaks);
     const float chance = CHANCE / sqrtf(jump->blocks * count);
-    jump->evidence = abs(peaks[0].lag) > jump->hop * WIDTH_MS / 10 ? ramp(peaks[0].height, chance, 2.0f * chance) : 0.0f;
-    return peaks[0].height > chance && peaks[0].height > LEAD * peaks[1].height ? peaks[0] : (peak_t){0.0f, 0};
+    const float best = peaks[0].height, next = peaks[1].height;
+    const int elsewhere = abs(peaks[0].lag) > jump->hop * WIDTH_MS / 10;
+    jump->evidence = elsewhere ? ramp(best, chance, 2.0f * chance) * ramp(best, next, LEAD * next + TINY) : 0.0f;
+    return best > chance && best > LEAD * next ? peaks[0] : (peak_t){0.0f, 0};
 }
 
 /* Whether an echo that used to go stays, or nothing comes of what was estimated. */
 static int suspects(const jump_t *jump, float mic, float echo, float error)
 {
     const int went = jump->usual_error < WENT * jump->usual_mic;
-    return went && error > UNUSUAL * jump->usual_error && error > STAYS * greater(mic, echo) && echo > ESTIMATED * error;
+    const int stays = error > UNUSUAL * jump->usual_error && error > STAYS * greater(mic, echo);
+    return went && stays && echo > ESTIMATED * error;
 }
 
-int jump_process(jump_t *jump, const fft_t *fft, const float *mic, const float *echo, const float *error_power)
+int jump_process(jump_t *jump, const fft_t *fft, const float *mic, const float *echo,
+                 const float *error_power)
 {
     const int hop = jump->hop;
     const float heard = kernels()->dot(hop, mic, mic), estimated = kernels()->dot(hop, echo, echo);
@@ -208,7 +219,8 @@ int jump_process(jump_t *jump, const fft_t *fft, const float *mic, const float *
     if (jump->searched_blocks < FIRST_BLOCKS)
         return 0;
     const peak_t peak = clear_peak(jump, fft);
-    const int width = hop * WIDTH_MS / 10, stays = peak.height > (jump->searched_blocks < DRY_BLOCKS ? SAME : 0.0f) && abs(peak.lag) <= width, moved = abs(peak.lag) > width;
+    const int moved = abs(peak.lag) > hop * WIDTH_MS / 10;
+    const int stays = !moved && peak.height > (jump->searched_blocks < DRY_BLOCKS ? SAME : 0.0f);
     if (stays || moved || jump->searched_blocks == MOST_BLOCKS)
         end_search(jump, stays ? TALK_BLOCKS : REST_BLOCKS);
     return moved ? peak.lag : 0;

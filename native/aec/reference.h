@@ -18,7 +18,8 @@ void reference_init(reference_t *ref, int hop, int blocks, arena_t *arena);
 void reference_reset(reference_t *ref);
 /* far: hop samples, [-1, 1). */
 void reference_push(reference_t *ref, const fft_t *fft, const float *far);
-/* Back to where it was `blocks` pushes ago; samples: ref->samples of then. As many pushes must follow before old lags are read. */
+/* Back to where it was `blocks` pushes ago; samples: ref->samples of then. As many of the oldest lags hold what was
+ * taken back, until as many pushes have followed. */
 void reference_rewind(reference_t *ref, int blocks, const float *samples);
 
 /* Offset into re and im of the spectrum `lag` blocks ago, 0 <= lag < blocks. */

@@ -161,8 +161,8 @@ static void expect_coupling(residual_t *residual, const float *noise)
     expect(residual->bins, coupled, residual->far, residual->power);
 }
 
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
-                      float moved)
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise,
+                      const float *far, float moved)
 {
     follow(residual->bins, echo, residual->echo);
     judge_truth(residual, echo, cross, noise);

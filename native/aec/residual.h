@@ -43,7 +43,7 @@ void residual_reset(residual_t *residual);
 /* moved: 0..1, how likely the echo is elsewhere than where it is estimated: then all of it is left.
  * error, echo: power spectra of the canceller's error and echo estimate, through the same window; cross: real part of error times conj(echo);
  * noise: tracked noise power; far: power of the far end at the echo's delay, zeros while that is unknown. Result in residual->power. */
-void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
-                      float moved);
+void residual_process(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise,
+                      const float *far, float moved);
 
 #endif

@@ -35,8 +35,8 @@ enum {
     NOT_DOUBTED = -1,      /* a path that has helped, or was not restored */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
     FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
-    LATEST_BLOCKS = 30,    /* 0.3 s: a far end that stays away for longer is pausing; threads are rarely late by more than 0.2 s */
-    SETTLED_BLOCKS = 20,   /* 0.2 s: after so many more blocks, none of them late, it was a pause; a late thread makes up in a few goes */
+    LATEST_BLOCKS = 30,    /* 0.3 s: a far end that stays away for longer pauses; threads are seldom late by 0.2 s */
+    SETTLED_BLOCKS = 20,   /* 0.2 s: after so many blocks none of which was late, it was a pause */
     FAR_RING_BLOCKS = FAR_FIFO_BLOCKS + SETTLED_BLOCKS, /* so many may be taken once more */
 };
 
@@ -85,11 +85,11 @@ typedef struct {
     float far, echo, mic, error, out;
 } figures_t;
 
-/* Silence that stands in for far-end blocks which did not come in time, and the far end's side of the chain as it was before it: it goes on
- * from there once more should they come after all. Both streams count the same time, so a block's place is its number. But after a pause of the
- * far end, too, blocks come again, and then all that come later lie later. */
+/* Silence that stands in for far-end blocks which did not come in time, and the far end's side of the chain as it was
+ * before it: it goes on from there once more should they come after all. Both streams count the same time, so a
+ * block's place is its number. But after a pause of the far end, too, blocks come again, and all of them lie later. */
 typedef struct {
-    enum { GAP_CLOSED, GAP_PAUSE, GAP_LATE } kind; /* the silence lies before what came since, or, as that is late, behind it */
+    enum { GAP_CLOSED, GAP_PAUSE, GAP_LATE } kind; /* none; silence before what came since; silence behind it */
     int silent, since;                 /* blocks of silence, and real ones behind them */
     int pushed;                        /* reference blocks that both have become */
     int settled;                       /* blocks since one was missing or late */
@@ -120,7 +120,7 @@ struct apm {
     int fifo_first, fifo_count;
     int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS, */
     int fifo_came_blocks;              /* and how many came in them */
-    int burst_blocks, least_burst_blocks; /* far-end blocks since the last of the microphone; the fewest of late, 0: none came yet */
+    int burst_blocks, least_burst_blocks; /* far-end blocks since the last of the microphone; the fewest lately, or 0 */
     gap_t gap;
     float *block;                      /* 2*hop: far end, mean of the microphones, unfiltered microphone in turn */
     float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *far_power, *silence; /* stride each */
@@ -261,7 +261,8 @@ void apm_reset(apm_t *apm)
         channel->cancel_share = 0.0f;
         channel->doubted_blocks = NOT_DOUBTED;
     }
-    apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->fifo_came_blocks = apm->started = apm->restored = apm->far_speaks = 0;
+    apm->fifo_first = apm->fifo_count = apm->fifo_watched_blocks = apm->fifo_came_blocks = 0;
+    apm->started = apm->restored = apm->far_speaks = 0;
     apm->fifo_lowest = FAR_FIFO_BLOCKS;
     apm->burst_blocks = apm->least_burst_blocks = 0;
     apm->gap.kind = GAP_CLOSED;
@@ -339,7 +340,8 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
         apm->fifo_count--;
         apm->gap.kind = GAP_CLOSED; /* a number is missing */
     }
-    int16_t *block = apm->fifo + (size_t)((apm->fifo_first + apm->fifo_count) % FAR_RING_BLOCKS) * (size_t)apm->hop;
+    const int place = (apm->fifo_first + apm->fifo_count) % FAR_RING_BLOCKS;
+    int16_t *block = apm->fifo + (size_t)place * (size_t)apm->hop;
     if (channels == 1)
         memcpy(block, frames, sizeof *block * (size_t)apm->hop);
     for (int i = 0; i < apm->hop && channels > 1; i++) {
@@ -369,8 +371,8 @@ static void take_low_away(apm_t *apm, high_pass_t *high_pass, float *x)
 
 static float mean_square(const float *x, int count) { return kernels()->dot(count, x, x) / (float)count; }
 
-/* A far-end block, silence where frames is NULL, read onto the microphone's clock, becomes lag 0 of the reference. Returns how many blocks
- * it gave. */
+/* A far-end block, silence where frames is NULL, read onto the microphone's clock, becomes lag 0 of the reference.
+ * Returns how many blocks it gave. */
 static int push_far(apm_t *apm, const int16_t *frames)
 {
     if (frames)
@@ -395,7 +397,8 @@ static int push_far(apm_t *apm, const int16_t *frames)
 /* The block that waits at `place` in the FIFO; before it, at negative places, those that were taken last. */
 static const int16_t *far_frames(const apm_t *apm, int place)
 {
-    return apm->fifo + (size_t)((apm->fifo_first + place + FAR_RING_BLOCKS) % FAR_RING_BLOCKS) * (size_t)apm->hop;
+    const int at = (apm->fifo_first + place + FAR_RING_BLOCKS) % FAR_RING_BLOCKS;
+    return apm->fifo + (size_t)at * (size_t)apm->hop;
 }
 
 /* The far end's side of the chain, so that it may go on from here once more. */
@@ -468,11 +471,12 @@ static void catch_up(apm_t *apm, int blocks)
 
 static int least(int a, int b) { return a < b ? a : b; }
 
-/* A caller's bursts: the fewest blocks sink at once and rise by one with each burst, so that a late thread does not change them. */
+/* A caller's bursts: the fewest blocks fall at once and rise by one with each burst: a late thread is no habit. */
 static void follow_bursts(apm_t *apm)
 {
-    if (apm->burst_blocks > 0)
-        apm->least_burst_blocks = apm->least_burst_blocks ? least(apm->least_burst_blocks + 1, apm->burst_blocks) : apm->burst_blocks;
+    const int burst = apm->burst_blocks, before = apm->least_burst_blocks;
+    if (burst > 0)
+        apm->least_burst_blocks = before > 0 ? least(before + 1, burst) : burst;
     apm->fifo_came_blocks += apm->burst_blocks;
     apm->burst_blocks = 0;
 }
@@ -511,7 +515,7 @@ static void mind_gap(apm_t *apm)
     const gap_t *gap = &apm->gap;
     if (gap->kind == GAP_LATE && gap->settled > SETTLED_BLOCKS && apm->fifo_count > 0)
         end_pause(apm);
-    else if ((gap->kind == GAP_PAUSE && apm->fifo_count > apm->least_burst_blocks) || (gap->kind == GAP_LATE && apm->fifo_count > 0))
+    else if (gap->kind != GAP_CLOSED && apm->fifo_count > (gap->kind == GAP_LATE ? 0 : apm->least_burst_blocks))
         fill_gap(apm);
 }
 
@@ -578,7 +582,7 @@ static void append(float *history, const float *block, int hop)
     memcpy(history + hop, block, sizeof(float) * (size_t)hop);
 }
 
-/* Whether the filter's window reaches into far-end blocks that may be late: then an echo may be heard of what is not known yet. */
+/* Whether far-end blocks that may be late are in the filter's window: what is heard may be their echo. */
 static int lacks_far(const apm_t *apm, const aec_t *aec)
 {
     const gap_t *gap = &apm->gap;
@@ -598,7 +602,8 @@ static void cancel(apm_t *apm, channel_t *channel)
         aec_predict(aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
         const int lacks = lacks_far(apm, aec);
         if (channel == apm->channel && apm->measured && !lacks)
-            apm->jump_samples = jump_process(&apm->jump, &apm->fft, channel->mic, channel->echo, aec->kalman.near_power);
+            apm->jump_samples =
+                jump_process(&apm->jump, &apm->fft, channel->mic, channel->echo, aec->kalman.near_power);
         if (!lacks && apm->jump.searched_blocks > 0)
             aec_observe(aec, &apm->fft, channel->error);
         else if (!lacks)
@@ -609,7 +614,8 @@ static void cancel(apm_t *apm, channel_t *channel)
             from = 0.0f; /* no fade: all of it would be heard */
         if (apm->config.echo_cancellation && error <= WORTH_IT * mic)
             to = apm->measured ? 1.0f : aec_trust(&channel->aec); /* until an echo is found, the estimate must prove itself */
-        next = apm->config.echo_cancellation && mic < TINY_POWER ? channel->cancel_share : to; /* silence refutes nothing: the echo paused, too */
+        /* silence refutes nothing: the echo paused, too */
+        next = apm->config.echo_cancellation && mic < TINY_POWER ? channel->cancel_share : to;
     } else {
         memset(channel->echo, 0, sizeof(float) * (size_t)hop);
     }

@@ -64,9 +64,9 @@ void apm_configure(apm_t *apm, const apm_config_t *config);
 /* What the caller knows of the delay, 0..APM_MAX_DELAY_HINT_MS: where to begin looking, no more. */
 void apm_set_delay_hint(apm_t *apm, int delay_ms);
 
-/* rate_hz/100 frames that the loudspeaker will play; not changed. They belong to the microphone's by their number: those that come up to
- * 0.3 s late take their places, where silence stood in for them. A far end that pauses and goes on is told from a late one: it gives no more
- * at a time than it does otherwise. */
+/* rate_hz/100 frames that the loudspeaker will play; not changed. They belong to the microphone's by their number:
+ * those that come up to 0.3 s late take their places, where silence stood in for them. A far end that gives no more
+ * at a time than it does otherwise has paused. */
 void apm_render(apm_t *apm, const int16_t *frames, int channels);
 /* rate_hz/100 frames from the microphone, processed in place. */
 void apm_capture(apm_t *apm, int16_t *frames);

@@ -42,7 +42,7 @@ void delay_reset(delay_t *delay);
 /* Spectrum of the next far-end block (20 ms frame, at least 3500 Hz of bins). One belongs to every microphone block; where one more or
  * one less comes, delay_slip() tells. */
 void delay_push(delay_t *delay, const float *far_re, const float *far_im);
-/* The newest `blocks` far-end blocks never were; as many follow at once. What was learned of levels and lags stays. */
+/* The newest `blocks` far-end blocks never were. What was learned of levels and lags stays. */
 void delay_rewind(delay_t *delay, int blocks);
 /* What was `lag` is lag + blocks from now on, -1 or 1. */
 void delay_slip(delay_t *delay, int blocks);

@@ -97,6 +97,7 @@ class Jump:
         best = int(np.argmax(heights))
         height, lag = float(heights[best]), int(lags[best])
         chance = CHANCE / np.sqrt(self.blocks * np.sum(told))
-        self.evidence = float(np.clip((height - chance) / chance, 0.0, 1.0)) * (abs(lag) > self.hop // 10)
-        elsewhere = heights[np.abs(lags - lag) > self.hop // 10]
-        return lag if height > max(chance, LEAD * float(np.max(elsewhere))) else None, height
+        following = float(np.max(heights[np.abs(lags - lag) > self.hop // 10]))
+        high = (height - chance) / chance, (height - following) / ((LEAD - 1.0) * following)
+        self.evidence = float(np.prod(np.clip(high, 0.0, 1.0))) * (abs(lag) > self.hop // 10)
+        return lag if height > max(chance, LEAD * following) else None, height

@@ -339,8 +339,8 @@ def test_resampler_is_a_delay(stages: Stages) -> None:
 
 def test_drift(stages: Stages, rng: np.random.Generator) -> None:
     """A loop with a canceller that takes over a hundredth of the lag a block: as the model does it, the rate
-    is found, and without a drift nothing is steered; one with which less of the echo goes is given back, and
-    needs more to be taken up again. Roundings pile up over the steered blocks, relative to the largest lag."""
+    is found, and without a drift nothing is steered; one with which less of the echo goes is given back.
+    Roundings pile up over the steered blocks, relative to the largest lag."""
     hop, blocks = 160, 3000
     for ppm, reduction_with in ((0.0, 100.0), (3.0, 100.0), (-300.0, 100.0), (-300.0, 20.0)):
         handle, model = stages.new("drift", hop), drift.Drift(hop)
