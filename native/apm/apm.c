@@ -411,7 +411,7 @@ static void start_gap(apm_t *apm)
     memcpy(gap->samples, apm->reference.samples, sizeof(float) * 2 * (size_t)apm->hop);
 }
 
-/* Nothing was pushed since start_gap(). */
+/* As if nothing had been pushed since start_gap(). */
 static void undo_gap(apm_t *apm)
 {
     const gap_t *gap = &apm->gap;
