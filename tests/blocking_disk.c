@@ -1,5 +1,5 @@
-/* LD_PRELOAD: a disk that blocks. While the file named in BLOCKED_WHILE exists, writing and syncing files called *.part waits; each time it
- * does, a byte is added to the file BLOCKED_TIMES. */
+/* LD_PRELOAD: a disk that blocks. While the file named in BLOCKED_WHILE exists, writing and syncing files
+ * called *.part waits; each time it does, a byte is added to the file BLOCKED_TIMES. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -17,7 +17,8 @@ static void wait_for_disk(int fd)
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     const ssize_t length = readlink(link, path, sizeof path - 1);
     const char *blocked = getenv("BLOCKED_WHILE"), *times = getenv("BLOCKED_TIMES");
-    if (length < 5 || memcmp(path + length - 5, ".part", 5) != 0 || !blocked || !times || access(blocked, F_OK) != 0)
+    if (length < 5 || memcmp(path + length - 5, ".part", 5) != 0 || !blocked || !times ||
+        access(blocked, F_OK) != 0)
         return;
     const int count = open(times, O_WRONLY | O_CREAT | O_APPEND, 0600);
     ((write_t *)dlsym(RTLD_NEXT, "write"))(count, ".", 1);

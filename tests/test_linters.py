@@ -25,6 +25,13 @@ def test_formatting() -> None:
     check(sys.executable, "-m", "ruff", "format", "--diff", *PYTHON_CODE)
 
 
+def test_formatting_of_c() -> None:
+    sources = [path for folder in ("native", "tests") for path in sorted((ROOT / folder).rglob("*.[ch]"))]
+    written_by_a_program = {"weights.h"}
+    command = [Path(sys.executable).with_name("clang-format"), "--dry-run", "--Werror"]
+    check(*command, *(path for path in sources if path.name not in written_by_a_program))
+
+
 def test_lint() -> None:
     check(sys.executable, "-m", "ruff", "check", *PYTHON_CODE)
 

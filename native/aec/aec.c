@@ -7,7 +7,8 @@
 #include "kernels/branchless.h"
 #include "kernels/spectrum.h"
 
-enum { KALMAN_CONSTRAINED = 2, FAST_CONSTRAINED = 1 }; /* partitions per block: all in turn every 160 and 100 ms. More gain 0.2 dB */
+/* partitions per block: all in turn every 160 and 100 ms. More gain 0.2 dB */
+enum { KALMAN_CONSTRAINED = 2, FAST_CONSTRAINED = 1 };
 enum {
     LAG_BINS = 80,       /* up to 4 kHz: half a period is 125 us, more than the filter ever trails */
     COMPARED_BINS = 160, /* up to 8 kHz: where speech is */
@@ -15,26 +16,32 @@ enum {
 
 /* An echo path's power falls by 60 dB in RT60 = 0.6 s, a living room: 10^(-6 * 0.01 s / 0.6 s) a block. */
 static const float DECAY = 0.794328235f;
-static const float FIRST_GUESS = 5.0f;       /* loudspeakers may be 7 dB louder at the microphone than their input */
-static const float KEEP = 0.9994f;           /* A^2 of the state equation: a path is forgotten over 17 s (1 / (1 - A^2) blocks) */
-static const float NEAR_RATE = 0.1f;         /* 100 ms: about a phoneme */
-/* The near end's power over its average: as it is while it may be what the filter has yet to learn; five times that for a talker, whose
- * phonemes begin faster than the average follows (measured: 2 dB less echo in double talk). */
+/* loudspeakers may be 7 dB louder at the microphone than their input */
+static const float FIRST_GUESS = 5.0f;
+/* A^2 of the state equation: a path is forgotten over 17 s (1 / (1 - A^2) blocks) */
+static const float KEEP = 0.9994f;
+static const float NEAR_RATE = 0.1f; /* 100 ms: about a phoneme */
+/* The near end's power over its average: as it is while it may be what the filter has yet to learn; five
+ * times that for a talker, whose phonemes begin faster than the average follows (measured: 2 dB less echo in
+ * double talk). */
 static const float NEAR_SILENT = 1.0f, NEAR_SPEAKS = 5.0f;
-static const float FLOOR_POWER = 1e-10f;     /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
-static const float ENERGY_RATE = 0.1f;       /* the race of the two filters is judged over 100 ms */
-static const float CLEARLY_BETTER = 0.5f;    /* 3 dB */
-static const float WORSE_THAN_NONE = 1.25f;  /* 1 dB: double talk adds and subtracts by chance */
-static const float TRUST_RATE = 0.02f;       /* 0.5 s */
-/* Unrelated speech stays below a share of 0.7 for 95 % of the time, an echo path half learned above 0.8 for as long. */
+static const float FLOOR_POWER = 1e-10f;    /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
+static const float ENERGY_RATE = 0.1f;      /* the race of the two filters is judged over 100 ms */
+static const float CLEARLY_BETTER = 0.5f;   /* 3 dB */
+static const float WORSE_THAN_NONE = 1.25f; /* 1 dB: double talk adds and subtracts by chance */
+static const float TRUST_RATE = 0.02f;      /* 0.5 s */
+/* Unrelated speech stays below a share of 0.7 for 95 % of the time, an echo path half learned above 0.8
+ * for as long. */
 static const float CHANCE_SHARE = 0.7f, TRUE_SHARE = 0.95f;
 /* What can be learned at most. 60 dB louder at the microphone than the far end: its echo would clip while it
  * is itself too quiet to count (-60 dBFS). */
 static const float MOST_PATH = 1000.0f;
-static const float MOST_ERROR = 2.0f;        /* microphone and estimate, both at full scale */
-static const float MOVED_DOUBT = 0.03f;      /* 15 dB: a path moved by whole samples may be off by half of one */
-static const float TINY_CLAIM = 1e-3f;       /* an estimate 30 dB below the near end tells nothing */
-static const float FIRST_TRUST = 30.0f;      /* whitened power claimed truly before anything was heard: doubt takes a second to grow */
+static const float MOST_ERROR = 2.0f; /* microphone and estimate, both at full scale */
+/* 15 dB: a path moved by whole samples may be off by half of one */
+static const float MOVED_DOUBT = 0.03f;
+static const float TINY_CLAIM = 1e-3f; /* an estimate 30 dB below the near end tells nothing */
+/* whitened power claimed truly before anything was heard: doubt takes a second to grow */
+static const float FIRST_TRUST = 30.0f;
 
 static void take_filter(aec_filter_t *filter, int partitions, size_t bins, arena_t *arena)
 {
@@ -156,9 +163,10 @@ float aec_trust(const aec_t *aec)
 }
 
 /* The filter's echo estimate (overlap-save: the last hop of the frame) and its error. aec->weight becomes the
- * power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior. */
-static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft, const float *mic,
-                         float *echo, float *error)
+ * power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior.
+ */
+static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft,
+                         const float *mic, float *echo, float *error)
 {
     const int n = aec->stride, hop = aec->hop;
     memset(aec->echo_re, 0, sizeof(float) * (size_t)n);
@@ -169,9 +177,11 @@ static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *re
         const float *xr = ref->re + reference_at(ref, aec->delay_blocks + p), *xi = ref->im + (xr - ref->re);
         const float *wr = filter->re + cell_of(aec, p), *wi = filter->im + cell_of(aec, p);
         if (filter == &aec->kalman)
-            kernels()->filter_kalman(n, rows, -n, xr, xi, wr, wi, aec->variance + cell_of(aec, p), aec->echo_re, aec->echo_im, aec->weight);
+            kernels()->filter_kalman(n, rows, -n, xr, xi, wr, wi, aec->variance + cell_of(aec, p),
+                                     aec->echo_re, aec->echo_im, aec->weight);
         else
-            kernels()->filter_lms(n, rows, -n, xr, xi, wr, wi, aec->prior + p, aec->echo_re, aec->echo_im, aec->weight);
+            kernels()->filter_lms(n, rows, -n, xr, xi, wr, wi, aec->prior + p, aec->echo_re, aec->echo_im,
+                                  aec->weight);
     }
     fft_inverse(fft, aec->echo_re, aec->echo_im, aec->frame);
     memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
@@ -184,9 +194,10 @@ static void follow_energy(const aec_t *aec, const float *x, float *energy)
     *energy += ENERGY_RATE * (kernels()->dot(aec->hop, x, x) - *energy);
 }
 
-/* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the filter's uncertainty explains and goes
- * out as 1 / (that + near_share of the near end's average). */
-static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, const float *error, float near_share)
+/* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the
+ * filter's uncertainty explains and goes out as 1 / (that + near_share of the near end's average). */
+static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, const float *error,
+                            float near_share)
 {
     const int hop = aec->hop;
     memset(aec->frame, 0, sizeof(float) * (size_t)hop);
@@ -204,8 +215,9 @@ static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, 
     }
 }
 
-/* What the estimate (spectrum in aec->echo) and the microphone have in common: by how much the echo came later than estimated, and how
- * true the estimate is. aec->sum is the error's spectrum over its power. The estimate's frame is twice as long as what of it counts. */
+/* What the estimate (spectrum in aec->echo) and the microphone have in common: by how much the echo came
+ * later than estimated, and how true the estimate is. aec->sum is the error's spectrum over its power. The
+ * estimate's frame is twice as long as what of it counts. */
 static void compare(aec_t *aec)
 {
     const float turn = (float)M_PI / (float)aec->hop;
@@ -230,7 +242,8 @@ static void compare(aec_t *aec)
     }
 }
 
-static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error, float near_share)
+static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error,
+                         float near_share)
 {
     normalise_error(aec, &aec->kalman, fft, error, near_share);
     compare(aec);
@@ -238,32 +251,38 @@ static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, c
         rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
         const size_t cell = cell_of(aec, p);
-        kernels()->adapt_kalman(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re, aec->sum_im, aec->weight, KEEP,
-                                aec->kalman.re + cell, aec->kalman.im + cell, aec->variance + cell);
+        kernels()->adapt_kalman(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re,
+                                aec->sum_im, aec->weight, KEEP, aec->kalman.re + cell, aec->kalman.im + cell,
+                                aec->variance + cell);
     }
 }
 
-static void adapt_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error, float near_share)
+static void adapt_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error,
+                       float near_share)
 {
     normalise_error(aec, &aec->fast, fft, error, near_share);
     for (int p = 0, rows; p < aec->fast.partitions; p += rows) {
         rows = reference_run(ref, aec->delay_blocks + p, aec->fast.partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
         const size_t cell = cell_of(aec, p);
-        kernels()->adapt_lms(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re, aec->sum_im, aec->prior + p,
-                             aec->fast.re + cell, aec->fast.im + cell);
+        kernels()->adapt_lms(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re,
+                             aec->sum_im, aec->prior + p, aec->fast.re + cell, aec->fast.im + cell);
     }
 }
 
-/* Keeps the impulse responses of the next partitions within their hop: what circular convolution wrote behind it is cut. */
+/* Keeps the impulse responses of the next partitions within their hop: what circular convolution wrote
+ * behind it is cut. */
 static void constrain(aec_t *aec, const fft_t *fft, aec_filter_t *filter, int partitions)
 {
     for (; partitions > 0; partitions--) {
-        float *re = filter->re + cell_of(aec, filter->next_constraint), *im = filter->im + cell_of(aec, filter->next_constraint);
+        float *re = filter->re + cell_of(aec, filter->next_constraint),
+              *im = filter->im + cell_of(aec, filter->next_constraint);
         fft_inverse(fft, re, im, aec->frame);
         memset(aec->frame + aec->hop, 0, sizeof(float) * (size_t)aec->hop);
         fft_forward(fft, aec->frame, re, im);
-        filter->next_constraint = filter->next_constraint + 1 == filter->partitions ? 0 : filter->next_constraint + 1;
+        filter->next_constraint = filter->next_constraint + 1 == filter->partitions
+                                      ? 0
+                                      : filter->next_constraint + 1;
     }
 }
 
@@ -308,7 +327,8 @@ void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
     doubt_path(aec, MOVED_DOUBT);
 }
 
-/* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the path may still be. */
+/* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the
+ * path may still be. */
 static void race(aec_t *aec, const float *mic)
 {
     follow_energy(aec, mic, &aec->mic);
@@ -349,7 +369,8 @@ void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float
     follow_energy(aec, aec->fast_error, &aec->fast.error);
     adapt_fast(aec, ref, fft, aec->fast_error, near_share);
     race(aec, mic);
-    if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error)) /* no 16-bit input does this; if one did, it would last */
+    /* no 16-bit input does this; if one did, it would last */
+    if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error))
         aec_reset(aec);
     constrain(aec, fft, &aec->kalman, KALMAN_CONSTRAINED);
     constrain(aec, fft, &aec->fast, FAST_CONSTRAINED);

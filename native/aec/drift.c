@@ -2,22 +2,24 @@
 
 #include <math.h>
 
-static const float MOST_PPM = 500.0f;          /* crystals keep 100 each; five times that is no clock */
-static const float FIRST_GUESS_PPM = 150.0f;   /* standard deviation */
+static const float MOST_PPM = 500.0f;        /* crystals keep 100 each; five times that is no clock */
+static const float FIRST_GUESS_PPM = 150.0f; /* standard deviation */
 /* Blocks overlap in what they say: the canceller's own error lasts. */
 static const float ALIKE_BLOCKS = 3.0f;
-static const float WATCH_KEEP = 0.995f;        /* 2 s */
-/* Square of the lag over its variance: 3.5 sigma, by chance once in 2000 times 2 s, where ALIKE_BLOCKS say the
- * same and N counts the near end's power twice: 3.5^2 * 3 / 2. */
+static const float WATCH_KEEP = 0.995f; /* 2 s */
+/* Square of the lag over its variance: 3.5 sigma, by chance once in 2000 times 2 s, where ALIKE_BLOCKS say
+ * the same and N counts the near end's power twice: 3.5^2 * 3 / 2. */
 static const float BEYOND_CHANCE = 18.4f;
-static const float MORE_PROOF = 4.0f;          /* twice as many deviations after each that was given back */
+static const float MORE_PROOF = 4.0f; /* twice as many deviations after each that was given back */
 /* The canceller makes up for what it had trailed; then 3 s of far-end sound. */
 enum { SETTLE_BLOCKS = 100, TRIAL_BLOCKS = 400 };
-static const float CLEARLY_WORSE = 0.25f;      /* 6 dB: the best of 3 s of speech scatters by less */
-/* Of 10 ms, squared; per block. The lag wanders by 200 ns (someone moves in the room), the rate by 0.3 ppm (what the model leaves out). */
+static const float CLEARLY_WORSE = 0.25f; /* 6 dB: the best of 3 s of speech scatters by less */
+/* Of 10 ms, squared; per block. The lag wanders by 200 ns (someone moves in the room), the rate by 0.3 ppm
+ * (what the model leaves out). */
 static const float LAG_WANDERS = 4e-10f, RATE_WANDERS = 8e-14f;
-static const float FIRST_LAG = 4e-5f;          /* the canceller may trail by 60 us when the loop closes */
-static const float MOST_STEP = 0.5f;           /* samples a block that a lag is made up for: no audible jump of the estimate */
+static const float FIRST_LAG = 4e-5f; /* the canceller may trail by 60 us when the loop closes */
+/* samples a block that a lag is made up for: no audible jump of the estimate */
+static const float MOST_STEP = 0.5f;
 
 void drift_init(drift_t *drift, int hop)
 {
@@ -79,12 +81,14 @@ static float steer(drift_t *drift, float lag_sum, float information)
 
     /* innovation: lag_sum / information, of variance ALIKE_BLOCKS / information */
     const float to_innovation = 1.0f / (ALIKE_BLOCKS + information * drift->lag_variance);
-    const float lag = drift->lag_variance * lag_sum * to_innovation, rate = drift->covariance * lag_sum * to_innovation;
+    const float lag = drift->lag_variance * lag_sum * to_innovation,
+                rate = drift->covariance * lag_sum * to_innovation;
     drift->rate_variance -= information * to_innovation * square(drift->covariance);
     drift->covariance *= ALIKE_BLOCKS * to_innovation;
     drift->lag_variance *= ALIKE_BLOCKS * to_innovation;
     drift->rate = limited(drift->rate + rate, 1e-6f * MOST_PPM * (float)drift->hop);
-    if (drift->rate_variance > square(1e-6f * FIRST_GUESS_PPM * (float)drift->hop)) /* nothing heard for hours */
+    /* nothing heard for hours */
+    if (drift->rate_variance > square(1e-6f * FIRST_GUESS_PPM * (float)drift->hop))
         forget(drift);
     return drift->rate + limited(lag, MOST_STEP);
 }

@@ -8,7 +8,8 @@
 #include "kernels/kernels.h"
 #include "kernels/spectrum.h"
 
-static const float WENT = 0.1f;        /* of the microphone's energy, 10 dB: what was left of an echo that went */
+/* of the microphone's energy, 10 dB: what was left of an echo that went */
+static const float WENT = 0.1f;
 static const float STAYS = 0.25f;      /* 6 dB: what is left where it no longer does */
 static const float ESTIMATED = 0.25f;  /* of the error: a talker over a weaker echo hides whether it goes */
 static const float AUDIBLE = 10.0f;    /* over the usual error, 10 dB: bins that tell */
@@ -17,17 +18,20 @@ static const float USUAL_RATE = 0.02f; /* half a second */
 static const float FAINT = 0.01f;      /* of the usual energy, 20 dB below: blocks count alike down to it */
 static const float TINY = 1e-20f;
 static const float LEAST_BINS = 20.0f; /* 1 kHz */
-static const float KEEP = 0.85f;       /* 65 ms: what was played before the jump fades from the room, and from here */
-static const float CHANCE = 5.0f;      /* deviations of a sum of bins and blocks without a common phase: 1 in 10^6 */
-static const float SAME = 0.8f;        /* so high a peak is no echo that fades from the room: it has 2 dB over all else */
-static const float LEAD = 1.5f;        /* over the next best peak */
+/* 65 ms: what was played before the jump fades from the room, and from here */
+static const float KEEP = 0.85f;
+/* deviations of a sum of bins and blocks without a common phase: 1 in 10^6 */
+static const float CHANCE = 5.0f;
+/* so high a peak is no echo that fades from the room: it has 2 dB over all else */
+static const float SAME = 0.8f;
+static const float LEAD = 1.5f; /* over the next best peak */
 enum {
-    FIRST_BLOCKS = 4,    /* fewer are coherent by chance */
-    DRY_BLOCKS = 10,     /* so long a player may be silent, and what is heard is what it played before */
-    MOST_BLOCKS = 20,    /* 0.2 s without learning */
-    REST_BLOCKS = 50,    /* 0.5 s to learn in, whatever it was */
-    WIDTH_MS = 1,        /* of a peak */
-    TALK_BLOCKS = 4,      /* where the echo stays and something is heard beside it */
+    FIRST_BLOCKS = 4, /* fewer are coherent by chance */
+    DRY_BLOCKS = 10,  /* so long a player may be silent, and what is heard is what it played before */
+    MOST_BLOCKS = 20, /* 0.2 s without learning */
+    REST_BLOCKS = 50, /* 0.5 s to learn in, whatever it was */
+    WIDTH_MS = 1,     /* of a peak */
+    TALK_BLOCKS = 4,  /* where the echo stays and something is heard beside it */
 };
 
 static void take_side(jump_side_t *side, size_t bins, arena_t *arena)
@@ -115,7 +119,8 @@ static void compare(jump_t *jump, const fft_t *fft, const float *newest, const f
             const float past_re = jump->past_re[k], past_im = jump->past_im[k];
             re[k] = KEEP * re[k] + weight * (jump->re[k] * past_re + jump->im[k] * past_im);
             im[k] = KEEP * im[k] + weight * (jump->im[k] * past_re - jump->re[k] * past_im);
-            const float energy = 0.5f * (past_re * past_re + past_im * past_im); /* of twice as many samples */
+            /* of twice as many samples */
+            const float energy = 0.5f * (past_re * past_re + past_im * past_im);
             past_power[k] = KEEP * past_power[k] + weight * energy;
         }
     }
@@ -139,8 +144,8 @@ static void take_peak(peak_t peaks[2], peak_t now, int apart)
     }
 }
 
-/* sign: 1 where a positive lag is a later echo. power: of the newest blocks. told: 1 for each bin that counts, in
- * all `count`. */
+/* sign: 1 where a positive lag is a later echo. power: of the newest blocks. told: 1 for each bin that
+ * counts, in all `count`. */
 static void find_peaks(jump_t *jump, const fft_t *fft, const jump_side_t *side, const float *power,
                        const float *told, float count, int sign, peak_t peaks[2])
 {
@@ -178,7 +183,8 @@ static peak_t clear_peak(jump_t *jump, const fft_t *fft)
     const float chance = CHANCE / sqrtf(jump->blocks * count);
     const float best = peaks[0].height, next = peaks[1].height;
     const int elsewhere = abs(peaks[0].lag) > jump->hop * WIDTH_MS / 10;
-    jump->evidence = elsewhere ? ramp(best, chance, 2.0f * chance) * ramp(best, next, LEAD * next + TINY) : 0.0f;
+    jump->evidence = elsewhere ? ramp(best, chance, 2.0f * chance) * ramp(best, next, LEAD * next + TINY)
+                               : 0.0f;
     return best > chance && best > LEAD * next ? peaks[0] : (peak_t){0.0f, 0};
 }
 

@@ -40,11 +40,13 @@ void resampler_start(resampler_t *resampler, int a_block_late)
     resampler->unread = a_block_late ? 0 : AHEAD;
 }
 
-/* The value `fraction` of a sample behind tap HALF - 1, -1 < fraction < 2. Hann's window reaches one sample further than the taps, so that
- * it covers every fraction: errors 55 dB down up to 0.7 of the Nyquist frequency. */
+/* The value `fraction` of a sample behind tap HALF - 1, -1 < fraction < 2. Hann's window reaches one sample
+ * further than the taps, so that it covers every fraction: errors 55 dB down up to 0.7 of the Nyquist
+ * frequency. */
 static void make_kernel(float fraction, float *kernel)
 {
-    const float pi = (float)M_PI, nearest = rintf(fraction), rest = fraction - nearest, sine = sinf(pi * rest) / pi;
+    const float pi = (float)M_PI, nearest = rintf(fraction), rest = fraction - nearest,
+                sine = sinf(pi * rest) / pi;
     for (int tap = 0; tap < RESAMPLER_TAPS; tap++) {
         const int whole = tap - (HALF - 1) - (int)nearest;
         const float t = (float)whole - rest, window = cosf(pi / (float)(RESAMPLER_TAPS + 2) * t);
@@ -53,7 +55,8 @@ static void make_kernel(float fraction, float *kernel)
     }
 }
 
-/* The fraction changes from sample to sample; between the block's first and last kernel a straight line does. */
+/* The fraction changes from sample to sample; between the block's first and last kernel a straight line
+ * does. */
 static void read_block(resampler_t *resampler, float *out)
 {
     const int hop = resampler->hop;
@@ -85,7 +88,8 @@ int resampler_push(resampler_t *resampler, const float *far, float *out)
     int blocks = 0;
     if (resampler->unread >= hop + AHEAD)
         read_block(resampler, out + hop * blocks++);
-    if (resampler->unread > 2 * hop) /* not as soon as it can be: a slide that comes to rest must not swing between none and two */
+    /* not as soon as it can be: a slide that comes to rest must not swing between none and two */
+    if (resampler->unread > 2 * hop)
         read_block(resampler, out + hop * blocks++);
     return blocks;
 }

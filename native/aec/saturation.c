@@ -5,13 +5,17 @@
 
 #include "kernels/kernels.h"
 
-static const float AVERAGE_RATE = 0.005f;  /* 2 s of far-end sound */
-static const float STEP = 0.01f;           /* of the way to the drive that the line tells: 1 s */
-static const float MOST_CHANGE = 0.02f;    /* of g, a block: the echo path, which grows where the curve is bent more, must keep up */
-static const float MOST_DRIVE = 20.0f;     /* a curve that ends 26 dB below full scale: talk at -26 dBFS is a square wave then */
-enum { FIRST_BLOCKS = 300 };               /* 3 s: before it the path is learned, and its share grows while the far end happens to be loud or quiet */
-/* g from which a loudspeaker counts as overdriven and below which it no longer does. Chance reached 2.7 with speech and 3.5 with music in 124 linear
- * scenes; in overdriven ones (6 and 12 dB, g = 8 and 16) it came to 6.4 and more. */
+static const float AVERAGE_RATE = 0.005f; /* 2 s of far-end sound */
+static const float STEP = 0.01f;          /* of the way to the drive that the line tells: 1 s */
+/* of g, a block: the echo path, which grows where the curve is bent more, must keep up */
+static const float MOST_CHANGE = 0.02f;
+/* a curve that ends 26 dB below full scale: talk at -26 dBFS is a square wave then */
+static const float MOST_DRIVE = 20.0f;
+/* 3 s: before it the path is learned, and its share grows while the far end happens to be loud or quiet */
+enum { FIRST_BLOCKS = 300 };
+/* g from which a loudspeaker counts as overdriven and below which it no longer does. Chance reached 2.7 with
+ * speech and 3.5 with music in 124 linear scenes; in overdriven ones (6 and 12 dB, g = 8 and 16) it came
+ * to 6.4 and more. */
 static const float OVERDRIVEN = 4.0f, NO_LONGER = 2.0f;
 static const float TINY = 1e-20f;
 
@@ -45,9 +49,13 @@ void saturation_learn(saturation_t *saturation, float loudness, float power, flo
         return;
     }
     /* the line of cross / power over loudness, each block weighed by its power */
-    const float spread = saturation->power * saturation->loudness_square - saturation->loudness * saturation->loudness;
-    const float slope = (saturation->power * saturation->cross_loudness - saturation->loudness * saturation->cross) / (spread + TINY);
-    const float drive = sqrtf(saturation->drive_square), least = fmaxf(0.0f, drive - MOST_CHANGE), most = fminf(MOST_DRIVE, drive + MOST_CHANGE);
+    const float spread = saturation->power * saturation->loudness_square -
+                         saturation->loudness * saturation->loudness;
+    const float slope = (saturation->power * saturation->cross_loudness -
+                         saturation->loudness * saturation->cross) /
+                        (spread + TINY);
+    const float drive = sqrtf(saturation->drive_square), least = fmaxf(0.0f, drive - MOST_CHANGE),
+                most = fminf(MOST_DRIVE, drive + MOST_CHANGE);
     saturation->drive_square = within(saturation->drive_square - STEP * slope, least * least, most * most);
     const float edge = saturation->overdriven ? NO_LONGER : OVERDRIVEN;
     saturation->overdriven = saturation->drive_square > edge * edge;
@@ -57,6 +65,7 @@ void saturation_keep(saturation_t *saturation, tape_t *tape)
 {
     tape_float(tape, &saturation->drive_square, 0.0f, MOST_DRIVE * MOST_DRIVE);
     tape_int(tape, &saturation->overdriven, 0, 1);
-    if (tape->mode == TAPE_PLAY && saturation->drive_square < NO_LONGER * NO_LONGER) /* forged: nothing learns that */
+    /* forged: nothing learns that */
+    if (tape->mode == TAPE_PLAY && saturation->drive_square < NO_LONGER * NO_LONGER)
         saturation->overdriven = 0;
 }

@@ -1,9 +1,11 @@
-/* aec.h: converges on a room, stands still in double talk and silence, finds the new path after a change, moves with the delay. */
+/* aec.h: converges on a room, stands still in double talk and silence, finds the new path after a change,
+ * moves with the delay. */
 #include "aec/aec.h"
 
 #include "kernels/test_support.h"
 
-enum { HOP = 80, PARTITIONS = 12, BLOCKS = 40, ROOM = 6 * HOP, LATE = 2 * HOP }; /* 8 kHz: 120 ms of filter, 60 ms of room, 20 ms late */
+/* 8 kHz: 120 ms of filter, 60 ms of room, 20 ms late */
+enum { HOP = 80, PARTITIONS = 12, BLOCKS = 40, ROOM = 6 * HOP, LATE = 2 * HOP };
 
 typedef struct {
     fft_t fft;
@@ -48,9 +50,11 @@ static void cancel(rig_t *rig, const float *mic, float told, float *echo, float 
     aec_learn(&rig->aec, &rig->reference, &rig->fft, mic, told, out);
 }
 
-/* `blocks` of far-end noise at `far_level` and near-end noise at `near_level`, in syllables and pauses of `syllable_blocks`, of which the
- * canceller is `told`; returns by how many dB the echo is down in the last half. */
-static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float near_level, int syllable_blocks, float told)
+/* `blocks` of far-end noise at `far_level` and near-end noise at `near_level`, in syllables and pauses of
+ * `syllable_blocks`, of which the canceller is `told`; returns by how many dB the echo is down in the last
+ * half. */
+static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float near_level,
+                                int syllable_blocks, float told)
 {
     double in = 0.0, left = 0.0;
     for (int b = 0; b < blocks; b++) {
@@ -118,13 +122,17 @@ int main(void)
     takes_pushes_back();
     rig_t *rig = start();
     const double first = talk(rig, 100, 0.1f, 1e-4f), second = talk(rig, 100, 0.1f, 1e-4f);
-    CHECK(first > 15.0 && second > 30.0, "converges: echo %.1f dB down in the first second, %.1f dB in the second", first, second);
+    CHECK(first > 15.0 && second > 30.0,
+          "converges: echo %.1f dB down in the first second, %.1f dB in the second", first, second);
 
-    /* the near end ten times the echo's power: without a model of it an NLMS of step 1 would stand at -10 dB */
+    /* the near end ten times the echo's power: without a model of it an NLMS of step 1 would stand at -10
+     * dB */
     const double both = talk(rig, 300, 0.1f, 0.3f);
     CHECK(both > 15.0, "double talk: the echo stays %.1f dB down", both);
-    const double untold = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 0.0f), told = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 1.0f);
-    CHECK(told > untold + 1.0, "a talker's syllables: %.1f dB, %.1f dB when the canceller is told of them", untold, told);
+    const double untold = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 0.0f),
+                 told = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 1.0f);
+    CHECK(told > untold + 1.0, "a talker's syllables: %.1f dB, %.1f dB when the canceller is told of them",
+          untold, told);
     const double after = talk(rig, 60, 0.1f, 1e-4f);
     CHECK(after > 25.0, "after it: %.1f dB", after);
 

@@ -1,4 +1,5 @@
-/* residual.h: finds how much of the echo is left, is not misled by double talk or by an echo that is none, and lets go. */
+/* residual.h: finds how much of the echo is left, is not misled by double talk or by an echo that is none,
+ * and lets go. */
 #include "aec/residual.h"
 
 #include "kernels/spectrum.h"
@@ -27,8 +28,8 @@ static rig_t *start(void)
     return rig;
 }
 
-/* Blocks of an echo estimate of amplitude `echo`, of which the error holds `left` times its amplitude, and a near end of amplitude `near`.
- * Returns the mean of residual power over echo power in dB. */
+/* Blocks of an echo estimate of amplitude `echo`, of which the error holds `left` times its amplitude, and a
+ * near end of amplitude `near`. Returns the mean of residual power over echo power in dB. */
 static double listen(rig_t *rig, int blocks, float echo, float left, float near)
 {
     double power = 0.0, reference = 0.0;
@@ -50,15 +51,16 @@ static double listen(rig_t *rig, int blocks, float echo, float left, float near)
     return test_db(power) - test_db(reference);
 }
 
-/* Seconds of a far end in syllables that no estimate predicts, of which `coupled` times the amplitude is heard, and a near end of its own
- * rhythm. Returns the mean of residual power over the far end's, in dB. */
+/* Seconds of a far end in syllables that no estimate predicts, of which `coupled` times the amplitude is
+ * heard, and a near end of its own rhythm. Returns the mean of residual power over the far end's, in dB. */
 static double overhear(rig_t *rig, int seconds, float coupled, float near)
 {
     double power = 0.0, reference = 0.0;
     for (int b = 0; b < 100 * seconds; b++) {
         const float played = b % 30 < 20 ? 0.2f : 0.002f, said = b % 47 < 30 ? near : 0.0f;
         for (int k = 0; k < BINS; k++) {
-            const float far = played * test_random(), heard = coupled * played * test_random(), voice = said * test_random();
+            const float far = played * test_random(), heard = coupled * played * test_random(),
+                        voice = said * test_random();
             rig->far[k] = far * far;
             rig->error[k] = heard * heard + voice * voice + NOISE;
             rig->echo[k] = rig->cross[k] = 0.0f;
@@ -86,9 +88,12 @@ int main(void)
     for (unsigned i = 0; i < sizeof lefts / sizeof *lefts; i++) {
         residual_reset(&rig->residual);
         listen(rig, 300, 1.0f, lefts[i], 0.0f);
-        const double found = listen(rig, 100, 1.0f, lefts[i], 0.0f), truth = test_db((double)(lefts[i] * lefts[i]));
-        /* between all that is left and four times the margin of 8 dB that it allows for peaks and smoothing */
-        CHECK(found > truth && found < truth + 14.0, "%.0f dB of the echo are left: residual at %.1f dB", truth, found);
+        const double found = listen(rig, 100, 1.0f, lefts[i], 0.0f),
+                     truth = test_db((double)(lefts[i] * lefts[i]));
+        /* between all that is left and four times the margin of 8 dB that it allows for peaks and
+         * smoothing */
+        CHECK(found > truth && found < truth + 14.0, "%.0f dB of the echo are left: residual at %.1f dB",
+              truth, found);
     }
     CHECK(rig->residual.trust == 1.0f, "-30 dB are left: trust %.2f", (double)rig->residual.trust);
     const double alone = listen(rig, 100, 1.0f, 0.03f, 0.0f), both = listen(rig, 300, 1.0f, 0.03f, 1.0f);
@@ -113,8 +118,10 @@ int main(void)
 
     /* an echo that the canceller knows nothing of, and an unrelated far end under a near end that pauses */
     residual_reset(&rig->residual);
-    const double overheard = (overhear(rig, 2, 0.1f, 0.0f), overhear(rig, 1, 0.1f, 0.0f)), over = overhear(rig, 3, 0.1f, 0.1f);
-    CHECK(overheard > -26.0 && overheard < -6.0, "an unpredicted echo of -20 dB: residual at %.1f dB", overheard);
+    const double overheard = (overhear(rig, 2, 0.1f, 0.0f), overhear(rig, 1, 0.1f, 0.0f)),
+                 over = overhear(rig, 3, 0.1f, 0.1f);
+    CHECK(overheard > -26.0 && overheard < -6.0, "an unpredicted echo of -20 dB: residual at %.1f dB",
+          overheard);
     CHECK(over > -26.0 && over < overheard + 6.0, "and while the near end speaks: %.1f dB", over);
     residual_reset(&rig->residual);
     const double unrelated = (overhear(rig, 2, 0.0f, 0.1f), overhear(rig, 2, 0.0f, 0.1f));

@@ -1,4 +1,5 @@
-/* saturation.h: the curve, and that no state, forged ones included, makes anything but numbers of the far end. */
+/* saturation.h: the curve, and that no state, forged ones included, makes anything but numbers of the far
+ * end. */
 #include "aec/saturation.h"
 
 #include "kernels/test_support.h"
@@ -15,7 +16,8 @@ static void bends_as_tanh(void)
     saturation_process(&saturation, x, COUNT);
     for (int i = 0; i < COUNT; i++)
         test_worst(&worst, fabs((double)x[i] - tanh(8.0 * (i - COUNT / 2) / (COUNT / 2)) / 8.0));
-    CHECK(worst < 3e-7 / 8.0 + 2e-8, "drive 8: %.1e off the curve", worst); /* tanh's error over the drive, and a rounding */
+    /* tanh's error over the drive, and a rounding */
+    CHECK(worst < 3e-7 / 8.0 + 2e-8, "drive 8: %.1e off the curve", worst);
 }
 
 static void survives_forged_states(void)
@@ -37,7 +39,8 @@ static void survives_forged_states(void)
             odd += !isfinite(x[i]) || fabsf(x[i]) > 1.0f;
         bent += played.overdriven;
     }
-    CHECK(!odd && bent > 0 && bent < 40, "40 forged drives: %d taken for overdrive, %d odd samples", bent, odd);
+    CHECK(!odd && bent > 0 && bent < 40, "40 forged drives: %d taken for overdrive, %d odd samples", bent,
+          odd);
 }
 
 int main(void)

@@ -4,18 +4,23 @@
 #include <string.h>
 
 static const float BLOCK_S = 0.01f;
-static const float SPEECH = 0.6f;           /* probability from which a block counts */
-enum { ENOUGH_BLOCKS = 30 };                /* 0.3 s: before, a level would be that of a syllable, or of noise that is not yet known as such */
-enum { OUTLIER_DB = 15 };                   /* over the median: the loudest vowels of a talker are 12 dB above it */
-static const float CUT_DB = 0.8f;           /* of a talker's power is lost with them and by counting weak sounds (measured on 12 talkers) */
-static const float DB_STEP = 1.2589254f;    /* 10^(1/10) */
+static const float SPEECH = 0.6f; /* probability from which a block counts */
+/* 0.3 s: before, a level would be that of a syllable, or of noise that is not yet known as such */
+enum { ENOUGH_BLOCKS = 30 };
+/* over the median: the loudest vowels of a talker are 12 dB above it */
+enum { OUTLIER_DB = 15 };
+/* of a talker's power is lost with them and by counting weak sounds (measured on 12 talkers) */
+static const float CUT_DB = 0.8f;
+static const float DB_STEP = 1.2589254f; /* 10^(1/10) */
 static const float LOWEST_GAIN_DB = -20.0f;
-static const float RISE_DB_PER_S = 40.0f, FALL_DB_PER_S = 60.0f; /* 40 dB, from a shout to a whisper, within 3 s of which 1.2 are pauses and doubt */
+/* 40 dB, from a shout to a whisper, within 3 s of which 1.2 are pauses and doubt */
+static const float RISE_DB_PER_S = 40.0f, FALL_DB_PER_S = 60.0f;
 /* Of what is left of the way; less where little is left, for the level of 150 blocks is known to 3 dB. */
 static const float APPROACH_PER_S = 8.0f, NEARLY_THERE_DB = 4.0f;
 enum { PAUSE_BLOCKS = 200 };
-static const float REST_DB_PER_S = 6.0f, WAKE_DB_PER_S = 400.0f; /* between sentences the gain waits, the first syllable finds it */
-static const float NOISE_RAISED_DB = 6.0f;  /* of a room without a talker */
+/* between sentences the gain waits, the first syllable finds it */
+static const float REST_DB_PER_S = 6.0f, WAKE_DB_PER_S = 400.0f;
+static const float NOISE_RAISED_DB = 6.0f; /* of a room without a talker */
 static const float LOUDNESS_S = 0.05f;
 static const float FAR_TOO_LOUD_DB = 10.0f; /* over the target: the loudest syllables are 8 */
 static const float DUCK_DB_PER_S = 300.0f, UNDUCK_DB_PER_S = 150.0f; /* 30 dB are back in 0.2 s */
@@ -107,9 +112,13 @@ void agc_process(agc_t *agc, float *const *x, int channels, int count, float pow
         follow_talker(agc);
 
     const float most_rest_db = fmaxf(agc->gain_db - NOISE_RAISED_DB, 0.0f);
-    agc->rest_db = fminf(approach(agc->rest_db, agc->pause_blocks < PAUSE_BLOCKS ? 0.0f : most_rest_db, REST_DB_PER_S, WAKE_DB_PER_S), most_rest_db);
-    const float over_db = decibels(agc->loudness) + agc->gain_db - agc->rest_db - agc->target_dbfs - FAR_TOO_LOUD_DB;
-    agc->duck_db = approach(agc->duck_db, enabled ? fmaxf(over_db, 0.0f) : 0.0f, DUCK_DB_PER_S, UNDUCK_DB_PER_S);
+    agc->rest_db = fminf(approach(agc->rest_db, agc->pause_blocks < PAUSE_BLOCKS ? 0.0f : most_rest_db,
+                                  REST_DB_PER_S, WAKE_DB_PER_S),
+                         most_rest_db);
+    const float over_db = decibels(agc->loudness) + agc->gain_db - agc->rest_db - agc->target_dbfs -
+                          FAR_TOO_LOUD_DB;
+    agc->duck_db = approach(agc->duck_db, enabled ? fmaxf(over_db, 0.0f) : 0.0f, DUCK_DB_PER_S,
+                            UNDUCK_DB_PER_S);
 
     const float gain = powf(10.0f, agc_gain_db(agc) / 20.0f), step = (gain - agc->last_gain) / (float)count;
     for (int c = 0; c < channels; c++)
@@ -122,7 +131,8 @@ float agc_gain_db(const agc_t *agc) { return agc->gain_db - agc->rest_db - agc->
 
 int agc_out_of_reach(const agc_t *agc)
 {
-    return agc->heard >= AGC_WINDOW / 2 && agc->target_dbfs - agc->level_dbfs > agc->max_gain_db + OUT_OF_REACH_DB;
+    return agc->heard >= AGC_WINDOW / 2 &&
+           agc->target_dbfs - agc->level_dbfs > agc->max_gain_db + OUT_OF_REACH_DB;
 }
 
 void agc_keep(agc_t *agc, tape_t *tape)

@@ -15,8 +15,10 @@ static agc_t start(void)
     return agc;
 }
 
-/* `seconds` of noise at `level_dbfs`; returns the gain at the end in dB, worst_step_db the largest change in a block. */
-static float talk(agc_t *agc, float seconds, float level_dbfs, float speech_probability, int enabled, double *worst_step_db)
+/* `seconds` of noise at `level_dbfs`; returns the gain at the end in dB, worst_step_db the largest change
+ * in a block. */
+static float talk(agc_t *agc, float seconds, float level_dbfs, float speech_probability, int enabled,
+                  double *worst_step_db)
 {
     float block[CHANNELS][HOP], *x[CHANNELS] = {block[0], block[1]};
     const float amplitude = sqrtf(3.0f) * powf(10.0f, level_dbfs / 20.0f); /* uniform noise: power a^2/3 */
@@ -41,7 +43,8 @@ static void reaches_the_target(float level_dbfs)
     const float wanted = fminf(fmaxf(TARGET_DBFS - level_dbfs, LOWEST_GAIN_DB), MAX_GAIN_DB);
     const float gain = talk(&agc, 5.0f, level_dbfs, 1.0f, 1, NULL);
     /* a talker's level is 0.8 dB above the mean counted, noise's is not; and the last dB is slow */
-    CHECK(gain - wanted < 0.1f && gain - wanted > -1.8f, "talker at %5.1f dBFS: gain %5.1f dB, wanted %5.1f dB", (double)level_dbfs, (double)gain,
+    CHECK(gain - wanted < 0.1f && gain - wanted > -1.8f,
+          "talker at %5.1f dBFS: gain %5.1f dB, wanted %5.1f dB", (double)level_dbfs, (double)gain,
           (double)wanted);
 }
 
@@ -52,7 +55,8 @@ static void learns_from_speech_alone(void)
     talk(&agc, 5.0f, -50.0f, 0.1f, 1, NULL); /* noise */
     talk(&agc, 5.0f, -10.0f, 0.2f, 1, NULL); /* what is left of a loud echo */
     talk(&agc, 5.0f, -80.0f, 1.0f, 1, NULL); /* quieter than any room, whatever the detector says */
-    CHECK(agc.gain_db == gain, "gain %.2f dB after speech, %.2f dB after noise, echo and silence", (double)gain, (double)agc.gain_db);
+    CHECK(agc.gain_db == gain, "gain %.2f dB after speech, %.2f dB after noise, echo and silence",
+          (double)gain, (double)agc.gain_db);
 }
 
 static void steps_are_small(void)
@@ -62,10 +66,12 @@ static void steps_are_small(void)
     const float quiet = talk(&agc, 6.0f, -50.0f, 1.0f, 1, &rise);
     const float loud = talk(&agc, 2.5f, -15.0f, 1.0f, 1, &fall);
     CHECK(rise < 0.41, "rises by at most %.3f dB in 10 ms, to %.1f dB", rise, (double)quiet);
-    CHECK(fall < 0.61 && fabsf(loud + 5.0f) < 2.5f, "falls by at most %.3f dB in 10 ms, to %.1f dB", fall, (double)loud);
+    CHECK(fall < 0.61 && fabsf(loud + 5.0f) < 2.5f, "falls by at most %.3f dB in 10 ms, to %.1f dB", fall,
+          (double)loud);
     talk(&agc, 5.0f, -45.0f, 1.0f, 1, NULL);
     const float off = talk(&agc, 1.0f, -45.0f, 1.0f, 0, &back);
-    CHECK(off == 0.0f && back < 0.61, "switched off it returns to %.1f dB in steps of at most %.3f dB", (double)off, back);
+    CHECK(off == 0.0f && back < 0.61, "switched off it returns to %.1f dB in steps of at most %.3f dB",
+          (double)off, back);
 }
 
 /* A step of the talker's level: the gain has followed after so many seconds of speech. */
@@ -73,8 +79,10 @@ static void follows_a_step(float from_dbfs, float to_dbfs)
 {
     agc_t agc = start();
     talk(&agc, 5.0f, from_dbfs, 1.0f, 1, NULL);
-    const float gain = talk(&agc, 2.1f, to_dbfs, 1.0f, 1, NULL); /* 3 s with a third of pauses; noise has 0.8 dB less than a talker of its mean */
-    CHECK(fabsf(to_dbfs + gain - TARGET_DBFS + 0.8f) < 2.0f, "%.0f to %.0f dBFS: the talker comes out at %.1f dBFS", (double)from_dbfs, (double)to_dbfs,
+    /* 3 s with a third of pauses; noise has 0.8 dB less than a talker of its mean */
+    const float gain = talk(&agc, 2.1f, to_dbfs, 1.0f, 1, NULL);
+    CHECK(fabsf(to_dbfs + gain - TARGET_DBFS + 0.8f) < 2.0f,
+          "%.0f to %.0f dBFS: the talker comes out at %.1f dBFS", (double)from_dbfs, (double)to_dbfs,
           (double)(to_dbfs + gain));
 }
 
@@ -85,8 +93,9 @@ static void forgives_a_cough(void)
     talk(&agc, 0.4f, -8.0f, 1.0f, 1, NULL); /* taken for speech at that */
     const float ducked = agc_gain_db(&agc);
     talk(&agc, 0.3f, -40.0f, 1.0f, 1, NULL);
-    CHECK(ducked < before - 15.0f && fabsf(agc_gain_db(&agc) - before) < 1.0f, "a cough takes the gain from %.1f to %.1f dB, 0.3 s later it is %.1f dB",
-          (double)before, (double)ducked, (double)agc_gain_db(&agc));
+    CHECK(ducked < before - 15.0f && fabsf(agc_gain_db(&agc) - before) < 1.0f,
+          "a cough takes the gain from %.1f to %.1f dB, 0.3 s later it is %.1f dB", (double)before,
+          (double)ducked, (double)agc_gain_db(&agc));
 }
 
 static void rests_in_a_pause(void)
@@ -99,8 +108,9 @@ static void rests_in_a_pause(void)
     const float late = agc_gain_db(&agc);
     talk(&agc, 0.06f, -45.0f, 1.0f, 1, NULL);
     CHECK(soon == talking && late < 6.01f && fabsf(agc_gain_db(&agc) - talking) < 1.0f,
-          "gain %.1f dB for a talker, %.1f dB in a pause, %.1f dB after eight seconds of it, %.1f dB 60 ms into the next word", (double)talking,
-          (double)soon, (double)late, (double)agc_gain_db(&agc));
+          "gain %.1f dB for a talker, %.1f dB in a pause, %.1f dB after eight seconds of it, %.1f dB 60 ms "
+          "into the next word",
+          (double)talking, (double)soon, (double)late, (double)agc_gain_db(&agc));
 }
 
 static void tells_what_is_out_of_reach(void)
@@ -109,7 +119,8 @@ static void tells_what_is_out_of_reach(void)
     talk(&agc, 4.0f, -54.0f, 1.0f, 1, NULL);
     const int near = agc_out_of_reach(&agc);
     talk(&agc, 4.0f, -60.0f, 1.0f, 1, NULL);
-    CHECK(!near && agc_out_of_reach(&agc), "a talker at -54 dBFS is in reach (%d), one at -60 dBFS is not (%d)", near, agc_out_of_reach(&agc));
+    CHECK(!near && agc_out_of_reach(&agc),
+          "a talker at -54 dBFS is in reach (%d), one at -60 dBFS is not (%d)", near, agc_out_of_reach(&agc));
 }
 
 /* A constant through changing gains: the samples follow a line, across blocks as well. */
@@ -139,7 +150,8 @@ int main(void)
     for (unsigned i = 0; i < sizeof levels_dbfs / sizeof *levels_dbfs; i++)
         reaches_the_target(levels_dbfs[i]);
     learns_from_speech_alone();
-    static const float steps_dbfs[][2] = {{-50.0f, -10.0f}, {-10.0f, -50.0f}, {-30.0f, -20.0f}, {-20.0f, -45.0f}};
+    static const float steps_dbfs[][2] = {
+        {-50.0f, -10.0f}, {-10.0f, -50.0f}, {-30.0f, -20.0f}, {-20.0f, -45.0f}};
     for (unsigned i = 0; i < sizeof steps_dbfs / sizeof *steps_dbfs; i++)
         follows_a_step(steps_dbfs[i][0], steps_dbfs[i][1]);
     forgives_a_cough();

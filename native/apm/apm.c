@@ -25,18 +25,21 @@
 
 enum {
     BLOCKS_PER_S = 100,
-    DELAY_LAGS = 101,      /* 0..1000 ms */
-    PARTITIONS = 32,       /* 320 ms of echo path */
-    HEADROOM_BLOCKS = 2,   /* the filter begins this much before the echo: an early surprise stays inside */
-    LATEST_WINDOW = DELAY_LAGS - 1 - HEADROOM_BLOCKS, /* block at which the filter begins for the longest delay */
+    DELAY_LAGS = 101,    /* 0..1000 ms */
+    PARTITIONS = 32,     /* 320 ms of echo path */
+    HEADROOM_BLOCKS = 2, /* the filter begins this much before the echo: an early surprise stays inside */
+    /* block at which the filter begins for the longest delay */
+    LATEST_WINDOW = DELAY_LAGS - 1 - HEADROOM_BLOCKS,
     ECHO_FADES_BLOCKS = 30, /* 0.3 s: a living room's */
-    FIGURE_BLOCKS = 10,    /* far end alone for so long, from first to last, tells of the echo */
-    NEAR_ENDS_BLOCKS = 10, /* a word's end may be too weak to be taken for speech */
-    NOT_DOUBTED = -1,      /* a path that has helped, or was not restored */
+    FIGURE_BLOCKS = 10,     /* far end alone for so long, from first to last, tells of the echo */
+    NEAR_ENDS_BLOCKS = 10,  /* a word's end may be too weak to be taken for speech */
+    NOT_DOUBTED = -1,       /* a path that has helped, or was not restored */
     FIFO_WATCH_BLOCKS = 50, /* half a second: longer than the period of any caller's bursts */
-    FAR_FIFO_BLOCKS = 56,  /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
-    LATEST_BLOCKS = 30,    /* 0.3 s: a far end that stays away for longer pauses; threads are seldom late by 0.2 s */
-    SETTLED_BLOCKS = 20,   /* 0.2 s: after so many blocks none of which was late, it was a pause */
+    /* far-end blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
+    FAR_FIFO_BLOCKS = 56,
+    /* 0.3 s: a far end that stays away for longer pauses; threads are seldom late by 0.2 s */
+    LATEST_BLOCKS = 30,
+    SETTLED_BLOCKS = 20, /* 0.2 s: after so many blocks none of which was late, it was a pause */
     FAR_RING_BLOCKS = FAR_FIFO_BLOCKS + SETTLED_BLOCKS, /* so many may be taken once more */
 };
 
@@ -47,15 +50,16 @@ static const float BELIEVED = 0.5f;           /* of the echo estimate being an e
 static const float NEAR_QUIET = 0.35f;        /* speech probability below which figures are taken */
 static const float AS_USUAL = 2.0f;           /* 3 dB */
 static const float FIGURE_RATE = 0.2f;        /* by spell of FIGURE_BLOCKS: half a second of far-end speech */
-static const float UNUSUAL = 8.0f;            /* 9 dB: more of the echo than that over the usual is let in by and by */
-static const float CONVERGED = 10.0f;         /* 10 dB */
-static const float CLEAR_OF_ECHO = 4.0f;      /* 6 dB above what may be left of it */
-static const float WORTH_IT = 1.25f;          /* 1 dB: double talk adds and subtracts by chance */
-static const float HARMFUL = 4.0f;            /* 6 dB louder than the microphone */
-static const float TINY_POWER = 1e-10f;       /* -100 dBFS: below a 16-bit step */
+/* 9 dB: more of the echo than that over the usual is let in by and by */
+static const float UNUSUAL = 8.0f;
+static const float CONVERGED = 10.0f;    /* 10 dB */
+static const float CLEAR_OF_ECHO = 4.0f; /* 6 dB above what may be left of it */
+static const float WORTH_IT = 1.25f;     /* 1 dB: double talk adds and subtracts by chance */
+static const float HARMFUL = 4.0f;       /* 6 dB louder than the microphone */
+static const float TINY_POWER = 1e-10f;  /* -100 dBFS: below a 16-bit step */
 /* What the level of a voice is measured behind: twice the 2nd order, so that rumble of 25 Hz is 40 dB down,
- * (80 / 25)^8, while the fundamentals of the lowest voices, 80 to 100 Hz and a small part of their power, lose
- * 3 to 6 dB. */
+ * (80 / 25)^8, while the fundamentals of the lowest voices, 80 to 100 Hz and a small part of their power,
+ * lose 3 to 6 dB. */
 static const float LEVEL_HIGH_PASS_HZ = 80.0f;
 
 /* A high-pass and how much of its work is in the signal: 0..1, faded over a block. */
@@ -70,14 +74,15 @@ typedef struct {
     residual_t residual;
     ns_t ns;
     gain_t gain;
-    hpf_t level_high_pass[2];          /* in series, of the level's measurement alone */
-    float *mic, *echo, *error;         /* hop each */
+    hpf_t level_high_pass[2];            /* in series, of the level's measurement alone */
+    float *mic, *echo, *error;           /* hop each */
     float *error_history, *echo_history; /* 2*hop each */
-    float *overlap;                    /* hop/2 */
-    float speech_probability;          /* of near-end speech in the last block */
-    float spoken;                      /* the same, held over the gaps between syllables */
-    float cancel_share;                /* 0..1: how much of the canceller's work is in the signal, faded over a block */
-    int doubted_blocks;                /* in which a restored echo path added power; or NOT_DOUBTED */
+    float *overlap;                      /* hop/2 */
+    float speech_probability;            /* of near-end speech in the last block */
+    float spoken;                        /* the same, held over the gaps between syllables */
+    /* 0..1: how much of the canceller's work is in the signal, faded over a block */
+    float cancel_share;
+    int doubted_blocks; /* in which a restored echo path added power; or NOT_DOUBTED */
 } channel_t;
 
 /* Powers of channel 0 averaged over blocks in which only the far end speaks. */
@@ -85,17 +90,19 @@ typedef struct {
     float far, echo, mic, error, out;
 } figures_t;
 
-/* Silence that stands in for far-end blocks which did not come in time, and the far end's side of the chain as it was
- * before it: it goes on from there once more should they come after all. Both streams count the same time, so a
- * block's place is its number. But after a pause of the far end, too, blocks come again, and all of them lie later. */
+/* Silence that stands in for far-end blocks which did not come in time, and the far end's side of the chain
+ * as it was before it: it goes on from there once more should they come after all. Both streams count the
+ * same time, so a block's place is its number. But after a pause of the far end, too, blocks come again, and
+ * all of them lie later. */
 typedef struct {
-    enum { GAP_CLOSED, GAP_PAUSE, GAP_LATE } kind; /* none; silence before what came since; silence behind it */
-    int silent, since;                 /* blocks of silence, and real ones behind them */
-    int pushed;                        /* reference blocks that both have become */
-    int settled;                       /* blocks since one was missing or late */
+    /* none; silence before what came since; silence behind it */
+    enum { GAP_CLOSED, GAP_PAUSE, GAP_LATE } kind;
+    int silent, since; /* blocks of silence, and real ones behind them */
+    int pushed;        /* reference blocks that both have become */
+    int settled;       /* blocks since one was missing or late */
     high_pass_t high_pass;
     resampler_t resampler;
-    float *samples;                    /* 2*hop: the reference's last two blocks */
+    float *samples; /* 2*hop: the reference's last two blocks */
 } gap_t;
 
 struct apm {
@@ -103,36 +110,42 @@ struct apm {
     apm_config_t config;
     fft_t fft;
     stft_t stft;
-    reference_t reference, heard;      /* far end; mean of the microphones, for the delay */
+    reference_t reference, heard; /* far end; mean of the microphones, for the delay */
     delay_t delay;
     resampler_t resampler;
     drift_t drift;
     jump_t jump;
-    int jump_samples;                  /* by which the echo moved in this block */
+    int jump_samples; /* by which the echo moved in this block */
     saturation_t saturation;
-    high_pass_t far_high_pass;         /* the microphone's once more: so it is no part of the path that the cancellers learn */
+    /* the microphone's once more: so it is no part of the path that the cancellers learn */
+    high_pass_t far_high_pass;
     ns_level_t level;
     agc_t agc;
     limiter_t limiter;
     channel_t channel[APM_MAX_CHANNELS];
-    int16_t *fifo;                     /* FAR_RING_BLOCKS * hop */
-    float *far;                        /* hop: the block that leaves it */
+    int16_t *fifo; /* FAR_RING_BLOCKS * hop */
+    float *far;    /* hop: the block that leaves it */
     int fifo_first, fifo_count;
     int fifo_lowest, fifo_watched_blocks; /* the smallest fill of the last FIFO_WATCH_BLOCKS, */
-    int fifo_came_blocks;              /* and how many came in them */
-    int burst_blocks, least_burst_blocks; /* far-end blocks since the last of the microphone; the fewest lately, or 0 */
+    int fifo_came_blocks;                 /* and how many came in them */
+    /* far-end blocks since the last of the microphone; the fewest lately, or 0 */
+    int burst_blocks, least_burst_blocks;
     gap_t gap;
-    float *block;                      /* 2*hop: far end, mean of the microphones, unfiltered microphone in turn */
-    float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *far_power, *silence; /* stride each */
-    int hint_blocks;                   /* -1: no hint */
-    int believed_blocks, measured;     /* delay for which the cancellers are placed (-1: none), and whether it was measured */
-    int started;                       /* a microphone block has come */
-    int restored;                      /* lags are those of an earlier run, which began as this one does */
+    /* 2*hop: far end, mean of the microphones, unfiltered microphone in turn */
+    float *block;
+    /* stride each */
+    float *re, *im, *error_power, *echo_re, *echo_im, *echo_power, *cross, *far_power, *silence;
+    int hint_blocks; /* -1: no hint */
+    /* delay for which the cancellers are placed (-1: none), and whether it was measured */
+    int believed_blocks, measured;
+    int started;  /* a microphone block has come */
+    int restored; /* lags are those of an earlier run, which began as this one does */
     int far_age_blocks, clip_age_blocks;
-    int far_speaks;                    /* in the last block */
-    int echo_age_blocks;               /* since it did */
-    figures_t figures, spell;          /* spell: summed over the last spell_blocks, which may yet turn out to be double talk */
-    int spell_blocks;                  /* negative: so many are still to pass after near-end speech */
+    int far_speaks;      /* in the last block */
+    int echo_age_blocks; /* since it did */
+    /* spell: summed over the last spell_blocks, which may yet turn out to be double talk */
+    figures_t figures, spell;
+    int spell_blocks; /* negative: so many are still to pass after near-end speech */
 };
 
 static const apm_config_t DEFAULTS = {
@@ -304,7 +317,8 @@ void apm_configure(apm_t *apm, const apm_config_t *config)
 
 void apm_set_delay_hint(apm_t *apm, int delay_ms) { apm->hint_blocks = delay_ms / (1000 / BLOCKS_PER_S); }
 
-/* One channel of interleaved frames, and back. `step` is known where these are inlined for mono: then they are loops over vectors. */
+/* One channel of interleaved frames, and back. `step` is known where these are inlined for mono: then they
+ * are loops over vectors. */
 static inline void from_frames(int count, const int16_t *restrict frames, int step, float *restrict out)
 {
     for (int i = 0; i < count; i++)
@@ -355,7 +369,10 @@ void apm_render(apm_t *apm, const int16_t *frames, int channels)
 }
 
 /* share: in and out of a stage over one block, so that switching it does not click. */
-static float fade(float from, float to, int i, int count) { return from + (to - from) * (float)(i + 1) / (float)count; }
+static float fade(float from, float to, int i, int count)
+{
+    return from + (to - from) * (float)(i + 1) / (float)count;
+}
 
 static void take_low_away(apm_t *apm, high_pass_t *high_pass, float *x)
 {
@@ -371,8 +388,8 @@ static void take_low_away(apm_t *apm, high_pass_t *high_pass, float *x)
 
 static float mean_square(const float *x, int count) { return kernels()->dot(count, x, x) / (float)count; }
 
-/* A far-end block, silence where frames is NULL, read onto the microphone's clock, becomes lag 0 of the reference.
- * Returns how many blocks it gave. */
+/* A far-end block, silence where frames is NULL, read onto the microphone's clock, becomes lag 0 of the
+ * reference. Returns how many blocks it gave. */
 static int push_far(apm_t *apm, const int16_t *frames)
 {
     if (frames)
@@ -456,13 +473,15 @@ static void slip(apm_t *apm, int blocks)
         delay_slip(&apm->delay, step);
         for (int c = 0; c < apm->channels; c++)
             aec_slip(&apm->channel[c].aec, step, LATEST_WINDOW);
-        if (apm->believed_blocks >= 0 && apm->believed_blocks + step >= 0 && apm->believed_blocks + step < DELAY_LAGS)
+        if (apm->believed_blocks >= 0 && apm->believed_blocks + step >= 0 &&
+            apm->believed_blocks + step < DELAY_LAGS)
             apm->believed_blocks += step;
     }
 }
 
-/* Far-end blocks beyond the one that belongs to this microphone block are not the future but a past that came late: callers begin
- * with the far end, or lose microphone blocks. They move into the reference, and every lag grows with them. */
+/* Far-end blocks beyond the one that belongs to this microphone block are not the future but a past that came
+ * late: callers begin with the far end, or lose microphone blocks. They move into the reference, and every
+ * lag grows with them. */
 static void catch_up(apm_t *apm, int blocks)
 {
     for (; blocks > 0; blocks--)
@@ -471,7 +490,8 @@ static void catch_up(apm_t *apm, int blocks)
 
 static int least(int a, int b) { return a < b ? a : b; }
 
-/* A caller's bursts: the fewest blocks fall at once and rise by one with each burst: a late thread is no habit. */
+/* A caller's bursts: the fewest blocks fall at once and rise by one with each burst: a late thread is no
+ * habit. */
 static void follow_bursts(apm_t *apm)
 {
     const int burst = apm->burst_blocks, before = apm->least_burst_blocks;
@@ -515,7 +535,8 @@ static void mind_gap(apm_t *apm)
     const gap_t *gap = &apm->gap;
     if (gap->kind == GAP_LATE && gap->settled > SETTLED_BLOCKS && apm->fifo_count > 0)
         end_pause(apm);
-    else if (gap->kind != GAP_CLOSED && apm->fifo_count > (gap->kind == GAP_LATE ? 0 : apm->least_burst_blocks))
+    else if (gap->kind != GAP_CLOSED &&
+             apm->fifo_count > (gap->kind == GAP_LATE ? 0 : apm->least_burst_blocks))
         fill_gap(apm);
 }
 
@@ -523,8 +544,8 @@ static void place_cancellers(apm_t *apm)
 {
     const int measured = apm->delay.best >= 0, before = apm->believed_blocks;
     const int believed = measured ? apm->delay.best : apm->hint_blocks;
-    /* a delay between two blocks, or with a strong reflection, may be measured as either, and as another one while a talker is heard: the headroom
-     * has room for both */
+    /* a delay between two blocks, or with a strong reflection, may be measured as either, and as another one
+     * while a talker is heard: the headroom has room for both */
     const int tolerance = measured && apm->measured ? HEADROOM_BLOCKS : 0;
     if (believed < 0 || (measured == apm->measured && abs(believed - before) <= tolerance))
         return;
@@ -595,15 +616,16 @@ static void cancel(apm_t *apm, channel_t *channel)
     const int hop = apm->hop;
     float from = channel->cancel_share, to = 0.0f, next = 0.0f;
     if (apm->config.echo_cancellation || from > 0.0f) {
-        /* the vote, and what the network said if it was asked: where both are nearly sure, to the power of 4. Until an echo was found, what
-         * the filter believes may be no echo, and is to go soon */
-        const float near = channel->ns.speech_probability * channel->speech_probability, speaks = apm->measured ? near * near : 0.0f;
+        /* the vote, and what the network said if it was asked: where both are nearly sure, to the power of 4.
+         * Until an echo was found, what the filter believes may be no echo, and is to go soon */
+        const float near = channel->ns.speech_probability * channel->speech_probability,
+                    speaks = apm->measured ? near * near : 0.0f;
         aec_t *aec = &channel->aec;
         aec_predict(aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
         const int lacks = lacks_far(apm, aec);
         if (channel == apm->channel && apm->measured && !lacks)
-            apm->jump_samples =
-                jump_process(&apm->jump, &apm->fft, channel->mic, channel->echo, aec->kalman.near_power);
+            apm->jump_samples = jump_process(&apm->jump, &apm->fft, channel->mic, channel->echo,
+                                             aec->kalman.near_power);
         if (!lacks && apm->jump.searched_blocks > 0)
             aec_observe(aec, &apm->fft, channel->error);
         else if (!lacks)
@@ -613,7 +635,8 @@ static void cancel(apm_t *apm, channel_t *channel)
         if (error > HARMFUL * mic)
             from = 0.0f; /* no fade: all of it would be heard */
         if (apm->config.echo_cancellation && error <= WORTH_IT * mic)
-            to = apm->measured ? 1.0f : aec_trust(&channel->aec); /* until an echo is found, the estimate must prove itself */
+            /* until an echo is found, the estimate must prove itself */
+            to = apm->measured ? 1.0f : aec_trust(&channel->aec);
         /* silence refutes nothing: the echo paused, too */
         next = apm->config.echo_cancellation && mic < TINY_POWER ? channel->cancel_share : to;
     } else {
@@ -667,27 +690,33 @@ static void suppress(apm_t *apm, channel_t *channel)
         kernels()->power(n, apm->echo_re, apm->echo_im, apm->echo_power);
         kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
         far = far_power(apm, channel);
-        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise, far,
-                         apm->jump.evidence);
+        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise,
+                         far, apm->jump.evidence);
         residual = channel->residual.power;
     }
     ns_track(&channel->ns, apm->error_power, residual);
     channel->speech_probability = channel->ns.speech_probability;
-    const int suppresses = apm->config.noise_suppression != APM_NOISE_KEPT, learned = apm->config.learned_gain && suppresses;
-    if (learned || (apm->config.learned_gain && apm->config.auto_gain_control)) { /* the gain control, too, wants to know who speaks */
+    const int suppresses = apm->config.noise_suppression != APM_NOISE_KEPT,
+              learned = apm->config.learned_gain && suppresses;
+    /* the gain control, too, wants to know who speaks */
+    if (learned || (apm->config.learned_gain && apm->config.auto_gain_control)) {
         const gain_input_t heard = hear(apm, channel, far, residual);
         gain_process(&channel->gain, &heard);
         channel->speech_probability = channel->gain.speech_probability;
     }
     channel->spoken = fmaxf(channel->speech_probability, SPOKEN_DECAY * channel->spoken);
     const ns_mask_t mask = {channel->gain.speech, channel->gain.rest, channel->gain.speech_probability};
-    const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f; /* no echo, nothing to be trusted with */
+    /* no echo, nothing to be trusted with */
+    const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f;
     ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust,
                 echo_may_be_there(apm) ? trust : 1.0f);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }
 
-static int converged(const apm_t *apm) { return apm->figures.mic + TINY_POWER > CONVERGED * (apm->figures.error + TINY_POWER); }
+static int converged(const apm_t *apm)
+{
+    return apm->figures.mic + TINY_POWER > CONVERGED * (apm->figures.error + TINY_POWER);
+}
 
 static void average(float *state, float now) { *state += FIGURE_RATE * (now - *state); }
 
@@ -710,10 +739,12 @@ static void take_spell(figures_t *figures, const figures_t *spell)
 /* Mean square of the far end at the echo's delay. */
 static float far_loudness(const apm_t *apm)
 {
-    const int at = reference_at(&apm->reference, apm->channel[0].aec.delay_blocks + HEADROOM_BLOCKS), n = apm->stride;
+    const int at = reference_at(&apm->reference, apm->channel[0].aec.delay_blocks + HEADROOM_BLOCKS),
+              n = apm->stride;
     const float *re = apm->reference.re + at, *im = apm->reference.im + at;
     const float energy = kernels()->dot(n, re, re) + kernels()->dot(n, im, im);
-    return energy / (float)(2 * apm->hop * apm->hop); /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
+    /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
+    return energy / (float)(2 * apm->hop * apm->hop);
 }
 
 /* far: its loudness; mic_power: of the block before the chain changed it. */
@@ -722,7 +753,8 @@ static void take_figures(apm_t *apm, float far, float mic_power)
     const channel_t *channel = &apm->channel[0];
     apm->far_speaks = apm->config.echo_cancellation && far > FAR_PRESENT_POWER;
     const float error = mean_square(channel->error, apm->hop);
-    /* what the canceller takes as much of as usual is no near end, even if the suppressor takes the rest for speech */
+    /* what the canceller takes as much of as usual is no near end, even if the suppressor takes the rest
+     * for speech */
     const int as_usual = error * apm->figures.mic <= AS_USUAL * apm->figures.error * mic_power;
     if (channel->speech_probability > NEAR_QUIET && !as_usual) {
         memset(&apm->spell, 0, sizeof apm->spell);
@@ -747,7 +779,8 @@ static void follow_level(apm_t *apm)
 {
     const ns_t *ns = &apm->channel[0].ns;
     const int before = apm->level.level;
-    ns_level_process(&apm->level, ns->heard_power, ns->noise_power, ns->echo_power, apm->channel[0].speech_probability);
+    ns_level_process(&apm->level, ns->heard_power, ns->noise_power, ns->echo_power,
+                     apm->channel[0].speech_probability);
     if (apm->level.level != before)
         set_attenuation(apm);
 }
@@ -777,7 +810,8 @@ static void follow_jump(apm_t *apm)
     apm->jump_samples = 0;
 }
 
-/* All microphones run on one clock. An echo that comes within 10 ms has no block to spare for reading the far end later. */
+/* All microphones run on one clock. An echo that comes within 10 ms has no block to spare for reading the
+ * far end later. */
 static void follow_clock(apm_t *apm)
 {
     float lag_sum = 0.0f, information = 0.0f;
@@ -878,7 +912,10 @@ void apm_capture(apm_t *apm, int16_t *frames)
         give_channel(hop, out[c], frames + c, channels);
 }
 
-static float ratio_db(float over, float under) { return 10.0f * log10f((over + TINY_POWER) / (under + TINY_POWER)); }
+static float ratio_db(float over, float under)
+{
+    return 10.0f * log10f((over + TINY_POWER) / (under + TINY_POWER));
+}
 
 void apm_stats(const apm_t *apm, apm_stats_t *stats)
 {
@@ -891,11 +928,13 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->erl_db = ratio_db(figures->far, figures->echo);
     stats->delay_ms = -1.0f;
     if (apm->delay.best >= 0)
-        stats->delay_ms = 1000.0f / BLOCKS_PER_S * ((float)apm->delay.best + (float)apm->resampler.unread / (float)apm->hop);
+        stats->delay_ms = 1000.0f / BLOCKS_PER_S *
+                          ((float)apm->delay.best + (float)apm->resampler.unread / (float)apm->hop);
     stats->delay_confidence = apm->delay.confidence;
     stats->drift_ppm = drift_ppm(&apm->drift);
     stats->speech_probability = channel->speech_probability;
-    stats->noise_floor_dbfs = 10.0f * log10f(noise / ((float)(apm->hop + 1) * channel->ns.window_power) + TINY_POWER);
+    stats->noise_floor_dbfs = 10.0f *
+                              log10f(noise / ((float)(apm->hop + 1) * channel->ns.window_power) + TINY_POWER);
     stats->snr_db = apm->level.snr_db;
     stats->noise_suppression_db = attenuation_db(apm);
     stats->agc_gain_db = agc_gain_db(&apm->agc);
@@ -907,8 +946,8 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;
 }
 
-/* What is worth keeping, by stage. Not the leakage: a card may start a sample earlier than it did, and while that is learned, "all leaks" is
- * the safe assumption. */
+/* What is worth keeping, by stage. Not the leakage: a card may start a sample earlier than it did, and while
+ * that is learned, "all leaks" is the safe assumption. */
 static void keep(apm_t *apm, tape_t *tape)
 {
     delay_keep(&apm->delay, tape);

@@ -1,4 +1,5 @@
-/* apm.h: sizes, bounds, guarded memory, exact latency, reset; every rate, every flag, one and eight channels. */
+/* apm.h: sizes, bounds, guarded memory, exact latency, reset; every rate, every flag, one and eight
+ * channels. */
 #include "apm/apm.h"
 
 #include "kernels/test_support.h"
@@ -27,7 +28,8 @@ static void checks_arguments(void)
     int wrong = 0;
     for (int rate = -1; rate <= 96000; rate++)
         for (int channels = -1; channels <= 10; channels++) {
-            const int right = (rate == 8000 || rate == 16000 || rate == 32000 || rate == 48000) && channels >= 1 && channels <= 8;
+            const int right = (rate == 8000 || rate == 16000 || rate == 32000 || rate == 48000) &&
+                              channels >= 1 && channels <= 8;
             wrong += apm_valid(rate, channels) != right;
         }
     CHECK(wrong == 0, "rates -1 to 96000, channels -1 to 10: %d judged wrongly", wrong);
@@ -37,11 +39,21 @@ static void fill(int16_t *frames, int count, int kind)
 {
     for (int i = 0; i < count; i++)
         switch (kind % 5) {
-        case 0: frames[i] = (int16_t)(8000.0f * test_random()); break;
-        case 1: frames[i] = test_random() > 0.0f ? INT16_MAX : INT16_MIN; break;
-        case 2: frames[i] = 0; break;
-        case 3: frames[i] = (int16_t)(i % 50 < 25 ? INT16_MIN : INT16_MAX); break;
-        default: frames[i] = (int16_t)(1.9f * test_random()); break;
+        case 0:
+            frames[i] = (int16_t)(8000.0f * test_random());
+            break;
+        case 1:
+            frames[i] = test_random() > 0.0f ? INT16_MAX : INT16_MIN;
+            break;
+        case 2:
+            frames[i] = 0;
+            break;
+        case 3:
+            frames[i] = (int16_t)(i % 50 < 25 ? INT16_MIN : INT16_MAX);
+            break;
+        default:
+            frames[i] = (int16_t)(1.9f * test_random());
+            break;
         }
 }
 
@@ -81,7 +93,8 @@ static void survives(int rate_hz, int channels)
             odd += mic[hop * channels + i] != 0x5a5a;
         apm_stats_t stats;
         apm_stats(apm, &stats);
-        odd += !isfinite(stats.erle_db) || !isfinite(stats.erl_db) || !isfinite(stats.noise_floor_dbfs) || !isfinite(stats.agc_gain_db);
+        odd += !isfinite(stats.erle_db) || !isfinite(stats.erl_db) || !isfinite(stats.noise_floor_dbfs) ||
+               !isfinite(stats.agc_gain_db);
     }
     /* sound again after all that: nothing is stuck */
     apm_configure(apm, &everything);
@@ -94,16 +107,18 @@ static void survives(int rate_hz, int channels)
             power += (double)mic[i] * mic[i] / (hop * channels * 40.0);
     }
     CHECK(size % ARENA_ALIGN == 0 && untouched(memory, size) && !odd && power > 1e4,
-          "%5d Hz, %d channels: %zu bytes, ends untouched, %d odd figures or samples, afterwards %.0f dBFS", rate_hz, channels, size,
-          odd, test_db(power) - 90.3);
+          "%5d Hz, %d channels: %zu bytes, ends untouched, %d odd figures or samples, afterwards %.0f dBFS",
+          rate_hz, channels, size, odd, test_db(power) - 90.3);
     free(memory);
 }
 
-/* One full-scale sample: the output's is exactly apm_latency_samples() later, with every stage that has a phase switched off. */
+/* One full-scale sample: the output's is exactly apm_latency_samples() later, with every stage that has a
+ * phase switched off. */
 static void is_late_by_what_it_says(int rate_hz)
 {
     apm_config_t nothing = apm_everything(), most = nothing;
-    nothing.echo_cancellation = nothing.high_pass_filter = nothing.auto_gain_control = nothing.learned_gain = 0;
+    nothing.echo_cancellation = nothing.high_pass_filter = nothing.auto_gain_control = nothing.learned_gain =
+        0;
     nothing.noise_suppression = APM_NOISE_KEPT;
     most.high_pass_filter = 0;
     const int hop = rate_hz / 100, at = 3 * hop + 7;
@@ -122,8 +137,9 @@ static void is_late_by_what_it_says(int rate_hz)
                     where = b * hop + i;
                 }
         }
-        CHECK(where - at == apm_latency_samples(rate_hz) && apm_latency_samples(rate_hz) <= hop, "%5d Hz: a click is %d samples late, %.1f ms",
-              rate_hz, where - at, 1000.0 * (where - at) / rate_hz);
+        CHECK(where - at == apm_latency_samples(rate_hz) && apm_latency_samples(rate_hz) <= hop,
+              "%5d Hz: a click is %d samples late, %.1f ms", rate_hz, where - at,
+              1000.0 * (where - at) / rate_hz);
         free(memory);
     }
 }
@@ -135,7 +151,8 @@ static void starts_anew(int rate_hz)
     const size_t size = apm_size(rate_hz, 2);
     const apm_config_t everything = apm_everything();
     unsigned char *memory[2] = {guarded(size), guarded(size + ARENA_ALIGN)};
-    apm_t *fresh = apm_init(memory[0], rate_hz, 2, &everything), *used = apm_init(memory[1] + ARENA_ALIGN, rate_hz, 2, &everything);
+    apm_t *fresh = apm_init(memory[0], rate_hz, 2, &everything),
+          *used = apm_init(memory[1] + ARENA_ALIGN, rate_hz, 2, &everything);
     int16_t far[480], mic[2][960];
     int different = 0;
     for (int b = -40; b < 60; b++) {
@@ -154,7 +171,8 @@ static void starts_anew(int rate_hz)
         apm_capture(fresh, mic[0]);
         different += memcmp(mic[0], mic[1], sizeof(int16_t) * 2 * (size_t)hop) != 0;
     }
-    CHECK(!different, "%5d Hz: %d of 59 blocks differ after a reset and at another address", rate_hz, different);
+    CHECK(!different, "%5d Hz: %d of 59 blocks differ after a reset and at another address", rate_hz,
+          different);
     free(memory[0]), free(memory[1]);
 }
 
@@ -186,11 +204,18 @@ static void babble(int16_t *samples, int count)
     }
 }
 
-/* Direct sound and a reflection 18 ms later, nearly as strong: beside a talker the delay comes to be measured as the reflection's, but the echo has not
- * moved, and what was learned of it stays right. */
+/* Direct sound and a reflection 18 ms later, nearly as strong: beside a talker the delay comes to be measured
+ * as the reflection's, but the echo has not moved, and what was learned of it stays right. */
 static void takes_no_reflection_for_a_move(void)
 {
-    enum { HOP = 160, SECOND = 100 * HOP, DIRECT = 4 * HOP + 50, REFLECTED = 6 * HOP + 20, SECONDS = 12, TALKS = 5 };
+    enum {
+        HOP = 160,
+        SECOND = 100 * HOP,
+        DIRECT = 4 * HOP + 50,
+        REFLECTED = 6 * HOP + 20,
+        SECONDS = 12,
+        TALKS = 5
+    };
     static int16_t far[SECONDS * SECOND], near[SECONDS * SECOND];
     const apm_config_t everything = apm_everything();
     unsigned char *memory = guarded(apm_size(16000, 1));
@@ -203,7 +228,9 @@ static void takes_no_reflection_for_a_move(void)
         int16_t mic[HOP];
         const int talks = at >= TALKS * SECOND;
         for (int i = at; i < at + HOP; i++)
-            mic[i - at] = (int16_t)((i < REFLECTED ? 0.0f : 0.5f * (float)far[i - DIRECT] + 0.45f * (float)far[i - REFLECTED]) +
+            mic[i - at] = (int16_t)((i < REFLECTED ? 0.0f
+                                                   : 0.5f * (float)far[i - DIRECT] +
+                                                         0.45f * (float)far[i - REFLECTED]) +
                                     (talks ? 0.6f * (float)near[i] : 30.0f * test_random()));
         apm_render(apm, far + at, 1);
         apm_capture(apm, mic);
@@ -213,17 +240,20 @@ static void takes_no_reflection_for_a_move(void)
             before = stats;
     }
     CHECK(latest_ms >= before.delay_ms + 20.0f && stats.divergences == before.divergences,
-          "a talker beside an echo and its reflection: delay measured as %.0f, then %.0f ms, the estimate added power %d times", (double)before.delay_ms,
-          (double)latest_ms, stats.divergences - before.divergences);
+          "a talker beside an echo and its reflection: delay measured as %.0f, then %.0f ms, the estimate "
+          "added power %d times",
+          (double)before.delay_ms, (double)latest_ms, stats.divergences - before.divergences);
     free(memory);
 }
 
-/* A state goes through another chain and comes out as it was. Whatever is wrong with one, it is refused, and nothing changes. */
+/* A state goes through another chain and comes out as it was. Whatever is wrong with one, it is refused,
+ * and nothing changes. */
 static void keeps_its_state(int rate_hz, int channels)
 {
     unsigned char *memory[2] = {guarded(apm_size(rate_hz, channels)), guarded(apm_size(rate_hz, channels))};
     const apm_config_t everything = apm_everything();
-    apm_t *apm = echo_heard(memory[0], rate_hz, channels, 120), *other = apm_init(memory[1], rate_hz, channels, &everything);
+    apm_t *apm = echo_heard(memory[0], rate_hz, channels, 120),
+          *other = apm_init(memory[1], rate_hz, channels, &everything);
     const size_t bytes = apm_state_size(apm);
     unsigned char *state = malloc(bytes), *again = malloc(bytes), *damaged = malloc(bytes + 1);
     apm_save(apm, state);
@@ -247,13 +277,15 @@ static void keeps_its_state(int rate_hz, int channels)
     }
     unsigned char *after = malloc(bytes);
     apm_save(other, after);
-    CHECK(refused == tried && memcmp(after, again, bytes) == 0, "%5d Hz, %d channels: %d of %d damaged states refused, nothing changed", rate_hz,
-          channels, refused, tried);
+    CHECK(refused == tried && memcmp(after, again, bytes) == 0,
+          "%5d Hz, %d channels: %d of %d damaged states refused, nothing changed", rate_hz, channels, refused,
+          tried);
 
     const apm_state_t verdict = apm_restore(other, state, bytes);
     apm_save(other, again);
     apm_seal(again, bytes);
-    CHECK(verdict == APM_STATE_GOOD && shape_hz == rate_hz && shape_channels == channels && memcmp(state, again, bytes) == 0,
+    CHECK(verdict == APM_STATE_GOOD && shape_hz == rate_hz && shape_channels == channels &&
+              memcmp(state, again, bytes) == 0,
           "%5d Hz, %d channels: a state of %zu bytes comes back as it was", rate_hz, channels, bytes);
 
     /* well sealed nonsense: refused, or harmless */
@@ -262,7 +294,8 @@ static void keeps_its_state(int rate_hz, int channels)
     for (int n = 0; n < 60; n++) {
         memcpy(damaged, state, bytes);
         for (int flips = 0; flips <= n % 7; flips++)
-            damaged[24 + (size_t)((0.5f + 0.5f * test_random()) * (float)(bytes - 25))] ^= (unsigned char)(1 << (n + flips) % 8);
+            damaged[24 + (size_t)((0.5f + 0.5f * test_random()) * (float)(bytes - 25))] ^=
+                (unsigned char)(1 << (n + flips) % 8);
         apm_seal(damaged, bytes);
         accepted += apm_restore(other, damaged, bytes) == APM_STATE_GOOD;
         for (int b = 0; b < 3; b++) {
@@ -274,12 +307,14 @@ static void keeps_its_state(int rate_hz, int channels)
         apm_stats(other, &stats);
         odd += !isfinite(stats.erle_db) || !isfinite(stats.agc_gain_db);
     }
-    CHECK(!odd && accepted < 60, "%5d Hz, %d channels: of 60 forged states %d taken, none with harm", rate_hz, channels, accepted);
+    CHECK(!odd && accepted < 60, "%5d Hz, %d channels: of 60 forged states %d taken, none with harm", rate_hz,
+          channels, accepted);
 
     apm_restore(other, state, bytes);
     unsigned char *elsewhere = guarded(apm_size(8000, 2));
     apm_t *stranger = apm_init(elsewhere, 8000, 2, &everything);
-    CHECK(apm_restore(stranger, state, bytes) == APM_STATE_SHAPE, "%5d Hz, %d channels: refused at 8000 Hz with 2 channels", rate_hz, channels);
+    CHECK(apm_restore(stranger, state, bytes) == APM_STATE_SHAPE,
+          "%5d Hz, %d channels: refused at 8000 Hz with 2 channels", rate_hz, channels);
     free(elsewhere), free(after), free(damaged), free(again), free(state), free(memory[0]), free(memory[1]);
 }
 

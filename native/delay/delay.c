@@ -7,20 +7,25 @@
 #include "kernels/branchless.h"
 #include "kernels/kernels.h"
 
-enum { BIN_HZ = 50, BAND_LOW_HZ = 300, BAND_HIGH_HZ = 3400 }; /* telephone band: speech is there on any loudspeaker */
+/* telephone band: speech is there on any loudspeaker */
+enum { BIN_HZ = 50, BAND_LOW_HZ = 300, BAND_HIGH_HZ = 3400 };
 
-static const float CROSS_RATE = 1.0f / 50.0f;     /* half a second: a syllable or two, not one vowel */
-static const float LEVEL_RATE = 1.0f / 100.0f;    /* whitening follows the voice, not the syllable */
-static const float LEAST_POWERS = 1e-9f;          /* a microphone 90 dB below its own average hears nothing */
-static const float ACTIVE = 0.1f;                 /* far end speaks: 10 dB below its own average or more */
-/* Highest coherence over mean coherence of all lags. Unrelated speech rarely reaches 10 and not for long, an echo gives 15 to 40. */
+static const float CROSS_RATE = 1.0f / 50.0f;  /* half a second: a syllable or two, not one vowel */
+static const float LEVEL_RATE = 1.0f / 100.0f; /* whitening follows the voice, not the syllable */
+static const float LEAST_POWERS = 1e-9f;       /* a microphone 90 dB below its own average hears nothing */
+static const float ACTIVE = 0.1f;              /* far end speaks: 10 dB below its own average or more */
+/* Highest coherence over mean coherence of all lags. Unrelated speech rarely reaches 10 and not for long,
+ * an echo gives 15 to 40. */
 static const float CHANCE_CONTRAST = 4.0f, BELIEVE_CONTRAST = 10.0f, SURE_CONTRAST = 20.0f;
 enum { BELIEVE_HEARD_BLOCKS = 30, FIRST_BLOCKS = 10, CHANGE_BLOCKS = 25 };
-/* Of the average over seconds: 113 pairs of unrelated recordings reach 4.8 and 2.0 times the next best lag after USUAL_LEAST_BLOCKS of far-end
- * sound, but not both, and 3 after 4 s; echoes, those in double talk as well, 4 to 15. */
-static const float USUAL_CONTRAST = 4.0f, USUAL_LEAD = 2.0f, USUAL_LEAST_BLOCKS = 150.0f, USUAL_BLOCKS = 300.0f;
+/* Of the average over seconds: 113 pairs of unrelated recordings reach 4.8 and 2.0 times the next best lag
+ * after USUAL_LEAST_BLOCKS of far-end sound, but not both, and 3 after 4 s; echoes, those in double talk as
+ * well, 4 to 15. */
+static const float USUAL_CONTRAST = 4.0f, USUAL_LEAD = 2.0f, USUAL_LEAST_BLOCKS = 150.0f,
+                   USUAL_BLOCKS = 300.0f;
 enum { NEIGHBOURS = 2 }; /* lags to each side that the same echo reaches */
-static const float SILENCE_POWER = 160.0f * 1e-9f; /* per bin: -90 dBFS in a 20 ms frame at 8 kHz, -98 at 48 kHz */
+/* per bin: -90 dBFS in a 20 ms frame at 8 kHz, -98 at 48 kHz */
+static const float SILENCE_POWER = 160.0f * 1e-9f;
 
 void delay_init(delay_t *delay, int lags, arena_t *arena)
 {
@@ -69,7 +74,8 @@ void delay_reset(delay_t *delay)
 }
 
 /* out = x / sqrt(long average of |x|^2); returns the mean whitened power. */
-static float whiten(const float *re, const float *im, int bins, float *power, float rate, float *out_re, float *out_im)
+static float whiten(const float *re, const float *im, int bins, float *power, float rate, float *out_re,
+                    float *out_im)
 {
     float sum = 0.0f;
     for (int b = 0; b < bins; b++) {
@@ -89,8 +95,8 @@ void delay_push(delay_t *delay, const float *far_re, const float *far_im)
     const size_t newest = (size_t)delay->newest * (size_t)delay->bins;
     /* a quick start: the average weighs all it has heard alike until it has heard enough */
     const float rate = fmaxf(LEVEL_RATE, 1.0f / (1.0f + delay->heard));
-    const float power = whiten(far_re + delay->first_bin, far_im + delay->first_bin, delay->bins, delay->far_power, rate,
-                               delay->far_re + newest, delay->far_im + newest);
+    const float power = whiten(far_re + delay->first_bin, far_im + delay->first_bin, delay->bins,
+                               delay->far_power, rate, delay->far_re + newest, delay->far_im + newest);
     delay->activity[delay->newest] = power;
     if (power > ACTIVE)
         delay->heard = fminf(delay->heard + 1.0f, 1.0f / LEVEL_RATE);
@@ -109,7 +115,10 @@ static void move_rows(float *rows, int count, size_t row, int blocks)
     memset(rows + first, 0, sizeof(float) * row);
 }
 
-static int moved(int lag, int blocks, int lags) { return lag < 0 || lag + blocks < 0 || lag + blocks >= lags ? lag : lag + blocks; }
+static int moved(int lag, int blocks, int lags)
+{
+    return lag < 0 || lag + blocks < 0 || lag + blocks >= lags ? lag : lag + blocks;
+}
 
 void delay_slip(delay_t *delay, int blocks)
 {
@@ -148,7 +157,8 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
 {
     const int bins = delay->bins;
     const float mic_now = whiten(mic_re + delay->first_bin, mic_im + delay->first_bin, bins, delay->mic_power,
-                                 fmaxf(LEVEL_RATE, 1.0f / (1.0f + delay->heard)), delay->mic_re, delay->mic_im);
+                                 fmaxf(LEVEL_RATE, 1.0f / (1.0f + delay->heard)), delay->mic_re,
+                                 delay->mic_im);
 
     float loudest = 0.0f;
     for (int lag = 0; lag < delay->lags; lag++)
@@ -168,12 +178,14 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
         const size_t far = (size_t)ring * (size_t)bins, cell = (size_t)lag * (size_t)bins;
         const float *xr = delay->far_re + far, *xi = delay->far_im + far;
         if (delay->activity[ring] > ACTIVE) { /* a pause at this lag tells nothing about it */
-            const float sum = kernels()->coherence(bins, 1.0f - CROSS_RATE, xr, xi, delay->mic_re, delay->mic_im, delay->cross_re + cell,
+            const float sum = kernels()->coherence(bins, 1.0f - CROSS_RATE, xr, xi, delay->mic_re,
+                                                   delay->mic_im, delay->cross_re + cell,
                                                    delay->cross_im + cell);
             follow(&delay->far_mean[lag], delay->activity[ring]);
             follow(&delay->mic_mean[lag], mic_now);
             follow(&delay->heard_by_lag[lag], 1.0f);
-            const float powers = (float)bins * fmaxf(delay->far_mean[lag] * delay->mic_mean[lag], LEAST_POWERS);
+            const float powers = (float)bins *
+                                 fmaxf(delay->far_mean[lag] * delay->mic_mean[lag], LEAST_POWERS);
             delay->score[lag] = sum / powers * delay->heard_by_lag[lag] * delay->heard_by_lag[lag];
         }
         total += delay->score[lag];
@@ -181,9 +193,12 @@ void delay_process(delay_t *delay, const float *mic_re, const float *mic_im)
             best = lag;
     }
     const float mean = (total + 1e-6f) / (float)delay->lags, contrast = delay->score[best] / mean;
-    delay->confidence = fminf(1.0f, fmaxf(0.0f, (contrast - CHANCE_CONTRAST) / (SURE_CONTRAST - CHANCE_CONTRAST)));
-    /* a lag is believed once it has stood out for a while: at the start, in double talk and in pauses chance wins for some blocks */
-    const int heard_enough = delay->heard >= (float)BELIEVE_HEARD_BLOCKS, stands_out = contrast > BELIEVE_CONTRAST && heard_enough;
+    delay->confidence = fminf(1.0f,
+                              fmaxf(0.0f, (contrast - CHANCE_CONTRAST) / (SURE_CONTRAST - CHANCE_CONTRAST)));
+    /* a lag is believed once it has stood out for a while: at the start, in double talk and in pauses
+     * chance wins for some blocks */
+    const int heard_enough = delay->heard >= (float)BELIEVE_HEARD_BLOCKS,
+              stands_out = contrast > BELIEVE_CONTRAST && heard_enough;
     delay->persistence = best == delay->candidate && stands_out ? delay->persistence + 1 : 0;
     delay->candidate = best;
     const int usual = heard_enough ? usual_lag(delay, mean) : -1;

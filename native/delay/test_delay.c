@@ -1,4 +1,5 @@
-/* delay.h: finds every delay from 0 to 1000 ms within two seconds of far-end sound; believes nothing where there is no echo. */
+/* delay.h: finds every delay from 0 to 1000 ms within two seconds of far-end sound; believes nothing where
+ * there is no echo. */
 #include "delay/delay.h"
 
 #include "kernels/fft.h"
@@ -19,7 +20,8 @@ static void place(fft_t *fft, delay_t *delay, arena_t *arena)
     delay_init(delay, LAGS, arena);
 }
 
-/* Listens to far and mic; returns the block after which `best` was right and stayed so, COUNT/HOP if never. */
+/* Listens to far and mic; returns the block after which `best` was right and stayed so, COUNT/HOP if
+ * never. */
 static int listen(const float *far, const float *mic, int blocks_late, delay_t *delay, const fft_t *fft)
 {
     float far_re[HOP + 1], far_im[HOP + 1], mic_re[HOP + 1], mic_im[HOP + 1];
@@ -55,19 +57,22 @@ int main(void)
             mic[n] = (n >= late ? 0.3f * far[n - late] : 0.0f) + 0.001f * test_random();
         delay_reset(&delay);
         const int found = listen(far, mic, delays_ms[i] / 10, &delay, &fft);
-        CHECK(found < 100 + delays_ms[i] / 10 && delay.confidence > 0.9f, "%4d ms: found %4d ms after the echo's first sound, confidence %.2f",
-              delays_ms[i], 10 * found - delays_ms[i], (double)delay.confidence);
+        CHECK(found < 100 + delays_ms[i] / 10 && delay.confidence > 0.9f,
+              "%4d ms: found %4d ms after the echo's first sound, confidence %.2f", delays_ms[i],
+              10 * found - delays_ms[i], (double)delay.confidence);
     }
 
     fill(far, COUNT, 0.1f);
     fill(mic, COUNT, 0.1f); /* another sound: the same syllables, so that levels alone can't tell */
     delay_reset(&delay);
     listen(far, mic, 0, &delay, &fft);
-    CHECK(delay.best == -1 && delay.confidence < 0.5f, "no echo: lag %d, confidence %.2f", delay.best, (double)delay.confidence);
+    CHECK(delay.best == -1 && delay.confidence < 0.5f, "no echo: lag %d, confidence %.2f", delay.best,
+          (double)delay.confidence);
     memset(far, 0, sizeof(float) * COUNT);
     delay_reset(&delay);
     listen(far, mic, 0, &delay, &fft);
-    CHECK(delay.best == -1 && delay.confidence == 0.0f, "silent far end: lag %d, confidence %.2f", delay.best, (double)delay.confidence);
+    CHECK(delay.best == -1 && delay.confidence == 0.0f, "silent far end: lag %d, confidence %.2f", delay.best,
+          (double)delay.confidence);
     free(arena.base), free(far), free(mic);
     return test_failures != 0;
 }

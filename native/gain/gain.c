@@ -8,11 +8,13 @@
 #include "kernels/kernels.h"
 #include "kernels/spectrum.h"
 
-static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
-static const float HEARD_HOP = 160.0f;     /* 16 kHz: what the network was trained on */
-static const float RATIO_SCALE = 0.2f;     /* ratios of 15 dB and more become 1, the range in which tanh and 8 bits work well */
-static const float RATIO_LIMIT = 3.0f;     /* 65 dB */
-static const float SPOKEN_DECAY = 0.97f;   /* 0.3 s: a sibilant alone may be taken for noise, between vowels it is none */
+static const float QUIET_POWER = 1e-10f; /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
+static const float HEARD_HOP = 160.0f;   /* 16 kHz: what the network was trained on */
+/* ratios of 15 dB and more become 1, the range in which tanh and 8 bits work well */
+static const float RATIO_SCALE = 0.2f;
+static const float RATIO_LIMIT = 3.0f; /* 65 dB */
+/* 0.3 s: a sibilant alone may be taken for noise, between vowels it is none */
+static const float SPOKEN_DECAY = 0.97f;
 
 enum {
     DENSE_SCRATCH = 2 * GAIN_UNITS > GAIN_FEATURES ? 2 * GAIN_UNITS : (GAIN_FEATURES + 15) & ~15,
@@ -21,7 +23,8 @@ enum {
 void gain_init(gain_t *gain, int bins, int stride, float window_power, arena_t *arena)
 {
     gain->bins = bins;
-    /* A band's power grows with the square of the frame, its quantisation noise with the frame: told at every rate as at 16 kHz. */
+    /* A band's power grows with the square of the frame, its quantisation noise with the frame: told at
+     * every rate as at 16 kHz. */
     gain->tiny = QUIET_POWER * window_power * (float)(bins - 1) / HEARD_HOP;
     gain->speech = arena_floats(arena, (size_t)stride);
     gain->rest = arena_floats(arena, (size_t)stride);
@@ -48,7 +51,8 @@ void gain_features(const gain_t *gain, const gain_input_t *input, float features
     for (int band = 0, from = 0; band < GAIN_BANDS && from + 1 < gain->bins; band++) {
         const int to = spectrum_band_end(from) < gain->bins ? spectrum_band_end(from) : gain->bins;
         const float tiny = gain->tiny * (float)(to - from);
-        const float error = spectrum_sum(input->error, from, to) + tiny, echo = spectrum_sum(input->echo, from, to) + tiny;
+        const float error = spectrum_sum(input->error, from, to) + tiny,
+                    echo = spectrum_sum(input->echo, from, to) + tiny;
         over[band] = over[GAIN_BANDS + band] = error;
         under[band] = spectrum_sum(input->noise, from, to) + tiny;
         under[GAIN_BANDS + band] = spectrum_sum(input->residual, from, to) + tiny;
@@ -66,7 +70,8 @@ void gain_features(const gain_t *gain, const gain_input_t *input, float features
 }
 
 /* rows of `inputs` weights each: y = bias + weight x */
-static void layer(int outputs, int inputs, const int8_t *weight, const float *scale, const float *bias, const float *x, float *y)
+static void layer(int outputs, int inputs, const int8_t *weight, const float *scale, const float *bias,
+                  const float *x, float *y)
 {
     int8_t scratch[DENSE_SCRATCH];
     memcpy(y, bias, sizeof(float) * (size_t)outputs);
@@ -99,7 +104,8 @@ static void spread(const float *bands, int bins, float *out)
     float left_centre = 0.0f, left = bands[0];
     for (int band = 0, from = 0; band < GAIN_BANDS; band++) {
         const int to = spectrum_band_end(from);
-        const float centre = 0.5f * (float)(from + to - 1), slope = (bands[band] - left) / (centre - left_centre);
+        const float centre = 0.5f * (float)(from + to - 1),
+                    slope = (bands[band] - left) / (centre - left_centre);
         for (; bin < bins && (float)bin <= centre; bin++)
             out[bin] = left + slope * ((float)bin - left_centre);
         left_centre = centre;
@@ -110,7 +116,8 @@ static void spread(const float *bands, int bins, float *out)
         out[bin] = left;
 }
 
-/* Above 8 kHz nothing was learned: as long as somebody talks, breath and sibilants there are left to the statistics. */
+/* Above 8 kHz nothing was learned: as long as somebody talks, breath and sibilants there are left to the
+ * statistics. */
 static void open_top(gain_t *gain)
 {
     gain->spoken = fmaxf(gain->speech_probability, SPOKEN_DECAY * gain->spoken);

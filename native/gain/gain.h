@@ -1,11 +1,13 @@
-/* Learned gain: a small recurrent network that tells, band by band, how much of what the statistical gain leaves is a talker, and how much is no echo.
+/* Learned gain: a small recurrent network that tells, band by band, how much of what the statistical gain
+ * leaves is a talker, and how much is no echo.
  *
- * The idea of band gains from a recurrent network over spectral features is J.-M. Valin's (MMSP 2018, for noise alone); features, network and use are
- * our own. Its inputs are ratios only (what is heard over tracked noise, over residual echo, over the echo estimate, over the far end), so level, gain and
- * most of the room fall out. The network: dense (tanh), gated recurrent unit (K. Cho et al., 2014), dense (sigmoid) over both; weights of 8 bits,
- * made by training/train.py from speech, rooms and loudspeakers that it generates itself.
- * It hears 200 Hz bands to 1 kHz, then fifths of the frequency, up to 8 kHz; bins above follow the last band, and open
- * while somebody talks.
+ * The idea of band gains from a recurrent network over spectral features is J.-M. Valin's (MMSP 2018, for
+ * noise alone); features, network and use are our own. Its inputs are ratios only (what is heard over tracked
+ * noise, over residual echo, over the echo estimate, over the far end), so level, gain and most of the room
+ * fall out. The network: dense (tanh), gated recurrent unit (K. Cho et al., 2014), dense (sigmoid) over both;
+ * weights of 8 bits, made by training/train.py from speech, rooms and loudspeakers that it generates itself.
+ * It hears 200 Hz bands to 1 kHz, then fifths of the frequency, up to 8 kHz; bins above follow the last band,
+ * and open while somebody talks.
  */
 #ifndef APMPI_GAIN_GAIN_H
 #define APMPI_GAIN_GAIN_H
@@ -15,9 +17,9 @@
 #include "kernels/arena.h"
 
 enum {
-    GAIN_BANDS = 17,                  /* of spectrum_band_end, up to 8 kHz */
+    GAIN_BANDS = 17, /* of spectrum_band_end, up to 8 kHz */
     GAIN_FEATURES = 5 * GAIN_BANDS,
-    GAIN_LAST_BIN = 160,              /* 8 kHz */
+    GAIN_LAST_BIN = 160, /* 8 kHz */
     GAIN_UNITS = 64,
     GAIN_OUTPUTS = 2 * GAIN_BANDS + 1,
 };
@@ -34,8 +36,8 @@ typedef struct {
 
 typedef struct {
     int bins;
-    float tiny;              /* power of a bin under which nothing is heard */
-    float *speech, *rest;    /* gain by bin that keeps the talker; that keeps talker and noise */
+    float tiny;           /* power of a bin under which nothing is heard */
+    float *speech, *rest; /* gain by bin that keeps the talker; that keeps talker and noise */
     float speech_probability;
     float spoken;            /* speech_probability, held over the length of a sibilant */
     float state[GAIN_UNITS]; /* of the recurrent unit */

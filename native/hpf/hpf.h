@@ -1,7 +1,8 @@
-/* High-pass: 2nd-order Butterworth, in place, no delay; takes DC, hum and rumble away before anything else listens.
- * State-variable form with trapezoidal integrators (V. Zavalishin, The Art of VA Filter Design, ch. 4; A. Simper, "Linear trapezoidal integrated
- * SVF"): the bilinear transform's response, and registers that hold the signal's own low-pass and band-pass, so that single precision will do
- * for 20 Hz at 48 kHz and a new cut-off makes no click. */
+/* High-pass: 2nd-order Butterworth, in place, no delay; takes DC, hum and rumble away before anything else
+ * listens. State-variable form with trapezoidal integrators (V. Zavalishin, The Art of VA Filter Design, ch.
+ * 4; A. Simper, "Linear trapezoidal integrated SVF"): the bilinear transform's response, and registers that
+ * hold the signal's own low-pass and band-pass, so that single precision will do for 20 Hz at 48 kHz and a
+ * new cut-off makes no click. */
 #ifndef APMPI_HPF_H
 #define APMPI_HPF_H
 

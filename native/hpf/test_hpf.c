@@ -27,8 +27,10 @@ static void responds(int rate_hz)
     for (unsigned i = 0; i < sizeof frequencies_hz / sizeof *frequencies_hz; i++) {
         /* the bilinear transform maps f to tan(pi f/rate) */
         const double ratio = tan(M_PI * 80.0 / rate_hz) / tan(M_PI * frequencies_hz[i] / rate_hz);
-        const double wanted = -10.0 * log10(1.0 + pow(ratio, 4.0)), got = response_db(rate_hz, 80.0, frequencies_hz[i]);
-        CHECK(fabs(got - wanted) < 0.01, "%5d Hz: %6.2f dB at %4.0f Hz, Butterworth %6.2f dB", rate_hz, got, frequencies_hz[i], wanted);
+        const double wanted = -10.0 * log10(1.0 + pow(ratio, 4.0)),
+                     got = response_db(rate_hz, 80.0, frequencies_hz[i]);
+        CHECK(fabs(got - wanted) < 0.01, "%5d Hz: %6.2f dB at %4.0f Hz, Butterworth %6.2f dB", rate_hz, got,
+              frequencies_hz[i], wanted);
     }
 }
 
@@ -62,7 +64,8 @@ static void retunes_without_a_jump(void)
             test_worst(&at_retune, step);
         last = x;
     }
-    /* the registers hold b0..b2 times the input of before: the jump is the change of b0 (1.1 %) times the constant */
+    /* the registers hold b0..b2 times the input of before: the jump is the change of b0 (1.1 %) times the
+     * constant */
     CHECK(at_retune < 1.5 * usual, "retune: largest step %.4f, usual %.4f", at_retune, usual);
 }
 

@@ -1,5 +1,5 @@
-/* One block of memory cut into aligned arrays: a stage lists its arrays once, and the same list serves to measure
- * (base NULL) and to place. Nothing is freed; the caller owns the block. */
+/* One block of memory cut into aligned arrays: a stage lists its arrays once, and the same list serves to
+ * measure (base NULL) and to place. Nothing is freed; the caller owns the block. */
 #ifndef APMPI_KERNELS_ARENA_H
 #define APMPI_KERNELS_ARENA_H
 
@@ -13,7 +13,10 @@ typedef struct {
     size_t used;
 } arena_t;
 
-static inline size_t arena_round(size_t bytes) { return (bytes + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1); }
+static inline size_t arena_round(size_t bytes)
+{
+    return (bytes + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
+}
 
 /* `bytes` of memory aligned to ARENA_ALIGN; NULL while measuring. */
 static inline void *arena_take(arena_t *arena, size_t bytes)
@@ -23,6 +26,9 @@ static inline void *arena_take(arena_t *arena, size_t bytes)
     return at;
 }
 
-static inline float *arena_floats(arena_t *arena, size_t count) { return arena_take(arena, count * sizeof(float)); }
+static inline float *arena_floats(arena_t *arena, size_t count)
+{
+    return arena_take(arena, count * sizeof(float));
+}
 
 #endif

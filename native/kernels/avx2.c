@@ -1,5 +1,6 @@
-/* Kernels for eight floats at a time, on x86-64 processors that have AVX2 and FMA, which is found out at run time. The transform takes four
- * at a time here, too: its passes are too short for eight; of the rest it has the instructions. */
+/* Kernels for eight floats at a time, on x86-64 processors that have AVX2 and FMA, which is found out at run
+ * time. The transform takes four at a time here, too: its passes are too short for eight; of the rest it has
+ * the instructions. */
 #ifdef __x86_64__
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
@@ -43,7 +44,8 @@
 enum { DOT_ROWS = 4 };
 static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *x, int32_t *sum)
 {
-    __m256i lanes[DOT_ROWS] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    __m256i lanes[DOT_ROWS] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                               _mm256_setzero_si256()};
     for (int i = 0; i < inputs; i += 16) {
         const __m256i x16 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(x + i)));
         for (int r = 0; r < DOT_ROWS; r++) {
@@ -52,8 +54,10 @@ static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *
         }
     }
     /* sums of neighbours, twice: one sum a row in each half */
-    const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(lanes[0], lanes[1]), _mm256_hadd_epi32(lanes[2], lanes[3]));
-    _mm_storeu_si128((__m128i *)sum, _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+    const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(lanes[0], lanes[1]),
+                                            _mm256_hadd_epi32(lanes[2], lanes[3]));
+    _mm_storeu_si128((__m128i *)sum,
+                     _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
 }
 
 #include "kernels/text.h"

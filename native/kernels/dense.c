@@ -25,7 +25,8 @@ static float quantise(int count, const float *restrict x, int8_t *restrict out)
     return loudest / LARGEST;
 }
 
-void dense_add(int outputs, int inputs, const int8_t *weight, const float *scale, const float *x, int8_t *scratch, float *y)
+void dense_add(int outputs, int inputs, const int8_t *weight, const float *scale, const float *x,
+               int8_t *scratch, float *y)
 {
     const int stride = dense_stride(inputs);
     memset(scratch + inputs, 0, (size_t)(stride - inputs));

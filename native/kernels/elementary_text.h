@@ -1,11 +1,9 @@
 /* The text of the elementary functions; included by text.h, which says what V is. The variant also offers
  *
  *   I                        a vector of LANES int32_t, with ADD_INT(a, b), SUB_INT(a, b) and SPLAT_INT(i)
- *   TO_EXPONENT(i) FROM_EXPONENT(i)   shifts by 23 bits, to and from where a float's exponent is; the latter keeps the sign
- *   BITS(v) FROM_BITS(i)     the same bits as I and as V
- *   FROM_INT(i)              the value of I as V
- *   MIN(a, b) MAX(a, b)
- *   IF_LESS(a, b, x, y)      x where a < b, else y
+ *   TO_EXPONENT(i) FROM_EXPONENT(i)   shifts by 23 bits, to and from where a float's exponent is; the latter
+ * keeps the sign BITS(v) FROM_BITS(i)     the same bits as I and as V FROM_INT(i)              the value of I
+ * as V MIN(a, b) MAX(a, b) IF_LESS(a, b, x, y)      x where a < b, else y
  *
  * Coefficients: tests/reference/elementary.py computes them. Worst errors over the whole range, measured by
  * tests/stages/test_elementary.py, are in kernels.h. */
@@ -13,7 +11,8 @@
 /* ln(2) in 9 bits, so that products with small integers are exact, and the rest */
 static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
 
-/* 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which then is in the lowest bits. */
+/* 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which then is
+ * in the lowest bits. */
 static inline V exp_of(V x)
 {
     const V to_integer = SPLAT(12582912.0f);
@@ -21,12 +20,14 @@ static inline V exp_of(V x)
     const V moved = inside * SPLAT(1.44269504f) + to_integer;
     const V n = moved - to_integer;
     const V r = inside - n * SPLAT(LN2_HIGH) - n * SPLAT(LN2_LOW);
-    const V tail = SPLAT(0.499992311f) + r * (SPLAT(0.166671142f) + r * (SPLAT(0.0418901332f) + r * SPLAT(0.00831253268f)));
+    const V tail = SPLAT(0.499992311f) +
+                   r * (SPLAT(0.166671142f) + r * (SPLAT(0.0418901332f) + r * SPLAT(0.00831253268f)));
     const V power = SPLAT(1.0f) + (r + r * r * tail);
     return FROM_BITS(ADD_INT(BITS(power), TO_EXPONENT(BITS(moved))));
 }
 
-/* x = 2^e m, m from sqrt(1/2) to sqrt(2), whose bits are 0x3f3504f3 and more; log(m) from the series of 2 artanh(s). */
+/* x = 2^e m, m from sqrt(1/2) to sqrt(2), whose bits are 0x3f3504f3 and more; log(m) from the series of 2
+ * artanh(s). */
 static inline V log_of(V x)
 {
     const I bits = BITS(MAX(x, SPLAT(1.17549435e-38f)));
@@ -65,13 +66,17 @@ static void hyperbolic_tangent(int n, const float *in, float *out)
     }
 }
 
-/* exp(E1(v)/2), the log-spectral amplitude gain over the Wiener gain. E1(v) by Abramowitz & Stegun 5.1.53 up to 1 (to v^5) and 5.1.54 above (relative error 5e-5). */
+/* exp(E1(v)/2), the log-spectral amplitude gain over the Wiener gain. E1(v) by Abramowitz & Stegun 5.1.53
+ * up to 1 (to v^5) and 5.1.54 above (relative error 5e-5). */
 static inline V log_spectral_factor(V v)
 {
     const V one = SPLAT(1.0f);
-    const V series = SPLAT(0.99999193f) + v * (SPLAT(-0.24991055f) + v * (SPLAT(0.05519968f) + v * (SPLAT(-0.00976004f) + v * SPLAT(0.00107857f))));
+    const V series = SPLAT(0.99999193f) +
+                     v * (SPLAT(-0.24991055f) +
+                          v * (SPLAT(0.05519968f) + v * (SPLAT(-0.00976004f) + v * SPLAT(0.00107857f))));
     const V low = v * series - SPLAT(0.57721566f) - log_of(v);
-    const V over = SPLAT(0.250621f) + v * (SPLAT(2.334733f) + v), under = v * (SPLAT(1.681534f) + v * (SPLAT(3.330657f) + v));
+    const V over = SPLAT(0.250621f) + v * (SPLAT(2.334733f) + v),
+            under = v * (SPLAT(1.681534f) + v * (SPLAT(3.330657f) + v));
     const V high = exp_of(-v) * over / under;
     return exp_of(SPLAT(0.5f) * IF_LESS(one, v, high, low));
 }

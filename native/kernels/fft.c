@@ -25,7 +25,8 @@ void fft_init(fft_t *fft, int size, arena_t *arena)
     const int points = size / 2;
     fft->size = size;
     factorise(points / 20, fft->radix);
-    const fft_split_t twiddle = take_split(arena, (size_t)points), split = take_split(arena, (size_t)size / 4 + 1);
+    const fft_split_t twiddle = take_split(arena, (size_t)points),
+                      split = take_split(arena, (size_t)size / 4 + 1);
     fft->twiddle_re = twiddle.re;
     fft->twiddle_im = twiddle.im;
     fft->split_re = split.re;
@@ -51,5 +52,11 @@ void fft_init(fft_t *fft, int size, arena_t *arena)
     }
 }
 
-void fft_forward(const fft_t *fft, const float *x, float *re, float *im) { kernels()->fft_forward(fft, x, re, im); }
-void fft_inverse(const fft_t *fft, const float *re, const float *im, float *x) { kernels()->fft_inverse(fft, re, im, x); }
+void fft_forward(const fft_t *fft, const float *x, float *re, float *im)
+{
+    kernels()->fft_forward(fft, x, re, im);
+}
+void fft_inverse(const fft_t *fft, const float *re, const float *im, float *x)
+{
+    kernels()->fft_inverse(fft, re, im, x);
+}

@@ -1,9 +1,10 @@
 /* Real FFT of the frame sizes used here: 160, 320, 640, 960 (20 ms at 8, 16, 32, 48 kHz).
  *
- * Spectra are split: re[0..bins-1], im[0..bins-1], bins = size/2 + 1, unscaled forward, 1/size backward, so that the inverse of the
- * forward transform of x is x. Complex FFT of half the size by Stockham's self-sorting passes (Van Loan 1992, ch. 1.7): radix 4 first,
- * then 4, 8 and 3 as the size asks, 5 last; then the usual split of the even and odd samples' spectra. The transforms themselves are
- * kernels: see kernels.h. */
+ * Spectra are split: re[0..bins-1], im[0..bins-1], bins = size/2 + 1, unscaled forward, 1/size backward, so
+ * that the inverse of the forward transform of x is x. Complex FFT of half the size by Stockham's
+ * self-sorting passes (Van Loan 1992, ch. 1.7): radix 4 first, then 4, 8 and 3 as the size asks, 5 last; then
+ * the usual split of the even and odd samples' spectra. The transforms themselves are kernels: see kernels.h.
+ */
 #ifndef APMPI_KERNELS_FFT_H
 #define APMPI_KERNELS_FFT_H
 
@@ -16,14 +17,17 @@ typedef struct {
 } fft_split_t;
 
 typedef struct {
-    int size;                             /* real samples: 160 times 2^a 3^b, a = 0 or 2 or more */
-    int radix[FFT_MAX_MIDDLE_PASSES + 1]; /* of the passes between the first and the last: 3, 4 or 8; 0 ends them */
-    float *twiddle_re, *twiddle_im;       /* per pass but the last: radix - 1 factors for each of its butterfly groups */
-    float *split_re, *split_im;           /* exp(-2 pi i k/size), k = 0..size/4 */
-    fft_split_t work[2];                  /* size/2 each */
+    int size; /* real samples: 160 times 2^a 3^b, a = 0 or 2 or more */
+    /* of the passes between the first and the last: 3, 4 or 8; 0 ends them */
+    int radix[FFT_MAX_MIDDLE_PASSES + 1];
+    /* per pass but the last: radix - 1 factors for each of its butterfly groups */
+    float *twiddle_re, *twiddle_im;
+    float *split_re, *split_im; /* exp(-2 pi i k/size), k = 0..size/4 */
+    fft_split_t work[2];        /* size/2 each */
 } fft_t;
 
-/* Lays out tables and work space in `arena` and, unless it only measures, fills the tables. One thread per fft_t. */
+/* Lays out tables and work space in `arena` and, unless it only measures, fills the tables. One thread per
+ * fft_t. */
 void fft_init(fft_t *fft, int size, arena_t *arena);
 
 /* x: size samples; re, im: size/2 + 1 each, not overlapping x. */

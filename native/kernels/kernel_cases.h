@@ -1,7 +1,7 @@
 /* For tests and benches: every kernel behind the same call, so that a loop can go over all of them.
  *
- * A case reads n * CASE_ROWS floats from each of in[] and changes as many of out[]; with all of them in -1..1 it does at most
- * `operations`, one after the other, on numbers no larger than `magnitude`. */
+ * A case reads n * CASE_ROWS floats from each of in[] and changes as many of out[]; with all of them in -1..1
+ * it does at most `operations`, one after the other, on numbers no larger than `magnitude`. */
 #ifndef APMPI_KERNELS_KERNEL_CASES_H
 #define APMPI_KERNELS_KERNEL_CASES_H
 
@@ -16,7 +16,8 @@ typedef struct {
     void (*run)(const kernels_t *k, int n, const float *const *in, float *const *out);
 } kernel_case_t;
 
-#define CASE(name) static void case_##name(const kernels_t *k, int n, const float *const *in, float *const *out)
+#define CASE(name)                                                                                           \
+    static void case_##name(const kernels_t *k, int n, const float *const *in, float *const *out)
 CASE(power) { k->power(n, in[0], in[1], out[0]); }
 CASE(cross) { k->cross(n, in[0], in[1], in[2], in[3], out[0]); }
 CASE(convolve)
@@ -27,7 +28,8 @@ CASE(convolve)
 CASE(filter_kalman)
 {
     const int newest = n * (CASE_ROWS - 1); /* as in the far end's ring: the next row lies below */
-    k->filter_kalman(n, CASE_ROWS, -n, in[0] + newest, in[1] + newest, in[2], in[3], in[4], out[0], out[1], out[2]);
+    k->filter_kalman(n, CASE_ROWS, -n, in[0] + newest, in[1] + newest, in[2], in[3], in[4], out[0], out[1],
+                     out[2]);
 }
 CASE(filter_lms)
 {
@@ -37,7 +39,8 @@ CASE(filter_lms)
 CASE(adapt_kalman)
 {
     const int newest = n * (CASE_ROWS - 1);
-    k->adapt_kalman(n, CASE_ROWS, -n, in[0] + newest, in[1] + newest, in[2], in[3], in[4], 0.9994f, out[0], out[1], out[2]);
+    k->adapt_kalman(n, CASE_ROWS, -n, in[0] + newest, in[1] + newest, in[2], in[3], in[4], 0.9994f, out[0],
+                    out[1], out[2]);
 }
 CASE(adapt_lms)
 {

@@ -10,6 +10,5 @@ const kernels_t *const kernel_variants[] = {
     &kernels_avx2, /* kernels_here() knows that it comes first */
     &kernels_sse2,
 #endif
-    &kernels_scalar,
-    NULL,
+    &kernels_scalar, NULL,
 };

@@ -1,16 +1,16 @@
-/* The arithmetic under every stage, as a table of functions: loops over the bins of split spectra, the real FFT, dense layers, elementary
- * functions.
+/* The arithmetic under every stage, as a table of functions: loops over the bins of split spectra, the real
+ * FFT, dense layers, elementary functions.
  *
- * The text of a kernel is written once (text.h and what it includes), in terms of a vector V and a few operations on it. Each variant is
- * that text for another V:
- *   scalar.c   one float: the reference of all tests
+ * The text of a kernel is written once (text.h and what it includes), in terms of a vector V and a few
+ * operations on it. Each variant is that text for another V: scalar.c   one float: the reference of all tests
  *   neon.c     four floats, on 64-bit ARM
  *   sse2.c     four floats, on x86-64
  *   avx2.c     eight floats, on x86-64 processors that have AVX2 and FMA
  * Intrinsics are in the latter three and in x86_fours.h, nowhere else. Variants differ by rounding at most.
  *
- * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest). n is a multiple of
- * KERNEL_LANES, 0 included: owners of spectra pad them with zeros (spectrum_stride). Complex arrays come as a pair: re, im. */
+ * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest).
+ * n is a multiple of KERNEL_LANES, 0 included: owners of spectra pad them with zeros (spectrum_stride).
+ * Complex arrays come as a pair: re, im. */
 #ifndef APMPI_KERNELS_KERNELS_H
 #define APMPI_KERNELS_KERNELS_H
 
@@ -36,42 +36,47 @@ typedef struct {
     /* out[i] = sum of tap[t] x[i + t], t < taps; x: n + taps - 1 */
     void (*convolve)(int n, int taps, const float *tap, const float *x, float *out);
 
-    /* Partitioned filters: `rows` spectra of n bins each, row r of the far end x at r * x_step (negative where a newer row lies higher),
-     * all others at r * n. filter_*: echo += sum over rows of x * w, complex; explained += sum of v |x|^2, what of the microphone's power
-     * the filter's variance v accounts for. kalman: v for every bin; lms: one for each row. */
-    void (*filter_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr, const float *wi, const float *v,
-                          float *echo_r, float *echo_i, float *explained);
-    void (*filter_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr, const float *wi, const float *v,
-                       float *echo_r, float *echo_i, float *explained);
+    /* Partitioned filters: `rows` spectra of n bins each, row r of the far end x at r * x_step (negative
+     * where a newer row lies higher), all others at r * n. filter_*: echo += sum over rows of x * w, complex;
+     * explained += sum of v |x|^2, what of the microphone's power the filter's variance v accounts for.
+     * kalman: v for every bin; lms: one for each row. */
+    void (*filter_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr,
+                          const float *wi, const float *v, float *echo_r, float *echo_i, float *explained);
+    void (*filter_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr,
+                       const float *wi, const float *v, float *echo_r, float *echo_i, float *explained);
     /* w += v conj(x) g. kalman: then the variance loses what the block told and gains what the path wanders:
-     * v = keep (v - v^2 |x|^2 weight / 2) + (1 - keep) |w|^2 (Kuech, Mabande, Enzner 2014, eq. 17 to 20; 1/2 = hop over frame). */
-    void (*adapt_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr, const float *gi, const float *weight,
-                         float keep, float *wr, float *wi, float *v);
-    void (*adapt_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr, const float *gi, const float *v,
-                      float *wr, float *wi);
+     * v = keep (v - v^2 |x|^2 weight / 2) + (1 - keep) |w|^2 (Kuech, Mabande, Enzner 2014, eq. 17 to 20; 1/2
+     * = hop over frame). */
+    void (*adapt_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr,
+                         const float *gi, const float *weight, float keep, float *wr, float *wi, float *v);
+    void (*adapt_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr,
+                      const float *gi, const float *v, float *wr, float *wi);
 
     /* A cross-spectrum averaged: c = keep c + conj(x) m; returns the sum of |c|^2. */
-    float (*coherence)(int n, float keep, const float *xr, const float *xi, const float *mr, const float *mi, float *cr, float *ci);
+    float (*coherence)(int n, float keep, const float *xr, const float *xi, const float *mr, const float *mi,
+                       float *cr, float *ci);
 
     /* out = a * b, real; out may be a or b */
     void (*multiply)(int n, const float *a, const float *b, float *out);
     /* sum of a * b; they may be the same */
     float (*dot)(int n, const float *a, const float *b);
 
-    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7. log: natural, of 1.2e-38 and
-     * more; absolute error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1 / (1 + e^-x), and tanh: absolute error below 1.5e-7 and
-     * 3e-7. */
+    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7.
+     * log: natural, of 1.2e-38 and more; absolute error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1
+     * / (1 + e^-x), and tanh: absolute error below 1.5e-7 and 3e-7. */
     void (*exp)(int n, const float *in, float *out);
     void (*log)(int n, const float *in, float *out);
     void (*sigmoid)(int n, const float *in, float *out);
     void (*tanh)(int n, const float *in, float *out);
 
-    /* The log-spectral amplitude gain of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985): w exp(E1(w posterior) / 2), at most 1. wiener:
-     * w, 0..1; posterior: power over the disturbance's, 0 and more. Relative error below 1e-5. out may be an input. */
+    /* The log-spectral amplitude gain of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985): w exp(E1(w
+     * posterior) / 2), at most 1. wiener: w, 0..1; posterior: power over the disturbance's, 0 and more.
+     * Relative error below 1e-5. out may be an input. */
     void (*log_spectral_gain)(int n, const float *wiener, const float *posterior, float *out);
 
     /* y[o] += step * scale[o] * sum_i weight[o * inputs + i] * x[i]; inputs: a multiple of 16; see dense.h */
-    void (*dense)(int outputs, int inputs, const int8_t *weight, const float *scale, const int8_t *x, float step, float *y);
+    void (*dense)(int outputs, int inputs, const int8_t *weight, const float *scale, const int8_t *x,
+                  float step, float *y);
 
     /* see fft.h */
     void (*fft_forward)(const fft_t *fft, const float *x, float *re, float *im);
@@ -89,7 +94,8 @@ extern const kernels_t kernels_sse2, kernels_avx2;
 /* From the one that asks most of the processor to the scalar one, which is always there; NULL ends it. */
 extern const kernels_t *const kernel_variants[];
 
-/* The best one for this processor, and all that it can do besides. 64-bit ARM always has NEON, x86-64 always SSE2. */
+/* The best one for this processor, and all that it can do besides. 64-bit ARM always has NEON, x86-64
+ * always SSE2. */
 static inline const kernels_t *const *kernels_here(void)
 {
 #ifdef __x86_64__

@@ -17,11 +17,11 @@ static inline float32x4_t reversed(float32x4_t v)
 }
 #define REVERSED(v) reversed(v)
 
-#define LOAD_PAIRS(p, real, imaginary)               \
-    do {                                             \
-        const float32x4x2_t pairs_ = vld2q_f32(p);   \
-        (real) = pairs_.val[0];                      \
-        (imaginary) = pairs_.val[1];                 \
+#define LOAD_PAIRS(p, real, imaginary)                                                                       \
+    do {                                                                                                     \
+        const float32x4x2_t pairs_ = vld2q_f32(p);                                                           \
+        (real) = pairs_.val[0];                                                                              \
+        (imaginary) = pairs_.val[1];                                                                         \
     } while (0)
 #define STORE_PAIRS(p, re, im) vst2q_f32(p, ((float32x4x2_t){{re, im}}))
 #define STORE_FOURS(p, a, b, c, d) vst4q_f32(p, ((float32x4x4_t){{a, b, c, d}}))
@@ -49,7 +49,8 @@ static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *
         for (int r = 0; r < DOT_ROWS; r++) {
             const int8x16_t w = vld1q_s8(row[r] + i);
             const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x16));
-            lanes[r] = vpadalq_s16(lanes[r], vmlal_high_s8(low, w, x16)); /* two products of 127 * 127 fit in 16 bits */
+            /* two products of 127 * 127 fit in 16 bits */
+            lanes[r] = vpadalq_s16(lanes[r], vmlal_high_s8(low, w, x16));
         }
     }
     vst1q_s32(sum, vpaddq_s32(vpaddq_s32(lanes[0], lanes[1]), vpaddq_s32(lanes[2], lanes[3])));

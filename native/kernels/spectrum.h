@@ -7,7 +7,8 @@
 /* Bins of a frame of 2*hop samples, rounded up to whole vectors; the padding holds zeros. */
 static inline int spectrum_stride(int hop) { return WHOLE_VECTORS(hop + 1); }
 
-/* End of the band that begins at bin `first`: 200 Hz up to 1 kHz, then a fifth of the frequency, about the ear's. */
+/* End of the band that begins at bin `first`: 200 Hz up to 1 kHz, then a fifth of the frequency, about the
+ * ear's. */
 static inline int spectrum_band_end(int first) { return first + (first < 20 ? 4 : first / 5); }
 
 /* x[from] + ... + x[to - 1], in four sums side by side: a vector's lanes, where bands are wide. */

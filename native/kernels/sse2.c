@@ -1,5 +1,5 @@
-/* Kernels for four floats at a time, on x86-64: the compiler makes vectors of most scalar loops, but not of the transform, which is half
- * of the time. */
+/* Kernels for four floats at a time, on x86-64: the compiler makes vectors of most scalar loops, but not of
+ * the transform, which is half of the time. */
 #ifdef __x86_64__
 #include <emmintrin.h>
 #include <stdint.h>
@@ -21,7 +21,10 @@
 #define MIN(a, b) _mm_min_ps(a, b)
 #define MAX(a, b) _mm_max_ps(a, b)
 
-static inline __m128 chosen(__m128 mask, __m128 x, __m128 y) { return _mm_or_ps(_mm_and_ps(mask, x), _mm_andnot_ps(mask, y)); }
+static inline __m128 chosen(__m128 mask, __m128 x, __m128 y)
+{
+    return _mm_or_ps(_mm_and_ps(mask, x), _mm_andnot_ps(mask, y));
+}
 #define IF_LESS(a, b, x, y) chosen(_mm_cmplt_ps(a, b), x, y)
 
 enum { DOT_ROWS = 1 };
@@ -32,8 +35,10 @@ static inline void dot_rows(int inputs, const int8_t *const *row, const int8_t *
     for (int i = 0; i < inputs; i += 16) {
         const __m128i w = _mm_loadu_si128((const __m128i *)(row[0] + i)), w_sign = _mm_cmpgt_epi8(zero, w);
         const __m128i x16 = _mm_loadu_si128((const __m128i *)(x + i)), x_sign = _mm_cmpgt_epi8(zero, x16);
-        lanes = _mm_add_epi32(lanes, _mm_madd_epi16(_mm_unpacklo_epi8(w, w_sign), _mm_unpacklo_epi8(x16, x_sign)));
-        lanes = _mm_add_epi32(lanes, _mm_madd_epi16(_mm_unpackhi_epi8(w, w_sign), _mm_unpackhi_epi8(x16, x_sign)));
+        lanes = _mm_add_epi32(lanes,
+                              _mm_madd_epi16(_mm_unpacklo_epi8(w, w_sign), _mm_unpacklo_epi8(x16, x_sign)));
+        lanes = _mm_add_epi32(lanes,
+                              _mm_madd_epi16(_mm_unpackhi_epi8(w, w_sign), _mm_unpackhi_epi8(x16, x_sign)));
     }
     int32_t each[4];
     _mm_storeu_si128((__m128i *)each, lanes);

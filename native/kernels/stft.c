@@ -16,7 +16,10 @@ void stft_init(stft_t *stft, int hop, arena_t *arena)
         const double up = sin(M_PI_2 * (i + 0.5) / rise), down = cos(M_PI_2 * (i - rise + 0.5) / fade);
         const double window = i < rise ? up : down;
         const double fade_in = sin(M_PI_2 * (i - fade + 0.5) / fade);
-        const double product = i < fade ? 0.0 : i < 2 * fade ? fade_in * fade_in : i < rise ? 1.0 : down * down;
+        const double product = i < fade       ? 0.0
+                               : i < 2 * fade ? fade_in * fade_in
+                               : i < rise     ? 1.0
+                                              : down * down;
         stft->analysis[i] = (float)window;
         stft->synthesis[i] = (float)(product / window);
     }
@@ -29,7 +32,8 @@ void stft_analyse(const stft_t *stft, const fft_t *fft, const float *history, fl
     fft_forward(fft, stft->frame, re, im);
 }
 
-void stft_synthesise(const stft_t *stft, const fft_t *fft, const float *re, const float *im, float *overlap, float *out)
+void stft_synthesise(const stft_t *stft, const fft_t *fft, const float *re, const float *im, float *overlap,
+                     float *out)
 {
     const int hop = stft->hop, fade = hop / 2;
     fft_inverse(fft, re, im, stft->frame);

@@ -5,7 +5,8 @@
 
 enum { FLOATS = 1, FLOAT = 2, INT = 3 };
 
-/* The next `bytes`; NULL while measuring. The layout is FNV-1a (G. Fowler, L. Noll, K.-P. Vo) over kinds and counts. */
+/* The next `bytes`; NULL while measuring. The layout is FNV-1a (G. Fowler, L. Noll, K.-P. Vo) over kinds
+ * and counts. */
 static unsigned char *take(tape_t *tape, uint32_t kind, size_t count, size_t bytes)
 {
     unsigned char *at = tape->mode == TAPE_MEASURE ? NULL : tape->bytes + tape->used;
@@ -17,7 +18,8 @@ static unsigned char *take(tape_t *tape, uint32_t kind, size_t count, size_t byt
     return at;
 }
 
-static int within(float value, float low, float high) { return value >= low && value <= high; } /* never for a NaN */
+/* never for a NaN */
+static int within(float value, float low, float high) { return value >= low && value <= high; }
 
 static float limited(float value, float low, float high)
 {
@@ -94,8 +96,9 @@ void tape_int(tape_t *tape, int *value, int low, int high)
 uint32_t tape_crc(const unsigned char *bytes, size_t count)
 {
     /* by half bytes: entry n is the remainder of n, polynomial 0xedb88320 (bits reversed) */
-    static const uint32_t half[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
-                                      0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    static const uint32_t half[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+                                      0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+                                      0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
     uint32_t crc = ~0u;
     for (size_t i = 0; i < count; i++) {
         crc ^= bytes[i];

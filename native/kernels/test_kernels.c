@@ -1,5 +1,5 @@
-/* kernels.h: every variant against the scalar one, on cruel buffers: many lengths, every offset, memory that ends where the array ends
- * (a sanitizer watches it), silence, full scale, denormals. */
+/* kernels.h: every variant against the scalar one, on cruel buffers: many lengths, every offset, memory that
+ * ends where the array ends (a sanitizer watches it), silence, full scale, denormals. */
 #include "kernels/kernel_cases.h"
 #include "kernels/test_support.h"
 
@@ -12,10 +12,14 @@ static float value_of(sound_t sound)
 {
     const float random = test_random();
     switch (sound) {
-    case SILENCE: return 0.0f;
-    case FULL_SCALE: return random < 0.0f ? -1.0f : 1.0f;
-    case DENORMALS: return random * 1e-39f;
-    default: return random;
+    case SILENCE:
+        return 0.0f;
+    case FULL_SCALE:
+        return random < 0.0f ? -1.0f : 1.0f;
+    case DENORMALS:
+        return random * 1e-39f;
+    default:
+        return random;
     }
 }
 
@@ -28,7 +32,8 @@ static float *buffer(int count, int offset, sound_t sound)
     return block;
 }
 
-/* Two ways to round the same operations differ by at most one unit in the last place (2^-23) of the largest number for each. */
+/* Two ways to round the same operations differ by at most one unit in the last place (2^-23) of the
+ * largest number for each. */
 static void compare(const kernels_t *variant, const kernel_case_t *test)
 {
     double worst = 0.0;
@@ -61,7 +66,8 @@ static void compare(const kernels_t *variant, const kernel_case_t *test)
                     free(wanted[o]), free(got[o]);
             }
     const double allowed = test->operations * test->magnitude * 0x1p-23;
-    CHECK(worst <= allowed, "%-6s %-17s differs from scalar by up to %.1e (allowed %.1e)", variant->name, test->name, worst, allowed);
+    CHECK(worst <= allowed, "%-6s %-17s differs from scalar by up to %.1e (allowed %.1e)", variant->name,
+          test->name, worst, allowed);
 }
 
 static void compare_fft(const kernels_t *variant, int size)
@@ -96,9 +102,11 @@ static void compare_fft(const kernels_t *variant, int size)
             for (int i = 0; i < 2; i++)
                 free(y[i]);
         }
-    /* Full scale makes spectra of sqrt(size) on average and 5 times that at most; about 10 roundings on the way. */
+    /* Full scale makes spectra of sqrt(size) on average and 5 times that at most; about 10 roundings on
+     * the way. */
     const double allowed = 10.0 * 5.0 * sqrt((double)size) * 0x1p-23;
-    CHECK(there <= allowed && back <= 1e-6, "%-6s fft %4d           differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
+    CHECK(there <= allowed && back <= 1e-6,
+          "%-6s fft %4d           differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
           variant->name, size, there, allowed, back);
     free(arena.base);
 }
@@ -106,13 +114,15 @@ static void compare_fft(const kernels_t *variant, int size)
 /* Layers of any shape against sums of products in double; the sums of both variants are the same integers. */
 static void check_dense(const kernels_t *variant)
 {
-    static const int shapes[][2] = {{1, 1}, {3, 15}, {4, 16}, {5, 17}, {7, 100}, {96, 130}, {2, DENSE_MAX_INPUTS}};
+    static const int shapes[][2] = {
+        {1, 1}, {3, 15}, {4, 16}, {5, 17}, {7, 100}, {96, 130}, {2, DENSE_MAX_INPUTS}};
     double worst = 0.0;
     for (unsigned s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         const int outputs = shapes[s][0], inputs = dense_stride(shapes[s][1]);
         int8_t *weight = malloc((size_t)(outputs * inputs));
         int8_t *x = malloc((size_t)inputs);
-        float *scale = buffer(outputs, 0, NOISE), *y = buffer(outputs, 0, NOISE), *before = buffer(outputs, 0, NOISE);
+        float *scale = buffer(outputs, 0, NOISE), *y = buffer(outputs, 0, NOISE),
+              *before = buffer(outputs, 0, NOISE);
         memcpy(before, y, sizeof(float) * (size_t)outputs);
         for (int extreme = 0; extreme < 2; extreme++) {
             for (int i = 0; i < outputs * inputs; i++)

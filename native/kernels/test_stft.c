@@ -23,7 +23,8 @@ static void reconstructs(int hop)
 
     const int count = BLOCKS * hop, late = stft_latency_samples(hop);
     float *x = test_memory(sizeof(float) * (size_t)count), *y = test_memory(sizeof(float) * (size_t)count);
-    float *history = test_memory(sizeof(float) * 2 * (size_t)hop), *overlap = test_memory(sizeof(float) * (size_t)hop / 2);
+    float *history = test_memory(sizeof(float) * 2 * (size_t)hop),
+          *overlap = test_memory(sizeof(float) * (size_t)hop / 2);
     float *re = test_memory(sizeof(float) * (size_t)spectrum_stride(hop));
     float *im = test_memory(sizeof(float) * (size_t)spectrum_stride(hop));
     for (int i = 0; i < count; i++)

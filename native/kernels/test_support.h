@@ -1,5 +1,5 @@
-/* For C tests only: a check that prints what it saw, memory of the exact size (a sanitizer guards its ends), and random numbers that
- * are the same on every machine. */
+/* For C tests only: a check that prints what it saw, memory of the exact size (a sanitizer guards its ends),
+ * and random numbers that are the same on every machine. */
 #ifndef APMPI_KERNELS_TEST_SUPPORT_H
 #define APMPI_KERNELS_TEST_SUPPORT_H
 
@@ -14,18 +14,19 @@
 static int test_failures;
 
 /* Prints the line whether it holds or not, so that the figures of a good run are in the log as well. */
-#define CHECK(holds, ...)                           \
-    do {                                            \
-        const int holds_ = (holds);                 \
-        printf("%s ", holds_ ? "ok    " : "FAILED"); \
-        printf(__VA_ARGS__);                        \
-        printf("\n");                               \
-        test_failures += !holds_;                   \
+#define CHECK(holds, ...)                                                                                    \
+    do {                                                                                                     \
+        const int holds_ = (holds);                                                                          \
+        printf("%s ", holds_ ? "ok    " : "FAILED");                                                         \
+        printf(__VA_ARGS__);                                                                                 \
+        printf("\n");                                                                                        \
+        test_failures += !holds_;                                                                            \
     } while (0)
 
 static uint64_t test_state = 88172645463325252u;
 
-/* Uniform in [-1, 1): G. Marsaglia, "Xorshift RNGs" (2003), 64 bit. (Successive numbers of a linear congruence are too alike for spectra.) */
+/* Uniform in [-1, 1): G. Marsaglia, "Xorshift RNGs" (2003), 64 bit. (Successive numbers of a linear
+ * congruence are too alike for spectra.) */
 static inline float test_random(void)
 {
     test_state ^= test_state << 13;

@@ -52,19 +52,25 @@ static void comes_back(void)
     double worst = 0.0;
     for (int i = 1; i < COUNT; i++)
         test_worst(&worst, fabs((double)back.many[i] / (double)learned.many[i] - 1.0));
-    CHECK(worst <= 0x1p-8 && back.many[0] == 0.0f, "arrays: worst relative error 2^%.2f, 2^-9 of the next power of two is promised", log2(worst));
-    CHECK(back.one == learned.one && back.number == learned.number, "a float and a whole number come back exactly");
+    CHECK(worst <= 0x1p-8 && back.many[0] == 0.0f,
+          "arrays: worst relative error 2^%.2f, 2^-9 of the next power of two is promised", log2(worst));
+    CHECK(back.one == learned.one && back.number == learned.number,
+          "a float and a whole number come back exactly");
     CHECK(!checked.odd && untouched, "checking finds nothing odd and changes nothing");
-    CHECK(measured.used == recorded.used && measured.layout == checked.layout, "%zu bytes in every mode", measured.used);
+    CHECK(measured.used == recorded.used && measured.layout == checked.layout, "%zu bytes in every mode",
+          measured.used);
     free(bytes);
 }
 
 static void tells_what_is_odd(void)
 {
     unsigned char bytes[2 * COUNT + 8];
-    static const struct { float many, one; int number; } cases[] = {
-        {NAN, 0.5f, 0}, {INFINITY, 0.5f, 0}, {1e30f, 0.5f, 0}, {0.0f, NAN, 0}, {0.0f, -0.1f, 0}, {0.0f, 1.1f, 0}, {0.0f, 0.5f, -2},
-        {0.0f, 0.5f, 101}, {0.0f, 0.5f, INT32_MIN}};
+    static const struct {
+        float many, one;
+        int number;
+    } cases[] = {{NAN, 0.5f, 0},   {INFINITY, 0.5f, 0}, {1e30f, 0.5f, 0},
+                 {0.0f, NAN, 0},   {0.0f, -0.1f, 0},    {0.0f, 1.1f, 0},
+                 {0.0f, 0.5f, -2}, {0.0f, 0.5f, 101},   {0.0f, 0.5f, INT32_MIN}};
     int told = 0;
     const int count = (int)(sizeof cases / sizeof *cases);
     for (int i = 0; i < count; i++) {
@@ -110,7 +116,8 @@ static void lists_differ(void)
     tape_floats(&one, values, 3, 0.0f, 1.0f);
     tape_floats(&other, values, 3, 0.0f, 1.0f);
     tape_floats(&other, values, 2, 0.0f, 1.0f);
-    CHECK(one.used == other.used && one.layout != other.layout, "lists of one length but another order differ");
+    CHECK(one.used == other.used && one.layout != other.layout,
+          "lists of one length but another order differ");
 }
 
 int main(void)

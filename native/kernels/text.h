@@ -1,11 +1,9 @@
 /* The text of every kernel; contracts are in kernels.h. The including variant has defined:
  *
- *   V, LANES            the vector and how many floats it holds; + - * work on it, and on it with a float constant
- *   LOAD(p) STORE(p, v) LANES floats from and to memory
- *   SPLAT(f)            the same float in every lane
- *   SUM(v)              of all lanes
- *   DOT_ROWS            rows of weights that dot_rows(inputs, row, x, sum) takes at once: sum[r] = sum_i row[r][i] * x[i]
- *   and what fft_text.h and elementary_text.h ask for
+ *   V, LANES            the vector and how many floats it holds; + - * work on it, and on it with a float
+ * constant LOAD(p) STORE(p, v) LANES floats from and to memory SPLAT(f)            the same float in every
+ * lane SUM(v)              of all lanes DOT_ROWS            rows of weights that dot_rows(inputs, row, x,
+ * sum) takes at once: sum[r] = sum_i row[r][i] * x[i] and what fft_text.h and elementary_text.h ask for
  */
 #include "kernels/elementary_text.h"
 #include "kernels/kernels.h"
@@ -18,28 +16,28 @@ static void power(int n, const float *restrict re, const float *restrict im, flo
     }
 }
 
-static void cross(int n, const float *restrict ar, const float *restrict ai, const float *restrict br, const float *restrict bi,
-                  float *restrict cross)
+static void cross(int n, const float *restrict ar, const float *restrict ai, const float *restrict br,
+                  const float *restrict bi, float *restrict cross)
 {
     for (int k = 0; k < n; k += LANES)
         STORE(cross + k, LOAD(ar + k) * LOAD(br + k) + LOAD(ai + k) * LOAD(bi + k));
 }
 
-/* Filters go through all rows for CHUNK vectors of bins at a time, so that sums and gains stay in registers. `vectors` and `by_bin` are
- * constants wherever these are inlined. */
+/* Filters go through all rows for CHUNK vectors of bins at a time, so that sums and gains stay in registers.
+ * `vectors` and `by_bin` are constants wherever these are inlined. */
 enum { CHUNK = 4 };
-#define EACH_CHUNK(n, call)                                \
-    do {                                                   \
-        int k = 0;                                         \
-        for (; k + CHUNK * LANES <= (n); k += CHUNK * LANES) \
-            call(CHUNK);                                   \
-        for (; k < (n); k += LANES)                        \
-            call(1);                                       \
+#define EACH_CHUNK(n, call)                                                                                  \
+    do {                                                                                                     \
+        int k = 0;                                                                                           \
+        for (; k + CHUNK * LANES <= (n); k += CHUNK * LANES)                                                 \
+            call(CHUNK);                                                                                     \
+        for (; k < (n); k += LANES)                                                                          \
+            call(1);                                                                                         \
     } while (0)
 
-static inline __attribute__((always_inline)) void filter_chunk(int vectors, int by_bin, int n, int rows, int x_step, const float *xr, const float *xi,
-                                                               const float *wr, const float *wi, const float *v, float *echo_r, float *echo_i,
-                                                               float *explained)
+static inline __attribute__((always_inline)) void
+filter_chunk(int vectors, int by_bin, int n, int rows, int x_step, const float *xr, const float *xi,
+             const float *wr, const float *wi, const float *v, float *echo_r, float *echo_i, float *explained)
 {
     V sum_r[CHUNK], sum_i[CHUNK], sum_x[CHUNK];
     for (int j = 0; j < vectors; j++) {
@@ -49,7 +47,8 @@ static inline __attribute__((always_inline)) void filter_chunk(int vectors, int 
     }
     for (int r = 0; r < rows; r++) {
         for (int j = 0; j < vectors; j++) {
-            const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES), br = LOAD(wr + j * LANES), bi = LOAD(wi + j * LANES);
+            const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES), br = LOAD(wr + j * LANES),
+                    bi = LOAD(wi + j * LANES);
             sum_r[j] = sum_r[j] + ar * br - ai * bi;
             sum_i[j] = sum_i[j] + ar * bi + ai * br;
             sum_x[j] = sum_x[j] + (by_bin ? LOAD(v + j * LANES) : SPLAT(*v)) * (ar * ar + ai * ai);
@@ -67,27 +66,31 @@ static inline __attribute__((always_inline)) void filter_chunk(int vectors, int 
     }
 }
 
-static void filter_kalman(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict wr,
-                          const float *restrict wi, const float *restrict v, float *restrict echo_r, float *restrict echo_i,
-                          float *restrict explained)
+static void filter_kalman(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi,
+                          const float *restrict wr, const float *restrict wi, const float *restrict v,
+                          float *restrict echo_r, float *restrict echo_i, float *restrict explained)
 {
-#define FILTER(vectors) filter_chunk(vectors, 1, n, rows, x_step, xr + k, xi + k, wr + k, wi + k, v + k, echo_r + k, echo_i + k, explained + k)
+#define FILTER(vectors)                                                                                      \
+    filter_chunk(vectors, 1, n, rows, x_step, xr + k, xi + k, wr + k, wi + k, v + k, echo_r + k, echo_i + k, \
+                 explained + k)
     EACH_CHUNK(n, FILTER);
 #undef FILTER
 }
 
-static void filter_lms(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict wr,
-                       const float *restrict wi, const float *restrict v, float *restrict echo_r, float *restrict echo_i,
-                       float *restrict explained)
+static void filter_lms(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi,
+                       const float *restrict wr, const float *restrict wi, const float *restrict v,
+                       float *restrict echo_r, float *restrict echo_i, float *restrict explained)
 {
-#define FILTER(vectors) filter_chunk(vectors, 0, n, rows, x_step, xr + k, xi + k, wr + k, wi + k, v, echo_r + k, echo_i + k, explained + k)
+#define FILTER(vectors)                                                                                      \
+    filter_chunk(vectors, 0, n, rows, x_step, xr + k, xi + k, wr + k, wi + k, v, echo_r + k, echo_i + k,     \
+                 explained + k)
     EACH_CHUNK(n, FILTER);
 #undef FILTER
 }
 
-static inline __attribute__((always_inline)) void kalman_chunk(int vectors, int n, int rows, int x_step, const float *xr, const float *xi,
-                                                               const float *gr, const float *gi, const float *weight, float keep, float *wr,
-                                                               float *wi, float *v)
+static inline __attribute__((always_inline)) void
+kalman_chunk(int vectors, int n, int rows, int x_step, const float *xr, const float *xi, const float *gr,
+             const float *gi, const float *weight, float keep, float *wr, float *wi, float *v)
 {
     const V kept = SPLAT(keep), gained = SPLAT(1.0f - keep);
     V error_r[CHUNK], error_i[CHUNK], kept_weight[CHUNK];
@@ -114,17 +117,21 @@ static inline __attribute__((always_inline)) void kalman_chunk(int vectors, int 
     }
 }
 
-static void adapt_kalman(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict gr,
-                         const float *restrict gi, const float *restrict weight, float keep, float *restrict wr, float *restrict wi,
-                         float *restrict v)
+static void adapt_kalman(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi,
+                         const float *restrict gr, const float *restrict gi, const float *restrict weight,
+                         float keep, float *restrict wr, float *restrict wi, float *restrict v)
 {
-#define ADAPT(vectors) kalman_chunk(vectors, n, rows, x_step, xr + k, xi + k, gr + k, gi + k, weight + k, keep, wr + k, wi + k, v + k)
+#define ADAPT(vectors)                                                                                       \
+    kalman_chunk(vectors, n, rows, x_step, xr + k, xi + k, gr + k, gi + k, weight + k, keep, wr + k, wi + k, \
+                 v + k)
     EACH_CHUNK(n, ADAPT);
 #undef ADAPT
 }
 
-static inline __attribute__((always_inline)) void lms_chunk(int vectors, int n, int rows, int x_step, const float *xr, const float *xi,
-                                                            const float *gr, const float *gi, const float *v, float *wr, float *wi)
+static inline __attribute__((always_inline)) void lms_chunk(int vectors, int n, int rows, int x_step,
+                                                            const float *xr, const float *xi, const float *gr,
+                                                            const float *gi, const float *v, float *wr,
+                                                            float *wi)
 {
     V error_r[CHUNK], error_i[CHUNK];
     for (int j = 0; j < vectors; j++) {
@@ -145,8 +152,9 @@ static inline __attribute__((always_inline)) void lms_chunk(int vectors, int n, 
     }
 }
 
-static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi, const float *restrict gr,
-                      const float *restrict gi, const float *restrict v, float *restrict wr, float *restrict wi)
+static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, const float *restrict xi,
+                      const float *restrict gr, const float *restrict gi, const float *restrict v,
+                      float *restrict wr, float *restrict wi)
 {
 #define ADAPT(vectors) lms_chunk(vectors, n, rows, x_step, xr + k, xi + k, gr + k, gi + k, v, wr + k, wi + k)
     EACH_CHUNK(n, ADAPT);
@@ -156,26 +164,29 @@ static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, con
 /* Sums go into CHUNK registers side by side, each waiting for itself only. */
 static inline float total_of(const V *sum) { return SUM((sum[0] + sum[1]) + (sum[2] + sum[3])); }
 
-static float coherence(int n, float keep, const float *restrict xr, const float *restrict xi, const float *restrict mr,
-                       const float *restrict mi, float *restrict cr, float *restrict ci)
+static float coherence(int n, float keep, const float *restrict xr, const float *restrict xi,
+                       const float *restrict mr, const float *restrict mi, float *restrict cr,
+                       float *restrict ci)
 {
     const V kept = SPLAT(keep), zero = SPLAT(0.0f);
     V sum[CHUNK] = {zero, zero, zero, zero};
-#define AVERAGE(vectors)                                                                                                  \
-    for (int j = 0; j < (vectors); j++) {                                                                                 \
-        const int at = k + j * LANES;                                                                                     \
-        const V ar = LOAD(xr + at), ai = LOAD(xi + at), br = LOAD(mr + at), bi = LOAD(mi + at);                           \
-        const V re = kept * LOAD(cr + at) + ar * br + ai * bi, im = kept * LOAD(ci + at) + ar * bi - ai * br;             \
-        STORE(cr + at, re);                                                                                               \
-        STORE(ci + at, im);                                                                                               \
-        sum[j] = sum[j] + re * re + im * im;                                                                              \
+#define AVERAGE(vectors)                                                                                     \
+    for (int j = 0; j < (vectors); j++) {                                                                    \
+        const int at = k + j * LANES;                                                                        \
+        const V ar = LOAD(xr + at), ai = LOAD(xi + at), br = LOAD(mr + at), bi = LOAD(mi + at);              \
+        const V re = kept * LOAD(cr + at) + ar * br + ai * bi,                                               \
+                im = kept * LOAD(ci + at) + ar * bi - ai * br;                                               \
+        STORE(cr + at, re);                                                                                  \
+        STORE(ci + at, im);                                                                                  \
+        sum[j] = sum[j] + re * re + im * im;                                                                 \
     }
     EACH_CHUNK(n, AVERAGE);
 #undef AVERAGE
     return total_of(sum);
 }
 
-static inline __attribute__((always_inline)) void convolve_chunk(int vectors, int taps, const float *tap, const float *x, float *out)
+static inline __attribute__((always_inline)) void convolve_chunk(int vectors, int taps, const float *tap,
+                                                                 const float *x, float *out)
 {
     V sum[CHUNK];
     for (int j = 0; j < vectors; j++)
@@ -204,16 +215,16 @@ static float dot(int n, const float *a, const float *b)
 {
     const V zero = SPLAT(0.0f);
     V sum[CHUNK] = {zero, zero, zero, zero};
-#define MULTIPLY(vectors)                 \
-    for (int j = 0; j < (vectors); j++) \
+#define MULTIPLY(vectors)                                                                                    \
+    for (int j = 0; j < (vectors); j++)                                                                      \
         sum[j] = sum[j] + LOAD(a + k + j * LANES) * LOAD(b + k + j * LANES);
     EACH_CHUNK(n, MULTIPLY);
 #undef MULTIPLY
     return total_of(sum);
 }
 
-static inline void dense_rows(int rows, int inputs, const int8_t *weight, const float *restrict scale, const int8_t *x, float step,
-                              float *restrict y)
+static inline void dense_rows(int rows, int inputs, const int8_t *weight, const float *restrict scale,
+                              const int8_t *x, float step, float *restrict y)
 {
     const int8_t *row[DOT_ROWS];
     int32_t sum[DOT_ROWS];
@@ -224,7 +235,8 @@ static inline void dense_rows(int rows, int inputs, const int8_t *weight, const 
         y[r] += step * scale[r] * (float)sum[r];
 }
 
-static void dense(int outputs, int inputs, const int8_t *weight, const float *scale, const int8_t *x, float step, float *y)
+static void dense(int outputs, int inputs, const int8_t *weight, const float *scale, const int8_t *x,
+                  float step, float *y)
 {
     int o = 0;
     for (; o + DOT_ROWS <= outputs; o += DOT_ROWS)
@@ -233,11 +245,25 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
         dense_rows(outputs - o, inputs, weight + o * inputs, scale + o, x, step, y + o);
 }
 
-#define KERNELS(variant)                                                                                                              \
-    {                                                                                                                                 \
-        .name = variant, .power = power, .cross = cross, .convolve = convolve, .filter_kalman = filter_kalman,                    \
-        .filter_lms = filter_lms, .adapt_kalman = adapt_kalman, .adapt_lms = adapt_lms, .coherence = coherence,                       \
-        .multiply = multiply, .dot = dot, .exp = exponential, .log = logarithm, .sigmoid = sigmoid,                             \
-        .tanh = hyperbolic_tangent, .log_spectral_gain = log_spectral_gain, .dense = dense, .fft_forward = forward,                   \
-        .fft_inverse = inverse,                                                                                                       \
+#define KERNELS(variant)                                                                                     \
+    {                                                                                                        \
+        .name = variant,                                                                                     \
+        .power = power,                                                                                      \
+        .cross = cross,                                                                                      \
+        .convolve = convolve,                                                                                \
+        .filter_kalman = filter_kalman,                                                                      \
+        .filter_lms = filter_lms,                                                                            \
+        .adapt_kalman = adapt_kalman,                                                                        \
+        .adapt_lms = adapt_lms,                                                                              \
+        .coherence = coherence,                                                                              \
+        .multiply = multiply,                                                                                \
+        .dot = dot,                                                                                          \
+        .exp = exponential,                                                                                  \
+        .log = logarithm,                                                                                    \
+        .sigmoid = sigmoid,                                                                                  \
+        .tanh = hyperbolic_tangent,                                                                          \
+        .log_spectral_gain = log_spectral_gain,                                                              \
+        .dense = dense,                                                                                      \
+        .fft_forward = forward,                                                                              \
+        .fft_inverse = inverse,                                                                              \
     }

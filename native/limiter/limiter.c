@@ -6,13 +6,17 @@
 #include "kernels/branchless.h"
 
 static const float NEARLY_ONE = 0.9998f; /* -0.002 dB */
-static const float RELEASE_S = 0.05f;    /* long enough not to buzz on a voice's pitch period, short enough not to pump */
-static const double SHARPNESS = 4.0;     /* Kaiser's beta: of 12 taps it misses least of full-band noise (0.5 dB at 0.9 of the Nyquist frequency) */
-static const float MISSED = 1.03f;       /* 0.25 dB: the highest of four points lies so much below the curve's top at 0.6 of the Nyquist frequency */
+/* long enough not to buzz on a voice's pitch period, short enough not to pump */
+static const float RELEASE_S = 0.05f;
+/* Kaiser's beta: of 12 taps it misses least of full-band noise (0.5 dB at 0.9 of the Nyquist frequency) */
+static const double SHARPNESS = 4.0;
+/* 0.25 dB: the highest of four points lies so much below the curve's top at 0.6 of the Nyquist frequency */
+static const float MISSED = 1.03f;
 
-static const float MOST = 2.06f;         /* sum of the taps' sizes: no curve between samples is higher than this times the highest */
+/* sum of the taps' sizes: no curve between samples is higher than this times the highest */
+static const float MOST = 2.06f;
 
-enum { NEWEST_JUDGED = LIMITER_REACH };  /* samples behind the newest */
+enum { NEWEST_JUDGED = LIMITER_REACH }; /* samples behind the newest */
 
 /* Modified Bessel function of order 0 by its power series: (x/2)^2k / k!^2 */
 static double bessel_i0(double x)
@@ -55,11 +59,15 @@ void limiter_init(limiter_t *limiter, int rate_hz, int channels, arena_t *arena)
     }
 }
 
-void limiter_configure(limiter_t *limiter, float headroom_db) { limiter->ceiling = powf(10.0f, -headroom_db / 20.0f); }
+void limiter_configure(limiter_t *limiter, float headroom_db)
+{
+    limiter->ceiling = powf(10.0f, -headroom_db / 20.0f);
+}
 
 void limiter_reset(limiter_t *limiter)
 {
-    memset(limiter->heard, 0, sizeof(float) * (size_t)(limiter->memory + LIMITER_CHUNK) * (size_t)limiter->channels);
+    memset(limiter->heard, 0,
+           sizeof(float) * (size_t)(limiter->memory + LIMITER_CHUNK) * (size_t)limiter->channels);
     for (int i = 0; i < limiter->lookahead; i++)
         limiter->needed[i] = limiter->reached[i] = 1.0f;
     limiter->at = 0;
@@ -77,8 +85,10 @@ static float highest(int count, const float *x)
     return highest;
 }
 
-/* peak[i] = the highest of itself and of the curve behind x[i], seen from x[i - LIMITER_REACH + 1] to x[i + LIMITER_REACH]. */
-static void find_between(const float taps[3][LIMITER_TAPS], int count, const float *restrict x, float *restrict peak)
+/* peak[i] = the highest of itself and of the curve behind x[i], seen from x[i - LIMITER_REACH + 1] to x[i
+ * + LIMITER_REACH]. */
+static void find_between(const float taps[3][LIMITER_TAPS], int count, const float *restrict x,
+                         float *restrict peak)
 {
     x -= LIMITER_REACH - 1;
     for (int i = 0; i < count; i++) {
@@ -92,8 +102,9 @@ static void find_between(const float taps[3][LIMITER_TAPS], int count, const flo
     }
 }
 
-/* The lowest of a sliding window at three comparisons a sample (M. van Herk, Pattern Recognition Letters 13 (1992)): with each round of the
- * ring, every old need becomes the lowest of it and those behind it; the new ones are compared as they come. */
+/* The lowest of a sliding window at three comparisons a sample (M. van Herk, Pattern Recognition Letters 13
+ * (1992)): with each round of the ring, every old need becomes the lowest of it and those behind it; the new
+ * ones are compared as they come. */
 static void begin_round(limiter_t *limiter)
 {
     for (int k = limiter->lookahead - 2; k >= 0; k--)
@@ -105,8 +116,8 @@ static void begin_round(limiter_t *limiter)
 static float next_gain(limiter_t *limiter, float needed)
 {
     const int lookahead = limiter->lookahead;
-    /* The ring still holds the need of the sample that leaves now: with it every one of the `lookahead` averaged gains was
-     * no higher than that need. */
+    /* The ring still holds the need of the sample that leaves now: with it every one of the `lookahead`
+     * averaged gains was no higher than that need. */
     if (limiter->at == 0)
         begin_round(limiter);
     limiter->lowest = fminf(limiter->lowest, needed);
@@ -143,7 +154,8 @@ static void process_chunk(limiter_t *limiter, float *const *x, int at, int count
 {
     float between[LIMITER_CHUNK] = {0}, gain[LIMITER_CHUNK];
     const int memory = limiter->memory, stride = memory + LIMITER_CHUNK;
-    const int judged = memory - NEWEST_JUDGED;                             /* first sample whose neighbours have come now */
+    /* first sample whose neighbours have come now */
+    const int judged = memory - NEWEST_JUDGED;
     const int leaving = memory - (limiter->lookahead + NEWEST_JUDGED);
     for (int c = 0; c < limiter->channels; c++) {
         float *heard = limiter->heard + c * stride;

@@ -1,4 +1,5 @@
-/* limiter.h: never a sample over the ceiling, whatever comes; unity again afterwards; quiet sound untouched and exactly late. */
+/* limiter.h: never a sample over the ceiling, whatever comes; unity again afterwards; quiet sound
+ * untouched and exactly late. */
 #include "limiter/limiter.h"
 
 #include "kernels/test_support.h"
@@ -43,8 +44,8 @@ static void holds_the_ceiling(int rate_hz, int channels)
             test_worst(&worst, fabs((double)frame[c]));
     }
     /* the box filter adds up to 48 rounded gains: 50 * 2^-24 */
-    CHECK(worst <= (double)ceiling * (1.0 + 3e-6), "%5d Hz, %d channels: highest sample %.7f, ceiling %.7f", rate_hz, channels,
-          worst, (double)ceiling);
+    CHECK(worst <= (double)ceiling * (1.0 + 3e-6), "%5d Hz, %d channels: highest sample %.7f, ceiling %.7f",
+          rate_hz, channels, worst, (double)ceiling);
     /* ten release times of silence */
     float gain = 0.0f;
     for (int i = 0; i < rate_hz / 2 + 100; i++) {
@@ -65,7 +66,8 @@ static void leaves_quiet_sound_alone(int rate_hz)
     float in[2][48] = {{0}}, frame[2];
     int wrong = 0;
     for (int i = 0; i < rate_hz; i++) {
-        const float x[2] = {0.43f * test_random(), 0.43f * test_random()}; /* no curve through these is above the ceiling */
+        /* no curve through these is above the ceiling */
+        const float x[2] = {0.43f * test_random(), 0.43f * test_random()};
         frame[0] = x[0], frame[1] = x[1];
         run(limiter, frame);
         for (int c = 0; c < 2; c++) {
@@ -73,7 +75,8 @@ static void leaves_quiet_sound_alone(int rate_hz)
             in[c][i % late] = x[c];
         }
     }
-    CHECK(!wrong && late == rate_hz / 1000, "%5d Hz: %d samples late, %d samples changed", rate_hz, late, wrong);
+    CHECK(!wrong && late == rate_hz / 1000, "%5d Hz: %d samples late, %d samples changed", rate_hz, late,
+          wrong);
     free(limiter);
 }
 
@@ -93,7 +96,8 @@ static void keeps_the_balance(void)
 
 int main(void)
 {
-    holds_the_ceiling(8000, 1), holds_the_ceiling(16000, 8), holds_the_ceiling(32000, 2), holds_the_ceiling(48000, 1);
+    holds_the_ceiling(8000, 1), holds_the_ceiling(16000, 8), holds_the_ceiling(32000, 2),
+        holds_the_ceiling(48000, 1);
     leaves_quiet_sound_alone(8000), leaves_quiet_sound_alone(48000);
     keeps_the_balance();
     return test_failures != 0;

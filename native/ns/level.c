@@ -18,7 +18,8 @@ void ns_level_process(ns_level_t *level, float heard, float noise, float echo, f
     level->noise_power += NOISE_RATE * (noise - level->noise_power);
     if (speech_probability > SPEAKS && heard > CLEAR_OF_ECHO * echo) {
         level->heard_blocks += level->heard_blocks < 10 * ENOUGH_BLOCKS;
-        const float rate = fmaxf(SPEECH_RATE, 1.0f / (float)level->heard_blocks); /* the first words count alike */
+        /* the first words count alike */
+        const float rate = fmaxf(SPEECH_RATE, 1.0f / (float)level->heard_blocks);
         level->speech_power += rate * (fmaxf(0.0f, heard - noise) - level->speech_power);
     }
     if (level->heard_blocks < ENOUGH_BLOCKS)

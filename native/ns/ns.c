@@ -7,24 +7,29 @@
 #include "kernels/spectrum.h"
 
 /* Noise tracker */
-static const float PRIOR_SNR = 31.6f;      /* 15 dB: speech where it is present (Gerkmann & Hendriks 2012, sec. III) */
-static const float NOISE_RATE = 0.1f;      /* 100 ms; their 0.2 at 16 ms hops would be 0.13 */
-static const float OUTLIER = 3.0f;         /* noise blocks above 3 times the mean are 5 %: more is speech that the tracker missed */
-static const float FALL_RATE = 0.5f, RISE_RATE = 0.2f; /* smoothing for the minimum: a pause of 50 ms shows, a click does not */
-/* Mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that is 8 to 9 (measured, white); a third of it, so that
- * a talker whose pauses a ringing room fills doesn't lift it: from there the tracker finds the rest itself. */
+/* 15 dB: speech where it is present (Gerkmann & Hendriks 2012, sec. III) */
+static const float PRIOR_SNR = 31.6f;
+static const float NOISE_RATE = 0.1f; /* 100 ms; their 0.2 at 16 ms hops would be 0.13 */
+/* noise blocks above 3 times the mean are 5 %: more is speech that the tracker missed */
+static const float OUTLIER = 3.0f;
+/* smoothing for the minimum: a pause of 50 ms shows, a click does not */
+static const float FALL_RATE = 0.5f, RISE_RATE = 0.2f;
+/* Mean of a stationary noise over the minimum of its smoothed power in MINIMUM_BLOCKS to twice that is 8 to 9
+ * (measured, white); a third of it, so that a talker whose pauses a ringing room fills doesn't lift it: from
+ * there the tracker finds the rest itself. */
 static const float MINIMUM_BIAS = 3.0f;
 enum { MINIMUM_BLOCKS = 400, FIRST_MINIMUM_BLOCKS = 20 };
-/* Under an echo only words are clear of it: the minimum of fewer is theirs, not that of the pauses (of 200 in 300, up to 10 dB too high in double talk). */
+/* Under an echo only words are clear of it: the minimum of fewer is theirs, not that of the pauses (of 200
+ * in 300, up to 10 dB too high in double talk). */
 static const float CLEAR_BLOCKS = 370.0f;
-static const float QUIET_POWER = 1e-10f;   /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
+static const float QUIET_POWER = 1e-10f; /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float NEVER = 1e9f;
-/* A noise that has begun: mean log of a band's power over the minimum of its smoothed power is 0.6 to 1.1 for steady noise (measured: white,
- * fans, streets, rain, an airplane), above 2 for speech. */
+/* A noise that has begun: mean log of a band's power over the minimum of its smoothed power is 0.6 to 1.1 for
+ * steady noise (measured: white, fans, streets, rain, an airplane), above 2 for speech. */
 enum { STEADY_BLOCKS = 40 };
 static const float STEADY = 1.2f;
-static const float STEADY_BIAS = 2.0f;     /* mean over that minimum */
-static const float RISEN = 0.7f;           /* ln 2: by less the tracker follows by itself */
+static const float STEADY_BIAS = 2.0f; /* mean over that minimum */
+static const float RISEN = 0.7f;       /* ln 2: by less the tracker follows by itself */
 /* A noise fills a third of the bands at least, hence the most that counts in one of them. A gliding tone
  * fills fewer, and leaks into the others through the window, 30 dB and more below. */
 static const float MOST_RISEN = 2.1f, LEAKS = 1e-3f;
@@ -37,29 +42,36 @@ static const float MOST_RISEN = 2.1f, LEAKS = 1e-3f;
 static const float FLUCTUATES = 0.3f, ROUGHER = 1.1f;
 
 /* Gain */
-/* 0.98 at 8 ms hops in the paper, less for hops of 10 ms and shorter tails of speech; less still for noise where a mask quiets what flickers in pauses. A
- * floor for the prior against musical noise (O. Cappe, IEEE Trans. SAP 2 (1994)) is left out: the gain's floor does that for noise, and of an echo it
- * would leave too much. */
+/* 0.98 at 8 ms hops in the paper, less for hops of 10 ms and shorter tails of speech; less still for noise
+ * where a mask quiets what flickers in pauses. A floor for the prior against musical noise (O. Cappe, IEEE
+ * Trans. SAP 2 (1994)) is left out: the gain's floor does that for noise, and of an echo it would leave too
+ * much. */
 static const float DECISION_DIRECTED = 0.95f, MASKED_NOISE_DIRECTED = 0.9f;
-static const float COMFORT_SPREAD = 1.5f;     /* two uniform numbers in -1..1 have a power of 2/3 */
-static const float LEAST_COMFORT = 1e-8f;     /* of a sample: -80 dBFS, under any microphone's own noise; what is steady there hides what is not */
-static const float ECHO_REPLACED = 0.7f;      /* 3 dB: where echo takes less, the noise that remains sounds whole */
+static const float COMFORT_SPREAD = 1.5f; /* two uniform numbers in -1..1 have a power of 2/3 */
+/* of a sample: -80 dBFS, under any microphone's own noise; what is steady there hides what is not */
+static const float LEAST_COMFORT = 1e-8f;
+/* 3 dB: where echo takes less, the noise that remains sounds whole */
+static const float ECHO_REPLACED = 0.7f;
 
-/* Gain of what stands out of the noise while nobody talks, chance peaks nearly all, and the vote's probability from which nothing is taken for
- * chance: weak words in noise reach it. A mask knows most of those peaks; -6 dB more gives 0.2 of DNSMOS at 0 dB for 0.01 of PESQ near end alone. */
+/* Gain of what stands out of the noise while nobody talks, chance peaks nearly all, and the vote's
+ * probability from which nothing is taken for chance: weak words in noise reach it. A mask knows most of
+ * those peaks; -6 dB more gives 0.2 of DNSMOS at 0 dB for 0.01 of PESQ near end alone. */
 static const float UNSPOKEN = 0.25f, PERHAPS_SPOKEN = 0.25f;
 static const float MASKED_UNSPOKEN = 0.5f, MASKED_PERHAPS_SPOKEN = 0.1f;
 
-/* A mask is believed after 1 s: to a network that had heard less, talkers who began after 0.5 s lost 3.5 dB of their first half second, some 18. */
+/* A mask is believed after 1 s: to a network that had heard less, talkers who began after 0.5 s lost 3.5
+ * dB of their first half second, some 18. */
 enum { FIRST_MASK_BLOCKS = 100 };
-/* Decimal logs of heard over explained power, 7 and 18 dB, between which a talker comes to stand out clearly; the mask's own probability of speech up to
- * which it is no talker that does (dishes reach 0.8); and how long that lasts, 0.5 s: the weak sounds between clear ones are words, too. */
+/* Decimal logs of heard over explained power, 7 and 18 dB, between which a talker comes to stand out clearly;
+ * the mask's own probability of speech up to which it is no talker that does (dishes reach 0.8); and how long
+ * that lasts, 0.5 s: the weak sounds between clear ones are words, too. */
 static const float BARELY_CLEAR = 0.7f, CLEAR = 1.8f;
 static const float HARDLY_SPEECH = 0.8f;
 static const float CLEAR_DECAY = 0.98f;
-/* The same for a quiet room, 26 and 32 dB, for as long as pauses between words last, but after more than the onset of a noise, which a network may take for
- * speech: there no chance peak is heard, and what is weak is speech. From 22 dB on, kitchens and offices at 15 dB would count as quiet between their
- * sounds. The noise held still so far, since a voice's own power leaks into it; and by how much the prior is smoothed less. */
+/* The same for a quiet room, 26 and 32 dB, for as long as pauses between words last, but after more than the
+ * onset of a noise, which a network may take for speech: there no chance peak is heard, and what is weak is
+ * speech. From 22 dB on, kitchens and offices at 15 dB would count as quiet between their sounds. The noise
+ * held still so far, since a voice's own power leaks into it; and by how much the prior is smoothed less. */
 static const float BARELY_QUIET = 2.6f, QUIET = 3.2f, QUIET_RISE = 0.1f, QUIET_FALL = 0.005f; /* 0.1 s, 2 s */
 static const float HELD_STILL = 0.9f, QUIETLY_LESS_DIRECTED = 0.08f;
 /* Decimal logs of heard over explained power, 22 and 26 dB, between which what is heard comes to pass
@@ -68,32 +80,38 @@ static const float HELD_STILL = 0.9f, QUIETLY_LESS_DIRECTED = 0.08f;
  * but the talker exceeds the noise by 20 dB. */
 static const float BARELY_DISTINCT = 2.2f, DISTINCT = 2.6f;
 enum { AUDIBLE_FIRST_BIN = 2 }; /* 100 Hz: below are hum and rumble */
-/* Around a clear talker in noise the gain goes two thirds of the way to what spectral subtraction leaves of a band's power, smoothed over 15 ms, by 6 dB
- * at most: the bins' gains, each its own chance, lose weak sounds and words' ends. With the oversubtraction of M. Berouti, R. Schwartz, J. Makhoul,
- * ICASSP 1979, at good SNR. */
+/* Around a clear talker in noise the gain goes two thirds of the way to what spectral subtraction leaves of a
+ * band's power, smoothed over 15 ms, by 6 dB at most: the bins' gains, each its own chance, lose weak sounds
+ * and words' ends. With the oversubtraction of M. Berouti, R. Schwartz, J. Makhoul, ICASSP 1979, at good SNR.
+ */
 static const float BAND_RATE = 0.5f, OVERSUBTRACTION = 1.5f, BAND_SHARE = 0.65f, BAND_CHANGE = 2.0f;
 
-/* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in rooms of 0.3 to 1 s). Under a talker who is
- * spared, 10 dB less than what is expected is feared: taking more takes the voice. */
+/* Residual echo peaks about 3 dB above what is expected (measured on loudspeakers with distortion and in
+ * rooms of 0.3 to 1 s). Under a talker who is spared, 10 dB less than what is expected is feared: taking more
+ * takes the voice. */
 static const float ECHO_CAUTION = 2.0f, SPARING_CAUTION = 0.1f;
-/* What is heard 15 dB above the expected echo is none (a loud word that distorts leaks 8 dB more, and peaks): a mask may only take as much of it. To
- * some talkers a network answers like to an echo where hardly any is expected, and took 10 dB of them. */
+/* What is heard 15 dB above the expected echo is none (a loud word that distorts leaks 8 dB more, and peaks):
+ * a mask may only take as much of it. To some talkers a network answers like to an echo where hardly any is
+ * expected, and took 10 dB of them. */
 static const float SURPRISING_ECHO = 30.0f;
 
-/* Who talks is spared: sooner than a word ends, but not for a loudspeaker's bark, and for as long as pauses between words last; from a vote that
- * chance seldom reaches. */
+/* Who talks is spared: sooner than a word ends, but not for a loudspeaker's bark, and for as long as pauses
+ * between words last; from a vote that chance seldom reaches. */
 static const float TALK_RISE = 0.1f, TALK_FALL = 0.007f; /* 100 ms, 1.4 s */
 static const float PERHAPS_TALK = 0.2f, SURE_TALK = 0.6f;
-static const float HIDDEN = 0.33f; /* of the feared echo, whose margins are 8 dB in all: what a voice must hide to be spared */
+/* of the feared echo, whose margins are 8 dB in all: what a voice must hide to be spared */
+static const float HIDDEN = 0.33f;
 
-/* Near-end speech: mean over bands of log(1 + heard/explained), in which noise and echo alone give 0.3 to 0.5 and speech 1.5 and more */
+/* Near-end speech: mean over bands of log(1 + heard/explained), in which noise and echo alone give 0.3 to
+ * 0.5 and speech 1.5 and more */
 enum { BANDS_FIRST_BIN = 4, BANDS_LAST_BIN = 140 }; /* 200 Hz to 7 kHz */
 static const float NOISE_MARGIN = 2.0f;
 static const float NO_SPEECH_VOTE = 0.5f, SPEECH_VOTE = 1.5f;
 static const float SPEECH_BY_CHANCE = 0.08f; /* by vote and mask, under a residual echo */
-static const float ATTACK_RATE = 0.7f, RELEASE_RATE = 0.2f; /* 10 ms, 50 ms: the end of a word is part of it */
+/* 10 ms, 50 ms: the end of a word is part of it */
+static const float ATTACK_RATE = 0.7f, RELEASE_RATE = 0.2f;
 
-static const float FLOOR_RATE = 0.1f; /* 100 ms: another level is heard as a fade */
+static const float FLOOR_RATE = 0.1f;     /* 100 ms: another level is heard as a fade */
 static const float FLOOR_REACHED = 1e-3f; /* 0.01 dB */
 
 void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena)
@@ -154,7 +172,10 @@ void ns_configure(ns_t *ns, float attenuation_db)
 
 static inline int lesser_int(int a, int b) { return a < b ? a : b; }
 
-static inline float follow(float state, float now, float rise, float fall) { return state + (now > state ? rise : fall) * (now - state); }
+static inline float follow(float state, float now, float rise, float fall)
+{
+    return state + (now > state ? rise : fall) * (now - state);
+}
 
 /* out = probability of speech in a bin and its two neighbours (speech is seldom in one bin alone). */
 static void find_presence(const ns_t *ns, const float *restrict power, float *restrict out)
@@ -175,9 +196,10 @@ static void find_presence(const ns_t *ns, const float *restrict power, float *re
         out[k] = 1.0f / (1.0f + (1.0f + PRIOR_SNR) * out[k]);
 }
 
-/* Nothing can be told of the noise under an echo: seen = the smoothed power where there is none, NEVER elsewhere. */
-static void find_clear(int count, const float *restrict power, const float *restrict echo, float rise, float fall, float *restrict smooth,
-                       float *restrict seen)
+/* Nothing can be told of the noise under an echo: seen = the smoothed power where there is none, NEVER
+ * elsewhere. */
+static void find_clear(int count, const float *restrict power, const float *restrict echo, float rise,
+                       float fall, float *restrict smooth, float *restrict seen)
 {
     for (int k = 0; k < count; k++) {
         smooth[k] = follow(smooth[k], power[k], rise, fall);
@@ -185,8 +207,8 @@ static void find_clear(int count, const float *restrict power, const float *rest
     }
 }
 
-static void follow_minimum(int count, const float *restrict seen, float *restrict lowest, float *restrict lowest_next,
-                           float *restrict clear_blocks)
+static void follow_minimum(int count, const float *restrict seen, float *restrict lowest,
+                           float *restrict lowest_next, float *restrict clear_blocks)
 {
     for (int k = 0; k < count; k++) {
         lowest[k] = lesser(lowest[k], seen[k]);
@@ -195,13 +217,16 @@ static void follow_minimum(int count, const float *restrict seen, float *restric
     }
 }
 
-/* Up to OUTLIER times the noise at `rate` where there is no speech; never below `bias` times the minimum, nor below `quiet`. */
-static void follow_noise(int count, const float *restrict power, const float *restrict presence, const float *restrict seen,
-                         const float *restrict lowest, float rate, float bias, float quiet, float *restrict noise)
+/* Up to OUTLIER times the noise at `rate` where there is no speech; never below `bias` times the minimum,
+ * nor below `quiet`. */
+static void follow_noise(int count, const float *restrict power, const float *restrict presence,
+                         const float *restrict seen, const float *restrict lowest, float rate, float bias,
+                         float quiet, float *restrict noise)
 {
     for (int k = 0; k < count; k++) {
         const float news = lesser(power[k], OUTLIER * noise[k]) - noise[k];
-        const float tracked = noise[k] + rate * (1.0f - presence[k]) * news, least = bias * (lowest[k] < NEVER ? lowest[k] : 0.0f);
+        const float tracked = noise[k] + rate * (1.0f - presence[k]) * news,
+                    least = bias * (lowest[k] < NEVER ? lowest[k] : 0.0f);
         const float lifted = greater(greater(tracked, least), quiet);
         noise[k] = seen[k] < NEVER ? lifted : noise[k];
     }
@@ -238,7 +263,10 @@ typedef struct {
 
 static int bands_end(const ns_t *ns) { return ns->bins < BANDS_LAST_BIN ? ns->bins : BANDS_LAST_BIN; }
 
-static float echo_caution(const ns_t *ns) { return ECHO_CAUTION + ns->spared * (SPARING_CAUTION - ECHO_CAUTION); }
+static float echo_caution(const ns_t *ns)
+{
+    return ECHO_CAUTION + ns->spared * (SPARING_CAUTION - ECHO_CAUTION);
+}
 
 static void sum_bands(ns_t *ns, const float *power, const float *echo, bands_t *bands)
 {
@@ -270,7 +298,8 @@ static void lift_bin(ns_t *ns, int k, float lowest)
     ns->lowest_next[k] = greater(ns->lowest_next[k], least);
 }
 
-/* In each band to that of the band; what lies outside of them comes along with what is heard there. The room is not quiet any more. */
+/* In each band to that of the band; what lies outside of them comes along with what is heard there. The
+ * room is not quiet any more. */
 static void lift_noise(ns_t *ns)
 {
     const int end = bands_end(ns);
@@ -359,16 +388,19 @@ void ns_track(ns_t *ns, const float *power, const float *echo)
 }
 
 /* ns->detail = the log-spectral gain; ns->speech = what it leaves, for the next block's prior. */
-static void find_detail(ns_t *ns, const float *restrict power, const float *restrict echo, float noise_directed, int suppress_noise)
+static void find_detail(ns_t *ns, const float *restrict power, const float *restrict echo,
+                        float noise_directed, int suppress_noise)
 {
-    const float tiny = QUIET_POWER * ns->window_power * 1e-3f, noise_share = suppress_noise ? 1.0f : 0.0f, caution = echo_caution(ns);
+    const float tiny = QUIET_POWER * ns->window_power * 1e-3f, noise_share = suppress_noise ? 1.0f : 0.0f,
+                caution = echo_caution(ns);
     const float *restrict noise = ns->noise;
     float *restrict speech = ns->speech, *restrict posterior = ns->gain, *restrict wiener = ns->detail;
     for (int k = 0; k < ns->stride; k++) {
         const float feared = caution * echo[k], inverse = 1.0f / (noise_share * noise[k] + feared + tiny);
         const float directed = noise_directed + (DECISION_DIRECTED - noise_directed) * feared * inverse;
         posterior[k] = power[k] * inverse;
-        const float prior = directed * speech[k] * inverse + (1.0f - directed) * greater(posterior[k] - 1.0f, 0.0f);
+        const float prior = directed * speech[k] * inverse +
+                            (1.0f - directed) * greater(posterior[k] - 1.0f, 0.0f);
         wiener[k] = prior / (1.0f + prior);
     }
     kernels()->log_spectral_gain(ns->stride, wiener, posterior, wiener);
@@ -377,14 +409,19 @@ static void find_detail(ns_t *ns, const float *restrict power, const float *rest
 }
 
 /* 0..1: whether somebody talks, by the vote and the mask. */
-static float talking(const ns_t *ns, const ns_mask_t *mask) { return ns->speech_probability * (mask ? mask->speech_probability : 1.0f); }
+static float talking(const ns_t *ns, const ns_mask_t *mask)
+{
+    return ns->speech_probability * (mask ? mask->speech_probability : 1.0f);
+}
 
-/* ns->detail becomes the statistical gain, which takes all of an echo while nobody speaks here; ns->rest = what keeps all that is not echo. */
+/* ns->detail becomes the statistical gain, which takes all of an echo while nobody speaks here; ns->rest =
+ * what keeps all that is not echo. */
 static void judge_echo(ns_t *ns, const float *restrict echo, const ns_mask_t *mask)
 {
     const float *restrict noise = ns->noise;
     float *restrict detail = ns->detail, *restrict rest = ns->rest;
-    const float silent = (1.0f - ns->spared) * (1.0f - ramp(talking(ns, mask), SPEECH_BY_CHANCE, 1.0f)), caution = echo_caution(ns);
+    const float silent = (1.0f - ns->spared) * (1.0f - ramp(talking(ns, mask), SPEECH_BY_CHANCE, 1.0f)),
+                caution = echo_caution(ns);
     for (int k = 0; k < ns->bins; k++) {
         const float noise_share = noise[k] / (caution * echo[k] + noise[k]);
         detail[k] *= 1.0f - (1.0f - noise_share) * silent;
@@ -410,7 +447,9 @@ static void spare_talker(ns_t *ns, const ns_mask_t *mask, float trust)
 /* How clearly somebody talks, or lately did. */
 static void follow_talker(ns_t *ns, const ns_mask_t *mask)
 {
-    const float speech = mask && ns->heard_blocks >= FIRST_MASK_BLOCKS ? ramp(mask->speech_probability, HARDLY_SPEECH, 1.0f) : 0.0f;
+    const float speech = mask && ns->heard_blocks >= FIRST_MASK_BLOCKS
+                             ? ramp(mask->speech_probability, HARDLY_SPEECH, 1.0f)
+                             : 0.0f;
     const float over = excess(ns, ns->noise_power + ns->echo_power);
     ns->clear_talk = greater(speech * ramp(over, BARELY_CLEAR, CLEAR), CLEAR_DECAY * ns->clear_talk);
     ns->quiet_room = follow(ns->quiet_room, speech * ramp(over, BARELY_QUIET, QUIET), QUIET_RISE, QUIET_FALL);
@@ -439,8 +478,9 @@ static void find_distinct(ns_t *ns, const float *power, const float *echo, const
     ns->distinct = clear * echo_confidence * (1.0f - clatter_share(&ns->clatter));
 }
 
-/* 0..1: how far a mask may take what is no talker, instead of echo alone. Not in the first second, nor from a talker who is spared or lately stood out
- * clearly: there it eats more of the voice (0.04 of DNSMOS's SIG at 15 dB) than of the noise. */
+/* 0..1: how far a mask may take what is no talker, instead of echo alone. Not in the first second, nor from a
+ * talker who is spared or lately stood out clearly: there it eats more of the voice (0.04 of DNSMOS's SIG at
+ * 15 dB) than of the noise. */
 static float mask_share(const ns_t *ns)
 {
     if (ns->heard_blocks < FIRST_MASK_BLOCKS)
@@ -461,7 +501,8 @@ static void even_out(ns_t *ns, const float *restrict power)
     for (int band = 0, at = BANDS_FIRST_BIN, next; at < end; band++) {
         next = lesser_int(spectrum_band_end(at), end);
         const float heard = ns->band_heard[band];
-        const float wanted = greater(heard - OVERSUBTRACTION * ns->band_explained[band], ns->floor_gain * ns->floor_gain * heard);
+        const float wanted = greater(heard - OVERSUBTRACTION * ns->band_explained[band],
+                                     ns->floor_gain * ns->floor_gain * heard);
         const float ratio = sqrtf((wanted + tiny) / (spectrum_sum(left, at, next) + tiny));
         const float change = 1.0f + share * (lesser(BAND_CHANGE, greater(1.0f / BAND_CHANGE, ratio)) - 1.0f);
         for (; at < next; at++)
@@ -469,32 +510,38 @@ static void even_out(ns_t *ns, const float *restrict power)
     }
 }
 
-/* Gain of all that the noise does not explain, where noise is to be taken: chance peaks while nobody talks. */
+/* Gain of all that the noise does not explain, where noise is to be taken: chance peaks while nobody
+ * talks. */
 static float chance_gain(const ns_t *ns, int masked)
 {
-    const float unspoken = masked ? MASKED_UNSPOKEN : UNSPOKEN, perhaps = masked ? MASKED_PERHAPS_SPOKEN : PERHAPS_SPOKEN;
+    const float unspoken = masked ? MASKED_UNSPOKEN : UNSPOKEN,
+                perhaps = masked ? MASKED_PERHAPS_SPOKEN : PERHAPS_SPOKEN;
     const float gain = unspoken + (1.0f - unspoken) * lesser(1.0f, ns->speech_probability / perhaps);
     return gain + greater(ns->quiet_room, ns->distinct) * (1.0f - gain);
 }
 
-/* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is taken for one. */
-static void combine(ns_t *ns, const float *restrict power, const float *restrict echo, const ns_mask_t *mask, int suppress_noise)
+/* ns->gain = the statistical gain and the mask, not below the noise's floor; where no echo is, nothing is
+ * taken for one. */
+static void combine(ns_t *ns, const float *restrict power, const float *restrict echo, const ns_mask_t *mask,
+                    int suppress_noise)
 {
     const float *restrict detail = ns->detail;
     float *restrict gain = ns->gain, *restrict rest = ns->rest;
     const float quiet = QUIET_POWER * ns->window_power, believed = suppress_noise ? mask_share(ns) : 0.0f;
     const float chance = suppress_noise ? chance_gain(ns, mask != NULL) : 1.0f;
     for (int k = 0; k < ns->bins; k++) {
-        const float possible_echo = lesser(1.0f, SURPRISING_ECHO * greater(echo[k] - quiet, 0.0f) / (power[k] + quiet));
-        const float not_echo = mask ? 1.0f - possible_echo * (1.0f - ns->spared) * (1.0f - mask->rest[k]) : 1.0f;
+        const float possible_echo = lesser(1.0f, SURPRISING_ECHO * greater(echo[k] - quiet, 0.0f) /
+                                                     (power[k] + quiet));
+        const float not_echo = mask ? 1.0f - possible_echo * (1.0f - ns->spared) * (1.0f - mask->rest[k])
+                                    : 1.0f;
         rest[k] = lesser(rest[k], not_echo);
         gain[k] = detail[k] * chance * (mask ? not_echo + believed * (mask->speech[k] - not_echo) : 1.0f);
         gain[k] = greater(gain[k], ns->floor_gain * rest[k]);
     }
 }
 
-/* Where echo is taken away, noise of the floor's level fills up what is missing; everywhere noise that is hardly heard, so that nothing comes and goes
- * there. Never more than was there. */
+/* Where echo is taken away, noise of the floor's level fills up what is missing; everywhere noise that is
+ * hardly heard, so that nothing comes and goes there. Never more than was there. */
 static void comfort(ns_t *ns, float *restrict re, float *restrict im, const float *restrict power)
 {
     const float floor_power = ns->floor_gain * ns->floor_gain;
@@ -502,8 +549,10 @@ static void comfort(ns_t *ns, float *restrict re, float *restrict im, const floa
     const float *restrict gain = ns->gain, *restrict noise = ns->noise;
     float *restrict level = ns->rest;
     for (int k = 0; k < ns->bins; k++) {
-        const float least_here = lesser(least, power[k]), floor = level[k] < ECHO_REPLACED ? floor_power * noise[k] : 0.0f;
-        level[k] = sqrtf(COMFORT_SPREAD * greater(greater(floor, least_here) - gain[k] * gain[k] * power[k], 0.0f));
+        const float least_here = lesser(least, power[k]),
+                    floor = level[k] < ECHO_REPLACED ? floor_power * noise[k] : 0.0f;
+        level[k] = sqrtf(COMFORT_SPREAD *
+                         greater(greater(floor, least_here) - gain[k] * gain[k] * power[k], 0.0f));
     }
     for (int k = 0; k < ns->bins; k++)
         if (level[k] > 0.0f) {
@@ -520,7 +569,9 @@ void ns_suppress(ns_t *ns, float *re, float *im, const float *power, const float
         ns->floor_gain = ns->floor_wanted;
     const int suppress_noise = ns->floor_gain < 1.0f;
     spare_talker(ns, mask, trust);
-    find_detail(ns, power, echo, mask ? MASKED_NOISE_DIRECTED - QUIETLY_LESS_DIRECTED * ns->quiet_room : DECISION_DIRECTED, suppress_noise);
+    find_detail(ns, power, echo,
+                mask ? MASKED_NOISE_DIRECTED - QUIETLY_LESS_DIRECTED * ns->quiet_room : DECISION_DIRECTED,
+                suppress_noise);
     follow_talker(ns, mask);
     find_distinct(ns, power, echo, mask, echo_confidence);
     judge_echo(ns, echo, mask);

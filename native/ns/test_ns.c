@@ -33,8 +33,8 @@ static void stop(rig_t *rig) { free(rig->memory), free(rig); }
 /* Nearly Gaussian. */
 static float bell(void) { return test_random() + test_random() + test_random(); }
 
-/* Spectra of noise, speech (every other 200 ms, in every other 400 Hz) and residual echo of these amplitudes. Returns the output's power
- * over the input's in dB: where speech is, if there is any, else everywhere. */
+/* Spectra of noise, speech (every other 200 ms, in every other 400 Hz) and residual echo of these amplitudes.
+ * Returns the output's power over the input's in dB: where speech is, if there is any, else everywhere. */
 static double listen_with(rig_t *rig, int blocks, float noise, float speech, float echo, float trust,
                           float echo_confidence)
 {
@@ -46,7 +46,8 @@ static double listen_with(rig_t *rig, int blocks, float noise, float speech, flo
             rig->re[k] = noise * bell() + echo * bell() + (voiced ? speech * bell() : 0.0f);
             rig->im[k] = noise * bell() + echo * bell() + (voiced ? speech * bell() : 0.0f);
             rig->power[k] = rig->re[k] * rig->re[k] + rig->im[k] * rig->im[k];
-            rig->echo[k] = 2.0f * 2.0f * echo * echo; /* variance of bell(): 1; with the margin that residual.c gives */
+            /* variance of bell(): 1; with the margin that residual.c gives */
+            rig->echo[k] = 2.0f * 2.0f * echo * echo;
         }
         ns_track(&rig->ns, rig->power, rig->echo);
         ns_suppress(&rig->ns, rig->re, rig->im, rig->power, rig->echo, rig->mask, trust, echo_confidence);
@@ -75,26 +76,31 @@ int main(void)
     listen(rig, 300, 0.01f, 0.0f, 0.0f);
     const double quiet = listen(rig, 200, 0.01f, 0.0f, 0.0f);
     /* the gain's peaks at chance peaks of the noise cost some of it */
-    CHECK(quiet < -ATTENUATION_DB + 3.0 && quiet > -ATTENUATION_DB - 1.0, "noise: %.1f dB, asked for %.0f dB", quiet, -ATTENUATION_DB);
-    CHECK(rig->ns.speech_probability < 0.3f, "noise: speech probability %.2f", (double)rig->ns.speech_probability);
+    CHECK(quiet < -ATTENUATION_DB + 3.0 && quiet > -ATTENUATION_DB - 1.0, "noise: %.1f dB, asked for %.0f dB",
+          quiet, -ATTENUATION_DB);
+    CHECK(rig->ns.speech_probability < 0.3f, "noise: speech probability %.2f",
+          (double)rig->ns.speech_probability);
 
     const double talker = listen(rig, 400, 0.01f, 0.2f, 0.0f);
     CHECK(talker > -1.0 && talker <= 0.0, "speech 26 dB above it: %.2f dB", talker);
     listen(rig, 400, 0.05f, 0.0f, 0.0f);
     const double risen = listen(rig, 100, 0.05f, 0.0f, 0.0f);
-    CHECK(risen < -ATTENUATION_DB + 3.0, "noise 14 dB louder than before, after four seconds: %.1f dB", risen);
+    CHECK(risen < -ATTENUATION_DB + 3.0, "noise 14 dB louder than before, after four seconds: %.1f dB",
+          risen);
     listen(rig, 100, 0.01f, 0.0f, 0.0f);
 
     double noise = 0.0;
     for (int k = 0; k < BINS; k++)
         noise += (double)rig->ns.noise[k] / BINS;
     const double truth = 2.0 * 0.01 * 0.01;
-    CHECK(fabs(test_db(noise) - test_db(truth)) < 3.0, "noise floor found at %.1f dB, true %.1f dB", test_db(noise), test_db(truth));
+    CHECK(fabs(test_db(noise) - test_db(truth)) < 3.0, "noise floor found at %.1f dB, true %.1f dB",
+          test_db(noise), test_db(truth));
 
     listen(rig, 20, 0.01f, 0.0f, 0.3f);
     const double echo = listen(rig, 100, 0.01f, 0.0f, 0.3f);
     const double floor = test_db(noise) - ATTENUATION_DB - test_db(2.0 * (0.3 * 0.3 + 0.01 * 0.01));
-    CHECK(echo < floor + 6.0 && echo > floor - 3.0, "residual echo: %.1f dB, noise's own level there would be %.1f dB", echo, floor);
+    CHECK(echo < floor + 6.0 && echo > floor - 3.0,
+          "residual echo: %.1f dB, noise's own level there would be %.1f dB", echo, floor);
     const double both = listen(rig, 200, 0.01f, 0.3f, 0.03f);
     CHECK(both > -2.0, "speech 20 dB above residual echo: %.2f dB", both);
 
@@ -102,10 +108,12 @@ int main(void)
     CHECK(taken > -3.2, "speech 16 dB above residual echo that never pauses: %.2f dB", taken);
     listen_trusting(rig, 120, 0.01f, 0.3f, 0.05f, 1.0f);
     const double spared = listen_trusting(rig, 200, 0.01f, 0.3f, 0.05f, 1.0f);
-    CHECK(spared > taken + 1.0, "%.2f dB of it are taken, where the canceller is trusted %.2f dB", taken, spared);
+    CHECK(spared > taken + 1.0, "%.2f dB of it are taken, where the canceller is trusted %.2f dB", taken,
+          spared);
     listen_trusting(rig, 300, 0.01f, 0.0f, 0.3f, 1.0f);
     const double alone = listen_trusting(rig, 100, 0.01f, 0.0f, 0.3f, 1.0f);
-    CHECK(alone < floor + 6.0, "residual echo alone where the canceller is trusted, after the talker: %.1f dB", alone);
+    CHECK(alone < floor + 6.0,
+          "residual echo alone where the canceller is trusted, after the talker: %.1f dB", alone);
 
     ns_reset(&rig->ns);
     const double first = listen(rig, 100, 0.01f, 0.2f, 0.0f);

@@ -112,7 +112,8 @@ static int join(const char *path, const struct stat *file, double speed)
             code = make_card(fd, speed);
         if (code == 0)
             code = lock_file(fd, LOCK_SH); /* waits for a process that is making the card */
-    } while (code == 0 && !is_made(fd) && lock_file(fd, LOCK_UN) == 0); /* it died while making it: our turn */
+    } while (code == 0 && !is_made(fd) &&
+             lock_file(fd, LOCK_UN) == 0); /* it died while making it: our turn */
 
     if (code == 0 && fstat(fd, &member->file) < 0)
         code = -errno;
@@ -134,8 +135,8 @@ static int join(const char *path, const struct stat *file, double speed)
     return 0;
 }
 
-/* At exit of the process (the library is linked so that it is not unloaded before): the last one removes the card.
- * A crash leaves it to whoever opens it next. */
+/* At exit of the process (the library is linked so that it is not unloaded before): the last one removes the
+ * card. A crash leaves it to whoever opens it next. */
 __attribute__((destructor)) static void leave(void)
 {
     for (const struct member *m = members; m; m = m->next) {
@@ -196,11 +197,12 @@ int card_open(struct card *card, const char *name, enum room_direction direction
             code = -EPROTO;
     }
     if (code == 0 && header->speed != speed) {
-        snprintf(error, ROOM_ERROR_SIZE, "speed: %g, but the card \"%s\" runs at speed %g already", speed, name,
-                 header->speed);
+        snprintf(error, ROOM_ERROR_SIZE, "speed: %g, but the card \"%s\" runs at speed %g already", speed,
+                 name, header->speed);
         code = -EINVAL;
     } else if (code == -EPROTO) {
-        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s is in use by another version of this plugin", path);
+        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s is in use by another version of this plugin",
+                 path);
     } else if (code < 0 && code != -EBUSY) {
         snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s: %s", path, strerror(-code));
     }
@@ -225,9 +227,10 @@ void card_close(struct card *card)
 
 /* --- clock and rate --- */
 
-/* A fast card moves in steps, as hardware does.  Where a sample lasts no longer than a look at the card, alsa-lib finds
- * a new one each time it looks: a read that need not wait would still not come back before it is full.  Seen at
- * eight times life and 16 kHz, 8 us a sample; 30 us are far from that and still 0.3 ms of a card ten times as fast. */
+/* A fast card moves in steps, as hardware does.  Where a sample lasts no longer than a look at the card,
+ * alsa-lib finds a new one each time it looks: a read that need not wait would still not come back before it
+ * is full.  Seen at eight times life and 16 kHz, 8 us a sample; 30 us are far from that and still 0.3 ms of a
+ * card ten times as fast. */
 #define FAST_STEP_NS 30000
 
 static int64_t step_ns(const struct card *card) { return card->header->speed > 1.0 ? FAST_STEP_NS : 1; }
@@ -235,7 +238,8 @@ static int64_t step_ns(const struct card *card) { return card->header->speed > 1
 double card_now_s(const struct card *card)
 {
     const struct card_header *header = card->header;
-    int64_t step = step_ns(card), ns = patient_now_ns(&header->clock, monotonic_ns() - header->epoch_ns) / step * step;
+    int64_t step = step_ns(card),
+            ns = patient_now_ns(&header->clock, monotonic_ns() - header->epoch_ns) / step * step;
     return (double)ns * 1e-9 * card->header->speed;
 }
 
@@ -259,7 +263,8 @@ unsigned card_other_rate_hz(const struct card *card)
 
 struct speaker_writer speaker_begin(const struct card *card)
 {
-    return (struct speaker_writer){card->header, atomic_load_explicit(&card->header->written, memory_order_relaxed)};
+    return (struct speaker_writer){card->header,
+                                   atomic_load_explicit(&card->header->written, memory_order_relaxed)};
 }
 
 void speaker_put(struct speaker_writer *writer, int64_t position, float sample)
@@ -291,5 +296,7 @@ void speaker_read(const struct card *card, int64_t position, float *out, int cou
     int64_t written = atomic_load_explicit(&card->header->written, memory_order_acquire);
     int64_t oldest = written > CARD_RING_FRAMES ? written - CARD_RING_FRAMES : 0;
     for (int i = 0; i < count; i++, position++)
-        out[i] = position >= oldest && position < written ? card->header->speaker[position & (CARD_RING_FRAMES - 1)] : 0.0f;
+        out[i] = position >= oldest && position < written
+                     ? card->header->speaker[position & (CARD_RING_FRAMES - 1)]
+                     : 0.0f;
 }

@@ -1,14 +1,17 @@
 /*
- * The card that all streams of one name and user share: its clock, and the loudspeaker signal on the card's time axis.
+ * The card that all streams of one name and user share: its clock, and the loudspeaker signal on the card's
+ * time axis.
  *
- * It lives in /dev/shm/apmpi-room-UID-NAME.  Robust by what the kernel undoes when a process ends, crash included:
+ * It lives in /dev/shm/apmpi-room-UID-NAME.  Robust by what the kernel undoes when a process ends, crash
+ * included:
  *
- *   - each process that opens the card keeps a shared flock() on the file until it ends.  Who can get it exclusively
- *     is alone and makes the card new, whatever the file holds from earlier; at exit, it removes the file;
+ *   - each process that opens the card keeps a shared flock() on the file until it ends.  Who can get it
+ * exclusively is alone and makes the card new, whatever the file holds from earlier; at exit, it removes the
+ * file;
  *   - each open stream holds the lock of its direction's byte, so there is one writer and one reader at most.
  *
- * No lock is held while sound is computed: the ring has one writer (playback), one reader (capture) and one atomic
- * count between them.
+ * No lock is held while sound is computed: the ring has one writer (playback), one reader (capture) and one
+ * atomic count between them.
  */
 #ifndef APMPI_ROOM_CARD_H
 #define APMPI_ROOM_CARD_H
@@ -20,8 +23,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Playback is at most a buffer (2^17 mono S16 frames) ahead of now; capture reads at most its own buffer, the delay
- * and the impulse response (2 s) behind: 2 * 2^17 + 2 * 48000 frames, rounded up to a power of two. */
+/* Playback is at most a buffer (2^17 mono S16 frames) ahead of now; capture reads at most its own buffer, the
+ * delay and the impulse response (2 s) behind: 2 * 2^17 + 2 * 48000 frames, rounded up to a power of two. */
 #define CARD_RING_FRAMES ((int64_t)1 << 19)
 
 struct card_header {
@@ -30,12 +33,13 @@ struct card_header {
     uint32_t size_bytes;
     int64_t epoch_ns; /* CLOCK_MONOTONIC at card time 0, whole milliseconds */
     double speed;
-    _Atomic uint32_t rate_hz[2];  /* by direction; 0: no hw_params yet */
-    _Atomic uint32_t recorded;    /* the record of this card has been begun */
-    _Atomic int64_t near_start;   /* card sample of the first captured frame ever; -1: none yet */
-    _Atomic int64_t written;      /* the speaker signal is known up to this card sample, silence from there on */
-    patient_clock_t clock;        /* of epoch_ns */
-    float speaker[];              /* [CARD_RING_FRAMES], sample c at c % CARD_RING_FRAMES, full scale 1.0 */
+    _Atomic uint32_t rate_hz[2]; /* by direction; 0: no hw_params yet */
+    _Atomic uint32_t recorded;   /* the record of this card has been begun */
+    _Atomic int64_t near_start;  /* card sample of the first captured frame ever; -1: none yet */
+    /* the speaker signal is known up to this card sample, silence from there on */
+    _Atomic int64_t written;
+    patient_clock_t clock; /* of epoch_ns */
+    float speaker[];       /* [CARD_RING_FRAMES], sample c at c % CARD_RING_FRAMES, full scale 1.0 */
 };
 
 struct card {
@@ -44,14 +48,14 @@ struct card {
     struct card_header *header;
 };
 
-/* Joins or makes the card.  -EBUSY when this direction is open already (no sentence, as a real card has none);
- * else a negative errno with one sentence in `error`. */
+/* Joins or makes the card.  -EBUSY when this direction is open already (no sentence, as a real card has
+ * none); else a negative errno with one sentence in `error`. */
 int card_open(struct card *card, const char *name, enum room_direction direction, double speed,
               char error[ROOM_ERROR_SIZE]);
 void card_close(struct card *card);
 
-/* Seconds of card time now, and the moment of CLOCK_MONOTONIC when the card gets to a time, or later if the machine
- * stands still until then. */
+/* Seconds of card time now, and the moment of CLOCK_MONOTONIC when the card gets to a time, or later if the
+ * machine stands still until then. */
 double card_now_s(const struct card *card);
 int64_t card_monotonic_ns(const struct card *card, double card_s);
 

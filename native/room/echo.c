@@ -12,14 +12,14 @@ struct spectrum {
 
 struct echo {
     int taps;
-    int partitions;           /* blocks of taps after the first one */
-    float head[BLOCK];        /* taps 0..BLOCK-1 */
-    struct spectrum *filter;  /* [partitions], taps from BLOCK on, each zero padded to FFT_SIZE */
-    struct spectrum *past;    /* [partitions], spectra of (block before, block), a ring */
-    int newest;               /* index in past of the last full block */
-    float input[FFT_SIZE];    /* the block before, then the block being filled */
-    int filled;               /* samples in the latter, 0..BLOCK-1 */
-    float tail[BLOCK];        /* what past blocks add to the block being filled */
+    int partitions;          /* blocks of taps after the first one */
+    float head[BLOCK];       /* taps 0..BLOCK-1 */
+    struct spectrum *filter; /* [partitions], taps from BLOCK on, each zero padded to FFT_SIZE */
+    struct spectrum *past;   /* [partitions], spectra of (block before, block), a ring */
+    int newest;              /* index in past of the last full block */
+    float input[FFT_SIZE];   /* the block before, then the block being filled */
+    int filled;              /* samples in the latter, 0..BLOCK-1 */
+    float tail[BLOCK];       /* what past blocks add to the block being filled */
     float cosine[FFT_SIZE / 2], sine[FFT_SIZE / 2];
 };
 

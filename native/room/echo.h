@@ -1,11 +1,13 @@
 /*
- * The acoustic path: convolution with an impulse response of any length, in blocks of any length, without delay.
+ * The acoustic path: convolution with an impulse response of any length, in blocks of any length, without
+ * delay.
  *
- * Uniformly partitioned overlap-save (Gardner, JAES 43(3), 1995): the first ECHO_BLOCK taps run in the time domain, so
- * that an output sample needs no input after its own moment; the rest runs by FFT, one block behind.  Confession: the
- * partitions all have one length (Gardner grows them) and the FFT is complex over real data; with 1 s at 48 kHz this
- * costs about 1200 multiply-adds a sample, and a test rig needs no less.  The FFT is the room's own, so that what is
- * measured in the room shares no fault with the filters under test.
+ * Uniformly partitioned overlap-save (Gardner, JAES 43(3), 1995): the first ECHO_BLOCK taps run in the time
+ * domain, so that an output sample needs no input after its own moment; the rest runs by FFT, one block
+ * behind.  Confession: the partitions all have one length (Gardner grows them) and the FFT is complex over
+ * real data; with 1 s at 48 kHz this costs about 1200 multiply-adds a sample, and a test rig needs no less.
+ * The FFT is the room's own, so that what is measured in the room shares no fault with the filters under
+ * test.
  */
 #ifndef APMPI_ROOM_ECHO_H
 #define APMPI_ROOM_ECHO_H

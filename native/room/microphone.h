@@ -1,6 +1,6 @@
 /*
- * What the microphone hears, on the card's time axis: the loudspeaker through clip, delay and impulse response, and
- * the talker.  The capture clock and its noise come later, in room.c.
+ * What the microphone hears, on the card's time axis: the loudspeaker through clip, delay and impulse
+ * response, and the talker.  The capture clock and its noise come later, in room.c.
  */
 #ifndef APMPI_ROOM_MICROPHONE_H
 #define APMPI_ROOM_MICROPHONE_H
@@ -9,7 +9,8 @@
 #include "echo.h"
 #include "wav.h"
 
-/* Kept so that a piece can be asked for again (mmap access, interpolation): a whole ALSA buffer of mono S16. */
+/* Kept so that a piece can be asked for again (mmap access, interpolation): a whole ALSA buffer of mono
+ * S16. */
 #define MICROPHONE_KEPT ((int64_t)ROOM_BUFFER_MAX_BYTES / 2)
 
 struct microphone {
@@ -18,7 +19,8 @@ struct microphone {
     const struct wav *near; /* bytes NULL: nobody talks */
     int taps, delay;        /* samples */
     float drive;            /* of the soft clip; 0: linear */
-    int64_t first, next;    /* computed so far: positions first..next-1, of these the last MICROPHONE_KEPT are in kept */
+    /* computed so far: positions first..next-1, of these the last MICROPHONE_KEPT are in kept */
+    int64_t first, next;
     float kept[MICROPHONE_KEPT];
 };
 

@@ -34,13 +34,14 @@ static int read_number(const char *id, snd_config_t *node, double low, double hi
 static bool good_card_name(const char *name)
 {
     size_t length = strlen(name);
-    return length <= 64 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == length;
+    return length <= 64 &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == length;
 }
 
 static int known_format(const char *name)
 {
-    static const snd_pcm_format_t known[] = {SND_PCM_FORMAT_S16_LE, SND_PCM_FORMAT_S24_3LE, SND_PCM_FORMAT_S32_LE,
-                                             SND_PCM_FORMAT_FLOAT_LE};
+    static const snd_pcm_format_t known[] = {SND_PCM_FORMAT_S16_LE, SND_PCM_FORMAT_S24_3LE,
+                                             SND_PCM_FORMAT_S32_LE, SND_PCM_FORMAT_FLOAT_LE};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(name, snd_pcm_format_name(known[i])) == 0)
             return (int)known[i];
@@ -109,7 +110,8 @@ int options_read(struct options *options, snd_config_t *config, enum room_direct
     if (options->format) {
         options->only_format = known_format(options->format);
         if (options->only_format < 0) {
-            snprintf(error, ROOM_ERROR_SIZE, "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE", options->format);
+            snprintf(error, ROOM_ERROR_SIZE,
+                     "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE", options->format);
             return -EINVAL;
         }
     }

@@ -13,11 +13,12 @@
 enum {
     NS_PER_MS = 1000000,
     TICK_NS = NS_PER_MS,
-    /* An idle machine wakes a thread within a tenth of a millisecond; a queue that a loop can live with lasts longer
-     * than this. */
+    /* An idle machine wakes a thread within a tenth of a millisecond; a queue that a loop can live with lasts
+     * longer than this. */
     PATIENCE_MS = 3,
     LATE_NS = 2 * TICK_NS + TICK_NS / 2,
-    /* A thread that is silent for so long is not late but kept away, by real-time programs or from its processor. */
+    /* A thread that is silent for so long is not late but kept away, by real-time programs or from its
+     * processor. */
     GONE_NS = 1000 * NS_PER_MS,
     THREADS_MAX = 4, /* a machine that stands still does so on several processors at once */
     STACK_BYTES = 64 * 1024,
@@ -36,7 +37,10 @@ int64_t patient_now_ns(const patient_clock_t *clock, int64_t now_ns)
     return (now_ns < horizon_ns(word) ? now_ns : horizon_ns(word)) - lost_ns(word);
 }
 
-int64_t patient_inverse_ns(const patient_clock_t *clock, int64_t time_ns) { return time_ns + lost_ns(atomic_load(clock)); }
+int64_t patient_inverse_ns(const patient_clock_t *clock, int64_t time_ns)
+{
+    return time_ns + lost_ns(atomic_load(clock));
+}
 
 void patient_run(patient_clock_t *clock, int64_t now_ns)
 {
@@ -90,7 +94,8 @@ static void *tick(void *index)
 {
     int own = (int)(intptr_t)index;
     struct sched_param highest = {.sched_priority = sched_get_priority_max(SCHED_FIFO)};
-    pthread_setschedparam(pthread_self(), SCHED_FIFO, &highest); /* where it is not permitted, as well as may be */
+    /* where it is not permitted, as well as may be */
+    pthread_setschedparam(pthread_self(), SCHED_FIFO, &highest);
     pthread_setaffinity_np(pthread_self(), sizeof watch.processors[own], &watch.processors[own]);
     pthread_setname_np(pthread_self(), PATIENCE_THREAD_NAME);
     while (true) {
@@ -108,7 +113,8 @@ static void *tick(void *index)
     return NULL;
 }
 
-/* One processor that this process may use for each thread; more of them, where there are more than threads. */
+/* One processor that this process may use for each thread; more of them, where there are more than
+ * threads. */
 static void share_processors(void)
 {
     cpu_set_t allowed;

@@ -1,9 +1,10 @@
 /*
  * The ALSA side of the room card: pointer, transfer and poll of one stream.  room.h is the contract.
  *
- * Playback writes to the loudspeaker's shared signal when the application writes, at the card positions at which the
- * frames will be played; capture computes what the microphone heard when the application reads.  Nothing runs in
- * between: a timer descriptor only wakes who waits, and the threads of patience.h only watch the clock.
+ * Playback writes to the loudspeaker's shared signal when the application writes, at the card positions at
+ * which the frames will be played; capture computes what the microphone heard when the application reads.
+ * Nothing runs in between: a timer descriptor only wakes who waits, and the threads of patience.h only watch
+ * the clock.
  */
 #include "room.h"
 
@@ -145,8 +146,8 @@ static float queued_at(const struct room *room, int64_t frame, int64_t end)
     return frame >= 0 && frame < end ? room->queued[frame & (room->queued_frames - 1)] : 0.0f;
 }
 
-/* Puts the queued frames from..to-1 where they will be played.  The schedule of faults is known, so what a fault
- * delays or cuts off is delayed or left out already here, however late the application notices. */
+/* Puts the queued frames from..to-1 where they will be played.  The schedule of faults is known, so what a
+ * fault delays or cuts off is delayed or left out already here, however late the application notices. */
 static void place(struct room *room, int64_t from, int64_t to)
 {
     struct speaker_writer writer = speaker_begin(&room->card);
@@ -158,8 +159,8 @@ static void place(struct room *room, int64_t from, int64_t to)
             speaker_put(&writer, position, queued_at(room, frame, to));
         }
     } else {
-        /* Again from SINC_HALF frames earlier: they were interpolated towards a silence that is no more.  The delay,
-         * at least SINC_HALF samples here, keeps the microphone from having heard them. */
+        /* Again from SINC_HALF frames earlier: they were interpolated towards a silence that is no more.  The
+         * delay, at least SINC_HALF samples here, keeps the microphone from having heard them. */
         from = from > SINC_HALF ? from - SINC_HALF : 0;
         int64_t position = (int64_t)ceil(run_position(&room->run, from));
         int64_t end = (int64_t)ceil(run_position(&room->run, to));
@@ -179,7 +180,8 @@ static void place(struct room *room, int64_t from, int64_t to)
     speaker_publish(&writer);
 }
 
-static void queue_frames(struct room *room, const snd_pcm_channel_area_t *areas, snd_pcm_uframes_t offset, int64_t count)
+static void queue_frames(struct room *room, const snd_pcm_channel_area_t *areas, snd_pcm_uframes_t offset,
+                         int64_t count)
 {
     unsigned channels = room->io.channels;
     for (int64_t i = 0; i < count; i++, offset++) {
@@ -236,8 +238,8 @@ static void heard(struct room *room, bool wire, int64_t frame, float *out, int c
         return;
     }
     while (count > 0) {
-        /* What lies around all frames up to the next long stall, heard at once: sample by sample, the echo costs most
-         * of a fast card's time. */
+        /* What lies around all frames up to the next long stall, heard at once: sample by sample, the echo
+         * costs most of a fast card's time. */
         float around[CHUNK + SINC_TAPS];
         int64_t first = (int64_t)run_position(&room->run, frame), last = first;
         int part = 0;
@@ -273,7 +275,8 @@ static void capture_frames(struct room *room, const snd_pcm_channel_area_t *area
             if (noise_rms > 0.0f)
                 samples[i] += noise_rms * noise_at(room->run.start + frame + i);
             for (unsigned c = 0; c < channels; c++)
-                store_sample(room->io.format, (char *)sample_address(&areas[c], offset), c < microphones ? samples[i] : wire[i]);
+                store_sample(room->io.format, (char *)sample_address(&areas[c], offset),
+                             c < microphones ? samples[i] : wire[i]);
         }
         done += part;
     }
@@ -294,7 +297,8 @@ static void follow_appl_ptr(struct room *room)
         return;
     snd_pcm_uframes_t seen = (snd_pcm_uframes_t)room->appl % room->boundary;
     snd_pcm_uframes_t forward = (room->io.appl_ptr + room->boundary - seen) % room->boundary;
-    room->appl += forward <= room->boundary / 2 ? (int64_t)forward : (int64_t)forward - (int64_t)room->boundary;
+    room->appl += forward <= room->boundary / 2 ? (int64_t)forward
+                                                : (int64_t)forward - (int64_t)room->boundary;
 }
 
 /* Frames that the application may write or read. */
@@ -320,7 +324,8 @@ static void update(struct room *room)
             record_until(room, (int64_t)now);
     }
     room->hw = passed;
-    bool behind = room->io.state != SND_PCM_STATE_DRAINING && available(room) >= (int64_t)room->stop_threshold;
+    bool behind = room->io.state != SND_PCM_STATE_DRAINING &&
+                  available(room) >= (int64_t)room->stop_threshold;
     if (now >= (double)room->run.end)
         room->condition = room->run.end_kind == FAULT_UNPLUG ? GONE : XRUN;
     else if (behind)
@@ -433,11 +438,13 @@ static int room_delay(snd_pcm_ioplug_t *io, snd_pcm_sframes_t *delay)
 {
     struct room *room = io->private_data;
     update(room);
-    *delay = (snd_pcm_sframes_t)(room->direction == ROOM_PLAYBACK ? room->appl - room->hw : room->hw - room->appl);
+    *delay = (snd_pcm_sframes_t)(room->direction == ROOM_PLAYBACK ? room->appl - room->hw
+                                                                  : room->hw - room->appl);
     return condition_code(room);
 }
 
-static int room_poll_revents(snd_pcm_ioplug_t *io, struct pollfd *descriptors, unsigned count, unsigned short *revents)
+static int room_poll_revents(snd_pcm_ioplug_t *io, struct pollfd *descriptors, unsigned count,
+                             unsigned short *revents)
 {
     (void)descriptors;
     (void)count;
@@ -446,8 +453,8 @@ static int room_poll_revents(snd_pcm_ioplug_t *io, struct pollfd *descriptors, u
     update(room);
     if (condition_code(room) < 0) {
         if (io->state != SND_PCM_STATE_DRAINING)
-            snd_pcm_ioplug_set_state(
-                io, room->condition == GONE ? SND_PCM_STATE_DISCONNECTED : SND_PCM_STATE_XRUN);
+            snd_pcm_ioplug_set_state(io, room->condition == GONE ? SND_PCM_STATE_DISCONNECTED
+                                                                 : SND_PCM_STATE_XRUN);
         *revents = ready | POLLERR;
     } else if (available(room) >= wanted_available(room)) {
         *revents = ready;
@@ -502,7 +509,8 @@ static int room_hw_params(snd_pcm_ioplug_t *io, snd_pcm_hw_params_t *params)
 
     unsigned other = card_other_rate_hz(&room->card);
     if (other != 0 && other != io->rate) {
-        SNDERR("rate: %u Hz, but the other direction of card \"%s\" runs at %u Hz", io->rate, room->options.card, other);
+        SNDERR("rate: %u Hz, but the other direction of card \"%s\" runs at %u Hz", io->rate,
+               room->options.card, other);
         return -EINVAL;
     }
     room->delay = (int)lround(room->options.delay_ms * 1e-3 * io->rate);
@@ -602,13 +610,15 @@ static int load_room(struct room *room, unsigned rates_hz[4], unsigned *count)
 
     unsigned rate_hz = h->bytes ? h->rate_hz : near->rate_hz;
     if (near->bytes && near->rate_hz != rate_hz) {
-        SNDERR("near: %s has %u Hz, expected %u Hz as in impulse_response", room->options.near, near->rate_hz, rate_hz);
+        SNDERR("near: %s has %u Hz, expected %u Hz as in impulse_response", room->options.near, near->rate_hz,
+               rate_hz);
         return -EINVAL;
     }
     if (rate_hz == 0) {
         rate_hz = card_other_rate_hz(&room->card);
     } else if (rate_hz != 8000 && rate_hz != 16000 && rate_hz != 32000 && rate_hz != 48000) {
-        SNDERR("%s: %s has %u Hz, expected 8000, 16000, 32000 or 48000 Hz", h->bytes ? "impulse_response" : "near",
+        SNDERR("%s: %s has %u Hz, expected 8000, 16000, 32000 or 48000 Hz",
+               h->bytes ? "impulse_response" : "near",
                h->bytes ? room->options.impulse_response : room->options.near, rate_hz);
         return -EINVAL;
     }
@@ -639,7 +649,8 @@ static int constrain(snd_pcm_ioplug_t *io, const unsigned *rates_hz, unsigned ra
     if (code >= 0)
         code = snd_pcm_ioplug_set_param_list(io, SND_PCM_IOPLUG_HW_RATE, rates, rates_hz);
     if (code >= 0)
-        code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_PERIOD_BYTES, 32, ROOM_BUFFER_MAX_BYTES / 2);
+        code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_PERIOD_BYTES, 32,
+                                               ROOM_BUFFER_MAX_BYTES / 2);
     if (code >= 0)
         code = snd_pcm_ioplug_set_param_minmax(io, SND_PCM_IOPLUG_HW_BUFFER_BYTES, 64, ROOM_BUFFER_MAX_BYTES);
     if (code >= 0)

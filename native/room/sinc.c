@@ -5,7 +5,9 @@
 
 enum { PHASES = 1024 }; /* linear interpolation between phases errs by (pi / PHASES)^2 / 8 = -118 dB */
 
-#define KAISER_BETA 9.0 /* side lobes at -90 dB; the transition then begins at 0.8 of the Nyquist frequency */
+#define KAISER_BETA                                                                                          \
+    9.0 /* side lobes at -90 dB; the transition then begins at 0.8 of the Nyquist frequency                  \
+         */
 
 static float table[PHASES + 1][SINC_TAPS];
 
@@ -25,7 +27,9 @@ static void fill_table(void)
         for (int tap = 0; tap < SINC_TAPS; tap++) {
             double t = tap - (SINC_HALF - 1) - (double)phase / PHASES;
             double u = t / SINC_HALF;
-            double window = fabs(u) < 1.0 ? bessel_i0(KAISER_BETA * sqrt(1.0 - u * u)) / bessel_i0(KAISER_BETA) : 0.0;
+            double window = fabs(u) < 1.0
+                                ? bessel_i0(KAISER_BETA * sqrt(1.0 - u * u)) / bessel_i0(KAISER_BETA)
+                                : 0.0;
             table[phase][tap] = (float)(t == 0.0 ? 1.0 : window * sin(M_PI * t) / (M_PI * t));
         }
     }

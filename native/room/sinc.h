@@ -1,9 +1,9 @@
 /*
  * A signal between its samples: windowed-sinc interpolation, for clocks that differ by some ppm.
  *
- * 32 taps, Kaiser window (beta 9), cut-off at the Nyquist frequency, 1024 phases with linear interpolation between
- * them.  Worst error for sines up to 0.8 of the Nyquist frequency, which test_room.c holds: below -84 dB; above that
- * the window's transition takes over.
+ * 32 taps, Kaiser window (beta 9), cut-off at the Nyquist frequency, 1024 phases with linear interpolation
+ * between them.  Worst error for sines up to 0.8 of the Nyquist frequency, which test_room.c holds: below -84
+ * dB; above that the window's transition takes over.
  */
 #ifndef APMPI_ROOM_SINC_H
 #define APMPI_ROOM_SINC_H

@@ -1,6 +1,7 @@
 /*
- * The room card's parts that need no ALSA: WAV files (garbage included), convolution, interpolation, the time axis,
- * the shared card with crashing peers, and the microphone that brings them together.  tests/room plays and records.
+ * The room card's parts that need no ALSA: WAV files (garbage included), convolution, interpolation, the time
+ * axis, the shared card with crashing peers, and the microphone that brings them together.  tests/room plays
+ * and records.
  */
 #include "card.h"
 #include "echo.h"
@@ -24,12 +25,12 @@
 
 static int failures;
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);                                             \
-            failures++;                                                                                                \
-        }                                                                                                              \
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);                                   \
+            failures++;                                                                                      \
+        }                                                                                                    \
     } while (0)
 
 /* Not fmax: gcc 12 for arm64 crashes where it makes vector code of that here. */
@@ -46,7 +47,8 @@ static void put(unsigned char *at, uint32_t value, int bytes)
 }
 
 /* A WAV file with an odd-sized chunk before its format and one after its samples; returns its size. */
-static size_t make_wav(unsigned char *bytes, unsigned format, unsigned bits, unsigned channels, uint32_t frames)
+static size_t make_wav(unsigned char *bytes, unsigned format, unsigned bits, unsigned channels,
+                       uint32_t frames)
 {
     const uint32_t fmt_bytes = format == 0xFFFE ? 40 : 16, data_bytes = frames * channels * bits / 8;
     unsigned char *p = bytes;
@@ -68,7 +70,8 @@ static size_t make_wav(unsigned char *bytes, unsigned format, unsigned bits, uns
     return (size_t)(p + 10 - bytes);
 }
 
-/* Parses an exact copy, so that the address sanitizer sees any byte read beyond it; then reads all samples. */
+/* Parses an exact copy, so that the address sanitizer sees any byte read beyond it; then reads all
+ * samples. */
 static int parse_copy(const unsigned char *bytes, size_t size)
 {
     char error[ROOM_ERROR_SIZE] = "";
@@ -94,9 +97,10 @@ static void test_wav_parse(void)
     const struct {
         unsigned format, bits, channels;
         bool fine;
-    } kind[] = {{1, 16, 1, true},  {3, 32, 1, true},  {0xFFFE, 16, 1, true}, {0xFFFE, 32, 1, true}, {1, 16, 2, false},
-                {1, 24, 1, false}, {1, 8, 1, false},  {1, 32, 1, false},     {3, 16, 1, false},     {1, 16, 0, false},
-                {6, 8, 1, false},  {3, 64, 1, false}, {1, 0, 1, false}};
+    } kind[] = {{1, 16, 1, true},  {3, 32, 1, true},  {0xFFFE, 16, 1, true}, {0xFFFE, 32, 1, true},
+                {1, 16, 2, false}, {1, 24, 1, false}, {1, 8, 1, false},      {1, 32, 1, false},
+                {3, 16, 1, false}, {1, 16, 0, false}, {6, 8, 1, false},      {3, 64, 1, false},
+                {1, 0, 1, false}};
     int accepted = 0, tried = 0;
     for (size_t k = 0; k < sizeof kind / sizeof kind[0]; k++) {
         size_t size = make_wav(good, kind[k].format, kind[k].bits, kind[k].channels, 40);
@@ -108,7 +112,9 @@ static void test_wav_parse(void)
         for (int round = 0; round < 4000; round++) {
             memcpy(bad, good, size);
             for (int changes = 1 + rand() % 6; changes > 0; changes--)
-                bad[rand() % (int)(rand() % 2 ? size : 60)] = (unsigned char)(rand() % 3 ? rand() : 255 * (rand() % 2));
+                bad[rand() % (int)(rand() % 2 ? size : 60)] = (unsigned char)(rand() % 3
+                                                                                  ? rand()
+                                                                                  : 255 * (rand() % 2));
             accepted += parse_copy(bad, size) == 0;
             tried++;
         }
@@ -191,7 +197,8 @@ static void test_echo(void)
         }
         echo_free(echo);
     }
-    /* 2^-24 for each of some 2 * 9 butterfly passes, times the peak (about 4) of x in units of its sum's RMS. */
+    /* 2^-24 for each of some 2 * 9 butterfly passes, times the peak (about 4) of x in units of its sum's
+     * RMS. */
     printf("echo: worst error %.1e of the response's RMS, limit 5e-6\n", worst);
     CHECK(worst < 5e-6);
 }
@@ -228,7 +235,8 @@ static void test_faults(void)
     static struct faults faults;
     static struct run run;
     char error[ROOM_ERROR_SIZE];
-    const char *text = " capture:xrun@5.0 playback:unplug@8\tplayback:replug@9.5  both:stall@0.25+0.5 both:unplug@20 ";
+    const char *text =
+        " capture:xrun@5.0 playback:unplug@8\tplayback:replug@9.5  both:stall@0.25+0.5 both:unplug@20 ";
     CHECK(faults_parse(&faults, text, ROOM_CAPTURE, error) == 0 && faults.count == 3);
     CHECK(faults.item[0].kind == FAULT_STALL && faults.item[0].at_s == 0.25 && faults.item[0].for_s == 0.5);
     CHECK(faults_plugged(&faults, 19.99) && !faults_plugged(&faults, 20.0));
@@ -238,20 +246,35 @@ static void test_faults(void)
     CHECK(isinf(faults_next_unplug(&faults, 20.0)));
     CHECK(faults_parse(&faults, "", ROOM_PLAYBACK, error) == 0 && faults.count == 0);
 
-    static const char *const wrong[] = {"xrun@5",           "capture:xrun",     "capture:xrun@",        "capture:xrun@-1",
-                                        "capture:xrun@inf", "capture:xrun@nan", "capture:xrun@1+1",     "capture:stall@1",
-                                        "capture:stall@1+", "both:burn@1",      "capture:xrun@1.2.3",   "capture:xrun@.",
-                                        "capture:xrun@0x1", "capture xrun@1",   "playback:stall@1+1+1",
-                                        "microphone:xrun@1", "both:xrun@100000001",
+    static const char *const wrong[] = {"xrun@5",
+                                        "capture:xrun",
+                                        "capture:xrun@",
+                                        "capture:xrun@-1",
+                                        "capture:xrun@inf",
+                                        "capture:xrun@nan",
+                                        "capture:xrun@1+1",
+                                        "capture:stall@1",
+                                        "capture:stall@1+",
+                                        "both:burn@1",
+                                        "capture:xrun@1.2.3",
+                                        "capture:xrun@.",
+                                        "capture:xrun@0x1",
+                                        "capture xrun@1",
+                                        "playback:stall@1+1+1",
+                                        "microphone:xrun@1",
+                                        "both:xrun@100000001",
                                         "both:stall@1+9999999999999999999999"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         *error = '\0';
-        CHECK(faults_parse(&faults, wrong[i], ROOM_CAPTURE, error) == -EINVAL && strstr(error, "faults: \"") == error);
+        CHECK(faults_parse(&faults, wrong[i], ROOM_CAPTURE, error) == -EINVAL &&
+              strstr(error, "faults: \"") == error);
     }
     char garbage[200];
     for (int round = 0; round < 20000; round++) {
-        static const char *const piece[] = {"both:",   "capture:", "xrun@",           "stall@", "1", ".5", "+", " ", "unplug@",
-                                            "999999999999999999999999999999999999999", "@",      ":", "\n", "-"};
+        static const char *const piece[] = {
+            "both:", "capture:", "xrun@", "stall@",  "1",
+            ".5",    "+",        " ",     "unplug@", "999999999999999999999999999999999999999",
+            "@",     ":",        "\n",    "-"};
         *garbage = '\0';
         for (int i = rand() % 8; i > 0; i--) {
             const char *next = piece[rand() % 14];
@@ -275,14 +298,16 @@ static void test_run(void)
     static struct faults faults;
     static struct run run;
     char error[ROOM_ERROR_SIZE];
-    CHECK(faults_parse(&faults, "both:stall@1+0.5 both:stall@1.25+0.5 both:stall@3+0.001 both:xrun@5 both:stall@7+1",
+    CHECK(faults_parse(&faults,
+                       "both:stall@1+0.5 both:stall@1.25+0.5 both:stall@3+0.001 both:xrun@5 both:stall@7+1",
                        ROOM_CAPTURE, error) == 0);
     run_begin(&run, 500, 0.0, &faults, 1000);
     CHECK(run.end == 5000 && run.stalls == 4); /* the first two overlap: still from 1000 to 1750 */
     CHECK(run_position(&run, 0) == 500 && run_position(&run, 499) == 999 && run_position(&run, 500) == 1750);
     CHECK(run_position(&run, 1749) == 2999 && run_position(&run, 1750) == 3001);
     CHECK(run_frames(&run, 1000) == 500 && run_frames(&run, 1500) == 500 && run_frames(&run, 1751) == 501);
-    CHECK(run_frames(&run, 0) == 0 && run_stalled(&run, 1749) && !run_stalled(&run, 1750) && !run_stalled(&run, 999));
+    CHECK(run_frames(&run, 0) == 0 && run_stalled(&run, 1749) && !run_stalled(&run, 1750) &&
+          !run_stalled(&run, 999));
     run_begin(&run, 1500, 0.0, &faults, 1000); /* starts within a stall */
     CHECK(run_position(&run, 0) == 1750 && run_frames(&run, 1750) == 0 && run_frames(&run, 1752) == 2);
     run_begin(&run, 5000, 0.0, &faults, 1000); /* that xrun is past */
@@ -324,7 +349,8 @@ static void test_patience(void)
     patient_run(&clock, 45 * ms);
     CHECK(patient_now_ns(&clock, 52 * ms) == later_ns);
 
-    /* An hour with a tick every millisecond, and once a second one that is 17 ms late: 3.6 s later than it may be. */
+    /* An hour with a tick every millisecond, and once a second one that is 17 ms late: 3.6 s later than it
+     * may be. */
     clock = 0;
     int64_t before_ns = 0, late_ns = 0;
     bool backwards = false;
@@ -364,7 +390,8 @@ static bool open_card(struct card *card, enum room_direction direction)
 
 #ifndef WITHOUT_PEERS
 
-/* Opens the card in a process of its own, plays one sample at 7, tells us, then waits to be killed (or crashes). */
+/* Opens the card in a process of its own, plays one sample at 7, tells us, then waits to be killed (or
+ * crashes). */
 static pid_t start_peer(int64_t *epoch_ns, bool crash)
 {
     int pipes[2];
@@ -416,7 +443,8 @@ static void test_card(void)
     speaker_read(&capture, 0, heard, 10);
     CHECK(epoch_ns > peer_epoch_ns && heard[7] == 0.0f && card_now_s(&capture) < 1.0);
     CHECK(card_open(&second, card_name, ROOM_CAPTURE, 1.0, error) == -EBUSY);
-    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 2.0, error) == -EINVAL && strncmp(error, "speed: 2", 8) == 0);
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 2.0, error) == -EINVAL &&
+          strncmp(error, "speed: 2", 8) == 0);
     CHECK(card_other_rate_hz(&capture) == 0);
 
     /* A peer that joins hears and plays on the same axis; killed, it leaves the direction free. */
@@ -459,7 +487,8 @@ static void test_card(void)
     /* Another version of the plugin has it. */
     CHECK(open_card(&capture, ROOM_CAPTURE));
     capture.header->version++;
-    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 1.0, error) == -EPROTO && strstr(error, "another version"));
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 1.0, error) == -EPROTO &&
+          strstr(error, "another version"));
     capture.header->version--;
     card_close(&capture);
     shm_unlink(card_path);
@@ -467,7 +496,8 @@ static void test_card(void)
 
 static void sleep_ms(long ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
 
-/* A process that stands still is to its threads what a machine that stands still is to all: 200 ms of 300 do not pass. */
+/* A process that stands still is to its threads what a machine that stands still is to all: 200 ms of 300
+ * do not pass. */
 static void test_standstill(void)
 {
     struct card card;
@@ -482,7 +512,8 @@ static void test_standstill(void)
     CHECK(open_card(&card, ROOM_CAPTURE));
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    double shown_s = card_now_s(&card), passed_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 - (double)epoch_ns * 1e-9;
+    double shown_s = card_now_s(&card),
+           passed_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 - (double)epoch_ns * 1e-9;
     printf("patience: %.0f ms of %.0f ms with a standstill of 200 ms\n", 1e3 * shown_s, 1e3 * passed_s);
     CHECK(passed_s >= 0.3 && passed_s - shown_s > 0.19);
     kill(pid, SIGKILL);
@@ -536,7 +567,8 @@ static void test_microphone(void)
         const double clip_db = 12.0 * clip;
         double worst = 0.0;
         for (int i = 0; i < LENGTH; i++)
-            expected[i] = echo_directly(&h, x, i - DELAY, clip_db) + (double)wav_sample(&near, i - NEAR_START);
+            expected[i] = echo_directly(&h, x, i - DELAY, clip_db) +
+                          (double)wav_sample(&near, i - NEAR_START);
         struct microphone *microphone = microphone_create(&capture, &h, &near, DELAY, clip_db);
         for (int round = 0; round < 300; round++) { /* on, back, far ahead: always the same sound */
             float out[200];

@@ -30,8 +30,10 @@ static const char *parse_seconds(const char *text, double *seconds)
 static bool parse_fault(const char *word, struct fault *fault, bool applies[2])
 {
     static const char *const directions[] = {"playback:", "capture:", "both:"};
-    static const char *const kinds[] = {
-        [FAULT_XRUN] = "xrun@", [FAULT_UNPLUG] = "unplug@", [FAULT_REPLUG] = "replug@", [FAULT_STALL] = "stall@"};
+    static const char *const kinds[] = {[FAULT_XRUN] = "xrun@",
+                                        [FAULT_UNPLUG] = "unplug@",
+                                        [FAULT_REPLUG] = "replug@",
+                                        [FAULT_STALL] = "stall@"};
 
     int d = 0, k = 0;
     while (d < 3 && strncmp(word, directions[d], strlen(directions[d])) != 0)
@@ -60,7 +62,8 @@ static int earlier(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-int faults_parse(struct faults *faults, const char *text, enum room_direction direction, char error[ROOM_ERROR_SIZE])
+int faults_parse(struct faults *faults, const char *text, enum room_direction direction,
+                 char error[ROOM_ERROR_SIZE])
 {
     faults->count = 0;
     while (true) {

@@ -1,7 +1,9 @@
 /*
- * Card time: the schedule of faults, and where a running stream's frames lie on the card's time axis (see room.h).
+ * Card time: the schedule of faults, and where a running stream's frames lie on the card's time axis (see
+ * room.h).
  *
- * Pure arithmetic.  Positions on the card axis are in samples (double: exact to 1e-4 samples for a week at speed 20).
+ * Pure arithmetic.  Positions on the card axis are in samples (double: exact to 1e-4 samples for a week at
+ * speed 20).
  */
 #ifndef APMPI_ROOM_TIMELINE_H
 #define APMPI_ROOM_TIMELINE_H
@@ -24,8 +26,10 @@ struct faults {
     int count;
 };
 
-/* Reads the faults of `direction` from the text of the option `faults`.  -EINVAL with one sentence in `error`. */
-int faults_parse(struct faults *faults, const char *text, enum room_direction direction, char error[ROOM_ERROR_SIZE]);
+/* Reads the faults of `direction` from the text of the option `faults`.  -EINVAL with one sentence in
+ * `error`. */
+int faults_parse(struct faults *faults, const char *text, enum room_direction direction,
+                 char error[ROOM_ERROR_SIZE]);
 
 /* Is the device there at card time `now_s`? */
 bool faults_plugged(const struct faults *faults, double now_s);
@@ -38,7 +42,7 @@ struct run {
     int64_t start; /* card sample of frame 0 */
     int64_t end;   /* card sample at which the schedule ends the run, INT64_MAX if it does not ... */
     enum fault_kind end_kind; /* ... by FAULT_XRUN or FAULT_UNPLUG */
-    double ratio;  /* frames per card sample, 1 + ppm / 1e6 */
+    double ratio;             /* frames per card sample, 1 + ppm / 1e6 */
     struct stall {
         int64_t at, length; /* card samples; ordered, apart, none before start */
     } stall[FAULTS_MAX];

@@ -38,7 +38,8 @@ static void put_le32(unsigned char *p, uint32_t value)
 
 /* --- reading --- */
 
-int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const char *path, char error[ROOM_ERROR_SIZE])
+int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const char *path,
+              char error[ROOM_ERROR_SIZE])
 {
     if (size < 12 || memcmp(bytes, "RIFF", 4) != 0 || memcmp(bytes + 8, "WAVE", 4) != 0) {
         snprintf(error, ROOM_ERROR_SIZE, "%s: not a WAV file (no RIFF/WAVE header)", path);
@@ -52,12 +53,14 @@ int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const ch
         size_t length = le32(chunk + 4), there = size - at - 8;
         if (memcmp(chunk, "data", 4) == 0) {
             if (format == 0) {
-                snprintf(error, ROOM_ERROR_SIZE, "%s: the samples come before their format (no fmt chunk)", path);
+                snprintf(error, ROOM_ERROR_SIZE, "%s: the samples come before their format (no fmt chunk)",
+                         path);
                 return -EINVAL;
             }
             if (length > there) {
-                snprintf(error, ROOM_ERROR_SIZE, "%s: truncated, the header promises %zu bytes of samples, the file has %zu",
-                         path, length, there);
+                snprintf(error, ROOM_ERROR_SIZE,
+                         "%s: truncated, the header promises %zu bytes of samples, the file has %zu", path,
+                         length, there);
                 return -EINVAL;
             }
             wav->data = chunk + 8;
@@ -79,8 +82,9 @@ int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const ch
             bits = le16(chunk + 22);
             wav->is_float = format == FORMAT_FLOAT && bits == 32;
             if (!wav->is_float && !(format == FORMAT_PCM && bits == 16)) {
-                snprintf(error, ROOM_ERROR_SIZE, "%s: WAV format %u with %u bits, expected 16-bit PCM or 32-bit float", path,
-                         format, bits);
+                snprintf(error, ROOM_ERROR_SIZE,
+                         "%s: WAV format %u with %u bits, expected 16-bit PCM or 32-bit float", path, format,
+                         bits);
                 return -EINVAL;
             }
             if (channels != 1) {

@@ -1,7 +1,8 @@
 /*
  * WAV files: read a mono one whole, record a mono one at absolute positions.
  *
- * Nothing here knows ALSA.  Functions return 0 or a negative errno; `error` then holds one sentence, naming the file.
+ * Nothing here knows ALSA.  Functions return 0 or a negative errno; `error` then holds one sentence, naming
+ * the file.
  */
 #ifndef APMPI_ROOM_WAV_H
 #define APMPI_ROOM_WAV_H
@@ -20,9 +21,11 @@ struct wav {
     bool is_float; /* 32-bit float, else 16-bit PCM */
 };
 
-/* Finds the samples in `size` bytes of a WAV file.  Fills `wav` (bytes stays as it is); reads nothing outside the
- * given bytes whatever they hold.  -EINVAL when this is not a complete mono file of 16-bit PCM or 32-bit float. */
-int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const char *path, char error[ROOM_ERROR_SIZE]);
+/* Finds the samples in `size` bytes of a WAV file.  Fills `wav` (bytes stays as it is); reads nothing outside
+ * the given bytes whatever they hold.  -EINVAL when this is not a complete mono file of 16-bit PCM or 32-bit
+ * float. */
+int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const char *path,
+              char error[ROOM_ERROR_SIZE]);
 
 int wav_load(struct wav *wav, const char *path, char error[ROOM_ERROR_SIZE]);
 void wav_free(struct wav *wav);
@@ -30,8 +33,8 @@ void wav_free(struct wav *wav);
 /* Sample `index`, full scale 1.0; silence before the first and after the last. */
 float wav_sample(const struct wav *wav, int64_t index);
 
-/* A mono 16-bit WAV file that grows; what was never written reads as silence.  The header's sizes are true after
- * each call. */
+/* A mono 16-bit WAV file that grows; what was never written reads as silence.  The header's sizes are true
+ * after each call. */
 struct recorder {
     int fd; /* -1: no record */
     int64_t frames;

@@ -1,13 +1,15 @@
-/* For training/dataset.py: runs the chain over a scene and writes down, block by block, what the network would be told and what its gains would
- * be applied to. Knows the chain from the inside, hence the include. */
+/* For training/dataset.py: runs the chain over a scene and writes down, block by block, what the network
+ * would be told and what its gains would be applied to. Knows the chain from the inside, hence the include.
+ */
 #include "apm/apm.c" // NOLINT(bugprone-suspicious-include): looks into the chain, which nothing else may
 
 enum { RATE_HZ = 16000, HOP = RATE_HZ / BLOCKS_PER_S, BINS = HOP + 1 };
 
 typedef struct {
     float features[GAIN_FEATURES];
-    float re[BINS], im[BINS];                        /* after the echo canceller */
-    float detail_both[BINS], detail_echo_only[BINS]; /* statistical gain with the noise suppressor on and off */
+    float re[BINS], im[BINS]; /* after the echo canceller */
+    /* statistical gain with the noise suppressor on and off */
+    float detail_both[BINS], detail_echo_only[BINS];
 } row_t;
 
 int dump_row_floats(void) { return sizeof(row_t) / sizeof(float); }
@@ -29,7 +31,8 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
     ns_init(&echo_only, BINS, apm->stride, channel->ns.window_power, &arena);
     ns_configure(&both, NS_LEVEL_DB[NS_LEVEL_DEFAULT]);
     ns_configure(&echo_only, 0.0f);
-    const ns_mask_t all = {channel->gain.speech, channel->gain.rest, 1.0f}; /* ones: nobody asks the network here */
+    /* ones: nobody asks the network here */
+    const ns_mask_t all = {channel->gain.speech, channel->gain.rest, 1.0f};
     for (int b = 0; b < blocks; b++) {
         apm_render(apm, far + b * HOP, 1);
         apm_capture(apm, microphone + b * HOP);

@@ -1,9 +1,11 @@
-/* Runs the whole chain over 10 ms frames, one mark before each and one after the last: how many instructions does a frame take?
+/* Runs the whole chain over 10 ms frames, one mark before each and one after the last: how many instructions
+ * does a frame take?
  *
  *   frames RATE_HZ CHANNELS FRAMES
  *
- * The sound is made for work: a noise-like far end whose level moves like speech, its echo 30 ms later (from half time on, 60 ms later),
- * a near end that talks every other second loud enough to reach the limiter, and noise. All four features are on. */
+ * The sound is made for work: a noise-like far end whose level moves like speech, its echo 30 ms later (from
+ * half time on, 60 ms later), a near end that talks every other second loud enough to reach the limiter, and
+ * noise. All four features are on. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,12 +28,15 @@ int main(int argc, char **argv)
         return 2;
     const int rate_hz = atoi(argv[1]), channels = atoi(argv[2]), frames = atoi(argv[3]), hop = rate_hz / 100;
     const apm_config_t config = apm_everything();
-    apm_t *apm = apm_init(aligned_alloc(64, (apm_size(rate_hz, channels) + 63) / 64 * 64), rate_hz, channels, &config);
+    apm_t *apm = apm_init(aligned_alloc(64, (apm_size(rate_hz, channels) + 63) / 64 * 64), rate_hz, channels,
+                          &config);
     enum { HISTORY = 8 };
     float *far = calloc((size_t)(HISTORY * hop), sizeof *far);
-    int16_t *far_frame = calloc((size_t)hop, sizeof *far_frame), *mic_frame = calloc((size_t)(hop * channels), sizeof *mic_frame);
+    int16_t *far_frame = calloc((size_t)hop, sizeof *far_frame),
+            *mic_frame = calloc((size_t)(hop * channels), sizeof *mic_frame);
     for (int f = 0; f < frames; f++) {
-        const float syllable = 0.05f + 0.3f * fabsf(sinf(0.07f * (float)f)), talker = f / 100 % 2 ? 1.2f * fabsf(sinf(0.09f * (float)f)) : 0.0f;
+        const float syllable = 0.05f + 0.3f * fabsf(sinf(0.07f * (float)f)),
+                    talker = f / 100 % 2 ? 1.2f * fabsf(sinf(0.09f * (float)f)) : 0.0f;
         const int delay_blocks = f < frames / 2 ? 3 : 6;
         for (int i = 0; i < (HISTORY - 1) * hop; i++)
             far[i] = far[i + hop];

@@ -1,14 +1,15 @@
 /* A plugin for qemu-user that counts what a program executes, between marks that the program sets itself.
  *
- * A mark is a system call with a number that no kernel knows, MARK_SYSCALL, and a label as its argument (insncount.h): the kernel's part
- * refuses it, and here a line "label instructions" is written. Instructions are counted per translated block as it is entered; a system
- * call ends a block, so counts at marks are exact, and the same in every run.
+ * A mark is a system call with a number that no kernel knows, MARK_SYSCALL, and a label as its argument
+ * (insncount.h): the kernel's part refuses it, and here a line "label instructions" is written. Instructions
+ * are counted per translated block as it is entered; a system call ends a block, so counts at marks are
+ * exact, and the same in every run.
  *
  *   qemu-aarch64 -plugin libinsncount.so,out=FILE[,functions=FILE] program
  *
- * `functions`: instructions per function, of the whole run. The interface is declared here as far as it is used, because Debian ships no
- * header for it: QEMU, "TCG Plugins" (docs/devel/tcg-plugins), the same from version 1 (QEMU 4.2) on. QEMU 9 and later want version 2 or
- * more. */
+ * `functions`: instructions per function, of the whole run. The interface is declared here as far as it is
+ * used, because Debian ships no header for it: QEMU, "TCG Plugins" (docs/devel/tcg-plugins), the same from
+ * version 1 (QEMU 4.2) on. QEMU 9 and later want version 2 or more. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,10 +21,14 @@
 typedef uint64_t plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
-extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id_t, void (*)(plugin_id_t, struct qemu_plugin_tb *));
-extern void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, void (*)(unsigned, void *), int flags, void *);
-extern void qemu_plugin_register_vcpu_syscall_cb(plugin_id_t, void (*)(plugin_id_t, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t,
-                                                                       uint64_t, uint64_t, uint64_t, uint64_t));
+extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id_t,
+                                                  void (*)(plugin_id_t, struct qemu_plugin_tb *));
+extern void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, void (*)(unsigned, void *),
+                                                 int flags, void *);
+extern void qemu_plugin_register_vcpu_syscall_cb(plugin_id_t,
+                                                 void (*)(plugin_id_t, unsigned, int64_t, uint64_t, uint64_t,
+                                                          uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+                                                          uint64_t));
 extern void qemu_plugin_register_atexit_cb(plugin_id_t, void (*)(plugin_id_t, void *), void *);
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
@@ -76,8 +81,8 @@ static void translate(plugin_id_t id, struct qemu_plugin_tb *tb)
     qemu_plugin_register_vcpu_tb_exec_cb(tb, enter, 0, block);
 }
 
-static void system_call(plugin_id_t id, unsigned cpu, int64_t number, uint64_t label, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6,
-                        uint64_t a7, uint64_t a8)
+static void system_call(plugin_id_t id, unsigned cpu, int64_t number, uint64_t label, uint64_t a2,
+                        uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     (void)id, (void)cpu, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     if (number == MARK_SYSCALL)

@@ -1,5 +1,5 @@
-/* Runs every kernel of every variant between two marks (insncount.h) and prints "VARIANT KERNEL SIZE" for each pair, in the same order.
- * Sizes are those of 16 kHz: 164 bins with their padding. */
+/* Runs every kernel of every variant between two marks (insncount.h) and prints "VARIANT KERNEL SIZE" for
+ * each pair, in the same order. Sizes are those of 16 kHz: 164 bins with their padding. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
-/* The real FFT beside FFTW3f and KissFFT, on this machine: microseconds for a transform there and back, and the worst error of the
- * spectrum relative to its RMS, against a DFT in double. Prints a line "LIBRARY SIZE MICROSECONDS ERROR" for each. */
+/* The real FFT beside FFTW3f and KissFFT, on this machine: microseconds for a transform there and back, and
+ * the worst error of the spectrum relative to its RMS, against a DFT in double. Prints a line "LIBRARY SIZE
+ * MICROSECONDS ERROR" for each. */
 #include <fftw3.h>
 #include <kissfft/kiss_fftr.h>
 #include <math.h>
@@ -32,7 +33,10 @@ static void own_prepare(int size)
 }
 static void own_there(void) { fft_forward(&fft, x, re, im); }
 static void own_back(void) { fft_inverse(&fft, re, im, y); }
-static void own_spectrum(int k, double *out_re, double *out_im) { *out_re = (double)re[k], *out_im = (double)im[k]; }
+static void own_spectrum(int k, double *out_re, double *out_im)
+{
+    *out_re = (double)re[k], *out_im = (double)im[k];
+}
 
 static fftwf_plan fftw_forward, fftw_inverse;
 static fftwf_complex fftw_bins[LARGEST / 2 + 1];
@@ -43,7 +47,10 @@ static void fftw_prepare(int size)
 }
 static void fftw_there(void) { fftwf_execute(fftw_forward); }
 static void fftw_back(void) { fftwf_execute(fftw_inverse); }
-static void fftw_spectrum(int k, double *out_re, double *out_im) { *out_re = (double)fftw_bins[k][0], *out_im = (double)fftw_bins[k][1]; }
+static void fftw_spectrum(int k, double *out_re, double *out_im)
+{
+    *out_re = (double)fftw_bins[k][0], *out_im = (double)fftw_bins[k][1];
+}
 
 static kiss_fftr_cfg kiss_forward, kiss_inverse;
 static kiss_fft_cpx kiss_bins[LARGEST / 2 + 1];
@@ -54,7 +61,10 @@ static void kiss_prepare(int size)
 }
 static void kiss_there(void) { kiss_fftr(kiss_forward, x, kiss_bins); }
 static void kiss_back(void) { kiss_fftri(kiss_inverse, kiss_bins, y); }
-static void kiss_spectrum(int k, double *out_re, double *out_im) { *out_re = (double)kiss_bins[k].r, *out_im = (double)kiss_bins[k].i; }
+static void kiss_spectrum(int k, double *out_re, double *out_im)
+{
+    *out_re = (double)kiss_bins[k].r, *out_im = (double)kiss_bins[k].i;
+}
 
 static double now_us(void)
 {

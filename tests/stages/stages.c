@@ -1,7 +1,7 @@
 /* Stages behind handles: Python allocates none of their memory and knows none of their structs.
  *
- * NAME_new(...) -> handle; NAME_reset(handle); NAME_run(handle, ...); handle_free(handle) for all. A handle is one block of memory, the
- * stage's state first. Arrays are float32, contiguous; sizes in samples or bins.
+ * NAME_new(...) -> handle; NAME_reset(handle); NAME_run(handle, ...); handle_free(handle) for all. A handle
+ * is one block of memory, the stage's state first. Arrays are float32, contiguous; sizes in samples or bins.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -161,7 +161,8 @@ API float agc_run(agc_t *agc, float *x, int channels, int count, float power, fl
     return agc_gain_db(agc);
 }
 
-/* ---- delay: spectra of 20 ms frames; returns the believed lag, gives the confidence and the score of every lag */
+/* ---- delay: spectra of 20 ms frames; returns the believed lag, gives the confidence and the score of
+ * every lag */
 
 API void *delay_new(int lags)
 {
@@ -175,8 +176,8 @@ API void *delay_new(int lags)
 
 API void delay_again(delay_t *delay) { delay_reset(delay); }
 
-API int delay_run(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re, const float *mic_im, float *confidence,
-                  float *score)
+API int delay_run(delay_t *delay, const float *far_re, const float *far_im, const float *mic_re,
+                  const float *mic_im, float *confidence, float *score)
 {
     delay_push(delay, far_re, far_im);
     delay_process(delay, mic_re, mic_im);
@@ -206,7 +207,10 @@ API void *resampler_new(int hop)
 }
 
 API void resampler_again(resampler_t *resampler) { resampler_reset(resampler); }
-API void resampler_begin(resampler_t *resampler, int a_block_late) { resampler_start(resampler, a_block_late); }
+API void resampler_begin(resampler_t *resampler, int a_block_late)
+{
+    resampler_start(resampler, a_block_late);
+}
 
 API int resampler_run(resampler_t *resampler, float slide, const float *far, float *out)
 {
@@ -243,7 +247,10 @@ API void *saturation_new(void)
 
 API void saturation_again(saturation_t *saturation) { saturation_reset(saturation); }
 
-API void saturation_bend(const saturation_t *saturation, float *x, int count) { saturation_process(saturation, x, count); }
+API void saturation_bend(const saturation_t *saturation, float *x, int count)
+{
+    saturation_process(saturation, x, count);
+}
 
 API float saturation_run(saturation_t *saturation, float loudness, float power, float cross)
 {
@@ -284,7 +291,10 @@ API void aec_again(canceller_t *canceller)
 
 API void aec_move(canceller_t *canceller, int delay_blocks) { aec_set_delay(&canceller->aec, delay_blocks); }
 
-API void aec_step(canceller_t *canceller, int blocks, int most_blocks) { aec_slip(&canceller->aec, blocks, most_blocks); }
+API void aec_step(canceller_t *canceller, int blocks, int most_blocks)
+{
+    aec_slip(&canceller->aec, blocks, most_blocks);
+}
 
 API void aec_lag(canceller_t *canceller, float *lag_sum, float *information)
 {
@@ -294,7 +304,8 @@ API void aec_lag(canceller_t *canceller, float *lag_sum, float *information)
 
 API float aec_trusted(canceller_t *canceller) { return aec_trust(&canceller->aec); }
 
-API void aec_run(canceller_t *canceller, const float *far, const float *mic, float near_speaks, float *echo, float *error)
+API void aec_run(canceller_t *canceller, const float *far, const float *mic, float near_speaks, float *echo,
+                 float *error)
 {
     reference_push(&canceller->reference, &canceller->fft, far);
     aec_predict(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
@@ -307,7 +318,10 @@ API void aec_guess(canceller_t *canceller, const float *far, const float *mic, f
     aec_predict(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
 }
 
-API void aec_late(canceller_t *canceller, int samples) { aec_delay_path(&canceller->aec, &canceller->fft, samples); }
+API void aec_late(canceller_t *canceller, int samples)
+{
+    aec_delay_path(&canceller->aec, &canceller->fft, samples);
+}
 
 /* ---- jump: mic, echo [hop], usual power [hop + 1]; returns the samples */
 
@@ -334,14 +348,16 @@ API void *jump_new(int hop)
 
 API void jump_again(jumper_t *jumper) { jump_reset(&jumper->jump); }
 
-API int jump_run(jumper_t *jumper, const float *mic, const float *echo, const float *usual_power, float *evidence)
+API int jump_run(jumper_t *jumper, const float *mic, const float *echo, const float *usual_power,
+                 float *evidence)
 {
     const int samples = jump_process(&jumper->jump, &jumper->fft, mic, echo, usual_power);
     *evidence = jumper->jump.evidence;
     return samples;
 }
 
-/* ---- residual and ns: arrays of stride floats, of which the first hop + 1 are bins; spectra of 20 ms frames */
+/* ---- residual and ns: arrays of stride floats, of which the first hop + 1 are bins; spectra of 20 ms
+ * frames */
 
 API int stride_of(int hop) { return spectrum_stride(hop); }
 
@@ -358,8 +374,8 @@ API void *residual_new(int hop)
 API void residual_again(residual_t *residual) { residual_reset(residual); }
 
 /* Returns the trust. */
-API float residual_run(residual_t *residual, const float *error, const float *echo, const float *cross, const float *noise, const float *far,
-                       float moved, float *power)
+API float residual_run(residual_t *residual, const float *error, const float *echo, const float *cross,
+                       const float *noise, const float *far, float moved, float *power)
 {
     residual_process(residual, error, echo, cross, noise, far, moved);
     memcpy(power, residual->power, sizeof(float) * (size_t)residual->stride);
@@ -380,7 +396,8 @@ API void *ns_new(int hop, float window_power, float attenuation_db)
 API void ns_again(ns_t *ns) { ns_reset(ns); }
 API void ns_attenuate(ns_t *ns, float attenuation_db) { ns_configure(ns, attenuation_db); }
 
-/* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats and the mask's own probability. */
+/* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats and the
+ * mask's own probability. */
 API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask,
                  float trust, float echo_confidence, float *gain, float *noise)
 {
@@ -403,14 +420,16 @@ API void *ns_level_new(void)
 
 API void ns_level_again(ns_level_t *level) { ns_level_reset(level); }
 
-API int ns_level_run(ns_level_t *level, float heard, float noise, float echo, float speech_probability, float *snr_db)
+API int ns_level_run(ns_level_t *level, float heard, float noise, float echo, float speech_probability,
+                     float *snr_db)
 {
     ns_level_process(level, heard, noise, echo, speech_probability);
     *snr_db = level->snr_db;
     return level->level;
 }
 
-/* ---- gain: powers[6][stride] in the order of gain_input_t; masks[2][stride]; returns the speech probability */
+/* ---- gain: powers[6][stride] in the order of gain_input_t; masks[2][stride]; returns the speech
+ * probability */
 
 API void *gain_new(int hop, float window_power)
 {
@@ -427,7 +446,12 @@ API void gain_again(gain_t *gain) { gain_reset(gain); }
 API float gain_run(gain_t *gain, const float *powers, float *masks)
 {
     const int stride = spectrum_stride(gain->bins - 1);
-    const gain_input_t input = {powers, powers + stride, powers + 2 * stride, powers + 3 * stride, powers + 4 * stride, powers + 5 * stride};
+    const gain_input_t input = {powers,
+                                powers + stride,
+                                powers + 2 * stride,
+                                powers + 3 * stride,
+                                powers + 4 * stride,
+                                powers + 5 * stride};
     gain_process(gain, &input);
     const float *const rows[] = {gain->speech, gain->rest};
     for (int i = 0; i < 2; i++)
