@@ -5,9 +5,8 @@
 
 enum { PHASES = 1024 }; /* linear interpolation between phases errs by (pi / PHASES)^2 / 8 = -118 dB */
 
-#define KAISER_BETA                                                                                          \
-    9.0 /* side lobes at -90 dB; the transition then begins at 0.8 of the Nyquist frequency                  \
-         */
+/* Side lobes at -90 dB; the transition then begins at 0.8 of the Nyquist frequency. */
+#define KAISER_BETA 9.0
 
 static float table[PHASES + 1][SINC_TAPS];
 
