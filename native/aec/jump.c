@@ -27,11 +27,13 @@ static const float SAME = 0.8f;
 static const float LEAD = 1.5f; /* over the next best peak */
 enum {
     FIRST_BLOCKS = 4, /* fewer are coherent by chance */
-    DRY_BLOCKS = 10,  /* so long a player may be silent, and what is heard is what it played before */
+    /* So long a player may be silent, and what is heard is what it played before; and after sound was lost at
+     * both ends, that lies elsewhere. */
+    DRY_BLOCKS = 10,
     MOST_BLOCKS = 20, /* 0.2 s without learning */
     REST_BLOCKS = 50, /* 0.5 s to learn in, whatever it was */
     WIDTH_MS = 1,     /* of a peak */
-    TALK_BLOCKS = 4,  /* where the echo stays and something is heard beside it */
+    SOON_BLOCKS = 4,  /* where the echo stays and something is heard beside it, or where it may move back */
 };
 
 static void take_side(jump_side_t *side, size_t bins, arena_t *arena)
@@ -225,9 +227,10 @@ int jump_process(jump_t *jump, const fft_t *fft, const float *mic, const float *
     if (jump->searched_blocks < FIRST_BLOCKS)
         return 0;
     const peak_t peak = clear_peak(jump, fft);
-    const int moved = abs(peak.lag) > hop * WIDTH_MS / 10;
-    const int stays = !moved && peak.height > (jump->searched_blocks < DRY_BLOCKS ? SAME : 0.0f);
+    const int elsewhere = abs(peak.lag) > hop * WIDTH_MS / 10, early = jump->searched_blocks < DRY_BLOCKS;
+    const int moved = elsewhere && !early;
+    const int stays = !elsewhere && peak.height > (early ? SAME : 0.0f);
     if (stays || moved || jump->searched_blocks == MOST_BLOCKS)
-        end_search(jump, stays ? TALK_BLOCKS : REST_BLOCKS);
+        end_search(jump, stays || moved ? SOON_BLOCKS : REST_BLOCKS);
     return moved ? peak.lag : 0;
 }

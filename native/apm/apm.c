@@ -709,7 +709,7 @@ static void suppress(apm_t *apm, channel_t *channel)
     /* no echo, nothing to be trusted with */
     const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f;
     ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust,
-                echo_may_be_there(apm) ? trust : 1.0f);
+                echo_may_be_there(apm) ? 0.0f : 1.0f);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }
 

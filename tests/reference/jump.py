@@ -11,7 +11,7 @@ from reference.signals import Signal
 BLOCKS, MOST_BINS = 8, 160
 WENT, STAYS, ESTIMATED, UNUSUAL, USUAL_RATE = 0.1, 0.25, 0.25, 4.0, 0.02
 AUDIBLE, LEAST_BINS, FAINT, KEEP, CHANCE, SAME, LEAD = 10.0, 20, 0.01, 0.85, 5.0, 0.8, 1.5
-FIRST_BLOCKS, DRY_BLOCKS, SEARCH_BLOCKS, REST_BLOCKS, TALK_BLOCKS = 4, 10, 20, 50, 4
+FIRST_BLOCKS, DRY_BLOCKS, SEARCH_BLOCKS, REST_BLOCKS, SOON_BLOCKS = 4, 10, 20, 50, 4
 
 
 class Side:
@@ -79,11 +79,11 @@ class Jump:
             return 0
         lag, height = self._clear_peak()
         width = self.hop // 10
-        surely = height > SAME or self.searched_blocks >= DRY_BLOCKS
-        stays = lag is not None and abs(lag) <= width and surely
-        moved = lag is not None and abs(lag) > width
+        early = self.searched_blocks < DRY_BLOCKS
+        stays = lag is not None and abs(lag) <= width and (height > SAME or not early)
+        moved = lag is not None and abs(lag) > width and not early
         if stays or moved or self.searched_blocks == SEARCH_BLOCKS:
-            self._end(TALK_BLOCKS if stays else REST_BLOCKS)
+            self._end(SOON_BLOCKS if stays or moved else REST_BLOCKS)
         return lag if moved and lag is not None else 0
 
     def _clear_peak(self) -> tuple[int | None, float]:
