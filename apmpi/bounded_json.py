@@ -55,8 +55,9 @@ def parsed(text: bytes, bytes_max: int) -> dict[str, Any]:
 
 
 def _deeper_than(text: str, levels: int) -> bool:
-    """Whether brackets outside strings are nested deeper, as far as the text is valid: behind its first
-    mistake nothing is parsed."""
+    """Return whether brackets outside strings are nested deeper.
+
+    Exact up to the text's first mistake, behind which nothing is parsed."""
     without_escapes = text.replace("\\\\", "").replace('\\"', "")
     depth = 0
     for outside_strings in without_escapes.split('"')[::2]:

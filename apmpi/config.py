@@ -163,7 +163,7 @@ def parse(text: str | bytes, name: str) -> Settings:
 
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """What is wrong with the file is wrong with the configuration."""
+    """Turn a mistake in the file into one of the configuration."""
     try:
         yield
     except text_file.FileError as error:

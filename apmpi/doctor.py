@@ -257,7 +257,7 @@ def _endpoint_findings(settings: Settings) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class Hearing:
-    """What the loop played, [samples], and what the microphone's card heard, [samples, channels]; -1 to 1.
+    """Sound played by the loop, [samples], and heard by the microphone's card, [samples, channels]; -1 to 1.
 
     channels   the numbers of those channels on the card, counted from 1
     """

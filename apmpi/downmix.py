@@ -52,7 +52,8 @@ class Downmix:
         self._step = max(rate_hz // COMPARED_AT_HZ, 1)
         self._kept = 0  # the channel whose polarity and level the output has
         self._sign = 1.0
-        self._alike: NDArray[np.float64] = np.ones(count)  # sign of each that is averaged, relative to the kept one; 0: left out
+        # Sign of each that is averaged, relative to the kept one; 0: left out.
+        self._alike: NDArray[np.float64] = np.ones(count)
         if not every:
             self._alike[1:] = 0
         self._weights = self._target()

@@ -151,7 +151,7 @@ def _without_waiting(terminal_fd: int) -> int:
 
 
 def _columns() -> int | None:
-    """Of the terminal; None if it does not know, or has gone."""
+    """Return the terminal's columns; None if it does not know, or has gone."""
     try:
         return os.get_terminal_size(STDERR).columns or None
     except OSError:

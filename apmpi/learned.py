@@ -126,7 +126,7 @@ def _parsed(content: bytes, settings: Settings) -> Learned:
 
 
 def _named(text: str) -> str:
-    """What a damaged file holds, fit for a sentence."""
+    """Return a damaged file's value, fit for a sentence."""
     return text[:40] if text.isprintable() else ascii(text[:40])
 
 

@@ -386,7 +386,7 @@ class Loop:
         return picked(heard, *self._pick_far) or self._silence
 
     def _remix(self, name: str, numbers: Sequence[int], wanted: int, *, every: bool) -> Remix:
-        """What makes `wanted` channels of these, which are one or as many in apmpi.config."""
+        """Return a function that makes `wanted` channels, one or as many, of these."""
         if wanted == len(numbers):
             return lambda block, _: block
         if wanted > 1:

@@ -66,7 +66,7 @@ class Part:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether nobody else has it locked; a file system without locks knows of nobody."""
+    """Lock the file; return whether nobody else has. A file system without locks knows of nobody."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

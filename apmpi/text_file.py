@@ -100,7 +100,7 @@ def compose_yaml(text: str, name: str) -> yaml.Node | None:
 
 
 def yaml_values(text: str, name: str) -> object:
-    """What YAML makes of `text`: dict, list, str, bool, int, float, date or None. Raises FileError."""
+    """Return the YAML value of `text`: dict, list, str, bool, int, float, date or None. Raises FileError."""
     node = compose_yaml(text, name)
     if node is None:
         return None
@@ -193,7 +193,7 @@ def _check_regular(mode: int, name: str, expected: str) -> None:
 
 
 def _kind(mode: int) -> str:
-    """What a file that is no regular one is, in a word."""
+    """Return the kind of a file that is no regular one, in a word."""
     names = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
     return names.get(stat.S_IFMT(mode), "device")
 

@@ -384,7 +384,7 @@ def signing_key() -> Path:
 
 
 def _move_here_from_build(key: Path) -> None:
-    """Where earlier versions kept it: cards with their images trust it."""
+    """Return the key of an earlier version, which cards with its images trust."""
     for folder in ("image", "image-pi5"):
         earlier = PROJECT / "build" / folder / "signing-key"
         if earlier.exists() and not key.exists():

@@ -70,7 +70,7 @@ def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
 
 
 def age(packages: Path, now_s: float) -> str:
-    """How old the packages are, and what to do about it."""
+    """Return a sentence on the age of the packages, and what to do about it."""
     fetched_s = packages.stat().st_mtime
     day = datetime.fromtimestamp(fetched_s, UTC).strftime("%Y-%m-%d")
     days = max(0, int((now_s - fetched_s) // 86400))

@@ -81,7 +81,7 @@ def _unfolded(text: str) -> str:
 def _expression(
     source: str, name: str, texts: dict[str, str], copyright_text: str, extracted: Extracted
 ) -> str:
-    """Of one short name: "and" binds stronger than "or", and a comma less than both."""
+    """Return the expression for one short name: "and" binds stronger than "or", a comma less than both."""
     parts = re.split(r",\s*(and|or)\s+", name)
     expression = ""
     for part in parts:

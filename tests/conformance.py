@@ -241,7 +241,7 @@ class Calls:
         return bytes(buffer) == b"\0\0\1\1"
 
     def copied(self, how: str) -> tuple[bool, bool]:
-        """Whether a frame's copy has the same samples and userdata in common with it."""
+        """Return whether a frame's copy shares its samples and userdata."""
         frame = self.AudioFrame(bytearray(8), 16000, 2, 2, userdata={"a": 1})
         again = pickle.loads(pickle.dumps(frame)) if how == "pickle" else getattr(copy, how)(frame)
         assert type(again) is type(frame) and again.data.tolist() == [0] * 4 and again.userdata == {"a": 1}

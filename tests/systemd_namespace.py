@@ -110,7 +110,7 @@ def wait_for(seconds: float, **wanted: str) -> dict[str, str]:
 
 
 def sound_flows(within_s: float = 0.0) -> bool:
-    """As other services learn it."""
+    """Return whether sound flows, as other services learn it."""
     deadline = time.monotonic() + within_s
     while not (flows := Path("/run/apmpi/sound").exists()) and time.monotonic() < deadline:
         time.sleep(0.1)

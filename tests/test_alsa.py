@@ -1,4 +1,4 @@
-"""What is asked of ALSA's library before a device is opened."""
+"""Questions to ALSA's library before a device is opened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ APMPI = Path(sys.executable).with_name("apmpi")
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """What a command would leave behind."""
+    """File that a command would leave behind."""
     return tmp_path / "it-was-run"
 
 

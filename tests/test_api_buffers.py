@@ -158,7 +158,7 @@ ODD_BUFFERS: list[tuple[str, Callable[[], Any]]] = [
 def test_pieces_and_released_buffers_are_runtime_errors(
     words: str, data: Callable[[], Any], call: str
 ) -> None:
-    """As documented, whichever kind of error the buffer's own type prefers."""
+    """The documented error, whichever kind the buffer's own type prefers."""
     for apm in (AudioProcessingModule(**ALL), running()):
         state = apm.save_state()
         with pytest.raises(RuntimeError, match=words):
@@ -349,7 +349,7 @@ def test_a_finaliser_may_call_the_module_at_any_time() -> None:
 
 
 def test_a_state_that_changes_while_it_is_read_is_one_or_the_other() -> None:
-    """What was checked is what is taken up, even of a bytearray that another thread writes to."""
+    """The state that was checked is taken up, even of a bytearray that another thread writes to."""
     state = running().save_state()
     shared, done = bytearray(state), threading.Event()
 

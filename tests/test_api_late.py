@@ -127,7 +127,7 @@ def whose_stalls(draw: st.DrawFn) -> list[tuple[str, float, float]]:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), delay_ms=st.integers(220, 400), stalls=whose_stalls())
 def test_both_threads_may_be_late(seed: int, delay_ms: int, stalls: list[tuple[str, float, float]]) -> None:
-    """As long as the echo of what comes late is still to come, it goes as if nothing had happened."""
+    """An echo that is still to come when its far end comes late goes as if nothing had happened."""
     call = Call(*steps_of_noise(np.random.default_rng(seed), 9.0, delay_ms))
     call.follow(stalled(call.frames, stalls))
     worst_db = call.reduction_db().min()

@@ -1,4 +1,4 @@
-"""What `import apmpi` offers: its names, its version, and that a fork meets no name half loaded."""
+"""Names and version that `import apmpi` offers, and that a fork meets no name half loaded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sys.exit(f"the child ended with status {status}" if status else 0)
 
 
 def in_a_new_process(program: str, *arguments: str, cwd: Path) -> str:
-    """What the program prints; from another folder: the installed package, not the one beside the tests."""
+    """Return the program's output; from another folder, so that the installed package is imported."""
     command = (sys.executable, "-c", program, *arguments)
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
     assert done.returncode == 0, done.stderr

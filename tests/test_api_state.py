@@ -173,7 +173,7 @@ def test_saving_while_sound_goes_through(rng: np.random.Generator) -> None:
 
 
 def sealed(state: bytes | bytearray) -> bytes:
-    """With the checksum that belongs to it: CRC-32 of all that follows it, behind a magic of 8 bytes."""
+    """Return the state with its checksum: CRC-32 of all that follows it, behind a magic of 8 bytes."""
     return bytes(state[:8]) + struct.pack("<I", zlib.crc32(state[12:])) + bytes(state[12:])
 
 

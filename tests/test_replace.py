@@ -1,4 +1,4 @@
-"""What is written beside its place goes there alone, whatever lies in its way."""
+"""A file written beside its place replaces that alone, whatever lies in its way."""
 
 from __future__ import annotations
 

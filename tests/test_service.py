@@ -30,7 +30,7 @@ configure, start, systemd = daemon.configure, daemon.start, daemon.systemd
 
 
 def wait_until(happened: Callable[[], object], what: str, timeout_s: float = 10.0) -> float:
-    """How long it took in seconds."""
+    """Return the time that it took in seconds."""
     began_s = time.monotonic()
     while not happened():
         if time.monotonic() - began_s > timeout_s:
@@ -129,7 +129,7 @@ def in_a_terminal() -> Iterator[Callable[[Path], TerminalDaemon]]:
 
 
 def frames(socket_path: Path) -> int:
-    """What the service has processed, as it says itself."""
+    """Return the frames that the service says it has processed."""
     command = [APMPI, "monitor", "--json", "--seconds", "0.5", "--socket", socket_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     return int(json.loads(done.stdout.splitlines()[-1])["frames"])

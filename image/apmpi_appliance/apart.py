@@ -1,4 +1,4 @@
-"""What a person's file means, found out by a process that can do nothing else.
+"""Reads a person's file in a process that can do nothing else.
 
 The programs of the appliance run as root. So the parsers of what anybody can write to the boot partition run
 in a child that has given up root, can write no file, and has bounds in time and memory. Whatever becomes of
@@ -30,7 +30,7 @@ AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []
 
 
 def call(name: str, function: Callable[..., Any], *arguments: object) -> Any:
-    """What `function` returns, which is anything that JSON holds. Raises FileError.
+    """Return the result of `function`, anything that JSON holds. Raises FileError.
 
     `name` is the file's, for what `function` does not say itself with a FileError or ConfigError.
     """

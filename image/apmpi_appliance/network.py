@@ -162,7 +162,7 @@ def _fields(text: str) -> dict[str, str | None]:
 
 
 def _take_keys(root: Path) -> tuple[list[str], str]:
-    """As _take_network. Lines that are no key are left out and complained of; sshd would do so silently."""
+    """Take the keys, as _take_network. Lines that are no key are left out and reported; sshd would not."""
     lines = read_text(root / BOOT / KEYS_NAME, "public SSH keys", name=KEYS_NAME).splitlines()
     filled = [
         (number, line) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"

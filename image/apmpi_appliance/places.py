@@ -41,7 +41,7 @@ def replace(path: Path, content: str | bytes, mode: int = 0o644) -> None:
 
 
 def holds(path: Path, content: bytes) -> bool:
-    """Whether `path` is a file with exactly this content."""
+    """Return whether `path` is a file with exactly this content."""
     try:
         with path.open("rb") as file:
             return file.read(len(content) + 1) == content

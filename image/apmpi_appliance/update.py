@@ -54,7 +54,7 @@ OTHER_ENTRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an update is, signed with it.
+    """Description of an update, signed with it.
 
     version         numbers with dots
     board           as in slots.BOARD
@@ -140,7 +140,7 @@ def _chunks(file: Path, offset: int, size: int) -> Iterator[bytes]:
 
 
 def describe(file: Path) -> Description:
-    """Of a file that is verified. Raises UpdateError."""
+    """Return the description of a file that is verified. Raises UpdateError."""
     with file.open("rb") as opened:
         opened.seek(-DESCRIPTION_BYTES, os.SEEK_END)
         description = Description.parse(opened.read())
@@ -274,7 +274,7 @@ def put_slot_files(new_root: Path, boot: Path, slot: str) -> None:
 
 
 def _read_anew(file: Path) -> None:
-    """What is read from now on comes from the card, not from what was just written to it."""
+    """Make the next reads come from the card, not from memory that was just written."""
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -312,7 +312,7 @@ def main(given: Path | None, root: Path = ROOT) -> bool:
 
 
 def _take_away(boot: Path, file: Path) -> None:
-    """What was refused once is not tried again at each boot."""
+    """Remove a refused update from the queue, so that it is not tried again at each boot."""
     refused = file.with_suffix(".refused")
     try:
         with writable(boot):

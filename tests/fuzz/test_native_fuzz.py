@@ -1,4 +1,4 @@
-"""What reads bytes from outside in C, fed by libFuzzer under the address and undefined-behaviour sanitizers.
+"""Readers of outside bytes in C, fed by libFuzzer under the address and undefined-behaviour sanitizers.
 
 What a fuzzer finds stays a test by a new file in its corpus.
 """

@@ -1,4 +1,4 @@
-"""What comes from outside is read or refused: by the documented exception, soon, within little memory.
+"""Readers of outside text in Python take or refuse it: by the documented exception, soon, in little memory.
 
 Each fuzzer mutates what lies in corpus/ and what is made here, for --fuzz-seconds, from the --seed:
 
@@ -199,7 +199,7 @@ class Fuzzer:
 
 
 def _memory_bytes(name: str) -> int:
-    """Of /proc/self/status."""
+    """Return a figure of /proc/self/status."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 

@@ -38,7 +38,7 @@ def device(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def soon() -> Iterator[None]:
-    """What waits for ever fails after 30 s."""
+    """Make what waits for ever fail after 30 s."""
 
     def too_late(number: int, frame: object) -> None:
         pytest.fail("still waiting after 30 s")  # no OSError, which could be caught
@@ -399,7 +399,7 @@ def test_any_text_is_a_network_or_one_sentence(text: str) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_the_largest_file_is_read_within_its_bounds() -> None:
-    """Of time and memory; where the reader is killed, the sentence is another one."""
+    """Bounds of time and memory; where the reader is killed, the sentence is another one."""
     largest = f"a: [{'a,' * 32_000}]"
     with pytest.raises(FileError, match=r"apmpi\.yaml:1: a: unknown key"):
         apart.call("apmpi.yaml", configuration.completed, largest, "")

@@ -21,7 +21,7 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With programs that this machine has."""
+    """Units with programs that this machine has."""
     folder = tmp_path_factory.mktemp("machine") / "units"
     shutil.copytree(UNITS, folder)
     for unit in folder.glob("*.service"):

@@ -232,7 +232,7 @@ def queue(device: Path, file: Path) -> None:
 
 
 def everything(device: Path) -> dict[str, bytes]:
-    """What is on the card, but for the update and the report."""
+    """Return all that is on the card, but for the update and the report."""
     names = (update.NAME, "apmpi.refused", slots.REPORT_NAME)
     files = [*(device / BOOT).rglob("*"), *(device / "dev").rglob("*")]
     return {
@@ -352,7 +352,7 @@ def test_an_update_that_does_not_fit_is_refused_before_anything_is_written(card:
 
 @needs_squashfs
 def test_an_update_that_just_fits_is_installed(card: Path) -> None:
-    """What _check_fits lets through is written whole; what the old version leaves is counted."""
+    """An update that _check_fits lets through is written whole; room of the old version counts."""
     file = described(card, kernel_bytes=600 * 1024)
     (card / BOOT / "b/vmlinuz").write_bytes(b"old" * 150_000)
     with boot_partition(card, 2000) as boot:

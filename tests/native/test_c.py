@@ -38,7 +38,7 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="session")
 def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where everything is built with a toolchain: when it is first asked for, once for all processes."""
+    """Return a function that builds with a toolchain, when first asked, once for all processes."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent

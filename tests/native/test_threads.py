@@ -1,4 +1,4 @@
-"""What may be called without the lock reads nothing that changes: the thread sanitizer watches."""
+"""Calls without the lock read nothing that changes: the thread sanitizer watches."""
 
 from __future__ import annotations
 

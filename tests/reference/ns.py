@@ -182,7 +182,7 @@ class Suppressor:
     def _find_distinct(
         self, power: Signal, echo: Signal, loudness: float, speech_probability: float | None
     ) -> None:
-        """How far the block stands clear of noise and residual echo in a room without clatter."""
+        """Degree to which the block stands clear of noise and residual echo in a room without clatter."""
         no_speech = 0.0 if speech_probability is None else 1.0 - speech_probability
         clatter = self.clatter.process(self.breadth, float(np.log(loudness + self.quiet)), no_speech)
         explained = np.sum((self.noise + ECHO_CAUTION * echo)[AUDIBLE_FIRST_BIN:]) + self.quiet
@@ -230,7 +230,7 @@ class Suppressor:
             self.lowest_next, self.clear_blocks = np.full(self.bins, np.inf), np.zeros(self.bins)
 
     def _find_new_noise(self, heard: Signal, noise: Signal, echo: Signal, moves: Signal) -> None:
-        """What has been steady in many bands for a while, and is no tone, is noise."""
+        """Lift the noise where many bands were steady for a while and hold no tone."""
         now = heard + self.quiet
         rate = np.where(now > self.band_smooth, RISE_RATE, FALL_RATE)
         self.band_smooth = self.band_smooth + rate * (now - self.band_smooth)

@@ -163,5 +163,5 @@ class SharedCard:
 
     @property
     def lost_ns(self) -> int:
-        """How long the card's clock has waited for a machine that stood still (native/room/patience.h)."""
+        """Time that the card's clock has waited for a machine that stood still (native/room/patience.h)."""
         return (self._field("<Q", 64) & 0xFFFF_FFFF) * 8192
