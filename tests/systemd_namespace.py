@@ -12,61 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-
-def run(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def boot(folder: Path) -> None:
-    """Raises CalledProcessError or OSError where namespaces, cgroup v2 or overlays are not permitted."""
-    with tempfile.TemporaryDirectory() as mount:
-        run("mount", "-t", "cgroup2", "cgroup2", mount)
-        cgroup = Path(mount) / f"apmpi-test-{os.getpid()}"
-        cgroup.mkdir()
-        try:
-            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--ipc"]
-            process = subprocess.Popen(
-                [*unshare, "--propagation", "private", sys.executable, __file__, "init", folder],
-                preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())),
-            )
-            process.wait(75)  # systemd's poweroff is a signal to whoever waits for PID 1
-        finally:
-            process.kill()
-            process.wait()
-            for part in sorted(cgroup.rglob("*/"), reverse=True):
-                part.rmdir()
-            cgroup.rmdir()
-            run("umount", mount)
+from booted_root import boot, enter, make_root, run
 
 
 def init(folder: Path) -> None:
-    memory = Path(tempfile.mkdtemp())
-    run("mount", "-t", "tmpfs", "tmpfs", memory)
-    for name in ("upper", "work", "root"):
-        (memory / name).mkdir()
-    root = memory / "root"
-    layers = f"lowerdir=/,upperdir={memory}/upper,workdir={memory}/work"
-    run("mount", "-t", "overlay", "overlay", "-o", layers, root)
-    run("mount", "-t", "tmpfs", "tmpfs", root / "run")
-    run("mount", "-t", "proc", "proc", root / "proc")
-    run("mount", "--bind", "-o", "ro", root / "proc/sys", root / "proc/sys")
-    run("mount", "-t", "sysfs", "-o", "ro", "sysfs", root / "sys")
-    run("mount", "-t", "cgroup2", "cgroup2", root / "sys/fs/cgroup")
-    run("mount", "--bind", "/dev", root / "dev")
-    run("mount", "-t", "tmpfs", "tmpfs", root / "dev/shm")
-    (root / "test").mkdir()
-    run("mount", "--bind", folder, root / "test")
-    (root / "test/console").touch()
-    run("mount", "--bind", root / "test/console", root / "dev/console")
+    root = make_root(folder)
 
     # The interpreter's folders must be open to another user than root; in this overlay that harms nobody.
     for part in (Path(sys.base_prefix), *Path(sys.base_prefix).parents, *Path(sys.prefix).parents):
@@ -83,14 +40,7 @@ def init(folder: Path) -> None:
     )
     shutil.copytree(folder / "etc", root / "etc/apmpi")
     run("systemd-sysusers", f"--root={root}", Path(__file__).parents[1] / "systemd/sysusers.d/apmpi.conf")
-    os.chdir(root)
-    (root / "old").mkdir(exist_ok=True)
-    run("pivot_root", ".", "old")
-    os.chroot(".")
-    run("umount", "-l", "/old")
-    # "container": systemd leaves alone what belongs to the machine.
-    systemd = ["/lib/systemd/systemd", "--unit=drive.service", "--log-target=console"]
-    os.execve(systemd[0], systemd, {**os.environ, "container": "apmpi-test"})
+    enter(root)
 
 
 def show() -> dict[str, str]:
@@ -184,4 +134,8 @@ def drive(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"boot": boot, "init": init, "drive": drive}[sys.argv[1]](Path(sys.argv[2]))
+    step, given = sys.argv[1], Path(sys.argv[2])
+    if step == "boot":
+        boot(__file__, given, seconds=75)
+    else:
+        {"init": init, "drive": drive}[step](given)
