@@ -438,21 +438,24 @@ def _conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.microphone.file is not None:
         for key, endpoint in endpoints.items():
             if endpoint.device is not None:
-                given = f"'{endpoint.device}' given while microphone is a file"
+                given = f"{_quoted(endpoint.device)} given while microphone is a file"
                 yield f"{key}.device", f"{given}, expected {key}.file"
     elif settings.far_end and settings.far_end.file and not settings.speaker:
-        given = f"'{settings.far_end.file}' given without speaker"
+        given = f"{_quoted(settings.far_end.file)} given without speaker"
         yield "far_end.file", f"{given}, expected speaker.device that plays it"
     for key, endpoint, other, like in present(("far_end", "microphone"), ("output", "speaker")):
         if endpoint.device and like.device and _hardware(endpoint.device) == _hardware(like.device):
-            also = "" if endpoint.device == like.device else f" as '{like.device}'"
-            yield f"{key}.device", f"'{endpoint.device}' given for {other} too{also}, expected another device"
+            also = "" if endpoint.device == like.device else f" as {_quoted(like.device)}"
+            yield (
+                f"{key}.device",
+                f"{_quoted(endpoint.device)} given for {other} too{also}, expected another device",
+            )
     yield from _channel_conflicts(settings)
     written = [("output", "microphone"), ("output", "far_end"), ("output", "speaker")]
     written += [("speaker", "microphone"), ("speaker", "far_end")]
     for key, endpoint, other, like in present(*written):
         if endpoint.file and like.file and os.path.realpath(endpoint.file) == os.path.realpath(like.file):
-            yield f"{key}.file", f"'{endpoint.file}' is {other}.file too, expected another file"
+            yield f"{key}.file", f"{_quoted(endpoint.file)} is {other}.file too, expected another file"
 
 
 def _channel_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -484,6 +487,11 @@ def _channel_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     ):
         if sink and sink.channels != count and 1 not in (sink.channels, count):
             yield f"{key}.channels", f"{sink.channels} given for {count} of {other}, expected {count} or 1"
+
+
+def _quoted(name: object) -> str:
+    """A device or file for a place within a sentence; a path of usual length is shown whole."""
+    return f"'{printable(str(name), length_max=200)}'"
 
 
 def _hardware(device: str) -> tuple[str, ...]:

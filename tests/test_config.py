@@ -444,6 +444,14 @@ def test_one_device_by_two_names_is_one_device(
     )
 
 
+def test_a_name_without_end_makes_no_sentence_without_end() -> None:
+    device = "hw:" + "CARD=De" * 100
+    text = f'microphone: {{device: "{device}"}}\nfar_end: {{device: "{device}"}}\n'
+    sentence = refusal(text)
+    print(len(sentence), sentence)
+    assert "given for microphone too" in sentence and len(sentence) < 500
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
