@@ -1,6 +1,6 @@
 """Runs the README's commands as a newcomer would, in a bare root of each Debian release.
 
-    fresh.py [--release bookworm|trixie]... [--user root|newcomer]... [--prepared] [COMMAND...]
+    fresh.py [--release bookworm|trixie|forky]... [--user root|newcomer]... [--prepared] [COMMAND...]
 
 A root holds Debian's smallest variant with git, make, ca-certificates and sudo. It is kept as a tar file in
 the user's cache, by release and package list. The last commit is cloned into it, and each COMMAND, one
@@ -27,6 +27,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 RELEASES = ("bookworm", "trixie")
+# Debian's testing, which has the next Python: when it is asked for.
+NEXT = "forky"
 USERS = ("root", "newcomer")
 # passwd brings useradd.
 BARE_PACKAGES = ("git", "make", "ca-certificates", "sudo", "passwd")
@@ -72,7 +74,7 @@ exec setpriv --reuid "$user" --regid "$user" --init-groups env HOME="$home" USER
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The README's commands in bare roots of Debian.")
-    parser.add_argument("--release", action="append", choices=RELEASES)
+    parser.add_argument("--release", action="append", choices=(*RELEASES, NEXT))
     parser.add_argument("--user", action="append", choices=USERS)
     parser.add_argument("--prepared", action="store_true")
     parser.add_argument("commands", nargs="*", metavar="COMMAND")
@@ -163,7 +165,8 @@ def _packed_root(release: str, prepared: bool) -> Path:
         "--variant=minbase",
         f"--include={','.join(packages)}",
     ]
-    subprocess.run([*command, release, unfinished, *sources], check=True)
+    if subprocess.run([*command, release, unfinished, *sources]).returncode != 0:
+        raise SystemExit(f"fresh: a root of {release} cannot be made (mmdebstrap says why above)")
     unfinished.rename(finished)
     return finished
 
