@@ -59,7 +59,11 @@ def judge(path: Path, fault: str, inject: Fault, code: str = "pass", **environme
         process.kill()
         canary.kill()
     stood_still_ms = float(canary.communicate()[0].split()[-1])
-    assert "not permitted" not in said, "without real-time priority this would show nothing"
+    if "not permitted" in said and os.geteuid() != 0:
+        pytest.skip(
+            "real-time priority is not permitted to this user, and without it this would show nothing"
+        )
+    assert "not permitted" not in said
     last = [line for line in said.splitlines() if "at most" in line][-1]
     at_most_ms = max(float(ms) for ms in re.findall(r"at most ([\d.]+) ms", said))
     xruns = re.search(r"\d+ xruns?", last)
