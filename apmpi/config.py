@@ -53,7 +53,6 @@ GAIN_MAX_MIN_DB, GAIN_MAX_MAX_DB = 0.0, 50.0
 HEADROOM_MIN_DB, HEADROOM_MAX_DB = 0.0, 20.0
 KEEP_LEARNED = ("ram", "disk", "never")
 REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
-FILE_SIZE_MAX_BYTES = text_file.SIZE_MAX_BYTES
 # Where the kernel tells the cards' numbers and names.
 SOUND_CARDS = Path("/sys/class/sound")
 

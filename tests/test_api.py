@@ -11,12 +11,10 @@ import signal
 import threading
 import wave
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
-from reference.drive import Samples, frame_of, process
+from reference.drive import AnyFrame, Samples, frame_of, process
 from reference.signals import RATES_HZ, at_level, from_int16, power, scene, to_int16, voice
 
 from apmpi import AudioFrame, AudioProcessingModule, Stats, config
@@ -29,16 +27,6 @@ ALL = {
     "high_pass_filter": True,
     "auto_gain_control": True,
 }
-
-
-@dataclass
-class AnyFrame:
-    """A frame of someone else's make, which may be anything but right."""
-
-    data: Any
-    sample_rate: Any = 16000
-    num_channels: Any = 1
-    samples_per_channel: Any = 160
 
 
 def loud(rng: np.random.Generator, rate_hz: int, blocks: int, channels: int = 1) -> Samples:

@@ -13,12 +13,11 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from reference.drive import frame_of
+from reference.drive import AnyFrame, frame_of
 
 from apmpi import AudioFrame, AudioProcessingModule
 
@@ -30,16 +29,6 @@ ALL = {
 }
 CALLS = ["process_stream", "process_reverse_stream"]
 HUGE = 10**5000  # more digits than repr() gives
-
-
-@dataclass
-class AnyFrame:
-    """A frame of someone else's make, which may be anything but right."""
-
-    data: Any
-    sample_rate: Any = 16000
-    num_channels: Any = 1
-    samples_per_channel: Any = 160
 
 
 def sound(rng: np.random.Generator, samples: int = 160) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from reference.signals import from_int16, to_int16
@@ -9,6 +12,16 @@ from reference.signals import from_int16, to_int16
 from apmpi import AudioFrame, AudioProcessingModule
 
 Samples = npt.NDArray[np.int16]
+
+
+@dataclass
+class AnyFrame:
+    """A frame of someone else's make, which may be anything but right."""
+
+    data: Any
+    sample_rate: Any = 16000
+    num_channels: Any = 1
+    samples_per_channel: Any = 160
 
 
 def frame_of(block: Samples, rate_hz: int) -> AudioFrame:
