@@ -1,4 +1,4 @@
-"""Writes apmpi/completion/SHELL from the command line's own parser, with shtab; to be run by hand."""
+"""Writes apmpi/tools/completion/SHELL from the command line's own parser, with shtab; to be run by hand."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import shtab
 
-from apmpi import cli
+from apmpi.tools import cli
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -22,7 +22,7 @@ for parser in parsers(root):
     for action in parser._actions:
         if action.type is Path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-folder = Path("apmpi/completion")
+folder = Path("apmpi/tools/completion")
 folder.mkdir(exist_ok=True)
 for shell in cli.SHELLS:
     (folder / shell).write_text(shtab.complete(root, shell))

@@ -13,9 +13,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from apmpi.apm import AudioProcessingModule, Frame, Stats
-    from apmpi.frame import AudioFrame
-    from apmpi.media_devices import InputCapture, MediaDevices, MicrophoneSource, OutputPlayer
+    from apmpi.api.apm import AudioProcessingModule, Frame, Stats
+    from apmpi.api.frame import AudioFrame
+    from apmpi.api.media_devices import InputCapture, MediaDevices, MicrophoneSource, OutputPlayer
 
     __version__: str
 
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> Any:
 def _load(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("apmpi")
-    homes = (importlib.import_module(f"apmpi.{home}") for home in ("apm", "frame", "media_devices"))
+    homes = (importlib.import_module(f"apmpi.api.{home}") for home in ("apm", "frame", "media_devices"))
     return next(vars(home)[name] for home in homes if name in vars(home))
 
 

@@ -139,7 +139,7 @@ def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -
     shutil.copy(PROJECT / "LICENSE", ours)
     _executable(
         tree / "usr/bin/apmpi",
-        "#!/usr/bin/python3\nimport sys\n\nfrom apmpi.cli import main\n\nsys.exit(main())\n",
+        "#!/usr/bin/python3\nimport sys\n\nfrom apmpi.tools.cli import main\n\nsys.exit(main())\n",
     )
     _switch_services(tree)
     _user_and_catalog(tree, packages)

@@ -24,7 +24,7 @@ from apmpi_appliance import slots
 from machine import Card, Machine, copy_of, overlay_of
 
 import build
-from apmpi.journal import Event
+from apmpi.service.journal import Event
 
 SNAPSHOT = "ready"
 # Of the guest's own time, counted from the kernel's start.

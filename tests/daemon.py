@@ -67,7 +67,7 @@ class Daemon:
         """`code` is run before the program, `more` goes into the environment."""
         command = [APMPI, "run", "--config", yaml, *arguments]
         if code:
-            program = f"import sys; {code}; from apmpi.cli import main; sys.exit(main())"
+            program = f"import sys; {code}; from apmpi.tools.cli import main; sys.exit(main())"
             command[:1] = [sys.executable, "-P", "-c", program]
         self._process = subprocess.Popen(command, stderr=stderr, text=True, env={**os.environ, **more})
         self.said = ""

@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from apmpi import realtime, report
+from apmpi.cards import realtime
+from apmpi.service import report
 
 RATE_HZ = 16000
 ENDPOINTS = {
@@ -116,7 +117,8 @@ def device(folder: Path, seconds: float, speed: float) -> int:
     """Runs the loop; leaves beginnings of card time, and the levels of each second."""
     import alsaaudio
 
-    from apmpi import config, journal, loop
+    from apmpi import settings as config
+    from apmpi.service import journal, loop
 
     journal.JOURNAL_SOCKET = str(folder / "journal")
     journal.BURST_S = 0.0  # each one is looked at

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from apmpi import config
-from apmpi.apm import Stats
-from apmpi.feed import Feed
-from apmpi.latency import LatencyLog
-from apmpi.report import Board, Instruments
-from apmpi.socket_server import SocketServer
+from apmpi import settings as config
+from apmpi.api.apm import Stats
+from apmpi.cards.latency import LatencyLog
+from apmpi.service.feed import Feed
+from apmpi.service.report import Board, Instruments
+from apmpi.service.socket_server import SocketServer
 
 FRAME = bytes(960)
 

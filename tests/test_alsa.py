@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from apmpi import alsa
+from apmpi.cards import alsa
 
 APMPI = Path(sys.executable).with_name("apmpi")
 

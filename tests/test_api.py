@@ -17,9 +17,10 @@ import pytest
 from reference.drive import AnyFrame, Samples, frame_of, process
 from reference.signals import RATES_HZ, at_level, from_int16, power, scene, to_int16, voice
 
-from apmpi import AudioFrame, AudioProcessingModule, Stats, config
-from apmpi import apm as apm_module
-from apmpi.config import ConfigError, Features, Tuning, parse
+from apmpi import AudioFrame, AudioProcessingModule, Stats
+from apmpi import settings as config
+from apmpi.api import apm as apm_module
+from apmpi.settings import ConfigError, Features, Tuning, parse
 
 ALL = {
     "echo_cancellation": True,

@@ -65,9 +65,9 @@ assert all(vars(apmpi)[name] is value for name, value in zip(names, used))
 
 def test_importing_loads_neither_numpy_nor_alsa(tmp_path: Path) -> None:
     """Whoever reads a configuration at boot needs neither: they take a small Pi seconds."""
-    program = "import json, sys, apmpi, apmpi.config; print(json.dumps(list(sys.modules)))"
+    program = "import json, sys, apmpi, apmpi.settings; print(json.dumps(list(sys.modules)))"
     loaded = set(json.loads(in_a_new_process(program, cwd=tmp_path)))
-    assert "apmpi.config" in loaded
+    assert "apmpi.settings" in loaded
     assert not loaded & {"numpy", "alsaaudio", "asyncio", "importlib.metadata", "apmpi._native"}
 
 

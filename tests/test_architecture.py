@@ -4,94 +4,77 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# module of apmpi -> the modules of apmpi that it may import. A new module needs a line here.
+# Folder or module of apmpi -> those beside it that it may import.
 PYTHON = {
-    "frame": set(),
-    "text_file": set(),
-    "config": {"text_file"},
-    "apm": {"frame", "_native"},
-    "alsa": set(),
-    "pcm": {"alsa", "frame", "config", "clock"},
-    "wav": {"frame", "config", "replace", "text_file"},
-    "clock": {"frame", "config"},
-    "latency": {"frame", "config"},
-    "replace": set(),
-    "bounded_json": set(),
-    "sound_mark": set(),
-    "downmix": set(),
-    "learned": {"bounded_json", "clock", "config", "replace"},
-    "realtime": set(),
-    "journal": set(),
-    "progress": set(),
-    "process": {"apm", "clock", "config", "frame", "progress", "text_file", "wav"},
-    "protocol": set(),
-    "feed": set(),
-    "report": {"latency", "config", "journal", "realtime", "sound_mark"},
-    "metrics": {"report"},
-    "socket_server": {"bounded_json", "protocol", "feed", "config", "realtime", "report", "metrics"},
-    "socket_client": {"bounded_json", "protocol", "config"},
-    "acoustics": set(),
-    "endpoint_check": {"config", "pcm", "wav"},
-    "doctor": {"acoustics", "apm", "clock", "config", "endpoint_check", "latency", "loop", "pcm"}
-    | {"realtime", "report", "text_file"},
-    "monitor": {"socket_client", "protocol", "config"},
-    "record": {"socket_client", "protocol", "config", "wav", "replace", "text_file"},
-    "picture": set(),
-    "page": {"bounded_json", "record", "replace", "socket_client", "protocol", "picture", "config", "wav"}
-    | {"text_file"},
-    "endpoints": {"config", "pcm", "wav", "clock", "realtime"},
-    "loop": {"frame", "config", "pcm", "wav", "clock", "endpoints", "latency"}
-    | {"learned", "realtime", "journal", "report", "apm"}
-    | {"protocol", "feed", "socket_server", "sound_mark", "downmix"},
-    "media_devices": {"frame", "config", "apm", "pcm", "clock", "endpoints"},
+    "__init__": {"api"},
+    "tools": {"service", "api", "cards", "settings"},
+    "service": {"api", "cards", "settings"},
+    "api": {"cards", "settings", "_native"},
+    "cards": {"api", "settings"},
+    "settings": {"cards"},
 }
-# These stand above all others: the command line, the demonstration, and the package's public face.
-PYTHON_TOP = {"cli", "demo", "__init__", "__main__"}
 
-STAGES = {"hpf", "delay", "aec", "ns", "gain", "agc", "limiter"}
+STAGES = {"hpf", "delay", "aec", "ns", "mask", "agc", "limiter"}
 # folder of native -> the folders beside itself whose headers it may include
 NATIVE = {
-    "kernels": set(),
-    **{stage: {"kernels"} for stage in STAGES},
-    "apm": {"kernels"} | STAGES,
-    "cython": {"kernels", "apm"} | STAGES,
-    "training": {"kernels", "apm"} | STAGES,
-    "room": {"kernels"},
+    "base": set(),
+    "kernels": {"base"},
+    **{stage: {"base", "kernels"} for stage in STAGES},
+    "apm": {"base", "kernels"} | STAGES,
+    "cython": {"base", "kernels", "apm"} | STAGES,
+    "training": {"base", "kernels", "apm"} | STAGES,
+    "roomcard": {"kernels"},
 }
 
 
 def imports_of(path: Path) -> set[str]:
-    """Modules of apmpi that a file imports, anywhere in it."""
+    """Modules of apmpi that a file imports anywhere in it, as paths below apmpi."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, ["apmpi" if node.level else "", node.module]))
-            # `from apmpi import pcm` may name modules or objects: only files beside this one are modules.
-            names = [f"{base}.{alias.name}" for alias in node.names] if base == "apmpi" else [base]
+            assert not node.level, f"{path}: a relative import"
+            # `from apmpi import settings` may name modules or objects.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("apmpi.")}
+        found |= {name.removeprefix("apmpi.") for name in names if name.startswith("apmpi.")}
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "apmpi").glob("*.py")), ids=lambda path: path.stem)
-def test_python_modules_import_only_what_stands_below_them(path: Path) -> None:
-    if path.stem in PYTHON_TOP:
-        return
-    assert path.stem in PYTHON, f"{path.name} has no place in the table of this test"
-    assert imports_of(path) <= PYTHON[path.stem]
+PYTHON_FILES = sorted((ROOT / "apmpi").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT / "apmpi")))
+def test_python_wings_import_only_what_stands_below_them(path: Path) -> None:
+    place = path.relative_to(ROOT / "apmpi").with_suffix("").parts[0]
+    assert place in PYTHON, f"apmpi/{place} has no place in the table of this test"
+    names = {name.split(".")[0] for name in imports_of(path)}
+    public = {name for name in names if name[0].isupper()}  # the package's own public names
+    assert names - public <= PYTHON[place] | {place}
+
+
+def test_python_modules_import_each_other_in_no_circle() -> None:
+    modules = {".".join(p.relative_to(ROOT / "apmpi").with_suffix("").parts): p for p in PYTHON_FILES}
+    below = {
+        name: {m for m in modules if any(i == m or i.startswith(f"{m}.") for i in imports_of(path))}
+        for name, path in modules.items()
+        if name != "__init__"  # binds its names when they are first used
+    }
+    order = TopologicalSorter(below)
+    order.prepare()  # raises CycleError with the modules of a circle
 
 
 def test_nothing_imports_the_tests() -> None:
-    for path in (ROOT / "apmpi").glob("*.py"):
+    for path in PYTHON_FILES:
         assert not re.search(r"^\s*(from|import) tests\b", path.read_text(), re.MULTILINE), path
 
 

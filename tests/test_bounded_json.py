@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apmpi import bounded_json
-from apmpi.bounded_json import DEPTH_MAX, JsonError, parsed
-from apmpi.realtime import THREAD_STACK_BYTES
+from apmpi.cards.realtime import THREAD_STACK_BYTES
+from apmpi.service import bounded_json
+from apmpi.service.bounded_json import DEPTH_MAX, JsonError, parsed
 
 LONG = 1_000_000
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e300, 1e300) | st.text()

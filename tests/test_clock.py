@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apmpi.clock import Drift, Resampler, Settling
+from apmpi.cards.clock import Drift, Resampler, Settling
 
 BLOCK_S = 0.01
 RATE_HZ = 48000

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from daemon import APMPI
 
-from apmpi import cli
+from apmpi.tools import cli
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/apmpi.1"

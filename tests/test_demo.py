@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from apmpi import demo
-from apmpi.latency import FrameTimes
+from apmpi.cards.latency import FrameTimes
+from apmpi.tools import demo
 
 APMPI = Path(sys.executable).with_name("apmpi")
 

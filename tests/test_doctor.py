@@ -13,11 +13,11 @@ import pytest
 import soundfile
 from daemon import APMPI
 
-from apmpi import acoustics, doctor
-from apmpi.apm import Stats
-from apmpi.config import Endpoint, Settings
-from apmpi.doctor import FINE, NOTE, WRONG
-from apmpi.latency import LatencyLog
+from apmpi.api.apm import Stats
+from apmpi.cards.latency import LatencyLog
+from apmpi.settings import Endpoint, Settings
+from apmpi.tools import acoustics, doctor
+from apmpi.tools.doctor import FINE, NOTE, WRONG
 
 RoomCard = Callable[..., str]
 

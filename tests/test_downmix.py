@@ -11,9 +11,9 @@ from daemon import level_db
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from apmpi import loop
-from apmpi.config import Endpoint, Features, Settings
-from apmpi.downmix import Downmix
+from apmpi.cards.downmix import Downmix
+from apmpi.service import loop
+from apmpi.settings import Endpoint, Features, Settings
 
 SECONDS, DECIDED_S = 4, 2
 RATES_HZ = (8000, 16000, 32000, 48000)

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 from daemon import RATE_HZ, RoomCard, impulse_response, level_db, talk, write
 
-from apmpi import loop, pcm
-from apmpi.config import Endpoint, Features, Settings
-from apmpi.latency import FrameTimes
+from apmpi.cards import pcm
+from apmpi.cards.latency import FrameTimes
+from apmpi.service import loop
+from apmpi.settings import Endpoint, Features, Settings
 
 NOTHING = Features(False, False, False, False)
 CANCELLER = Features(noise_suppression=False, auto_gain_control=False)

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from daemon import Configure
 
-from apmpi import realtime
+from apmpi.cards import realtime
 
 pytestmark = pytest.mark.alone
 
@@ -48,7 +48,7 @@ def judge(path: Path, fault: str, inject: Fault, code: str = "pass", **environme
     """Run the daemon after `code` for 6 s, inject the fault, and assert that no sound was lost.
 
     Return what the daemon said."""
-    program = f"import sys; {code}; from apmpi.cli import main; sys.exit(main())"
+    program = f"import sys; {code}; from apmpi.tools.cli import main; sys.exit(main())"
     command = [sys.executable, "-P", "-c", program, "run", "--config", str(path), "--seconds", "6"]
     canary = subprocess.Popen([sys.executable, "-c", CANARY], stdout=subprocess.PIPE, text=True)
     process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
@@ -145,7 +145,7 @@ def test_what_is_not_permitted_is_said(configure: Configure) -> None:
         pytest.skip("only root can give up its rights")
     command = ["setpriv", "--bounding-set=-sys_nice,-ipc_lock", "--inh-caps=-all", sys.executable, "-P", "-c"]
     limits = "import resource; resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))"
-    program = f"{limits}; from apmpi.cli import main; main()"
+    program = f"{limits}; from apmpi.tools.cli import main; main()"
     command += [program, "run", "--config", str(configure()), "--seconds", "1"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=30)
     print(done.stderr)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from soak import entry_of
 
-from apmpi import journal
-from apmpi.journal import Calm, Event, Journal
+from apmpi.service import journal
+from apmpi.service.journal import Calm, Event, Journal
 
 
 class Ear:
@@ -120,5 +120,5 @@ def test_a_flood_is_held_back_and_counted(monkeypatch: pytest.MonkeyPatch) -> No
 def test_warnings_of_the_modules_are_said() -> None:
     ear = Ear()
     with journal.warnings_said_by(ear):
-        logging.getLogger("apmpi.pcm").warning("%d samples are %s", 3, "odd")
+        logging.getLogger("apmpi.cards.pcm").warning("%d samples are %s", 3, "odd")
     assert ear.heard == [(Event.WARNING, "3 samples are odd")]

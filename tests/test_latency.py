@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from apmpi import loop
-from apmpi.config import Endpoint, Features, Settings
-from apmpi.latency import FrameTimes, LatencyLog
+from apmpi.cards.latency import FrameTimes, LatencyLog
+from apmpi.service import loop
+from apmpi.settings import Endpoint, Features, Settings
 
 RATE_HZ = 48000
 

@@ -19,9 +19,9 @@ from daemon import RATE_HZ, Configure, Daemon, RoomCard, level_db
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apmpi import learned
-from apmpi.config import Endpoint, Settings
-from apmpi.learned import Learned, LearnedError
+from apmpi.service import learned
+from apmpi.service.learned import Learned, LearnedError
+from apmpi.settings import Endpoint, Settings
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
 

@@ -18,9 +18,11 @@ import pytest
 import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, impulse_response, level_db, talk, write
 
-from apmpi import AudioProcessingModule, Stats, loop, pcm
-from apmpi.config import Endpoint, Features, Settings
-from apmpi.latency import FrameTimes
+from apmpi import AudioProcessingModule, Stats
+from apmpi.cards import pcm
+from apmpi.cards.latency import FrameTimes
+from apmpi.service import loop
+from apmpi.settings import Endpoint, Features, Settings
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
 

@@ -18,7 +18,7 @@ from conftest import RoomCard
 from reference.signals import RATES_HZ, at_level, db, from_int16, power, to_int16, voice
 
 from apmpi import AudioFrame, MediaDevices, OutputPlayer
-from apmpi.media_devices import TRACK_AHEAD_BLOCKS
+from apmpi.api.media_devices import TRACK_AHEAD_BLOCKS
 
 PLAIN = {
     "enable_aec": False,

@@ -23,13 +23,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from socket_rig import FRAME, Served
 from terminal import Terminal
 
-from apmpi import metrics, monitor
-from apmpi.config import EndpointError
-from apmpi.feed import CAPACITY_FRAMES
-from apmpi.protocol import INTERVAL_S, SIGNALS
-from apmpi.report import CORE_FIELDS
-from apmpi.socket_client import ServiceGone, Visit, figures_of
-from apmpi.socket_server import UNSENT_MAX_BYTES, VISITORS_MAX
+from apmpi.service import metrics
+from apmpi.service.feed import CAPACITY_FRAMES
+from apmpi.service.protocol import INTERVAL_S, SIGNALS
+from apmpi.service.report import CORE_FIELDS
+from apmpi.service.socket_client import ServiceGone, Visit, figures_of
+from apmpi.service.socket_server import UNSENT_MAX_BYTES, VISITORS_MAX
+from apmpi.settings import EndpointError
+from apmpi.tools import monitor
 
 # pytest finds fixtures by their names here.
 configure, start, served = daemon.configure, daemon.start, socket_rig.served

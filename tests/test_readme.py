@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from apmpi import cli, config
+from apmpi import settings as config
+from apmpi.tools import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -24,8 +24,8 @@ import soundfile
 from daemon import APMPI, Configure, Daemon
 from socket_rig import Served
 
-from apmpi import page
-from apmpi.config import EndpointError
+from apmpi.settings import EndpointError
+from apmpi.tools import page
 
 # pytest finds fixtures by their names here.
 configure, start, served = daemon.configure, daemon.start, socket_rig.served

@@ -15,10 +15,11 @@ import soundfile
 from daemon import RATE_HZ, RoomCard, impulse_response, level_db, talk, write
 from room.alsa import SharedCard
 
-from apmpi import endpoints, loop, pcm
-from apmpi.config import Endpoint, EndpointError, Features, Settings
-from apmpi.latency import FrameTimes
-from apmpi.pcm import DeviceLost
+from apmpi.cards import endpoints, pcm
+from apmpi.cards.latency import FrameTimes
+from apmpi.cards.pcm import DeviceLost
+from apmpi.service import loop
+from apmpi.settings import Endpoint, EndpointError, Features, Settings
 
 BLOCK = RATE_HZ // 100
 CANCELLED_DB = 20.0

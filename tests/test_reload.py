@@ -15,7 +15,7 @@ import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, level_db, write
 from scipy.signal import butter, sosfilt
 
-from apmpi.config import Endpoint, Features, Settings, taken_live
+from apmpi.settings import Endpoint, Features, Settings, taken_live
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from apmpi.config import EndpointError
-from apmpi.record import _LineSink
-from apmpi.replace import Part, replace
-from apmpi.wav import WavSink
+from apmpi.cards.replace import Part, replace
+from apmpi.cards.wav import WavSink
+from apmpi.settings import EndpointError
+from apmpi.tools.record import _LineSink
 
 Write = Callable[[Path], None]
 

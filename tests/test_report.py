@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from daemon import APMPI, Configure, Daemon, Systemd
 
-from apmpi import journal, report
-from apmpi.apm import Stats
-from apmpi.config import Features
-from apmpi.journal import Event
-from apmpi.latency import LatencyLog
-from apmpi.report import Figures
+from apmpi.api.apm import Stats
+from apmpi.cards.latency import LatencyLog
+from apmpi.service import journal, report
+from apmpi.service.journal import Event
+from apmpi.service.report import Figures
+from apmpi.settings import Features
 
 # pytest finds fixtures by their names here
 configure, start, systemd = daemon.configure, daemon.start, daemon.systemd

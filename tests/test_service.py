@@ -23,7 +23,7 @@ import daemon
 import pytest
 from daemon import APMPI, Configure, Daemon, Systemd
 
-from apmpi.sound_mark import STILL_MAX_S, SoundMark
+from apmpi.service.sound_mark import STILL_MAX_S, SoundMark
 
 # pytest finds fixtures by their names here
 configure, start, systemd = daemon.configure, daemon.start, daemon.systemd

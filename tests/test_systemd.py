@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from daemon import RoomCard, talk, write
 
-from apmpi.journal import Event
+from apmpi.service.journal import Event
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apmpi.text_file import FileError, decoded, one_line, printable, read_bytes, read_text, yaml_values
+from apmpi.cards.text_file import FileError, decoded, one_line, printable, read_bytes, read_text, yaml_values
 
 
 def refusal(content: str) -> str:

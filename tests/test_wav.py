@@ -21,8 +21,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apmpi.config import EndpointError
-from apmpi.wav import HEADER_BYTES, WavSink, WavSource, check_writable, wav_header
+from apmpi.cards.wav import HEADER_BYTES, WavSink, WavSource, check_writable, wav_header
+from apmpi.settings import EndpointError
 
 RATE_HZ = 16000
 
@@ -321,7 +321,7 @@ def test_killed_in_the_middle_leaves_a_part_that_plays(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from apmpi.wav import WavSink
+from apmpi.cards.wav import WavSink
 sink = WavSink(Path(sys.argv[1]), 16000)
 for _ in range(350):
     sink.write(bytes([1, 2]) * 160)

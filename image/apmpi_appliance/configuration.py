@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from apmpi.config import parse
-from apmpi.text_file import FileError, compose_yaml, read_text
+from apmpi.cards.text_file import FileError, compose_yaml, read_text
+from apmpi.settings import parse
 from apmpi_appliance import apart, devices
 from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, holds, replace, tell_user
 

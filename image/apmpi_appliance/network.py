@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from apmpi.text_file import FileError, printable, read_text, yaml_values
+from apmpi.cards.text_file import FileError, printable, read_text, yaml_values
 from apmpi_appliance import apart
 from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import apmpi.replace
+import apmpi.cards.replace
 
 ROOT = Path("/")
 # Below the root folder:
@@ -33,7 +33,7 @@ def replace(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """`content` whole in `path`, or `path` as it was. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        apmpi.replace.replace(path, content.encode() if isinstance(content, str) else content, mode)
+        apmpi.cards.replace.replace(path, content.encode() if isinstance(content, str) else content, mode)
     except OSError:
         # A full card stays as it was.
         path.with_name(f"{path.name}.part").unlink(missing_ok=True)

@@ -24,7 +24,7 @@
 #include <stddef.h>
 
 #include "aec/reference.h"
-#include "kernels/tape.h"
+#include "base/tape.h"
 
 enum { AEC_FAST_PARTITIONS = 10 };
 

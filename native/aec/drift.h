@@ -22,7 +22,7 @@
 #ifndef APMPI_AEC_DRIFT_H
 #define APMPI_AEC_DRIFT_H
 
-#include "kernels/tape.h"
+#include "base/tape.h"
 
 typedef struct {
     int hop;

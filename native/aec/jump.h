@@ -11,7 +11,7 @@
 #ifndef APMPI_AEC_JUMP_H
 #define APMPI_AEC_JUMP_H
 
-#include "kernels/arena.h"
+#include "base/arena.h"
 #include "kernels/fft.h"
 
 enum {

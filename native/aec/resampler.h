@@ -8,8 +8,8 @@
 #ifndef APMPI_AEC_RESAMPLER_H
 #define APMPI_AEC_RESAMPLER_H
 
-#include "kernels/arena.h"
-#include "kernels/tape.h"
+#include "base/arena.h"
+#include "base/tape.h"
 
 enum { RESAMPLER_TAPS = 32, RESAMPLER_BLOCKS = 4 };
 

@@ -15,7 +15,7 @@
 #ifndef APMPI_AEC_RESIDUAL_H
 #define APMPI_AEC_RESIDUAL_H
 
-#include "kernels/arena.h"
+#include "base/arena.h"
 
 enum { RESIDUAL_MAX_BANDS = 32 };
 

@@ -16,7 +16,7 @@
 #ifndef APMPI_AEC_SATURATION_H
 #define APMPI_AEC_SATURATION_H
 
-#include "kernels/tape.h"
+#include "base/tape.h"
 
 typedef struct {
     int overdriven;     /* beyond chance: the far end is bent */

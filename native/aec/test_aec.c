@@ -2,7 +2,7 @@
  * moves with the delay. */
 #include "aec/aec.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 /* 8 kHz: 120 ms of filter, 60 ms of room, 20 ms late */
 enum { HOP = 80, PARTITIONS = 12, BLOCKS = 40, ROOM = 6 * HOP, LATE = 2 * HOP };

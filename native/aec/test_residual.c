@@ -3,7 +3,7 @@
 #include "aec/residual.h"
 
 #include "kernels/spectrum.h"
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 enum { BINS = 161, STRIDE = 164 };
 

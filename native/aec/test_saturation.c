@@ -2,7 +2,7 @@
  * end. */
 #include "aec/saturation.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 enum { COUNT = 160 };
 

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#include "kernels/tape.h"
+#include "base/tape.h"
 
 enum {
     AGC_WINDOW = 150,        /* blocks of speech that the level is taken from */

@@ -1,7 +1,7 @@
 /* agc.h: a talker of any level comes to the target; noise and echo move nothing; the gain never jumps. */
 #include "agc/agc.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 enum { HOP = 160, CHANNELS = 2 };
 

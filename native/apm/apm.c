@@ -12,13 +12,13 @@
 #include "aec/saturation.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
-#include "gain/gain.h"
+#include "mask/mask.h"
 #include "hpf/hpf.h"
 #include "kernels/branchless.h"
 #include "kernels/kernels.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
-#include "kernels/tape.h"
+#include "base/tape.h"
 #include "limiter/limiter.h"
 #include "ns/level.h"
 #include "ns/ns.h"
@@ -73,7 +73,7 @@ typedef struct {
     aec_t aec;
     residual_t residual;
     ns_t ns;
-    gain_t gain;
+    mask_t mask;
     hpf_t level_high_pass[2];            /* in series, of the level's measurement alone */
     float *mic, *echo, *error;           /* hop each */
     float *error_history, *echo_history; /* 2*hop each */
@@ -193,7 +193,7 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
         aec_init(&channel->aec, hop, PARTITIONS, arena);
         residual_init(&channel->residual, hop + 1, apm->stride, arena);
         ns_init(&channel->ns, hop + 1, apm->stride, window_power, arena);
-        gain_init(&channel->gain, hop + 1, apm->stride, window_power, arena);
+        mask_init(&channel->mask, hop + 1, apm->stride, window_power, arena);
         channel->mic = arena_floats(arena, block);
         channel->echo = arena_floats(arena, block);
         channel->error = arena_floats(arena, block);
@@ -266,7 +266,7 @@ void apm_reset(apm_t *apm)
         aec_reset(&channel->aec);
         residual_reset(&channel->residual);
         ns_reset(&channel->ns);
-        gain_reset(&channel->gain);
+        mask_reset(&channel->mask);
         channel->speech_probability = channel->spoken = 0.0f;
         memset(channel->error_history, 0, 2 * block);
         memset(channel->echo_history, 0, 2 * block);
@@ -662,13 +662,13 @@ static const float *far_power(apm_t *apm, const channel_t *channel)
 }
 
 /* What the network is told of the block: of what plays, only while its echo is there to be heard. */
-static gain_input_t hear(const apm_t *apm, const channel_t *channel, const float *far, const float *residual)
+static mask_input_t hear(const apm_t *apm, const channel_t *channel, const float *far, const float *residual)
 {
     const int playing = apm->config.echo_cancellation && apm->far_age_blocks < BLOCKS_PER_S && apm->measured;
     const float *silence = apm->silence;
     if (!playing || channel->residual.believed <= BELIEVED)
-        return (gain_input_t){apm->error_power, silence, silence, residual, channel->ns.noise, silence};
-    return (gain_input_t){apm->error_power, apm->echo_power, apm->cross, residual, channel->ns.noise, far};
+        return (mask_input_t){apm->error_power, silence, silence, residual, channel->ns.noise, silence};
+    return (mask_input_t){apm->error_power, apm->echo_power, apm->cross, residual, channel->ns.noise, far};
 }
 
 /* A far end that was given less than the longest delay ago may come as an echo; once the delay is known,
@@ -700,12 +700,12 @@ static void suppress(apm_t *apm, channel_t *channel)
               learned = apm->config.learned_gain && suppresses;
     /* the gain control, too, wants to know who speaks */
     if (learned || (apm->config.learned_gain && apm->config.auto_gain_control)) {
-        const gain_input_t heard = hear(apm, channel, far, residual);
-        gain_process(&channel->gain, &heard);
-        channel->speech_probability = channel->gain.speech_probability;
+        const mask_input_t heard = hear(apm, channel, far, residual);
+        mask_process(&channel->mask, &heard);
+        channel->speech_probability = channel->mask.speech_probability;
     }
     channel->spoken = fmaxf(channel->speech_probability, SPOKEN_DECAY * channel->spoken);
-    const ns_mask_t mask = {channel->gain.speech, channel->gain.rest, channel->gain.speech_probability};
+    const ns_mask_t mask = {channel->mask.speech, channel->mask.rest, channel->mask.speech_probability};
     /* no echo, nothing to be trusted with */
     const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f;
     ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust,

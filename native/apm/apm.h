@@ -34,7 +34,7 @@ typedef enum {
 typedef struct {
     int echo_cancellation, high_pass_filter, auto_gain_control; /* 0 or 1 */
     apm_noise_t noise_suppression;
-    /* 0 or 1: noise suppression and gain control ask the network of gain.h, too; else they go by
+    /* 0 or 1: noise suppression and gain control ask the network of mask.h, too; else they go by
      * statistics alone */
     int learned_gain;
     float high_pass_hz;     /* 20..300: cut-off of the high-pass */

@@ -2,7 +2,7 @@
  * channels. */
 #include "apm/apm.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 static const int rates_hz[] = {8000, 16000, 32000, 48000};
 enum { RATES = 4, GUARD = 4096, MOST_SAMPLES = 480 * APM_MAX_CHANNELS };

@@ -14,8 +14,8 @@
 #ifndef APMPI_DELAY_H
 #define APMPI_DELAY_H
 
-#include "kernels/arena.h"
-#include "kernels/tape.h"
+#include "base/arena.h"
+#include "base/tape.h"
 
 typedef struct {
     int lags;                     /* 0 .. lags-1 blocks are searched */

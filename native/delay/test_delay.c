@@ -3,7 +3,7 @@
 #include "delay/delay.h"
 
 #include "kernels/fft.h"
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 enum { RATE_HZ = 8000, HOP = 80, LAGS = 101, SECONDS = 3, COUNT = SECONDS * RATE_HZ };
 

@@ -1,7 +1,7 @@
 /* hpf.h: the response is Butterworth's at every rate, and a retune makes no jump. */
 #include "hpf/hpf.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 /* Amplitude of a sine after the filter, in dB. */
 static double response_db(int rate_hz, double cutoff_hz, double frequency_hz)

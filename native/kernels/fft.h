@@ -8,7 +8,7 @@
 #ifndef APMPI_KERNELS_FFT_H
 #define APMPI_KERNELS_FFT_H
 
-#include "kernels/arena.h"
+#include "base/arena.h"
 
 enum { FFT_MAX_MIDDLE_PASSES = 6 };
 

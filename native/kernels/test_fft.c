@@ -1,7 +1,7 @@
 /* fft.h against a float64 DFT: worst error relative to the RMS of the spectrum, every size in use. */
 #include "kernels/fft.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 static void check(int size)
 {

@@ -1,7 +1,7 @@
 /* kernels.h: every variant against the scalar one, on cruel buffers: many lengths, every offset, memory that
  * ends where the array ends (a sanitizer watches it), silence, full scale, denormals. */
 #include "kernels/kernel_cases.h"
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 enum { LENGTHS = 13, OFFSETS = 4 };
 /* in vectors of KERNEL_LANES */

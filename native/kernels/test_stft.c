@@ -2,7 +2,7 @@
 #include "kernels/stft.h"
 
 #include "kernels/spectrum.h"
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 enum { BLOCKS = 20 };
 

@@ -10,7 +10,7 @@
 #ifndef APMPI_LIMITER_H
 #define APMPI_LIMITER_H
 
-#include "kernels/arena.h"
+#include "base/arena.h"
 
 enum {
     LIMITER_REACH = 6, /* samples that the interpolator needs on either side of a peak */

@@ -2,7 +2,7 @@
  * untouched and exactly late. */
 #include "limiter/limiter.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 static const float HEADROOM_DB = 1.0f;
 

@@ -22,8 +22,8 @@
 
 #include <stdint.h>
 
-#include "kernels/arena.h"
-#include "kernels/tape.h"
+#include "base/arena.h"
+#include "base/tape.h"
 #include "ns/clatter.h"
 
 enum { NS_BANDS = 16 }; /* of spectrum_band_end from 200 Hz to 7 kHz; fewer at 8 kHz */

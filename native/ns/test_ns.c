@@ -2,7 +2,7 @@
  * clear in a quiet room; echo is replaced by noise. */
 #include "ns/ns.h"
 
-#include "kernels/test_support.h"
+#include "base/test_support.h"
 
 enum { BINS = 161, STRIDE = 164 };
 

@@ -6,7 +6,7 @@
 enum { RATE_HZ = 16000, HOP = RATE_HZ / BLOCKS_PER_S, BINS = HOP + 1 };
 
 typedef struct {
-    float features[GAIN_FEATURES];
+    float features[MASK_FEATURES];
     float re[BINS], im[BINS]; /* after the echo canceller */
     /* statistical gain with the noise suppressor on and off */
     float detail_both[BINS], detail_echo_only[BINS];
@@ -32,15 +32,15 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
     ns_configure(&both, NS_LEVEL_DB[NS_LEVEL_DEFAULT]);
     ns_configure(&echo_only, 0.0f);
     /* ones: nobody asks the network here */
-    const ns_mask_t all = {channel->gain.speech, channel->gain.rest, 1.0f};
+    const ns_mask_t all = {channel->mask.speech, channel->mask.rest, 1.0f};
     for (int b = 0; b < blocks; b++) {
         apm_render(apm, far + b * HOP, 1);
         apm_capture(apm, microphone + b * HOP);
         stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
         memcpy(rows[b].re, apm->re, sizeof rows[b].re);
         memcpy(rows[b].im, apm->im, sizeof rows[b].im);
-        const gain_input_t heard = hear(apm, channel, far_power(apm, channel), channel->residual.power);
-        gain_features(&channel->gain, &heard, rows[b].features);
+        const mask_input_t heard = hear(apm, channel, far_power(apm, channel), channel->residual.power);
+        mask_features(&channel->mask, &heard, rows[b].features);
         ns_t *const shadows[] = {&both, &echo_only};
         float *const details[] = {rows[b].detail_both, rows[b].detail_echo_only};
         for (int i = 0; i < 2; i++) {

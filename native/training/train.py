@@ -1,4 +1,4 @@
-"""Trains the network of gain.c and writes its weights (native/gain/weights.h).
+"""Trains the network of gain.c and writes its weights (native/mask/weights.h).
 
     python train.py FOLDER          everything: speech, scenes, training; about two hours on one core
 
@@ -285,7 +285,7 @@ def write_weights(network: Network, path: Path) -> None:
     }
     text = [
         "/* Made by training/train.py; not to be edited. Rows are padded with zeros to dense_stride(). */",
-        "#ifndef APMPI_GAIN_WEIGHTS_H\n#define APMPI_GAIN_WEIGHTS_H\n\n#include <stdint.h>\n",
+        "#ifndef APMPI_MASK_WEIGHTS_H\n#define APMPI_MASK_WEIGHTS_H\n\n#include <stdint.h>\n",
     ]
     for name, (weight, bias) in layers.items():
         exact = weight.detach().double().numpy()
@@ -313,7 +313,7 @@ def main() -> None:
     network = train(folder, "", folder / "network.pt")
     with torch.no_grad():
         network.last.bias[: 2 * BANDS] -= ANSWER_LOWERED
-    write_weights(network, dataset.NATIVE / "gain" / "weights.h")
+    write_weights(network, dataset.NATIVE / "mask" / "weights.h")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import numpy as np
 from scipy.signal import fftconvolve, resample_poly
 
 import apmpi
-from apmpi import AudioFrame, AudioProcessingModule, _native, demo
+from apmpi import AudioFrame, AudioProcessingModule, _native
+from apmpi.tools import demo
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "room/options.h"
+#include "roomcard/options.h"
 
 static void must(int holds, const char *what)
 {

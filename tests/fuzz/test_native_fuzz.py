@@ -25,15 +25,15 @@ FLAGS = [
 def core() -> Iterable[Path]:
     """The signal path without its tests."""
     for path in sorted(NATIVE.glob("*/*.c")):
-        if path.parent.name not in {"room", "training"} and not path.name.startswith("test_"):
+        if path.parent.name not in {"roomcard", "training"} and not path.name.startswith("test_"):
             yield path
 
 
 # name of a source here and of a folder of corpus/ -> what it is built with, and the longest input in bytes
 FUZZERS: dict[str, tuple[list[str | Path], int]] = {
     "state": ([*core()], 4096),
-    "wav": ([NATIVE / "room" / "wav.c"], 4096),
-    "room": ([NATIVE / "room" / "options.c", NATIVE / "room" / "timeline.c", "-lasound"], 4096),
+    "wav": ([NATIVE / "roomcard" / "wav.c"], 4096),
+    "room": ([NATIVE / "roomcard" / "options.c", NATIVE / "roomcard" / "timeline.c", "-lasound"], 4096),
 }
 
 

@@ -22,11 +22,14 @@ import socket_rig
 import soundfile
 from socket_rig import Served
 
-from apmpi import config, learned, page, text_file
-from apmpi.config import ConfigError, EndpointError, Settings
-from apmpi.learned import LearnedError
-from apmpi.text_file import FileError
-from apmpi.wav import WavSource, open_sound
+from apmpi import settings as config
+from apmpi.cards import text_file
+from apmpi.cards.text_file import FileError
+from apmpi.cards.wav import WavSource, open_sound
+from apmpi.service import learned
+from apmpi.service.learned import LearnedError
+from apmpi.settings import ConfigError, EndpointError, Settings
+from apmpi.tools import page
 
 served = socket_rig.served  # pytest finds fixtures by their names here
 

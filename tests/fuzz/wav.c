@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "room/wav.h"
+#include "roomcard/wav.h"
 
 static void must(int holds, const char *what)
 {

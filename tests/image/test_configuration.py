@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plugged import LOOPBACK, SPEAKERPHONE, tree
 
-from apmpi.config import ConfigError, load
-from apmpi.text_file import FileError
+from apmpi.cards.text_file import FileError
+from apmpi.settings import ConfigError, load
 
 IMAGE = Path(__file__).parents[2] / "image"
 

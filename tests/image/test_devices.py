@@ -21,7 +21,7 @@ from plugged import (
     tree,
 )
 
-from apmpi.config import parse
+from apmpi.settings import parse
 
 
 @pytest.mark.parametrize(

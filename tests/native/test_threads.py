@@ -7,7 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CORE = [
-    path for path in sorted((ROOT / "native").glob("*/*.c")) if path.parent.name not in {"room", "training"}
+    path
+    for path in sorted((ROOT / "native").glob("*/*.c"))
+    if path.parent.name not in {"roomcard", "training"}
 ]
 
 

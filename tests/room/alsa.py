@@ -143,7 +143,7 @@ class Pcm:
 
 
 class SharedCard:
-    """The header of native/room/card.h, read while a stream is open."""
+    """The header of native/roomcard/card.h, read while a stream is open."""
 
     def __init__(self, card: str) -> None:
         self.path = Path(f"/dev/shm/apmpi-room-{os.geteuid()}-{card}")
@@ -163,5 +163,5 @@ class SharedCard:
 
     @property
     def lost_ns(self) -> int:
-        """Time that the card's clock has waited for a machine that stood still (native/room/patience.h)."""
+        """Time by which the card's clock stood still with the machine (native/roomcard/patience.h)."""
         return (self._field("<Q", 64) & 0xFFFF_FFFF) * 8192

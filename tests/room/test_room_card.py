@@ -747,7 +747,7 @@ def test_the_example_configuration_names_every_option(tmp_path: Path, room_card:
     text = re.sub('lib ".*"', library[0], text).replace('card "demo"', f'card "{card}"')
     everything = re.sub(r"^    #(\w+ \S+)", r"    \1", text, flags=re.MULTILINE)
     everything = re.sub('"/path/to/.*?wav"', f'"{tmp_path}/x.wav"', everything)
-    source = (Path(__file__).parents[2] / "native" / "room" / "options.c").read_text()
+    source = (Path(__file__).parents[2] / "native" / "roomcard" / "options.c").read_text()
     options = re.findall(r'^        \{"(\w+)", ', source, flags=re.MULTILINE)
     assert len(options) == 13 and all(
         re.search(rf"^    {option} ", everything, re.MULTILINE) for option in options

@@ -15,7 +15,7 @@
 #include "aec/saturation.h"
 #include "agc/agc.h"
 #include "delay/delay.h"
-#include "gain/gain.h"
+#include "mask/mask.h"
 #include "hpf/hpf.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"
@@ -428,31 +428,31 @@ API int ns_level_run(ns_level_t *level, float heard, float noise, float echo, fl
     return level->level;
 }
 
-/* ---- gain: powers[6][stride] in the order of gain_input_t; masks[2][stride]; returns the speech
+/* ---- gain: powers[6][stride] in the order of mask_input_t; masks[2][stride]; returns the speech
  * probability */
 
 API void *gain_new(int hop, float window_power)
 {
     arena_t arena = {0};
-    gain_t measure;
-    gain_init(&measure, hop + 1, spectrum_stride(hop), window_power, &arena);
-    gain_t *gain = allocate(sizeof *gain, &arena);
-    gain_init(gain, hop + 1, spectrum_stride(hop), window_power, &arena);
+    mask_t measure;
+    mask_init(&measure, hop + 1, spectrum_stride(hop), window_power, &arena);
+    mask_t *gain = allocate(sizeof *gain, &arena);
+    mask_init(gain, hop + 1, spectrum_stride(hop), window_power, &arena);
     return gain;
 }
 
-API void gain_again(gain_t *gain) { gain_reset(gain); }
+API void gain_again(mask_t *gain) { mask_reset(gain); }
 
-API float gain_run(gain_t *gain, const float *powers, float *masks)
+API float gain_run(mask_t *gain, const float *powers, float *masks)
 {
     const int stride = spectrum_stride(gain->bins - 1);
-    const gain_input_t input = {powers,
+    const mask_input_t input = {powers,
                                 powers + stride,
                                 powers + 2 * stride,
                                 powers + 3 * stride,
                                 powers + 4 * stride,
                                 powers + 5 * stride};
-    gain_process(gain, &input);
+    mask_process(gain, &input);
     const float *const rows[] = {gain->speech, gain->rest};
     for (int i = 0; i < 2; i++)
         memcpy(masks + i * stride, rows[i], sizeof(float) * (size_t)gain->bins);

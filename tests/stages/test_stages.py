@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from reference import aec, agc, delay, drift, hpf, jump, limiter, ns, resampler, residual, saturation, stft
-from reference.gain import Gain
+from reference.mask import Mask
 from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
 
@@ -701,7 +701,7 @@ def test_ns_level(stages: Stages, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
-def test_gain(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+def test_mask(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     """Made-up powers, among them silence, full scale and a talker without an echo. Inputs of a layer are
     rounded to 1/127 of the loudest, and a float's rounding moves such a step now and then: one input with a
     weight of 1, remembered for some ten blocks, behind the sigmoid's slope. Before the first such step
@@ -718,7 +718,7 @@ def test_gain(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     # syllables over noise: harmonics of 200 Hz, down by 6 dB an octave above 0.5 kHz
     voice = (np.arange(bins) % 4 == 0) / (1.0 + np.arange(bins) / 10.0) ** 2
     powers[300:, 0] *= 1.0 + 1e4 * (np.arange(100) % 50 < 30)[:, None] * voice
-    handle, model = stages.new("gain", hop, window_power), Gain(bins, window_power)
+    handle, model = stages.new("gain", hop, window_power), Mask(bins, window_power)
     first: list[Floats] = []
     errors: list[float] = []
     lowest, highest = 1.0, 0.0

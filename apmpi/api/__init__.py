@@ -1,0 +1,1 @@
+"""What a program imports: frames, the processing module and media devices."""

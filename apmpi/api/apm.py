@@ -1,0 +1,443 @@
+"""AudioProcessingModule: the native chain, with LiveKit's names and meaning."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from operator import index
+from typing import Any, Protocol
+
+from apmpi import _native
+from apmpi.api.frame import SAMPLE_FORMATS, shown
+
+RATES_HZ = (8000, 16000, 32000, 48000)
+MAX_DELAY_MS = 500
+NOISE_SUPPRESSION_LEVELS = ("low", "moderate", "high", "very_high", "auto")
+DEFAULT_LEVEL = "high"
+RANGES = {
+    "high_pass_hz": (20.0, 300.0),
+    "gain_target_dbfs": (-40.0, -6.0),
+    "gain_max_db": (0.0, 50.0),
+    "headroom_db": (0.0, 20.0),
+}
+KERNELS = _native.KERNELS
+"""the variant of the arithmetic that this processor gets: neon, avx2, sse2 or scalar"""
+
+
+class Frame(Protocol):
+    """What a frame must offer: apmpi's and livekit's AudioFrame both do."""
+
+    @property
+    def data(self) -> memoryview:
+        """Interleaved int16, as such or as bytes, contiguous; writable where it is processed."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+
+    @property
+    def num_channels(self) -> int: ...
+
+    @property
+    def samples_per_channel(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the chain knows about itself after the last frame (microphone channel 0)."""
+
+    erle_db: float = 0.0
+    """echo power over what is left of it, far end alone"""
+    erl_db: float = 0.0
+    """far-end power over echo power at the microphone"""
+    delay_ms: float = -1.0
+    """of the echo behind the far end; negative: not known yet"""
+    delay_confidence: float = 0.0
+    """0..1"""
+    drift_ppm: float = 0.0
+    """microphone clock over far-end clock, as compensated here"""
+    speech_probability: float = 0.0
+    """of near-end speech, 0..1"""
+    noise_floor_dbfs: float = -100.0
+    snr_db: float = 0.0
+    """the talker's level while speaking over the noise; 0 until half a second of speech was heard"""
+    noise_suppression_db: float = 0.0
+    """by how much noise is attenuated at most: the level in use"""
+    agc_gain_db: float = 0.0
+    converged: bool = False
+    """the canceller takes 10 dB or more"""
+    double_talk: bool = False
+    reference_present: bool = False
+    """the far end was heard within the last second"""
+    divergences: int = 0
+    """how often the echo estimate came to add power instead of taking it"""
+    microphone_clipping: bool = False
+    """full-scale samples within the last second"""
+    microphone_too_quiet: bool = False
+    """the talker stays below gain_target_dbfs by 3 dB and more even with gain_max_db"""
+
+
+class AudioProcessingModule:
+    """Echo cancellation, noise suppression, high-pass filter and gain control over 10 ms frames, in place.
+
+    Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8
+    channels; apmpi's AudioFrame, livekit.rtc's, or any object with those attributes. Every microphone channel
+    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. Far-end
+    channels are averaged. The rate and channel count of the first microphone frame decide; a microphone frame
+    of another shape starts the chain anew.
+
+    Safe from several threads (far end in one, microphone in another); modules share nothing with each other.
+    After os.fork() parent and child each go on with a module of their own.
+
+    Args:
+        echo_cancellation: takes out what the loudspeaker plays; needs process_reverse_stream().
+        noise_suppression: takes out fans, traffic, hiss: "low", "moderate", "high" or "very_high" by at most
+            6, 12, 18 or 21 dB; True is "high"; "auto" goes through these by how far the talker is above the
+            noise (stats().snr_db): 30 dB, 20 dB, 10 dB and less.
+        high_pass_filter: takes out rumble and handling noise below speech.
+        auto_gain_control: brings quiet and loud talkers to one level.
+        learned_gain: noise_suppression and auto_gain_control tell a talker from noise and residual echo by a
+            small recurrent network; False, and without these two: by statistics alone.
+        high_pass_hz: cut-off (-3 dB) of the high-pass filter, 20 to 300 Hz.
+        gain_target_dbfs: the level of active speech that the gain control aims at, -40 to -6 dBFS.
+        gain_max_db: by how much it amplifies at most, 0 to 50 dB.
+        headroom_db: how far below full scale every peak is held, 0 to 20 dB, with or without gain control.
+        stream_delay_ms: as set_stream_delay_ms(); None: nothing is known of the delay.
+
+    Raises:
+        TypeError: a flag is neither bool nor int, or a number is none.
+        ValueError: an unknown level of noise_suppression, or a number out of its range.
+        RuntimeError: stream_delay_ms is no whole number from 0 to 500.
+
+    Sources: Enzner and Vary 2006, Kuech, Mabande and Enzner 2014 (canceller); Gerkmann and Hendriks 2012
+    (noise); Ephraim and Malah 1985 (gain of the suppressor); ITU-T P.56 (level). The C headers name all.
+    """
+
+    def __init__(
+        self,
+        *,
+        echo_cancellation: bool = False,
+        noise_suppression: bool | str = False,
+        high_pass_filter: bool = False,
+        auto_gain_control: bool = False,
+        learned_gain: bool = True,
+        high_pass_hz: float = 80.0,
+        gain_target_dbfs: float = -20.0,
+        gain_max_db: float = 32.0,
+        headroom_db: float = 1.0,
+        stream_delay_ms: int | None = None,
+    ) -> None:
+        self._settings = _read(
+            echo_cancellation=echo_cancellation,
+            noise_suppression=noise_suppression,
+            high_pass_filter=high_pass_filter,
+            auto_gain_control=auto_gain_control,
+            learned_gain=learned_gain,
+            high_pass_hz=high_pass_hz,
+            gain_target_dbfs=gain_target_dbfs,
+            gain_max_db=gain_max_db,
+            headroom_db=headroom_db,
+        )
+        self._delay_ms: int | None = None
+        self._chain: _native.Chain | None = None
+        # For settings and for another chain; what a chain does to a block, its own lock keeps apart. No code
+        # of the caller's runs under it but a finaliser, which may come at any time: hence not a plain Lock.
+        self._lock = threading.RLock()
+        if stream_delay_ms is not None:
+            self.set_stream_delay_ms(stream_delay_ms)
+        with _fork_guard:
+            _modules.add(self)
+
+    def process_stream(self, data: Frame) -> None:
+        """Processes one 10 ms microphone frame in place.
+
+        Raises:
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a buffer that is
+                read-only, not contiguous or released; nothing is changed then.
+            TypeError: the samples are neither int16 nor bytes, or a figure is no whole number; likewise.
+        """
+        rate_hz, channels = _checked("process_stream", data)
+        # Read before the lock: a frame of the caller's may do anything here, even call this module.
+        samples = _samples("process_stream", data)
+        if samples.readonly and _made_writable(data):
+            samples = _samples("process_stream", data)
+        chain = self._chain
+        if chain is not None and (chain.rate_hz, chain.channels) == (rate_hz, channels):
+            chain.capture(samples)
+            return
+        with self._lock:
+            chain = self._new_chain(rate_hz, channels)
+            chain.capture(samples)
+            self._chain = chain  # only now: a frame that was refused changes nothing
+
+    def process_reverse_stream(self, data: Frame) -> None:
+        """Takes one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
+
+        Raises:
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, another rate than the
+                microphone's, or a buffer that is not contiguous or released.
+            TypeError: the samples are neither int16 nor bytes, or a figure is no whole number.
+        """
+        rate_hz, channels = _checked("process_reverse_stream", data)
+        samples = _samples("process_reverse_stream", data)  # before the lock, as in process_stream
+        chain = self._chain
+        if chain is None:
+            with self._lock:
+                chain = self._chain or self._new_chain(rate_hz, 1)
+                chain.render(samples, channels)
+                self._chain = chain
+            return
+        if chain.rate_hz != rate_hz:
+            raise RuntimeError(
+                f"process_reverse_stream: far end at {rate_hz} Hz, "
+                f"expected the microphone's {chain.rate_hz} Hz"
+            )
+        chain.render(samples, channels)
+
+    def set_stream_delay_ms(self, delay_ms: int) -> None:
+        """Tells what is known of the delay between far end and its echo, 0 to 500 ms.
+
+        It is only where the search begins: the chain measures for itself.
+
+        Raises:
+            RuntimeError: outside 0 to 500 ms, or not a whole number; the delay stays as it was.
+        """
+        try:
+            delay = index(delay_ms)
+        except TypeError:
+            delay = -1
+        if isinstance(delay_ms, bool) or not 0 <= delay <= MAX_DELAY_MS:
+            raise RuntimeError(f"set_stream_delay_ms: got {shown(delay_ms)}, expected 0 to {MAX_DELAY_MS} ms")
+        with self._lock:
+            self._delay_ms = delay
+            if self._chain is not None:
+                self._chain.set_delay_hint(delay)
+
+    def configure(
+        self,
+        *,
+        echo_cancellation: bool | None = None,
+        noise_suppression: bool | str | None = None,
+        high_pass_filter: bool | None = None,
+        auto_gain_control: bool | None = None,
+        learned_gain: bool | None = None,
+        high_pass_hz: float | None = None,
+        gain_target_dbfs: float | None = None,
+        gain_max_db: float | None = None,
+        headroom_db: float | None = None,
+    ) -> None:
+        """Changes settings from the next frame on, without a click; what was learned is kept.
+
+        None leaves a setting as it is.
+
+        Raises:
+            TypeError, ValueError: as for the constructor; nothing is changed then.
+        """
+        given = dict(
+            echo_cancellation=echo_cancellation,
+            noise_suppression=noise_suppression,
+            high_pass_filter=high_pass_filter,
+            auto_gain_control=auto_gain_control,
+            learned_gain=learned_gain,
+            high_pass_hz=high_pass_hz,
+            gain_target_dbfs=gain_target_dbfs,
+            gain_max_db=gain_max_db,
+            headroom_db=headroom_db,
+        )
+        wanted = _read(**{name: value for name, value in given.items() if value is not None})
+        with self._lock:
+            self._settings |= wanted
+            if self._chain is not None:
+                self._chain.configure(tuple(self._settings.values()))
+
+    def reset(self) -> None:
+        """Forgets everything learned; settings and delay stay."""
+        with self._lock:
+            if self._chain is not None:
+                self._chain.reset()
+                self._hint(self._chain)
+
+    def stats(self) -> Stats:
+        """Figures after the last frame; the defaults of Stats before the first one."""
+        chain = self._chain
+        if chain is None:
+            return Stats()
+        raw: dict[str, Any] = chain.stats()
+        for flag in (
+            "converged",
+            "double_talk",
+            "reference_present",
+            "microphone_clipping",
+            "microphone_too_quiet",
+        ):
+            raw[flag] = bool(raw[flag])
+        return Stats(**raw)
+
+    def save_state(self) -> bytes:
+        """What was learned (echo path, delay, noise, gain), about 95 KB per channel at 48 kHz.
+
+        For `load_state` in a later run. Empty before the first frame. May be called from any thread.
+        """
+        chain = self._chain
+        return chain.save() if chain else b""
+
+    def load_state(self, state: bytes) -> None:
+        """Goes on from what `save_state` gave: the echo is cancelled from the first frame on.
+
+        Best before the first frame. Microphone frames of another rate or channel count than those of the
+        saved state start anew.
+
+        Raises:
+            TypeError: not bytes.
+            ValueError: not a saved state, a damaged one, one of another version, one of values that are never
+                learned, or, after the first frame, one of another rate or channel count; nothing is changed
+                then.
+        """
+        state = _own_bytes(state)
+        with self._lock:
+            chain = self._chain
+            if chain is None:
+                rate_hz, channels = _native.state_shape(state)
+                if rate_hz not in RATES_HZ or not 1 <= channels <= _native.MAX_CHANNELS:
+                    raise ValueError("load_state: not a saved state")
+                chain = self._new_chain(rate_hz, channels)
+            try:
+                chain.restore(state)
+            except ValueError as error:
+                raise ValueError(f"load_state: {error}") from None
+            self._chain = chain
+
+    @property
+    def latency_ms(self) -> float:
+        """Delay that the chain adds, the same whatever the flags; 0.0 before the first frame."""
+        chain = self._chain
+        return 1000.0 * _native.latency_samples(chain.rate_hz) / chain.rate_hz if chain else 0.0
+
+    def _new_chain(self, rate_hz: int, channels: int) -> _native.Chain:
+        chain = _native.Chain(rate_hz, channels, tuple(self._settings.values()))
+        self._hint(chain)
+        return chain
+
+    def _hint(self, chain: _native.Chain) -> None:
+        if self._delay_ms is not None:
+            chain.set_delay_hint(self._delay_ms)
+
+
+# What another thread holds locked or half done while this one forks would stay so in the child for ever: no
+# module works while the process forks.
+_modules: weakref.WeakSet[AudioProcessingModule] = weakref.WeakSet()
+_fork_guard = threading.RLock()  # a finaliser, too, may make a module
+_held: list[tuple[AudioProcessingModule, _native.Chain | None]] = []
+
+
+def _before_fork() -> None:
+    _fork_guard.acquire()
+    for module in _modules:
+        module._lock.acquire()
+        if module._chain is not None:
+            module._chain.hold()
+        _held.append((module, module._chain))
+
+
+def _after_fork() -> None:
+    for module, chain in _held:
+        if chain is not None:
+            chain.let_go()
+        module._lock.release()
+    _held.clear()
+    _fork_guard.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _read(**given: object) -> dict[str, float]:
+    """Settings as the chain takes them, in the order given."""
+    settings: dict[str, float] = {}
+    for name, value in given.items():
+        if name in RANGES:
+            settings[name] = _number(name, value)
+        elif name == "noise_suppression":
+            settings[name] = _suppression(value)
+        else:
+            settings[name] = bool(index(value))  # type: ignore[arg-type]
+    return settings
+
+
+def _number(name: str, value: object) -> float:
+    low, high = RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: got {shown(value)}, expected a number from {low:g} to {high:g}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: got {shown(value)}, expected {low:g} to {high:g}")
+    return float(value)
+
+
+def _suppression(value: object) -> int:
+    """apm_noise_t: 0 is none, then the levels."""
+    if not isinstance(value, str):
+        value = DEFAULT_LEVEL if index(value) else ""  # type: ignore[arg-type]
+    elif value not in NOISE_SUPPRESSION_LEVELS:
+        levels = ", ".join(NOISE_SUPPRESSION_LEVELS)
+        raise ValueError(f"noise_suppression: got {shown(value)}, expected True, False or one of {levels}")
+    return NOISE_SUPPRESSION_LEVELS.index(value) + 1 if value else 0
+
+
+def _samples(call: str, frame: Frame) -> memoryview:
+    """A view of a frame's samples, of whatever kind; the chain says which it takes."""
+    data = frame.data
+    try:
+        return memoryview(data)
+    except TypeError:
+        raise TypeError(f"{call}: data is {shown(data)}, expected a buffer of int16 or bytes") from None
+    except (ValueError, BufferError) as error:  # released, for one
+        raise RuntimeError(f"{call}: {error}") from None
+
+
+def _own_bytes(state: object) -> bytes:
+    """A copy that nobody can change while it is checked and taken up; of bytes none is needed."""
+    if isinstance(state, bytes):
+        return state
+    try:
+        view = memoryview(state)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"load_state: got {shown(state)}, expected bytes") from None
+    except (ValueError, BufferError) as error:  # released, for one
+        raise ValueError(f"load_state: {error}") from None
+    if view.format not in SAMPLE_FORMATS[1:]:
+        raise TypeError(f"load_state: got elements of format {view.format!r}, expected bytes ('B')")
+    return view.tobytes()
+
+
+def _made_writable(frame: Any) -> bool:
+    """Gives a LiveKit frame that was made of read-only bytes a copy of them, as LiveKit's module does."""
+    data = getattr(frame, "_data", None)
+    if not isinstance(data, bytes | memoryview) or not memoryview(data).readonly:
+        return False
+    frame._data = bytearray(data)
+    return True
+
+
+def _checked(call: str, frame: Frame) -> tuple[int, int]:
+    rate_hz, channels, count = frame.sample_rate, frame.num_channels, frame.samples_per_channel
+    try:
+        rate_hz, channels, count = index(rate_hz), index(channels), index(count)
+    except TypeError:
+        names, given = "sample_rate, num_channels and samples_per_channel", (rate_hz, channels, count)
+        raise TypeError(f"{call}: {names} are {shown(given)}, expected whole numbers") from None
+    if rate_hz not in RATES_HZ:
+        raise RuntimeError(
+            f"{call}: sample rate is {shown(rate_hz)} Hz, expected one of {', '.join(map(str, RATES_HZ))}"
+        )
+    if not 1 <= channels <= _native.MAX_CHANNELS:
+        raise RuntimeError(
+            f"{call}: frame has {shown(channels)} channels, expected 1 to {_native.MAX_CHANNELS}"
+        )
+    if count != rate_hz // 100:
+        raise RuntimeError(
+            f"{call}: frame has {shown(count)} samples per channel, "
+            f"expected {rate_hz // 100} (10 ms at {rate_hz} Hz)"
+        )
+    return rate_hz, channels

@@ -1,0 +1,1 @@
+"""What touches a device or a file."""

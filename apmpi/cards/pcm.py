@@ -1,0 +1,490 @@
+"""One ALSA endpoint: blocks of 10 ms, interleaved 16-bit little endian, in from a card or out to one.
+
+Every device is opened non-blocking, because nothing but the microphone may hold up the loop: `Capture.read`
+alone waits, in poll() and never longer than STALL_S.
+
+    Capture.read()         next block; `captured_ns` is when its first sample was at the converter
+    Capture.take(most)     what there is, without waiting
+    Playback.next_ns()     when the next sample that is written will leave the converter
+    Playback.write(block)  queue it
+
+A device that goes away, or moves no sample for STALL_S, raises DeviceLost: it may come back
+(apmpi.cards.endpoints). Any other EndpointError is a mistake that waiting does not cure.
+
+Cards that have no 16-bit samples are opened with the widest format of theirs that is known here, and samples
+are converted: rounded coming in, exact going out.
+
+Times are nanoseconds of the `Timebase`, CLOCK_MONOTONIC as a rule. ALSA gives them in pairs: at this time
+that many frames were available.
+
+Written for pyalsaaudio 0.10 (Debian 13) and 0.11. 0.10 has no avail(); it raises EPIPE where 0.11 returns
+it, and after an xrun it restarts without a word, hence the look at state() before each transfer.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import select
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import alsaaudio
+import numpy as np
+from numpy.typing import NDArray
+
+from apmpi.cards import alsa
+from apmpi.cards.alsa import AlsaError, Offer
+from apmpi.cards.clock import NS_PER_S, Timebase
+from apmpi.settings import EndpointError
+
+BLOCKS_PER_S = 100
+
+# A card that moved no sample for so long is gone or broken: 50 blocks, far beyond any scheduling delay.
+STALL_S = 0.5
+# An unplugged device can look like an endless row of xruns (ENODEV gets lost on its way through ALSA's
+# plugins).
+XRUNS_IN_A_ROW_MAX = 8
+# When poll() says "ready" and nothing can be read (0.10 can't ask plugins what their poll means): a short
+# sleep keeps the wait from turning into a busy loop and still is far below a period.
+FALSE_WAKE_SLEEP_S = 0.0005
+
+# What is tried, in this order; the processing works with 16 bits.
+FORMATS = {
+    "S16_LE": alsaaudio.PCM_FORMAT_S16_LE,
+    "S32_LE": alsaaudio.PCM_FORMAT_S32_LE,
+    "S24_3LE": alsaaudio.PCM_FORMAT_S24_3LE,
+    "FLOAT_LE": alsaaudio.PCM_FORMAT_FLOAT_LE,
+}
+SAMPLE_BYTES = {"S16_LE": 2, "S32_LE": 4, "S24_3LE": 3, "FLOAT_LE": 4}
+
+
+class DeviceLost(EndpointError):
+    """A device that is not there (any more), or stands still. It may come back."""
+
+
+class Pcm:
+    """What both directions share: opening with exactly what was asked for, positions, xruns, closing.
+
+    key             the key of the endpoint in the configuration: "microphone", "speaker", ...
+    rate_hz, channels, block_samples (per channel)
+    period_bytes    of ALSA's period, as int16
+    xruns           how often the card ran dry or over
+    card_number     the kernel's; -1 for plugins that are no card
+    """
+
+    _direction: int
+    _pcm: Any = None  # until it is open
+
+    def __init__(
+        self,
+        key: str,
+        device: str,
+        rate_hz: int,
+        channels: int,
+        periods: int,
+        timebase: Timebase | None = None,
+        block_parts: int = 1,
+    ) -> None:
+        """Opens `device` with a buffer of `periods` blocks, ALSA's own period being a block's
+        `block_parts`-th part. Raises EndpointError."""
+        self.key = key
+        self.device = device
+        self.rate_hz = rate_hz
+        self.channels = channels
+        self.block_samples = rate_hz // BLOCKS_PER_S
+        self.xruns = 0
+        self._time = timebase or Timebase()
+        self._period_frames = self.block_samples // block_parts
+        self._xruns_in_a_row = 0
+        try:
+            self._open(periods * block_parts)
+            self._pcm.set_tstamp_mode(alsaaudio.PCM_TSTAMP_ENABLE)
+            self._pcm.set_tstamp_type(alsaaudio.PCM_TSTAMP_TYPE_MONOTONIC)
+            self._begin()
+        except EndpointError:
+            self.close()
+            raise
+        except (alsaaudio.ALSAAudioError, RuntimeError) as error:
+            self.close()
+            self._fail(f"cannot be set up ({error})")
+
+    def _begin(self) -> None:
+        """What a direction has to remember."""
+        raise NotImplementedError
+
+    def _open(self, periods: int) -> None:
+        """Raises EndpointError before pyalsaaudio is asked, which loses memory with each refusal: a device
+        that is away is looked for again and again."""
+        try:
+            offer = alsa.offer(
+                self.device,
+                self._direction,
+                [*FORMATS],
+                self.rate_hz,
+                self.channels,
+                self._period_frames,
+                periods,
+            )
+        except AlsaError as error:
+            raise _open_failure(self.key, self.device, self._direction, error) from None
+        self._check(offer)
+        self.card_number = offer.card_number
+        self._buffer_frames = offer.buffer_frames
+        self._format = offer.sample_format
+        self._frame_bytes = SAMPLE_BYTES[self._format] * self.channels
+        self._block_bytes = self.block_samples * self._frame_bytes
+        self.period_bytes = self._period_frames * self.channels * 2
+        try:
+            with alsa.complaints([]):
+                self._pcm = alsaaudio.PCM(
+                    type=self._direction,
+                    mode=alsaaudio.PCM_NONBLOCK,
+                    device=self.device,
+                    rate=self.rate_hz,
+                    channels=self.channels,
+                    format=FORMATS[self._format],
+                    periodsize=self._period_frames,
+                    periods=periods,
+                )
+        except alsaaudio.ALSAAudioError as error:
+            self._lost(f"has gone while it was opened ({error})")
+
+    def close(self) -> None:
+        """Drop what is queued and close: without drop() pyalsaaudio waits until all has been played."""
+        if self._pcm is None:
+            return
+        with contextlib.suppress(alsaaudio.ALSAAudioError):
+            self._pcm.drop()
+        self._pcm.close()
+
+    def _fail(self, problem: str) -> NoReturn:
+        raise EndpointError(self._named(problem))
+
+    def _lost(self, problem: str) -> NoReturn:
+        raise DeviceLost(self._named(problem))
+
+    def _named(self, problem: str) -> str:
+        return f"{self.key}.device: '{self.device}' {problem}"
+
+    def _check(self, offer: Offer) -> None:
+        """pyalsaaudio sets each parameter "near" the request; anything but the request itself is refused
+        here."""
+        if offer.sample_format not in FORMATS:
+            formats, known = ", ".join(sorted(offer.formats)), ", ".join(FORMATS)
+            self._fail(f"has none of {known} but {formats}, expected 'plughw:...' in front of it")
+        if offer.rate_hz != self.rate_hz:
+            self._fail(f"cannot do {self.rate_hz} Hz, it can do {_choices(offer.rates_hz)} Hz")
+        if offer.channels != self.channels:
+            self._fail(f"cannot do {self.channels} channel(s), it can do {_choices(offer.channel_counts)}")
+        if offer.period_frames != self._period_frames:
+            wanted = f"{self._period_frames} samples ({1000 * self._period_frames / self.rate_hz:g} ms)"
+            self._fail(f"cannot do periods of {wanted}, it does {offer.period_frames}; try 'plughw:...'")
+        if offer.buffer_frames < 2 * self.block_samples:
+            self._fail(
+                f"has a buffer of {offer.buffer_frames} samples, expected at least two periods of 10 ms"
+            )
+
+    def rest(self) -> None:
+        """Stop and forget what is queued; the next transfer starts it again, and that is no xrun."""
+        with contextlib.suppress(alsaaudio.ALSAAudioError):  # it will be told by that transfer
+            self._pcm.drop()
+
+    def _position(self) -> tuple[int, int] | None:
+        """(time in ns, frames available at that time), or None while the card is not running."""
+        seconds, nanoseconds, available = self._pcm.htimestamp()
+        # After, not before: htimestamp() hides errors and then returns numbers without meaning.
+        if self._pcm.state() != alsaaudio.PCM_STATE_RUNNING or not 0 <= available <= self._buffer_frames:
+            return None
+        at_ns, now_ns = seconds * NS_PER_S + nanoseconds, time.monotonic_ns()
+        # A card just started may have no time stamp yet, and some plugins have one of another clock.
+        at_ns = at_ns if 0 <= now_ns - at_ns < NS_PER_S else now_ns
+        return self._time.of_monotonic(at_ns), available
+
+    def _frames_to_ns(self, frames: int) -> int:
+        return frames * NS_PER_S // self.rate_hz
+
+    def _xrun(self) -> None:
+        """Count, and stop the card: the next transfer prepares and starts it. Raises DeviceLost if it's
+        gone."""
+        self.xruns += 1
+        self._xruns_in_a_row += 1
+        if self._xruns_in_a_row > XRUNS_IN_A_ROW_MAX:
+            self._lost(f"has gone ({self._xruns_in_a_row} xruns in a row without sound)")
+        try:
+            self._pcm.drop()
+        except alsaaudio.ALSAAudioError as error:
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> NoReturn:
+        """It failed while it ran. pyalsaaudio gives text only: no errno."""
+        text = str(error)
+        if text.startswith((os.strerror(errno.ENODEV), os.strerror(errno.EBADFD))):
+            self._lost("has gone (unplugged?)")
+        self._lost(f"failed ({text.split(' [')[0]})")
+
+    def _transfer(self, transfer: Any, *data: bytes) -> Any:
+        """read() or write(). None is an xrun, counted, the card stopped. Raises DeviceLost."""
+        if self._pcm.state() == alsaaudio.PCM_STATE_XRUN:
+            return self._xrun()
+        try:
+            result = transfer(*data)
+        except alsaaudio.ALSAAudioError as error:
+            if str(error).startswith(os.strerror(errno.EPIPE)):
+                return self._xrun()
+            self._broken(error)
+        if (result[0] if isinstance(result, tuple) else result) == -errno.EPIPE:
+            return self._xrun()
+        return result
+
+
+class Capture(Pcm):
+    """A source of samples.
+
+    restarted   True after the first samples that follow a start or an overrun: some before them were lost
+    """
+
+    _direction = alsaaudio.PCM_CAPTURE
+
+    def _begin(self) -> None:
+        self.restarted = True
+        self._pending = bytearray()  # of a block that is not complete yet
+        self._stopped = True
+        self._moved_ns = 0  # when it gave something, or was started; 0 until then
+        self._poll = select.poll()
+        for descriptor, events in self._pcm.polldescriptors():
+            self._poll.register(descriptor, events)
+        # Plugins (the room card too) have to be told that poll() woke us; 0.10 can't, hardware needs it not.
+        self._demangle = getattr(self._pcm, "polldescriptors_revents", None)
+
+    def read(self) -> bytes:
+        """The next block; waits at most STALL_S. Raises DeviceLost."""
+        while True:
+            position = self._position()
+            # poll() wakes for a whole period: what is read before would make it oversleep.
+            if position is None or position[1] >= self._period_frames:
+                moved = self._read()
+                if len(self._pending) >= self._block_bytes:
+                    block = bytes(self._pending[: self._block_bytes])
+                    del self._pending[: self._block_bytes]
+                    return to_int16(block, self._format)
+                if not moved:  # poll() may think otherwise, at once and again and again
+                    time.sleep(FALSE_WAKE_SLEEP_S)
+            left_ns = self._moved_ns + STALL_S * NS_PER_S - self._time.now_ns()
+            if left_ns <= 0:
+                self._lost(f"has stopped: no sound for {STALL_S * 1000:.0f} ms")
+            self._wait(left_ns / NS_PER_S)
+
+    def take(self) -> bytes:
+        """What there is, at most a period; starts a card that stands. Raises DeviceLost."""
+        self._read()
+        if not self._pending:
+            if self._time.now_ns() - self._moved_ns > STALL_S * NS_PER_S:
+                self._lost(f"has stopped: no sound for {STALL_S * 1000:.0f} ms")
+            return b""
+        samples = to_int16(bytes(self._pending), self._format)
+        self._pending.clear()
+        return samples
+
+    def _read(self) -> bool:
+        """Moves what can be read at once, at most a period, to `_pending`. Whether there was anything."""
+        if not self._moved_ns:  # starts now
+            self._stopped, self._moved_ns = True, self._time.now_ns()
+        result = self._transfer(self._pcm.read)
+        if result is None:
+            self._pending.clear()
+            self._stopped = True
+            result = self._transfer(self._pcm.read)  # starts it again: a card that stands wakes nobody
+        count, data = result or (0, b"")
+        if count <= 0:
+            return False
+        self._xruns_in_a_row = 0
+        self._moved_ns = self._time.now_ns()
+        self._pending += data
+        self.restarted, self._stopped = self._stopped, False
+        return True
+
+    def rest(self) -> None:
+        super().rest()
+        self._pending.clear()
+        self._moved_ns = 0
+
+    @property
+    def captured_ns(self) -> int:
+        """When the first sample of the block read last was at the converter."""
+        return self.unread_ns - self._frames_to_ns(self.block_samples)
+
+    @property
+    def unread_ns(self) -> int:
+        """When the next sample to be read was at the converter."""
+        now_ns, available = self._position() or (self._time.now_ns(), 0)
+        return now_ns - self._frames_to_ns(available + len(self._pending) // self._frame_bytes)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Until there may be something to read. Woken for nothing at once, sleeps a little: never a busy
+        loop."""
+        ready = self._poll.poll(self._time.real_s(timeout_s) * 1000)
+        if ready and self._demangle and self._demangle(ready) & (select.POLLIN | select.POLLERR):
+            return
+        if ready:
+            time.sleep(FALSE_WAKE_SLEEP_S)
+
+
+class Playback(Pcm):
+    """A sink of samples. It starts with its first write, after opening as after an xrun.
+
+    moving   True since the card has been seen to play
+    """
+
+    _direction = alsaaudio.PCM_PLAYBACK
+
+    def _begin(self) -> None:
+        self.moving = False
+        self._started = False
+        self._written_frames = 0
+        self._played_frames = -1  # last seen, and when it last moved
+        self._moved_ns = 0
+
+    def rest(self) -> None:
+        super().rest()
+        self._started = False
+
+    def next_ns(self) -> int | None:
+        """When the next sample that is written will leave the converter; None while the card stands and the
+        next write will start it. Raises DeviceLost."""
+        position = self._position()
+        if position is None:
+            if self._started:
+                self._started = False
+                self._xrun()
+            return None
+        now_ns, available = position
+        queued_frames = self._buffer_frames - available
+        played_frames = self._written_frames - queued_frames
+        if played_frames != self._played_frames:
+            if self._played_frames >= 0:
+                self.moving = True
+                self._xruns_in_a_row = 0
+            self._played_frames, self._moved_ns = played_frames, now_ns
+        elif now_ns - self._moved_ns > STALL_S * NS_PER_S:
+            self._lost(f"has stopped: played nothing for {STALL_S * 1000:.0f} ms")
+        return now_ns + self._frames_to_ns(queued_frames)
+
+    @property
+    def room_frames(self) -> int:
+        """The longest first write."""
+        return self._buffer_frames
+
+    def write(self, block: bytes) -> bool:
+        """Queue interleaved int16. False: an xrun came first, nothing was queued, the card stands. Raises
+        DeviceLost."""
+        written = self._transfer(self._pcm.write, from_int16(block, self._format))
+        if written is None:
+            self._started = False
+            return False
+        if not self._started:
+            self._started, self._written_frames, self._played_frames = True, 0, -1
+        self._written_frames += written
+        return True
+
+
+def to_int16(samples: bytes, sample_format: str) -> bytes:
+    """Little endian samples of one of FORMATS as int16: rounded, saturated, no number is silence."""
+    if sample_format == "S16_LE":
+        return samples
+    if sample_format == "FLOAT_LE":
+        scaled = np.nan_to_num(np.frombuffer(samples, "<f4") * np.float32(32768), nan=0.0)
+        return np.clip(np.rint(scaled), -32768, 32767).astype("<i2").tobytes()
+    if sample_format == "S24_3LE":
+        three = np.frombuffer(samples, "u1").reshape(-1, 3)
+        high = np.ascontiguousarray(three[:, 1:]).view("<i2")[:, 0].astype(np.int32)
+        half = three[:, 0] >> 7
+    else:
+        whole = np.frombuffer(samples, "<i4")
+        high, half = whole >> 16, (whole >> 15) & 1
+    return np.minimum(high + half, 32767).astype("<i2").tobytes()
+
+
+def from_int16(samples: bytes, sample_format: str) -> bytes:
+    """Int16 as samples of one of FORMATS: exact."""
+    if sample_format == "S16_LE":
+        return samples
+    sixteen: NDArray[np.int16] = np.frombuffer(samples, "<i2")
+    if sample_format == "FLOAT_LE":
+        return (sixteen * np.float32(1 / 32768)).astype("<f4").tobytes()
+    if sample_format == "S32_LE":
+        return (sixteen.astype("<i4") << 16).tobytes()
+    three = np.zeros((len(sixteen), 3), "u1")
+    three[:, 1:] = sixteen.view("u1").reshape(-1, 2)
+    return three.tobytes()
+
+
+# ---- what ALSA says when a device can't be opened
+
+
+def _open_failure(key: str, device: str, direction: int, error: AlsaError) -> EndpointError:
+    what = "record from" if direction == alsaaudio.PCM_CAPTURE else "play on"
+    name = f"{key}.device: '{device}'"
+    alsa_says = error.complaint
+    if error.errno == errno.EBUSY:
+        holders = " and ".join(busy_with(device, direction)) or "another program"
+        return EndpointError(f"{name} is busy: {holders} uses it, expected a device that is free")
+    if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        if not alsa_says.startswith("Unknown PCM"):  # that would stay wrong; a card may still be plugged in
+            return DeviceLost(f"{name} does not exist" + (f" ({alsa_says})" if alsa_says else ""))
+        known = ", ".join(dict.fromkeys(hardware(direction))) or "none"
+        return EndpointError(
+            f"{name} does not exist ({alsa_says}), expected one to {what}; cards here: {known}"
+        )
+    if error.errno == errno.EACCES:
+        return EndpointError(f"{name} may not be opened, expected a user of the group audio")
+    return EndpointError(f"{name} cannot be opened to {what} it ({error})")
+
+
+def hardware(direction: int) -> list[str]:
+    """ALSA names of the cards that are plugged in and have this direction ("hw:CARD=Device,DEV=0")."""
+    names = (name for name in alsaaudio.pcms(direction) if name)
+    return [name for name in names if name.startswith("hw:")]
+
+
+def names(direction: int) -> list[str]:
+    """ALSA names of this direction, as `aplay -L` or `arecord -L` shows them, but null: it has no clock."""
+    return [name for name in alsaaudio.pcms(direction) if name and name != "null"]
+
+
+def abilities(device: str, direction: int, channels: int) -> tuple[int, range] | None:
+    """The channel count next to `channels` that a device can do, and its rates (Hz) from lowest to highest.
+
+    None if it can't be opened. A device in use can't be asked: it has one channel at least.
+    """
+    try:
+        offer = alsa.offer(device, direction, [*FORMATS], 48000, channels, 480, 4)
+    except AlsaError as error:
+        return (1, range(0)) if error.errno == errno.EBUSY else None
+    return offer.channels, offer.rates_hz
+
+
+def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[str]:
+    """Who has the card of an ALSA name open: "arecord (123)", by process id. Empty if that can't be known."""
+    match = re.search(r":(?:CARD=)?(\w+)(?:,(?:DEV=)?(\d+))?", device)
+    if not match:
+        return []
+    card, number = match[1], match[2] or "0"
+    folder = proc / "asound" / (f"card{card}" if card.isdigit() else card)
+    stream = f"pcm{number}{'c' if direction == alsaaudio.PCM_CAPTURE else 'p'}"
+    holders = []
+    for status in sorted((folder / stream).glob("sub*/status")):
+        owner = None
+        with contextlib.suppress(OSError):
+            owner = re.search(r"^owner_pid\s*: (\d+)", status.read_text(), re.MULTILINE)
+        if owner:
+            name = "process"
+            with contextlib.suppress(OSError):  # a service sees no other user's processes
+                name = (proc / owner[1] / "comm").read_text().strip()
+            holders.append(f"{name} ({owner[1]})")
+    return holders
+
+
+def _choices(span: range) -> str:
+    return f"{span[0]} to {span[-1]}" if len(span) > 1 else str(span[0])

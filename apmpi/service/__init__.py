@@ -1,0 +1,1 @@
+"""The daemon: the loop, its reports and its socket."""

@@ -1,0 +1,179 @@
+"""The visitor's end of the local socket (apmpi.service.protocol)."""
+
+import contextlib
+import errno
+import grp
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apmpi.service.bounded_json import JsonError, parsed
+from apmpi.service.protocol import LINE_MAX_BYTES, PROTOCOL, SIGNALS, visitor_places
+from apmpi.settings import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ, EndpointError
+
+# A service that has not answered by then will not. It answers ten times a second.
+TIMEOUT_S = 5.0
+# The longest sentence of the service's is some 200 characters, the longest name of a figure some 40.
+TEXT_MAX_CHARACTERS = 1000
+# Beyond any figure there is; infinity and what is no number are beyond it as well.
+LARGEST = 1e15
+# Figures are named as in apmpi.service.report.
+NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
+
+
+# Numbers and flags by name; None is what is not known. `state` and `waiting` are sentences.
+Figures = Mapping[str, Any]
+
+
+class ServiceGone(EndpointError):
+    """There is no service (any more) that could be asked. One may come."""
+
+
+class Visit:
+    """A connection; its `fileno` is for select().
+
+    path, sample_rate_hz, channels (of each of SIGNALS)
+    """
+
+    def __init__(self, want: str, path: Path | None = None) -> None:
+        """Connects and asks for "figures" or "sound", on `path` or else wherever a service answers. Raises
+        ServiceGone, or EndpointError for what waiting does not cure."""
+        self._socket, self.path = _connect(path)
+        self._received = bytearray()
+        try:
+            self._socket.settimeout(TIMEOUT_S)
+            with contextlib.suppress(BrokenPipeError):  # sent away at the door: it has been told why
+                self._socket.sendall(json.dumps({"want": want}).encode() + b"\n")
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while b"\n" not in self._received:
+                self._receive()
+                if time.monotonic() > deadline_s:
+                    raise ServiceGone(f"{self.path}: the service does not answer")
+            hello, _, self._received = self._received.partition(b"\n")
+            self._understand(self._parsed(bytes(hello)))
+        except OSError as error:
+            self.close()
+            raise self._gone(error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _understand(self, hello: dict[str, Any]) -> None:
+        try:
+            if hello["protocol"] != PROTOCOL:
+                raise EndpointError(
+                    f"{self.path}: is of another version of apmpi ({printable(hello['apmpi'])})"
+                )
+            self.sample_rate_hz = int(hello["sample_rate_hz"])
+            self.channels = {name: int(hello["channels"][name]) for name in SIGNALS}
+            counts = range(CHANNELS_MIN, CHANNELS_MAX + 1)
+            if self.sample_rate_hz not in SAMPLE_RATES_HZ or not set(self.channels.values()) <= set(counts):
+                raise self._not_apmpi()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise self._not_apmpi() from None
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> "Visit":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def next_lines(self) -> list[dict[str, Any]]:
+        """The lines that have come; if there are none waits for more, perhaps for nothing. Raises ServiceGone
+        when the service goes away, EndpointError when what answers is no apmpi."""
+        if b"\n" not in self._received:
+            self._receive()
+        *lines, rest = self._received.split(b"\n")
+        self._received = rest
+        return [self._parsed(bytes(line)) for line in lines]
+
+    def _receive(self) -> None:
+        try:
+            part = self._socket.recv(256 * 1024)
+        except OSError as error:
+            raise self._gone(error) from None
+        if not part:
+            raise ServiceGone(f"{self.path}: the service has stopped")
+        self._received += part
+        if len(self._received) > LINE_MAX_BYTES:
+            raise self._not_apmpi()
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        try:
+            content = parsed(line, LINE_MAX_BYTES)
+        except JsonError:
+            raise self._not_apmpi() from None
+        if isinstance(problem := content.get("error"), str):
+            raise EndpointError(f"{self.path}: {printable(problem)}")
+        return content
+
+    def _not_apmpi(self) -> EndpointError:
+        return EndpointError(f"{self.path}: what answers there is not apmpi")
+
+    def _gone(self, error: OSError) -> ServiceGone:
+        if isinstance(error, TimeoutError):
+            return ServiceGone(f"{self.path}: the service does not answer")
+        return ServiceGone(f"{self.path}: the service has gone ({error.strerror})")
+
+
+def printable(text: object) -> str:
+    """Return it as text without control characters, which would act on a terminal, and not endless."""
+    return "".join(letter for letter in str(text)[:TEXT_MAX_CHARACTERS] if letter.isprintable())
+
+
+def figures_of(line: Mapping[str, Any]) -> Figures | None:
+    """A line's figures with only what belongs there, None if it has none."""
+    given = line.get("figures")
+    if not isinstance(given, dict):
+        return None
+    figures: dict[str, Any] = {"state": "", "waiting": ""}
+    for name, value in given.items():
+        if name in ("state", "waiting"):
+            figures[name] = printable(value)
+        elif not NAME.fullmatch(name):
+            continue
+        elif value is None or (isinstance(value, int | float) and abs(value) < LARGEST):
+            figures[name] = value
+    return figures
+
+
+def _connect(path: Path | None) -> tuple[socket.socket, Path]:
+    """The first that answers."""
+    problems: list[EndpointError] = []
+    for place in [path] if path else visitor_places():
+        visitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        visitor.settimeout(TIMEOUT_S)
+        try:
+            visitor.connect(os.fspath(place))
+            return visitor, place
+        except OSError as error:
+            visitor.close()
+            problems.append(_failure(place, error))
+    # Of several places the one that is there, even if it may not be used, says more than one that is not.
+    raise next((problem for problem in problems if not isinstance(problem, ServiceGone)), problems[-1])
+
+
+def _failure(path: Path, error: OSError) -> EndpointError:
+    if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
+        return ServiceGone(f"{path}: no service answers, expected one (systemctl start apmpi, or apmpi run)")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return EndpointError(f"{path}: may not be opened, expected a member of the group {_group(path)}")
+    return EndpointError(f"{path}: cannot be opened ({error.strerror or error})")
+
+
+def _group(path: Path) -> str:
+    try:
+        return grp.getgrgid(path.stat().st_gid).gr_name
+    except (OSError, KeyError):
+        return "apmpi"

@@ -1,0 +1,59 @@
+"""An empty file that is there while sound flows: `sound` in the folder that systemd gave the service
+(RuntimeDirectory=).
+
+READY=1 says no more than that the service runs: without its microphone it waits, perhaps for ever. Whatever
+depends on sound, an update that must prove itself or a light, looks at this file (PathExists= of
+systemd.path(5), inotify).
+"""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+# 1 s of uninterrupted sound: a card that gives a few frames and stands still has not shown that it works.
+FRAMES_MIN = 100
+# As long as a card may stand still before it counts as lost (apmpi.cards.pcm).
+STILL_MAX_S = 0.5
+
+
+def place() -> Path | None:
+    """The file, or None: systemd gave no folder for it."""
+    folders = os.environ.get("RUNTIME_DIRECTORY", "")
+    return Path(folders.split(":")[0]) / "sound" if folders else None
+
+
+class SoundMark:
+    """For one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Removes what a run left behind that was killed."""
+        self._path = path
+        self._is_there = True
+        self._frames = self._first_frame = 0
+        self._moved_s = 0.0
+        self.remove()
+
+    def look(self, now_s: float, frames: int, parked: str) -> None:
+        """Takes notice of how many frames there have been by now, and of what is waited for ("": nothing)."""
+        if frames != self._frames:
+            self._frames, self._moved_s = frames, now_s
+        if parked or now_s - self._moved_s > STILL_MAX_S:
+            self._first_frame = frames
+            self.remove()
+        elif frames - self._first_frame >= FRAMES_MIN and not self._is_there:
+            self._make()
+
+    def remove(self) -> None:
+        if self._is_there:
+            self._is_there = False
+            with contextlib.suppress(OSError):  # a folder that has gone has no file
+                self._path.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        try:
+            self._path.touch()
+        except OSError as error:
+            logging.getLogger(__name__).warning("%s: cannot be made (%s)", self._path, error.strerror)
+        else:
+            self._is_there = True

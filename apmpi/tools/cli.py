@@ -1,0 +1,331 @@
+"""The command `apmpi`.
+
+Exit status: EXIT_STATUS, with one sentence on standard error where it is not 0.
+Each command imports what it needs: `process` runs without ALSA, `run` without what `demo` draws with.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import logging
+import math
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+from apmpi import settings as config
+from apmpi.cards.text_file import one_line
+from apmpi.settings import ConfigError, EndpointError, Settings
+from apmpi.tools.progress import Progress
+
+EXIT_STATUS = """exit status: 0 done; 1 something failed on the way (run, record) or is wrong (doctor); 2 a
+    mistake of the user's; 130 stopped with Ctrl-C where that is not the usual end"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    # A file name may hold bytes that are no text; saying it must not be what fails.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("apmpi: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    try:
+        status: int = given.command(given)
+        return status
+    except (ConfigError, EndpointError) as error:
+        return _mistake(error)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+class _OneLine(logging.Formatter):
+    """Names of files and devices come from outside, and may hold anything."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+
+def _mistake(error: object) -> int:
+    print(f"apmpi: {one_line(str(error))}", file=sys.stderr)
+    return 2
+
+
+# ---- run, demo
+
+
+def run(given: argparse.Namespace) -> int:
+    # A reload that comes now is held back until the loop takes signals; it would end the program.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    from apmpi.service import loop
+
+    return loop.run(config.load(given.config), config_path=given.config, seconds=given.seconds)
+
+
+def demo(given: argparse.Namespace) -> int:
+    from apmpi.tools import demo
+
+    return demo.main(given.folder, given.seconds, given.device)
+
+
+# ---- completion
+
+
+def completion(given: argparse.Namespace) -> int:
+    print(Path(__file__).with_name("completion").joinpath(given.shell).read_text(), end="")
+    return 0
+
+
+# ---- monitor
+
+
+def monitor(given: argparse.Namespace) -> int:
+    from apmpi.tools import monitor
+
+    return monitor.main(given.socket, given.json, given.seconds)
+
+
+# ---- record, report
+
+
+def record(given: argparse.Namespace) -> int:
+    from apmpi.tools import record
+
+    with Progress(given.seconds) as progress:
+        return record.main(given.output, given.seconds, given.megabytes, given.socket, progress.show)
+
+
+def report(given: argparse.Namespace) -> int:
+    from apmpi.tools import page
+
+    return page.main(given.file, given.output or given.file.with_suffix(".html"))
+
+
+# ---- check
+
+
+def check(given: argparse.Namespace) -> int:
+    """The configuration, then each endpoint opened as `run` would open it, then what devices there are."""
+    try:
+        problems = _check_endpoints(given.file, config.load(given.file))
+    except ConfigError as error:
+        problems = [str(error)]
+    for problem in problems:
+        _mistake(problem)
+    _list_devices()
+    return 2 if problems else 0
+
+
+def _check_endpoints(path: Path, settings: Settings) -> list[str]:
+    """Prints what is right, returns what is wrong."""
+    from apmpi.tools.endpoint_check import endpoint_states
+
+    switched_on = ", ".join(name for name, on in asdict(settings.features).items() if on) or "no feature"
+    print(one_line(f"{path}: valid, {settings.sample_rate_hz} Hz, {switched_on}"))
+    problems = []
+    for key, endpoint, found in endpoint_states(settings):
+        if isinstance(found, str):
+            print(one_line(f"{key}: {found}"))
+        else:
+            named = found if endpoint.device else f"{key}.file: {found}"
+            problems.append(f"{path}:{endpoint.line}: {named}")
+    return problems
+
+
+def _list_devices() -> None:
+    import alsaaudio
+
+    for title, direction in (("record from", alsaaudio.PCM_CAPTURE), ("play on", alsaaudio.PCM_PLAYBACK)):
+        names = alsaaudio.pcms(direction)
+        print(f"devices to {title}:", one_line(", ".join(names)) or "none")
+
+
+# ---- doctor
+
+
+def doctor(given: argparse.Namespace) -> int:
+    from apmpi.tools import doctor
+
+    return doctor.main(given.file, given.device, not given.no_sound)
+
+
+# ---- process
+
+
+def process(given: argparse.Namespace) -> int:
+    from apmpi.tools import process
+
+    # SIGTERM (timeout, a shutdown) leaves as an exception does, which removes the unfinished output.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    features = {feature: getattr(given, feature) for feature in FEATURE_FLAGS.values()}
+    return process.main(given.far, given.mic, given.output, features, given.delay_ms)
+
+
+# ---- arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our one sentence instead of a usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"apmpi: {one_line(message)} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    root = _Parser(
+        prog="apmpi", description="A microphone and a loudspeaker without echo and noise.", epilog=EXIT_STATUS
+    )
+    root.add_argument("--version", action="version", version=f"apmpi {importlib.metadata.version('apmpi')}")
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        function: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            function.__name__, help=text, description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example: {example}",
+        )  # fmt: skip
+        added.set_defaults(command=function)
+        return added
+
+    added = command(run, "run the device", "apmpi run --config /etc/apmpi/apmpi.yaml")
+    added.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML configuration")
+    added.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: never)")
+
+    added = command(monitor, "show the running service, live", "apmpi monitor")
+    added.add_argument("--json", action="store_true", help="a line of JSON ten times a second instead")
+    added.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: never)")
+    _add_socket(added)
+
+    added = command(
+        record, "record what the running service hears and does", "apmpi record -o call.wav --seconds 30"
+    )
+    added.description = """Record far end, microphone and output of the running service as channels of one WAV
+        file, with its figures beside it as lines of JSON (FILE.jsonl). Ctrl-C ends it before its time."""
+    added.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="WAV", help="where the recording goes"
+    )
+    added.add_argument(
+        "--seconds", type=_seconds, default=60.0, metavar="N", help="length at most (default: 60)"
+    )
+    added.add_argument(
+        "--megabytes", type=_megabytes, default=1000.0, metavar="N", help="size at most (default: 1000)"
+    )
+    _add_socket(added)
+
+    added = command(report, "make a page of a recording, with pictures and players", "apmpi report call.wav")
+    added.add_argument("file", type=Path, metavar="WAV", help="of apmpi record")
+    added.add_argument(
+        "-o", "--output", type=Path, metavar="HTML", help="where it goes (default: WAV's name with .html)"
+    )
+
+    added = command(
+        check, "say what is wrong with a configuration, and which devices exist", "apmpi check apmpi.yaml"
+    )
+    added.add_argument("file", type=Path, metavar="FILE", help="YAML configuration")
+
+    added = command(
+        doctor, "measure cards and room, and say what to do", "apmpi doctor --device plughw:CARD=Device"
+    )
+    added.description = """Look at the machine, open the devices, play noise and a sweep (10 s), listen, and
+        say what is fine, and what is wrong and what to do. Stop the service first: systemctl stop apmpi."""
+    added.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="YAML configuration, if not one card"
+    )
+    added.add_argument(
+        "--device", metavar="ALSA", help="card with microphone and loudspeaker (default: the first)"
+    )
+    added.add_argument("--no-sound", action="store_true", help="play nothing")
+
+    added = command(
+        process, "run recordings through the chain", "apmpi process --far far.wav --mic mic.wav -o clean.wav"
+    )
+    added.description = """Run recordings through the chain: WAV or FLAC, 8 to 192 kHz; a - is standard input.
+        The output is a WAV file of the microphone's rate, exactly as long as the microphone's file and a few
+        milliseconds behind it (the chain's delay, told at the end). From a folder every *.wav and *.flac of
+        the microphone's is taken, each with the far end's file of the same name."""
+    added.add_argument(
+        "--far", type=_recording, metavar="PATH",
+        help="what the loudspeaker played, starting with the microphone's file (shorter: silence follows)",
+    )  # fmt: skip
+    added.add_argument(
+        "--mic", type=_recording, required=True, metavar="PATH", help="what the microphone heard"
+    )
+    added.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="WAV", help="where the result goes"
+    )
+    for flag, feature in FEATURE_FLAGS.items():
+        added.add_argument(flag, dest=feature, action="store_false", help=f"without {feature}")
+    added.add_argument(
+        "--delay-ms",
+        type=_delay_ms,
+        metavar="N",
+        help="loudspeaker to microphone, if known (default: found out)",
+    )
+
+    added = command(
+        demo,
+        "a call on a simulated sound card, with figures and recordings",
+        "apmpi demo --folder build/demo",
+    )
+    added.add_argument("--folder", type=Path, required=True, help="where recordings and the picture go")
+    added.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="length (default: 30)")
+    added.add_argument("--device", metavar="ALSA", help="use this sound card, for example plughw:CARD=Device")
+
+    added = command(
+        completion,
+        "print what a shell needs to complete commands",
+        "apmpi completion bash > apmpi.bash",
+    )
+    added.add_argument("shell", choices=SHELLS)
+    return root
+
+
+def _add_socket(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="the service's socket (default: the user's own, then the system's)",
+    )
+
+
+# Made by .ci/completion.py.
+SHELLS = ("bash", "zsh", "fish")
+
+FEATURE_FLAGS = {
+    "--no-aec": "echo_cancellation",
+    "--no-ns": "noise_suppression",
+    "--no-hpf": "high_pass_filter",
+    "--no-agc": "auto_gain_control",
+}
+
+
+def _recording(text: str) -> Path:
+    return Path("/dev/stdin" if text == "-" else text)
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} given, expected seconds above 0")
+
+
+def _megabytes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} given, expected megabytes above 0")
+
+
+def _delay_ms(text: str) -> int:
+    low, high = config.STREAM_DELAY_MIN_MS, config.STREAM_DELAY_MAX_MS
+    with contextlib.suppress(ValueError):
+        if low <= int(text) <= high:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} given, expected a whole number from {low} to {high} (ms)")

@@ -1,0 +1,43 @@
+"""Whether an endpoint could be used as configured, found out by using it."""
+
+import contextlib
+from collections.abc import Iterator
+
+from apmpi.cards import pcm
+from apmpi.cards.wav import WavSource, check_writable
+from apmpi.settings import Endpoint, EndpointError, Settings
+
+
+def endpoint_states(settings: Settings) -> Iterator[tuple[str, Endpoint, str | EndpointError]]:
+    """Key, endpoint, and what was found, in a few words, or what is wrong.
+
+    Devices stay open until the last has been tried: a card may do one direction or the other, but not both.
+    """
+    with contextlib.ExitStack() as opened:
+        for key in ("microphone", "far_end", "speaker", "output"):
+            endpoint: Endpoint | None = getattr(settings, key)
+            if endpoint is None:
+                continue
+            try:
+                found: str | EndpointError = _state(key, endpoint, settings, opened)
+            except EndpointError as error:
+                found = error
+            yield key, endpoint, found
+
+
+def _state(key: str, endpoint: Endpoint, settings: Settings, opened: contextlib.ExitStack) -> str:
+    rate_hz, channels = endpoint.sample_rate_hz or settings.sample_rate_hz, endpoint.channels
+    if endpoint.microphone_channels:
+        return f"by channel {', '.join(map(str, endpoint.microphone_channels))} of the microphone's card"
+    is_source = key in ("microphone", "far_end")
+    if endpoint.device is not None:
+        kind = pcm.Capture if is_source else pcm.Playback
+        card = kind(key, endpoint.device, rate_hz, channels, settings.periods)
+        opened.callback(card.close)
+        return f"device {endpoint.device} opens with {rate_hz} Hz, {channels} channel(s)"
+    assert endpoint.file is not None
+    if not is_source:
+        check_writable(endpoint.file)
+        return f"file {endpoint.file} can be written"
+    with WavSource(endpoint.file, rate_hz, channels) as source:
+        return f"file {endpoint.file} holds {source.samples / rate_hz:.1f} s, {channels} channel(s)"

@@ -1,0 +1,336 @@
+"""`apmpi monitor`: the running service, live in a terminal, or as lines of JSON for programs.
+
+What is shown comes over the local socket (protocol.py), a few lines a second, and fits into 80 by 24. The
+service may stop and come back meanwhile.
+"""
+
+import curses
+import json
+import locale
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from apmpi.service.protocol import SIGNALS
+from apmpi.service.socket_client import Figures, Visit, figures_of
+from apmpi.settings import EndpointError
+
+# A service that went away is looked for so often.
+RETRY_S = 0.5
+# How long a terminal that changed its size may look torn, at most.
+REDRAW_S = 0.2
+
+# A line of the screen: parts of text, each in one of STYLES.
+Line = list[tuple[str, str]]
+
+
+class Service:
+    """The service as it comes and goes.
+
+    path      where it was met last
+    problem   why there are no figures, as a sentence; "" while there are
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises EndpointError if there is none."""
+        self.problem = ""
+        self._path = path
+        self._retry_s = 0.0
+        self._visit: Visit | None = Visit("figures", path)
+        self.path = self._visit.path
+
+    def figures(self, timeout_s: float, keyboard: int | None = None) -> list[Figures]:
+        """What has come, oldest first; waits for that or the keyboard, at most for the timeout."""
+        if self._visit is None and time.monotonic() >= self._retry_s:
+            self._retry_s = time.monotonic() + RETRY_S
+            try:
+                self._visit = Visit("figures", self._path)
+                self.path = self._visit.path
+            except EndpointError as error:
+                self.problem = str(error)
+        sources: list[Any] = [source for source in (self._visit, keyboard) if source is not None]
+        ready, _, _ = select.select(sources, [], [], timeout_s)
+        if self._visit is None or self._visit not in ready:
+            return []
+        try:
+            lines = self._visit.next_lines()
+        except EndpointError as error:
+            self._visit.close()
+            self._visit, self.problem = None, str(error)
+            return []
+        self.problem = ""
+        return [figures for line in lines if (figures := figures_of(line))]
+
+
+def main(path: Path | None, as_json: bool, seconds: float | None) -> int:
+    """Until the person or the reader has had enough, or for `seconds`. Returns the exit status. Raises
+    EndpointError."""
+    service, end_s = Service(path), time.monotonic() + (seconds or float("inf"))
+    try:
+        if as_json:
+            _stream(service, end_s)
+        else:
+            _show(service, end_s)
+    except KeyboardInterrupt:
+        pass  # how one ends such a thing
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody wants to hear of it
+    return 0
+
+
+def _stream(service: Service, end_s: float) -> None:
+    said = ""
+    while time.monotonic() < end_s:
+        for figures in service.figures(RETRY_S):
+            print(json.dumps(figures), flush=True)
+        if service.problem != said:
+            said = service.problem
+            if said:
+                print(f"apmpi: {said}; waiting for it", file=sys.stderr, flush=True)
+
+
+def _show(service: Service, end_s: float) -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise EndpointError("monitor: not in a terminal, expected one, or --json")
+    locale.setlocale(locale.LC_ALL, "")
+    try:
+        curses.setupterm()
+    except curses.error:
+        terminal = os.environ.get("TERM", "")
+        raise EndpointError(f"TERM: '{terminal}' given, expected a terminal known here") from None
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # restores the screen
+    try:
+        curses.wrapper(_Screen(service, end_s).run)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Screen:
+    def __init__(self, service: Service, end_s: float) -> None:
+        self._service = service
+        self._end_s = end_s
+        self._figures: Figures = {}
+        self._history = History()
+        self._fancy = locale.nl_langinfo(locale.CODESET) == "UTF-8"
+
+    def run(self, window: curses.window) -> None:
+        styles = _styles()
+        window.nodelay(True)
+        keyboard = sys.stdin.fileno()
+        while time.monotonic() < self._end_s:
+            for figures in self._service.figures(REDRAW_S, keyboard):
+                self._figures = figures
+                self._history.add(figures)
+            if self._quits(window):
+                return
+            height, width = window.getmaxyx()
+            lines = screen(self._figures, self._history, self._service.problem, width, self._fancy)
+            if len(lines) < height:
+                lines.append(_labelled("looks in at", (str(self._service.path), "dim")))
+            window.erase()
+            for row, line in enumerate(lines[:height]):
+                column = 0
+                for text, style in line:
+                    # The last cell of the last row can't be written without scrolling.
+                    room = width - column - (row == height - 1)
+                    if room > 0:
+                        window.addnstr(row, column, text, room, styles[style])
+                    column += len(text)
+            window.refresh()
+
+    def _quits(self, window: curses.window) -> bool:
+        while (key := window.getch()) != curses.ERR:
+            if key in (ord("q"), ord("Q")):
+                return True
+        # A terminal that has gone gives an end, again and again, instead of keys.
+        return not os.isatty(0)
+
+
+def _styles() -> dict[str, int]:
+    """In colours where the terminal has them."""
+    styles = {"": curses.A_NORMAL, "bold": curses.A_BOLD, "dim": curses.A_DIM}
+    styles |= {"good": curses.A_NORMAL, "bad": curses.A_REVERSE}
+    if curses.has_colors():
+        curses.use_default_colors()
+        curses.init_pair(1, curses.COLOR_GREEN, -1)
+        curses.init_pair(2, curses.COLOR_RED, -1)
+        styles |= {"good": curses.color_pair(1), "bad": curses.color_pair(2) | curses.A_BOLD}
+    return styles
+
+
+# ---- what is on it
+
+LABEL_WIDTH = 13
+SCALE_DBFS = (-72, 0)
+ERLE_SCALE_DB = 50.0  # the best that is seen
+BLOCKS, PLAIN_BLOCKS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
+FLAGS = {
+    "reference_present": "far end heard",
+    "converged": "echo path known",
+    "double_talk": "both talk",
+    "microphone_clipping": "MICROPHONE CLIPS",
+    "microphone_too_quiet": "MICROPHONE TOO QUIET",
+}
+FEATURES = {
+    "echo_cancellation": "echo cancellation",
+    "noise_suppression": "noise",
+    "high_pass_filter": "high-pass",
+    "auto_gain_control": "gain",
+    "learned_gain": "learned",
+}
+
+
+class History:
+    """erle_db: a value for each second of the last minutes; worst_ms: latency in the last minute."""
+
+    def __init__(self) -> None:
+        self.erle_db: deque[float] = deque(maxlen=300)
+        self._latencies_ms: deque[float] = deque(maxlen=600)
+        self._second = -1
+
+    @property
+    def worst_ms(self) -> float | None:
+        return max(self._latencies_ms, default=None)
+
+    def add(self, figures: Figures) -> None:
+        if (latency_ms := figures.get("latency_max_ms")) is not None:
+            self._latencies_ms.append(latency_ms)
+        second = int(figures.get("frames") or 0) // 100
+        if second != self._second:
+            self._second = second
+            self.erle_db.append(figures.get("erle_db") or 0.0)
+
+
+def screen(figures: Figures, history: History, problem: str, width: int, fancy: bool) -> list[Line]:
+    """The screen's lines, for `width` columns. `problem` is why there is no service, `fancy` that the
+    terminal has block characters."""
+    minutes, seconds = divmod(int(figures.get("frames") or 0) // 100, 60)
+    clock = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}  q quits"
+    state = f"waiting for the service: {problem}" if problem else str(figures.get("state", "looking"))
+    style = "bad" if problem or figures.get("waiting") else "bold"
+    room = max(width - len(clock) - 1, 0)
+    lines: list[Line] = [[(f"{state[:room]:<{room}} ", style), (clock, "dim")]]
+    if len(state) > room:  # the rest of it below, as far as it goes
+        lines.append([(state[room:], style)])
+    else:
+        lines.append([])
+    if not figures:
+        return lines
+    lines += _level_lines(figures, width, fancy)
+    lines += [[], *_echo_lines(figures, history, width, fancy)]
+    lines += [[], *_near_lines(figures), [], *_machine_lines(figures, history)]
+    if problem:
+        return lines[:1] + [[(text, "dim") for text, _ in line] for line in lines[1:]]
+    return lines
+
+
+def _labelled(label: str, *parts: tuple[str, str]) -> Line:
+    return [(f"{label:<{LABEL_WIDTH}}", "dim"), *parts]
+
+
+def _level_lines(figures: Figures, width: int, fancy: bool) -> list[Line]:
+    room = max(width - LABEL_WIDTH - 22, 10)
+    low, high = SCALE_DBFS
+    scale = [" "] * room
+    for mark in range(low + 12, high, 12):
+        text = str(mark)
+        at = round((mark - low) / (high - low) * room) - len(text)
+        scale[at : at + len(text)] = text
+    lines = [_labelled("level", ("".join(scale[:room]), "dim"), ("   dBFS    peak", "dim"))]
+    for name in SIGNALS:
+        level, peak = figures.get(f"{name}_dbfs"), figures.get(f"{name}_peak_dbfs")
+        if level is None or peak is None:
+            lines.append(_labelled(name.replace("_", " "), ("no sound", "dim")))
+            continue
+        filled, top = (
+            min(max(round((value - low) / (high - low) * room), 0), room) for value in (level, peak)
+        )
+        bar = ("█" if fancy else "#") * filled
+        if top > filled:
+            bar = f"{bar:<{top - 1}}" + ("▏" if fancy else "|")
+        style = "bad" if peak > -0.1 else "good"
+        lines.append(
+            _labelled(name.replace("_", " "), (f"{bar:<{room}}", style), (f" {level:6.1f}  {peak:6.1f}", ""))
+        )
+    return lines
+
+
+def _echo_lines(figures: Figures, history: History, width: int, fancy: bool) -> list[Line]:
+    erle_db, erl_db = figures.get("erle_db"), figures.get("erl_db")
+    delay_ms, confidence = figures.get("delay_ms"), figures.get("delay_confidence")
+    known = bool(figures.get("converged"))
+    echo = f"reduced by {_number(erle_db)} dB; it comes {_number(erl_db)} dB below the far end"
+    late = "not known yet"
+    if delay_ms is not None and delay_ms >= 0:
+        late = f"{delay_ms:.1f} ms after the far end, confidence {_number(confidence, 2)}"
+    drift = [
+        f"{key[10:].replace('_', ' ')} {_number(figures[key], sign=True)}"
+        for key in figures
+        if key.startswith("drift_ppm_")
+    ]
+    chain_ppm = figures.get("drift_ppm")
+    room = max(width - LABEL_WIDTH - 1, 1)
+    blocks = BLOCKS if fancy else PLAIN_BLOCKS
+    steps = [
+        blocks[min(max(round(value / ERLE_SCALE_DB * (len(blocks) - 1)), 0), len(blocks) - 1)]
+        for value in list(history.erle_db)[-room:]
+    ]
+    return [
+        _labelled("echo", (echo, "good" if known else "")),
+        _labelled("each second", ("".join(steps), "good")),
+        _labelled("delay", (late, "")),
+        _labelled(
+            "drift", (", ".join([*drift, f"found in the sound {_number(chain_ppm, sign=True)}"]) + " ppm", "")
+        ),
+    ]
+
+
+def _near_lines(figures: Figures) -> list[Line]:
+    noise = f"floor {_number(figures.get('noise_floor_dbfs'))} dBFS"
+    if figures.get("snr_db"):  # 0 until somebody has spoken
+        noise += f", the talker {_number(figures['snr_db'])} dB above it"
+    noise += f", lowered by {_number(figures.get('noise_suppression_db'))} dB at most"
+    return [
+        _labelled("speech", (f"probability {_number(figures.get('speech_probability'), 2)}", "")),
+        _labelled("noise", (noise, "")),
+        _labelled("gain", (f"{_number(figures.get('agc_gain_db'), sign=True)} dB", "")),
+    ]
+
+
+def _machine_lines(figures: Figures, history: History) -> list[Line]:
+    parts = {"capture": "capture_wait_median_ms", "processing": "processing_median_ms"}
+    parts |= {"algorithm": "algorithmic_ms", "queue": "playback_queue_median_ms"}
+    sums = " + ".join(f"{name} {_number(figures.get(key))}" for name, key in parts.items())
+    latency = (
+        f"{_number(figures.get('latency_median_ms'))} ms, at most {_number(history.worst_ms)} in a minute"
+    )
+    xruns = int(figures.get("xruns") or 0)
+    where = [key for key in figures if key.startswith("xruns_") and figures[key]]
+    lost = f"{xruns}" + (f": {', '.join(f'{key[6:]} {figures[key]}' for key in where)}" if where else "")
+    share = figures.get("processor_share")
+    on = [text for name, text in FEATURES.items() if figures.get(name)]
+    flags: Sequence[tuple[str, str]] = [
+        (f"{text}   ", "bad" if name.startswith("microphone") else "good")
+        for name, text in FLAGS.items()
+        if figures.get(name)
+    ]
+    return [
+        _labelled("latency", (latency, "")),
+        _labelled("", (f"= {sums}", "dim")),
+        _labelled("xruns", (lost, "bad" if xruns else ""), (f", slips {figures.get('slips', 0)}", "")),
+        _labelled("processor", ("?" if share is None else f"{share:.1%} of one core", "")),
+        _labelled("switched on", (", ".join(on) or "nothing", "")),
+        _labelled("now", *flags),
+    ]
+
+
+def _number(value: float | None, digits: int = 1, sign: bool = False) -> str:
+    if value is None:
+        return "?"
+    return f"{value:{'+' if sign else ''}.{digits}f}"

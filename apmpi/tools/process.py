@@ -1,0 +1,280 @@
+"""`apmpi process`: the chain over recordings, every 10 ms as the service would do it, but as fast as the
+computer can. One pair of files, or a folder of them.
+
+Recordings of other rates than the chain's are resampled on their way in, and the output on its way out:
+
+    microphone 44100 Hz ─► 48000 ─► chain ─► 48000 ─► 44100 Hz output
+    far end    16000 Hz ─► 48000 ─────┘
+"""
+
+import contextlib
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from apmpi.api.apm import AudioProcessingModule
+from apmpi.api.frame import AudioFrame
+from apmpi.cards.clock import Resampler
+from apmpi.cards.text_file import one_line
+from apmpi.cards.wav import BLOCKS_PER_S, SAMPLE_BYTES, SoundReader, WavSink, check_writable, open_sound
+from apmpi.settings import (
+    CHANNELS_MAX,
+    DEVICE_RATE_MAX_HZ,
+    DEVICE_RATE_MIN_HZ,
+    SAMPLE_RATES_HZ,
+    EndpointError,
+)
+from apmpi.tools.progress import Progress
+
+EXIT_OK, EXIT_USER = 0, 2
+STANDARD_INPUT = Path("/dev/stdin")
+# The longest that a WAV file without extensions can be; 12 h of mono at 48 kHz.
+STANDARD_INPUT_MAX_BYTES = 1 << 32
+PIECE_BYTES = 1 << 16
+RECORDINGS = ("*.wav", "*.flac")
+NOT_WRITTEN = (".flac", ".mp3", ".ogg", ".opus", ".m4a")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    far: Path | None
+    mic: Path
+    output: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """echo: what became of it, in words; latency_ms: of the output behind the microphone."""
+
+    seconds: float
+    took_s: float
+    echo: str
+    latency_ms: float
+
+    @property
+    def pace(self) -> float:
+        return self.seconds / self.took_s
+
+
+def main(
+    far: Path | None, mic: Path, output: Path, features: Mapping[str, bool], delay_ms: int | None
+) -> int:
+    """Returns the exit status: of a folder 2 if one of its files could not be used; the others are done then.
+    Raises EndpointError."""
+    if mic.is_dir():
+        return _process_folder(_jobs(far, mic, output), features, delay_ms)
+    job = Job(far, mic, output)
+    outcome = process(job, features, delay_ms)
+    pace = f"{outcome.seconds:.1f} s in {outcome.took_s:.1f} s ({outcome.pace:.0f} times real time)"
+    late = f"{outcome.latency_ms:g} ms behind the microphone"
+    print(one_line(f"{output}: {pace}, {outcome.echo}, {late}"))
+    return EXIT_OK
+
+
+def _jobs(far: Path | None, mic: Path, output: Path) -> list[Job]:
+    if far is not None and not far.is_dir():
+        raise EndpointError(f"{far}: is not a folder, expected one as {mic} is")
+    recordings = sorted(path for pattern in RECORDINGS for path in mic.glob(pattern))
+    if not recordings:
+        raise EndpointError(f"{mic}: holds no {' and no '.join(RECORDINGS)}, expected recordings")
+    by_output: dict[str, Path] = {}
+    for path in recordings:
+        if (other := by_output.setdefault(f"{path.stem}.wav", path)) is not path:
+            raise EndpointError(f"{path}: has the name of {other} but for its end, expected one of them")
+    for folder in filter(None, (far, mic)):
+        if output.exists() and output.samefile(folder):
+            raise EndpointError(f"{output}: is the folder of an input, expected another one")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EndpointError(f"{output}: cannot be made a folder ({error.strerror})") from None
+    return [Job(_partner(far, path), path, output / name) for name, path in by_output.items()]
+
+
+def _partner(far: Path | None, mic: Path) -> Path | None:
+    """The far end of the same name, be it of the other kind."""
+    if far is None:
+        return None
+    names = [mic.name, *(f"{mic.stem}{pattern[1:]}" for pattern in RECORDINGS)]
+    return next((far / name for name in names if (far / name).exists()), far / mic.name)
+
+
+def _process_folder(jobs: list[Job], features: Mapping[str, bool], delay_ms: int | None) -> int:
+    """Prints a table."""
+    names = [one_line(job.mic.name) for job in jobs]
+    width = max(len("file"), *map(len, names))
+    print(f"{'file':<{width}}  seconds  times real time  result")
+    failed = 0
+    for job, name in zip(jobs, names, strict=True):
+        try:
+            outcome = process(job, features, delay_ms)
+        except EndpointError as error:
+            failed += 1
+            print(f"{name:<{width}}  {'-':>7}  {'-':>15}  FAILED: {one_line(str(error))}", flush=True)
+        else:
+            figures = f"{outcome.seconds:7.1f}  {outcome.pace:15.0f}"
+            print(f"{name:<{width}}  {figures}  {outcome.echo}", flush=True)
+    print(f"{len(jobs) - failed} of {len(jobs)} files are in {one_line(str(jobs[0].output.parent))}")
+    return EXIT_USER if failed else EXIT_OK
+
+
+def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Outcome:
+    """One pair of files. Raises EndpointError; there is no output then."""
+    _check_output(job)
+    with contextlib.ExitStack() as opened:
+        # The far end first: what is wrong with it is known before standard input is waited for.
+        far_file = opened.enter_context(_opened(job.far, job)) if job.far else None
+        microphone_file = opened.enter_context(_opened(job.mic, job))
+        rate_hz, channels = microphone_file.rate_hz, microphone_file.channels
+        chain_rate_hz = next((rate for rate in SAMPLE_RATES_HZ if rate >= rate_hz), SAMPLE_RATES_HZ[-1])
+        block_samples = chain_rate_hz // BLOCKS_PER_S
+        microphone = _Blocks(microphone_file, chain_rate_hz)
+        far = _Blocks(far_file, chain_rate_hz) if far_file else None
+        back = None
+        if rate_hz != chain_rate_hz:
+            back = _resampler(channels, block_samples, rate_hz / chain_rate_hz)
+        output = opened.enter_context(WavSink(job.output, rate_hz, channels))
+        samples = microphone_file.samples
+        progress = opened.enter_context(Progress(None if samples is None else samples / rate_hz))
+
+        wanted = {**features, "echo_cancellation": features["echo_cancellation"] and far is not None}
+        apm = AudioProcessingModule(**wanted)
+        if delay_ms is not None:
+            apm.set_stream_delay_ms(delay_ms)
+        echo_reduction_db = []
+        written = 0
+        started_s = time.monotonic()
+        while not microphone.ended or written < microphone_file.samples_read:
+            frame = AudioFrame(microphone.read(), chain_rate_hz, channels, block_samples)
+            if far:
+                heard = AudioFrame(far.read(), chain_rate_hz, far.channels, block_samples)
+                apm.process_reverse_stream(heard)
+            apm.process_stream(frame)
+            out = back.process(bytes(frame.data), rate_hz / chain_rate_hz) if back else bytes(frame.data)
+            sample_bytes = SAMPLE_BYTES * channels
+            out = out[: (microphone_file.samples_read - written) * sample_bytes]  # no padding
+            output.write(out)
+            written += len(out) // sample_bytes
+            stats = apm.stats()
+            if stats.converged and stats.reference_present:
+                echo_reduction_db.append(stats.erle_db)
+            progress.show(written / rate_hz)
+        if not written:
+            raise microphone_file.without_samples()
+        took_s = time.monotonic() - started_s
+        seconds, latency_ms = written / rate_hz, apm.latency_ms
+    if not far:
+        echo = "no far end, so no echo to cancel"
+    elif echo_reduction_db:
+        echo = f"echo reduced by {statistics.median(echo_reduction_db):.1f} dB"
+    else:
+        echo = "no echo of the far end found"
+    return Outcome(seconds, took_s, echo, latency_ms)
+
+
+def _check_output(job: Job) -> None:
+    """Before standard input is waited for. Raises EndpointError."""
+    if job.output.suffix.lower() in NOT_WRITTEN:
+        kind = job.output.suffix[1:].upper()
+        raise EndpointError(f"{job.output}: is the name of a {kind} file, expected NAME.wav: WAV is written")
+    if job.far == job.mic == STANDARD_INPUT:
+        raise EndpointError("standard input: given for --far and for --mic, expected it for one of them")
+    for path in filter(None, (job.mic, job.far)):
+        with contextlib.suppress(OSError):  # what can't be looked at is refused when it is opened
+            if job.output.samefile(path):
+                raise EndpointError(f"{job.output}: is the input {path} too, expected another file")
+    check_writable(job.output)
+
+
+def _opened(path: Path, job: Job) -> SoundReader:
+    """Raises EndpointError."""
+    if path == STANDARD_INPUT:
+        reader = SoundReader(_standard_input(job.output.parent), "standard input", with_flac=True)
+    else:
+        reader = open_sound(path, with_flac=True)
+    problem = ""
+    if reader.channels > CHANNELS_MAX:
+        problem = f"has {reader.channels} channels, expected at most {CHANNELS_MAX}"
+    if not DEVICE_RATE_MIN_HZ <= reader.rate_hz <= DEVICE_RATE_MAX_HZ:
+        problem = f"has {reader.rate_hz} Hz, expected {DEVICE_RATE_MIN_HZ} to {DEVICE_RATE_MAX_HZ} Hz"
+    if problem:
+        reader.close()
+        raise EndpointError(f"{reader.name}: {problem}")
+    return reader
+
+
+def _standard_input(folder: Path) -> io.FileIO:
+    """All of standard input as a file without a name: a FLAC file, or the length in a WAV file's header, is
+    not read from a pipe. It lies where the output goes: where that has room, it has, too.
+
+    Raises EndpointError.
+    """
+    try:
+        if os.isatty(0):
+            raise EndpointError("standard input: is a terminal, expected a WAV or FLAC file: < mic.wav")
+        with os.fdopen(os.dup(0), "rb") as piped, contextlib.ExitStack() as unfinished:
+            kept = unfinished.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+            left = STANDARD_INPUT_MAX_BYTES
+            while left and (more := piped.read(min(left, PIECE_BYTES))):
+                rest = memoryview(more)
+                while rest:
+                    rest = rest[kept.write(rest) :]
+                left -= len(more)
+            if piped.read(1):
+                raise EndpointError(
+                    f"standard input: more than {STANDARD_INPUT_MAX_BYTES >> 30} GiB, expected a recording"
+                )
+            kept.seek(0)
+            unfinished.pop_all()
+            return kept
+    except OSError as error:
+        raise EndpointError(f"standard input: cannot be taken in ({error.strerror})") from None
+
+
+class _Blocks:
+    """A recording at the chain's rate, in blocks of 10 ms; silence follows it.
+
+    ended   True when all of it has been read
+    """
+
+    def __init__(self, reader: SoundReader, rate_hz: int) -> None:
+        """Raises EndpointError if libsamplerate is needed and missing."""
+        self.channels = reader.channels
+        self.ended = False
+        self._reader = reader
+        self._block_bytes = rate_hz // BLOCKS_PER_S * SAMPLE_BYTES * reader.channels
+        self._read_samples = reader.rate_hz // BLOCKS_PER_S
+        self._waiting = bytearray()
+        self._resampler = None
+        if reader.rate_hz != rate_hz:
+            self._ratio = rate_hz / reader.rate_hz
+            self._resampler = _resampler(reader.channels, self._read_samples, self._ratio)
+
+    def read(self) -> bytes:
+        """Interleaved. Raises EndpointError."""
+        while len(self._waiting) < self._block_bytes:
+            samples = self._read()
+            if self._resampler:
+                samples = self._resampler.process(samples, self._ratio)
+            self._waiting += samples
+        block = bytes(self._waiting[: self._block_bytes])
+        del self._waiting[: self._block_bytes]
+        return block
+
+    def _read(self) -> bytes:
+        reader, samples = self._reader, b""
+        if not self.ended:
+            samples = reader.read(self._read_samples).tobytes()
+            whole = len(samples) == self._read_samples * SAMPLE_BYTES * self.channels
+            self.ended = not whole or reader.samples_read == reader.samples
+        return samples.ljust(self._read_samples * SAMPLE_BYTES * self.channels, b"\0")
+
+
+def _resampler(channels: int, block_samples: int, ratio: float) -> Resampler:
+    """Its errors, 121 dB down, are far below a step of 16 bits, and nothing here waits for it."""
+    return Resampler(channels, block_samples, ratio, Resampler.SINC_MEDIUM_QUALITY)

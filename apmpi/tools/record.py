@@ -1,0 +1,229 @@
+"""`apmpi record`: what the running service hears and does, as files for `apmpi report` and the ear.
+
+    call.wav     far end, microphone and output as channels of one WAV file, as the canceller has them:
+                 what leaves lags behind what comes by the chain's delay (`algorithmic_ms`)
+    call.jsonl   first a line about the recording, then the figures ten times a second, each with its place in
+                 the sound (`seconds`), at last a line about its end
+
+The service hands the sound over (protocol.py); all that takes time or can fail happens here, in a process
+of its own. Both files get their names when they are complete. Frames that this end was too slow for are
+silence in the file, and counted.
+"""
+
+import base64
+import binascii
+import contextlib
+import datetime
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apmpi.cards.replace import RECORDING_MODE, Part
+from apmpi.cards.text_file import one_line
+from apmpi.cards.wav import BLOCKS_PER_S, SAMPLE_BYTES, WavSink
+from apmpi.service.protocol import SIGNALS
+from apmpi.service.socket_client import Figures, Visit, figures_of
+from apmpi.settings import EndpointError
+
+EXIT_OK, EXIT_FAILED = 0, 1
+# How much longer than its sound a recording may take.
+PATIENCE_S = 2.0
+
+
+def statistics_path(recording: Path) -> Path:
+    return recording.with_suffix(".jsonl")
+
+
+def main(
+    path: Path, seconds: float, megabytes: float, socket: Path | None, progress: Callable[[float], None]
+) -> int:
+    """Records until `seconds` are full, the file has `megabytes` (of 10^6 bytes), or somebody stops it.
+
+    `progress` is told the seconds that are done. Returns the exit status: 1 if it ended before its time
+    without anybody's wish; what there is by then is kept. Raises EndpointError.
+    """
+    if statistics_path(path) == path:
+        raise EndpointError(f"{path}: would be the statistics' own name, expected NAME.wav")
+    with contextlib.ExitStack() as stack:
+        visit = stack.enter_context(Visit("sound", socket))
+        stopped = stack.enter_context(_stop_signals())
+        recording = _Recording(path, visit, stack)
+        frames_max = round(seconds * BLOCKS_PER_S)
+        frames_max = min(frames_max, int(megabytes * 1e6 / recording.frame_bytes))
+        if frames_max < 1:
+            raise EndpointError(f"{path}: {megabytes:g} MB hold no sound, expected more")
+        reason = problem = ""
+        try:
+            # While a device is waited for there is no sound, but time goes by.
+            end_s = time.monotonic() + frames_max / BLOCKS_PER_S + PATIENCE_S
+            while recording.frames < frames_max and not stopped and time.monotonic() < end_s:
+                for line in visit.next_lines():
+                    recording.add(line, frames_max)
+                progress(recording.frames / BLOCKS_PER_S)
+            reason = "stopped" if stopped else "complete"
+        except EndpointError as error:
+            reason = problem = str(error)
+        if recording.frames == 0:
+            raise EndpointError(problem or f"{path}: there was no sound to record ({recording.state})")
+        recording.close(reason)
+    print(one_line(f"{path}: {recording.summary()}; apmpi report {path} shows it"))
+    if problem:
+        print(f"apmpi: {one_line(problem)}; what came before is kept", file=sys.stderr)
+    return EXIT_FAILED if problem else EXIT_OK
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM as the way to end a recording: they are put into the list."""
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in signals}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Recording:
+    """The two files.
+
+    frames        of 10 ms, in the file
+    frame_bytes   of all channels
+    state         of the service, as it says
+    """
+
+    def __init__(self, path: Path, visit: Visit, stack: contextlib.ExitStack) -> None:
+        """`stack` removes what is not complete. Raises EndpointError."""
+        self.frames = 0
+        self.state = "nothing came"
+        self._block_samples = visit.sample_rate_hz // BLOCKS_PER_S
+        self._channels = visit.channels
+        self.frame_bytes = SAMPLE_BYTES * self._block_samples * sum(self._channels.values())
+        self._lost_frames = 0
+        self._next_number: int | None = None
+        self._xruns: list[int] = []
+        self._not_apmpi = f"{visit.path}: what answers there is not apmpi"
+        self._sound = stack.enter_context(WavSink(path, visit.sample_rate_hz, sum(self._channels.values())))
+        self._statistics = stack.enter_context(_LineSink(statistics_path(path)))
+        started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        about = {"started": started, "sample_rate_hz": visit.sample_rate_hz, "channels": self._channels}
+        self._statistics.write({"recording": about})
+
+    def add(self, line: dict[str, Any], frames_max: int) -> None:
+        """A line of the service's, as far as there is room. Raises EndpointError."""
+        if (figures := figures_of(line)) is not None:
+            self._add_figures(figures)
+        elif isinstance(sound := line.get("sound"), dict):
+            number, block = self._samples(sound)
+            missing = 0 if self._next_number is None else number - self._next_number
+            if missing < 0:
+                raise EndpointError(self._not_apmpi)
+            self._next_number = number + len(block) // self._block_samples
+            silent = min(missing, frames_max - self.frames)
+            self._lost_frames += silent
+            for _ in range(silent):
+                self._write(bytes(self.frame_bytes))
+            room = (frames_max - self.frames) * self.frame_bytes
+            self._write(block.tobytes()[:room])
+
+    def close(self, reason: str) -> None:
+        """Completes the files. Raises EndpointError."""
+        end = {"seconds": self._seconds, "lost_frames": self._lost_frames, "xruns": self._xrun_count()}
+        with contextlib.suppress(EndpointError):  # a full disk is why it ends: it has been said
+            self._statistics.write({"end": {**end, "reason": reason}})
+        self._statistics.close()
+        self._sound.close()
+
+    def summary(self) -> str:
+        names = ", ".join(
+            f"{name.replace('_', ' ')} {_channel_names(self._channels, name)}" for name in SIGNALS
+        )
+        lost = f", {self._lost_frames} frames lost" if self._lost_frames else ""
+        return f"{self._seconds:.1f} s ({names}), {self._xrun_count()} xruns{lost}"
+
+    @property
+    def _seconds(self) -> float:
+        return self.frames / BLOCKS_PER_S
+
+    def _xrun_count(self) -> int:
+        """While it was recorded."""
+        return max(self._xruns) - min(self._xruns) if self._xruns else 0
+
+    def _add_figures(self, figures: Figures) -> None:
+        self._statistics.write({"seconds": self._seconds, **figures})
+        self.state = figures["state"]
+        if isinstance(xruns := figures.get("xruns"), int):
+            self._xruns.append(xruns)
+
+    def _write(self, block: bytes) -> None:
+        self._sound.write(block)
+        self.frames += len(block) // self.frame_bytes
+
+    def _samples(self, sound: dict[str, Any]) -> tuple[int, NDArray[np.int16]]:
+        """(number of the first frame, int16 as [samples, channels])."""
+        parts = []
+        try:
+            number, frames = int(sound["frame"]), int(sound["frames"])
+            for name, channels in self._channels.items():
+                samples = np.frombuffer(base64.b64decode(sound[name], validate=True), "<i2")
+                parts.append(samples.reshape(frames * self._block_samples, channels))
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error):
+            raise EndpointError(self._not_apmpi) from None
+        return number, np.concatenate(parts, axis=1)
+
+
+def _channel_names(channels: dict[str, int], wanted: str) -> str:
+    """Which channels of the file are that signal, counted from 1."""
+    first = 1
+    for name, count in channels.items():
+        if name == wanted:
+            return f"{first}" if count == 1 else f"{first}-{first + count - 1}"
+        first += count
+    raise KeyError(wanted)
+
+
+class _LineSink:
+    """A file of JSON lines, complete under its name after close() and not there before."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises EndpointError."""
+        self._path = path
+        self._whole_bytes = 0
+        try:
+            self._part = Part(path, RECORDING_MODE)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def write(self, line: dict[str, Any]) -> None:
+        """All of the line, or an EndpointError and nothing of it in the end."""
+        content = json.dumps(line).encode() + b"\n"
+        try:
+            self._part.write(content)
+        except OSError as error:
+            raise self._failure(error) from None
+        self._whole_bytes += len(content)
+
+    def close(self) -> None:
+        """Raises EndpointError."""
+        try:
+            self._part.file.truncate(self._whole_bytes)
+            self._part.finish()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> EndpointError:
+        return EndpointError(f"{self._path}: cannot be written ({error.strerror})")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._part.abort()
