@@ -38,6 +38,7 @@ import yaml
 
 from apmpi.cards import text_file
 from apmpi.cards.text_file import printable
+from apmpi.errors import ConfigError, FileError
 
 SAMPLE_RATES_HZ = (8000, 16000, 32000, 48000)
 CHANNELS_MIN, CHANNELS_MAX = 1, 8
@@ -55,14 +56,6 @@ KEEP_LEARNED = ("ram", "disk", "never")
 REPORT_INTERVAL_MIN_S, REPORT_INTERVAL_MAX_S = 0.1, 3600.0
 # Where the kernel tells the cards' numbers and names.
 SOUND_CARDS = Path("/sys/class/sound")
-
-
-class ConfigError(ValueError):
-    """Not a usable configuration; `str()` is one sentence: `FILE:LINE: KEY: what is given, expected ...`."""
-
-
-class EndpointError(RuntimeError):
-    """A device or file can't be used (any more); `str()` is one sentence naming it and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +158,7 @@ def _refused() -> Iterator[None]:
     """Turn a mistake in the file into one of the configuration."""
     try:
         yield
-    except text_file.FileError as error:
+    except FileError as error:
         raise ConfigError(str(error)) from None
 
 

@@ -20,7 +20,8 @@ from reference.signals import RATES_HZ, at_level, from_int16, power, scene, to_i
 from apmpi import AudioFrame, AudioProcessingModule, Stats
 from apmpi import settings as config
 from apmpi.api import apm as apm_module
-from apmpi.settings import ConfigError, Features, Tuning, parse
+from apmpi.errors import ConfigError
+from apmpi.settings import Features, Tuning, parse
 
 ALL = {
     "echo_cancellation": True,

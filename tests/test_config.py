@@ -14,16 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apmpi.settings import (
-    NOISE_SUPPRESSION_LEVELS,
-    ConfigError,
-    Endpoint,
-    Features,
-    Settings,
-    Tuning,
-    load,
-    parse,
-)
+from apmpi.errors import ConfigError
+from apmpi.settings import NOISE_SUPPRESSION_LEVELS, Endpoint, Features, Settings, Tuning, load, parse
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ROOT / "config" / "apmpi.yaml"

@@ -23,13 +23,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from socket_rig import FRAME, Served
 from terminal import Terminal
 
+from apmpi.errors import EndpointError
 from apmpi.service import metrics
 from apmpi.service.feed import CAPACITY_FRAMES
 from apmpi.service.protocol import INTERVAL_S, SIGNALS
 from apmpi.service.report import CORE_FIELDS
 from apmpi.service.socket_client import ServiceGone, Visit, figures_of
 from apmpi.service.socket_server import UNSENT_MAX_BYTES, VISITORS_MAX
-from apmpi.settings import EndpointError
 from apmpi.tools import monitor
 
 # pytest finds fixtures by their names here.

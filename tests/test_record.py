@@ -24,7 +24,7 @@ import soundfile
 from daemon import APMPI, Configure, Daemon
 from socket_rig import Served
 
-from apmpi.settings import EndpointError
+from apmpi.errors import EndpointError
 from apmpi.tools import page
 
 # pytest finds fixtures by their names here.

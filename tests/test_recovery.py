@@ -17,9 +17,9 @@ from room.alsa import SharedCard
 
 from apmpi.cards import endpoints, pcm
 from apmpi.cards.latency import FrameTimes
-from apmpi.cards.pcm import DeviceLost
+from apmpi.errors import DeviceLost, EndpointError
 from apmpi.service import loop
-from apmpi.settings import Endpoint, EndpointError, Features, Settings
+from apmpi.settings import Endpoint, Features, Settings
 
 BLOCK = RATE_HZ // 100
 CANCELLED_DB = 20.0

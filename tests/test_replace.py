@@ -11,7 +11,7 @@ import pytest
 
 from apmpi.cards.replace import Part, replace
 from apmpi.cards.wav import WavSink
-from apmpi.settings import EndpointError
+from apmpi.errors import EndpointError
 from apmpi.tools.record import _LineSink
 
 Write = Callable[[Path], None]

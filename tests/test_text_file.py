@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from apmpi.cards.text_file import FileError, decoded, one_line, printable, read_bytes, read_text, yaml_values
+from apmpi.cards.text_file import decoded, one_line, printable, read_bytes, read_text, yaml_values
+from apmpi.errors import FileError
 
 
 def refusal(content: str) -> str:

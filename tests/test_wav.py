@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apmpi.cards.wav import HEADER_BYTES, WavSink, WavSource, check_writable, wav_header
-from apmpi.settings import EndpointError
+from apmpi.errors import EndpointError
 
 RATE_HZ = 16000
 

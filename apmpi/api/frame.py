@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-SAMPLE_BYTES = 2
+from apmpi.units import SAMPLE_BYTES
+
 # From least to most. The rate is LiveKit's uint32; a WAV header holds 16 bits of channels.
 SHAPE_RANGES = {
     "sample_rate": (1, 2**32 - 1),

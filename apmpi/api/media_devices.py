@@ -36,10 +36,9 @@ import numpy.typing as npt
 from apmpi.api.apm import MAX_DELAY_MS, RATES_HZ, AudioProcessingModule, Frame
 from apmpi.api.frame import AudioFrame
 from apmpi.cards import endpoints, pcm
-from apmpi.cards.clock import NS_PER_S, Resampler, Timebase
-from apmpi.cards.endpoints import BLOCK_NS
-from apmpi.cards.pcm import BLOCKS_PER_S
-from apmpi.settings import EndpointError
+from apmpi.cards.clock import Resampler, Timebase
+from apmpi.errors import EndpointError
+from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S
 
 NS_PER_MS = 1e6
 
@@ -571,11 +570,11 @@ class MediaDevices:
         slot = endpoints.Slot(
             "speaker", lambda: pcm.Playback("speaker", device, rate_hz, self._channels, periods)
         )
-        self._player = OutputPlayer(slot, self._duplex, loop, BLOCK_NS * periods // MARGIN_PART)
+        self._player = OutputPlayer(slot, self._duplex, loop, FRAME_NS * periods // MARGIN_PART)
         return self._player
 
     def _periods(self, rate_hz: int) -> int:
-        return min(max(self._blocksize * BLOCKS_PER_S // rate_hz, PERIODS_MIN), PERIODS_MAX)
+        return min(max(self._blocksize * FRAMES_PER_S // rate_hz, PERIODS_MIN), PERIODS_MAX)
 
 
 def _channels_with(device: str, index: int) -> int:
@@ -740,7 +739,7 @@ class _Speaker(_Stream):
         played_ns = self.player.play(block.tobytes(), due_ns)
         if played_ns is None:
             raise EndpointError(self.slot.problem)
-        self.next_ns = played_ns + BLOCK_NS
+        self.next_ns = played_ns + FRAME_NS
         return block, played_ns
 
 
@@ -750,8 +749,8 @@ class _Reference:
     def __init__(self, channels: int, played_rate_hz: int, rate_hz: int) -> None:
         """Raises EndpointError if there is no resampler."""
         self._ratio = rate_hz / played_rate_hz
-        self._resampler = Resampler(channels, played_rate_hz // BLOCKS_PER_S, self._ratio)
-        self._block_samples = rate_hz // BLOCKS_PER_S
+        self._resampler = Resampler(channels, played_rate_hz // FRAMES_PER_S, self._ratio)
+        self._block_samples = rate_hz // FRAMES_PER_S
         # The filter keeps 20 samples (of the lower rate) back; 5 ms are never less.
         self._pending: Samples = np.zeros((rate_hz // 200, channels), np.int16)
 
@@ -776,7 +775,7 @@ class _Track:
         self._channels = channels
         self._channel_counts = "1" if channels == 1 else f"1 or {channels}"
         self._loop = loop
-        self._block_samples = rate_hz // BLOCKS_PER_S
+        self._block_samples = rate_hz // FRAMES_PER_S
         self._rest: Samples = np.zeros((0, channels), np.int16)
         self._resampler: Resampler | None = None
         self._resampled_from_hz = rate_hz
@@ -820,7 +819,7 @@ class _Track:
         self._rest = samples[whole:]
 
     def _resampled(self, samples: Samples, rate_hz: int) -> Samples:
-        step, ratio = rate_hz // BLOCKS_PER_S, self._rate_hz / rate_hz
+        step, ratio = rate_hz // FRAMES_PER_S, self._rate_hz / rate_hz
         if self._resampler is None or rate_hz != self._resampled_from_hz:
             self._resampler, self._resampled_from_hz = Resampler(self._channels, step, ratio), rate_hz
         pieces = [samples[at : at + step].tobytes() for at in range(0, len(samples), step)]
@@ -840,7 +839,7 @@ class _Track:
     def end(self) -> None:
         """Nothing more will come, or be taken: what is left is filled up with silence."""
         if self._resampler:  # its filter holds the last samples
-            silence = np.zeros((self._resampled_from_hz // BLOCKS_PER_S, self._channels), np.int16)
+            silence = np.zeros((self._resampled_from_hz // FRAMES_PER_S, self._channels), np.int16)
             tail = self._resampled(silence, self._resampled_from_hz)
             self._rest = np.concatenate([self._rest, tail])[: self._block_samples]
         if len(self._rest):
@@ -952,7 +951,7 @@ class _Duplex:
             if microphone.card.restarted:
                 speaker.player.realign()
             now_ns = time.monotonic_ns()
-            played = self._play(speaker, captured_ns + BLOCK_NS + speaker.margin_ns)
+            played = self._play(speaker, captured_ns + FRAME_NS + speaker.margin_ns)
             if played:
                 far, played_ns = played
                 microphone.set_output_delay(played_ns - now_ns)

@@ -14,9 +14,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from apmpi.settings import EndpointError
-
-NS_PER_S = 1_000_000_000
+from apmpi.errors import EndpointError
 
 
 class Timebase:

@@ -14,13 +14,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from apmpi.cards import realtime
-from apmpi.cards.clock import NS_PER_S, Drift, Resampler, Settling, Timebase
-from apmpi.cards.pcm import BLOCKS_PER_S, Capture, DeviceLost, Playback
+from apmpi.cards.clock import Drift, Resampler, Settling, Timebase
+from apmpi.cards.pcm import Capture, Playback
 from apmpi.cards.wav import WavSink, WavSource
-from apmpi.settings import EndpointError
-
-BLOCK_NS = NS_PER_S // BLOCKS_PER_S
-SAMPLE_BYTES = 2  # here all samples are int16
+from apmpi.errors import DeviceLost, EndpointError
+from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S, SAMPLE_BYTES
 
 # How often a lost device is looked for. An attempt costs about a millisecond of the processor.
 RETRY_S = 0.5
@@ -28,7 +26,7 @@ RETRY_S = 0.5
 PARKED_SLEEP_S = 0.05
 # How far sound may be from its place before some is left out or silence put in. What the clocks do is
 # corrected long before; this is for a card that has stumbled without an xrun.
-SLIP_NS = BLOCK_NS // 2
+SLIP_NS = FRAME_NS // 2
 
 # Files are read 2 s ahead, and up to 60 s of sound wait in memory for a disk that blocks.
 READ_AHEAD_BLOCKS = 200
@@ -197,10 +195,10 @@ class Follower:
         self._nominal = out_rate_hz / in_rate_hz
         self._ratio = 1.0
         self._settling = Settling()
-        self._drift = Drift(1 / BLOCKS_PER_S, ppm)
+        self._drift = Drift(1 / FRAMES_PER_S, ppm)
         self._resampler: Resampler | None = None
         if self._rates_differ or pace:
-            self._resampler = Resampler(channels, in_rate_hz // BLOCKS_PER_S, self._nominal)
+            self._resampler = Resampler(channels, in_rate_hz // FRAMES_PER_S, self._nominal)
         self._resamples = self._resampler is not None
 
     @property
@@ -327,7 +325,7 @@ class FarEnd:
         self._lag_ns = lag_ns
         self._queue = bytearray()
         self._frame_bytes = SAMPLE_BYTES * follower.channels
-        self._block_bytes = self._frame_bytes * (follower.out_rate_hz // BLOCKS_PER_S)
+        self._block_bytes = self._frame_bytes * (follower.out_rate_hz // FRAMES_PER_S)
 
     def read(self, captured_ns: int) -> bytes | None:
         """The block for the microphone's that was captured then; None without sound."""
@@ -565,7 +563,7 @@ class WriteBehind(FileSink):
         if self._error:
             raise self._error
         if len(self._blocks) >= WRITE_BEHIND_BLOCKS:
-            seconds = WRITE_BEHIND_BLOCKS // BLOCKS_PER_S
+            seconds = WRITE_BEHIND_BLOCKS // FRAMES_PER_S
             raise EndpointError(f"output files: the disk has taken nothing for {seconds} s")
         self._blocks.append(block)
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-FRAME_MS = 10.0
+from apmpi.units import FRAME_MS
+
 PARTS = ("capture_wait", "processing", "playback_queue")
 
 

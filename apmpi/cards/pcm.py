@@ -36,10 +36,9 @@ from numpy.typing import NDArray
 
 from apmpi.cards import alsa
 from apmpi.cards.alsa import AlsaError, Offer
-from apmpi.cards.clock import NS_PER_S, Timebase
-from apmpi.settings import EndpointError
-
-BLOCKS_PER_S = 100
+from apmpi.cards.clock import Timebase
+from apmpi.errors import DeviceLost, EndpointError
+from apmpi.units import FRAMES_PER_S, NS_PER_S
 
 # A card that moved no sample for so long is gone or broken: 50 blocks, far beyond any scheduling delay.
 STALL_S = 0.5
@@ -57,11 +56,7 @@ FORMATS = {
     "S24_3LE": alsaaudio.PCM_FORMAT_S24_3LE,
     "FLOAT_LE": alsaaudio.PCM_FORMAT_FLOAT_LE,
 }
-SAMPLE_BYTES = {"S16_LE": 2, "S32_LE": 4, "S24_3LE": 3, "FLOAT_LE": 4}
-
-
-class DeviceLost(EndpointError):
-    """A device that is not there (any more), or stands still. It may come back."""
+FORMAT_BYTES = {"S16_LE": 2, "S32_LE": 4, "S24_3LE": 3, "FLOAT_LE": 4}
 
 
 class Pcm:
@@ -93,7 +88,7 @@ class Pcm:
         self.device = device
         self.rate_hz = rate_hz
         self.channels = channels
-        self.block_samples = rate_hz // BLOCKS_PER_S
+        self.block_samples = rate_hz // FRAMES_PER_S
         self.xruns = 0
         self._time = timebase or Timebase()
         self._period_frames = self.block_samples // block_parts
@@ -133,7 +128,7 @@ class Pcm:
         self.card_number = offer.card_number
         self._buffer_frames = offer.buffer_frames
         self._format = offer.sample_format
-        self._frame_bytes = SAMPLE_BYTES[self._format] * self.channels
+        self._frame_bytes = FORMAT_BYTES[self._format] * self.channels
         self._block_bytes = self.block_samples * self._frame_bytes
         self.period_bytes = self._period_frames * self.channels * 2
         try:

@@ -15,14 +15,12 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from apmpi.errors import FileError
+
 # Some ten times the commented default configuration; what is longer is another file, named by mistake.
 SIZE_MAX_BYTES = 64 * 1024
 # Document > endpoint > value is all there is; without a bound `[[[[...` would exhaust the stack.
 DEPTH_MAX = 8
-
-
-class FileError(ValueError):
-    """A file that can't be used; `str()` is one sentence: `FILE:LINE: what is given, expected ...`."""
 
 
 def open_regular(path: Path, expected: str, name: str = "") -> BinaryIO:

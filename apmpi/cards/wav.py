@@ -24,13 +24,13 @@ import soundfile
 from numpy.typing import NDArray
 
 from apmpi.cards.replace import RECORDING_MODE, Part
-from apmpi.cards.text_file import FileError, open_regular
-from apmpi.settings import SAMPLE_RATES_HZ, EndpointError
+from apmpi.cards.text_file import open_regular
+from apmpi.errors import EndpointError, FileError
+from apmpi.settings import SAMPLE_RATES_HZ
+from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 log = logging.getLogger(__name__)
 
-BLOCKS_PER_S = 100
-SAMPLE_BYTES = 2
 HEADER_BYTES = 80  # RIFF 12, JUNK or ds64 36, fmt 24, data 8
 UINT32_MAX = 0xFFFF_FFFF
 
@@ -178,7 +178,7 @@ class WavSource:
             raise
         self.rate_hz, self.channels = self._reader.rate_hz, self._reader.channels
         self.samples = self._reader.samples or 0
-        self.block_samples = self.rate_hz // BLOCKS_PER_S
+        self.block_samples = self.rate_hz // FRAMES_PER_S
 
     def _check(self, rate_hz: int | None, channels: int | None) -> None:
         reader = self._reader
@@ -219,7 +219,7 @@ class WavSink:
         """Opens PATH.part. Raises EndpointError."""
         self.rate_hz = rate_hz
         self.channels = channels
-        self.block_samples = rate_hz // BLOCKS_PER_S
+        self.block_samples = rate_hz // FRAMES_PER_S
         self._path = path
         target = _target(path)
         self._samples = 0

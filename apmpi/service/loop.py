@@ -29,7 +29,7 @@ from pathlib import Path
 from apmpi.api.apm import KERNELS, AudioProcessingModule
 from apmpi.api.frame import AudioFrame
 from apmpi.cards import realtime
-from apmpi.cards.clock import NS_PER_S, Timebase
+from apmpi.cards.clock import Timebase
 from apmpi.cards.downmix import Downmix
 from apmpi.cards.endpoints import (
     Card,
@@ -50,14 +50,14 @@ from apmpi.cards.endpoints import (
 from apmpi.cards.latency import FrameTimes, LatencyLog
 from apmpi.cards.pcm import Capture, Playback
 from apmpi.cards.wav import WavSink, WavSource
+from apmpi.errors import EndpointError
 from apmpi.service import journal, learned, protocol, report, sound_mark
 from apmpi.service.feed import Feed
 from apmpi.service.socket_server import SocketServer
 from apmpi.service.sound_mark import SoundMark
-from apmpi.settings import Endpoint, EndpointError, Settings
+from apmpi.settings import Endpoint, Settings
+from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S
 
-FRAMES_PER_S = 100
-FRAME_NS = NS_PER_S // FRAMES_PER_S
 NS_PER_MS = 1e6
 
 # A frame is played when it has been recorded (10 ms), and this part of a card's buffer later: how late the

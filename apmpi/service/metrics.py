@@ -4,7 +4,8 @@ seconds, ratios from 0 to 1; decibels stay."""
 import math
 from collections.abc import Mapping
 
-from apmpi.service.report import FRAMES_PER_S, Figures, flag_values
+from apmpi.service.report import Figures, flag_values
+from apmpi.units import FRAMES_PER_S
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

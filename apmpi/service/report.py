@@ -56,11 +56,11 @@ from typing import Protocol
 
 from apmpi.cards.latency import LatencyLog, LatencySummary, Spread
 from apmpi.cards.realtime import give_way
+from apmpi.errors import ConfigError
 from apmpi.service.journal import Calm, Event, notify
 from apmpi.service.sound_mark import SoundMark
-from apmpi.settings import ConfigError, Features, Settings, load, taken_live
-
-FRAMES_PER_S = 100
+from apmpi.settings import Features, Settings, load, taken_live
+from apmpi.units import FRAMES_PER_S
 
 # How often the thread looks: soon enough for a person who stops the program, rare enough to cost nothing.
 TICK_S = 0.1

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from apmpi.errors import EndpointError
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.service.protocol import LINE_MAX_BYTES, PROTOCOL, SIGNALS, visitor_places
-from apmpi.settings import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ, EndpointError
+from apmpi.settings import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ
 
 # A service that has not answered by then will not. It answers ten times a second.
 TIMEOUT_S = 5.0

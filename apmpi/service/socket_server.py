@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from apmpi.cards.realtime import give_way
+from apmpi.errors import EndpointError
 from apmpi.service import metrics
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.service.feed import Feed, Frame
 from apmpi.service.protocol import INTERVAL_S, PROTOCOL, REQUEST_MAX_BYTES, SIGNALS
 from apmpi.service.report import Instruments, Moment
-from apmpi.settings import EndpointError, Settings
+from apmpi.settings import Settings
 
 # More who look on at once are a mistake, or mischief.
 VISITORS_MAX = 8

@@ -19,7 +19,8 @@ from typing import NoReturn
 
 from apmpi import settings as config
 from apmpi.cards.text_file import one_line
-from apmpi.settings import ConfigError, EndpointError, Settings
+from apmpi.errors import ConfigError, EndpointError
+from apmpi.settings import Settings
 from apmpi.tools.progress import Progress
 
 EXIT_STATUS = """exit status: 0 done; 1 something failed on the way (run, record) or is wrong (doctor); 2 a

@@ -24,13 +24,15 @@ from apmpi import settings as config
 from apmpi.api.apm import KERNELS
 from apmpi.cards import pcm, realtime
 from apmpi.cards.clock import Timebase
-from apmpi.cards.latency import FRAME_MS, FrameTimes, LatencySummary
+from apmpi.cards.latency import FrameTimes, LatencySummary
 from apmpi.cards.text_file import one_line
-from apmpi.service.loop import FRAMES_PER_S, Loop
+from apmpi.errors import EndpointError
+from apmpi.service.loop import Loop
 from apmpi.service.report import CoreStats
-from apmpi.settings import Endpoint, EndpointError, Settings
+from apmpi.settings import Endpoint, Settings
 from apmpi.tools import acoustics
 from apmpi.tools.endpoint_check import endpoint_states
+from apmpi.units import FRAME_MS, FRAMES_PER_S
 
 Samples = NDArray[np.float64]
 

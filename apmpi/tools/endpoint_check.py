@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from apmpi.cards import pcm
 from apmpi.cards.wav import WavSource, check_writable
-from apmpi.settings import Endpoint, EndpointError, Settings
+from apmpi.errors import EndpointError
+from apmpi.settings import Endpoint, Settings
 
 
 def endpoint_states(settings: Settings) -> Iterator[tuple[str, Endpoint, str | EndpointError]]:

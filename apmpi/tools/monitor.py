@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from apmpi.errors import EndpointError
 from apmpi.service.protocol import SIGNALS
 from apmpi.service.socket_client import Figures, Visit, figures_of
-from apmpi.settings import EndpointError
 
 # A service that went away is looked for so often.
 RETRY_S = 0.5

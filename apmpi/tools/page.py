@@ -16,12 +16,13 @@ import numpy as np
 import soundfile
 
 from apmpi.cards.replace import RECORDING_MODE, replace
-from apmpi.cards.text_file import FileError, one_line, read_bytes
+from apmpi.cards.text_file import one_line, read_bytes
 from apmpi.cards.wav import open_sound
+from apmpi.errors import EndpointError, FileError
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.service.protocol import LINE_MAX_BYTES, SIGNALS
 from apmpi.service.socket_client import Figures, figures_of
-from apmpi.settings import CHANNELS_MAX, SAMPLE_RATES_HZ, EndpointError
+from apmpi.settings import CHANNELS_MAX, SAMPLE_RATES_HZ
 from apmpi.tools.picture import Samples, draw_spectrogram, level_dbfs
 from apmpi.tools.record import statistics_path
 

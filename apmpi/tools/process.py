@@ -21,15 +21,11 @@ from apmpi.api.apm import AudioProcessingModule
 from apmpi.api.frame import AudioFrame
 from apmpi.cards.clock import Resampler
 from apmpi.cards.text_file import one_line
-from apmpi.cards.wav import BLOCKS_PER_S, SAMPLE_BYTES, SoundReader, WavSink, check_writable, open_sound
-from apmpi.settings import (
-    CHANNELS_MAX,
-    DEVICE_RATE_MAX_HZ,
-    DEVICE_RATE_MIN_HZ,
-    SAMPLE_RATES_HZ,
-    EndpointError,
-)
+from apmpi.cards.wav import SoundReader, WavSink, check_writable, open_sound
+from apmpi.errors import EndpointError
+from apmpi.settings import CHANNELS_MAX, DEVICE_RATE_MAX_HZ, DEVICE_RATE_MIN_HZ, SAMPLE_RATES_HZ
 from apmpi.tools.progress import Progress
+from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 EXIT_OK, EXIT_USER = 0, 2
 STANDARD_INPUT = Path("/dev/stdin")
@@ -132,7 +128,7 @@ def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Out
         microphone_file = opened.enter_context(_opened(job.mic, job))
         rate_hz, channels = microphone_file.rate_hz, microphone_file.channels
         chain_rate_hz = next((rate for rate in SAMPLE_RATES_HZ if rate >= rate_hz), SAMPLE_RATES_HZ[-1])
-        block_samples = chain_rate_hz // BLOCKS_PER_S
+        block_samples = chain_rate_hz // FRAMES_PER_S
         microphone = _Blocks(microphone_file, chain_rate_hz)
         far = _Blocks(far_file, chain_rate_hz) if far_file else None
         back = None
@@ -247,8 +243,8 @@ class _Blocks:
         self.channels = reader.channels
         self.ended = False
         self._reader = reader
-        self._block_bytes = rate_hz // BLOCKS_PER_S * SAMPLE_BYTES * reader.channels
-        self._read_samples = reader.rate_hz // BLOCKS_PER_S
+        self._block_bytes = rate_hz // FRAMES_PER_S * SAMPLE_BYTES * reader.channels
+        self._read_samples = reader.rate_hz // FRAMES_PER_S
         self._waiting = bytearray()
         self._resampler = None
         if reader.rate_hz != rate_hz:

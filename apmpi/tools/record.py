@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 
 from apmpi.cards.replace import RECORDING_MODE, Part
 from apmpi.cards.text_file import one_line
-from apmpi.cards.wav import BLOCKS_PER_S, SAMPLE_BYTES, WavSink
+from apmpi.cards.wav import WavSink
+from apmpi.errors import EndpointError
 from apmpi.service.protocol import SIGNALS
 from apmpi.service.socket_client import Figures, Visit, figures_of
-from apmpi.settings import EndpointError
+from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 EXIT_OK, EXIT_FAILED = 0, 1
 # How much longer than its sound a recording may take.
@@ -55,18 +56,18 @@ def main(
         visit = stack.enter_context(Visit("sound", socket))
         stopped = stack.enter_context(_stop_signals())
         recording = _Recording(path, visit, stack)
-        frames_max = round(seconds * BLOCKS_PER_S)
+        frames_max = round(seconds * FRAMES_PER_S)
         frames_max = min(frames_max, int(megabytes * 1e6 / recording.frame_bytes))
         if frames_max < 1:
             raise EndpointError(f"{path}: {megabytes:g} MB hold no sound, expected more")
         reason = problem = ""
         try:
             # While a device is waited for there is no sound, but time goes by.
-            end_s = time.monotonic() + frames_max / BLOCKS_PER_S + PATIENCE_S
+            end_s = time.monotonic() + frames_max / FRAMES_PER_S + PATIENCE_S
             while recording.frames < frames_max and not stopped and time.monotonic() < end_s:
                 for line in visit.next_lines():
                     recording.add(line, frames_max)
-                progress(recording.frames / BLOCKS_PER_S)
+                progress(recording.frames / FRAMES_PER_S)
             reason = "stopped" if stopped else "complete"
         except EndpointError as error:
             reason = problem = str(error)
@@ -104,7 +105,7 @@ class _Recording:
         """`stack` removes what is not complete. Raises EndpointError."""
         self.frames = 0
         self.state = "nothing came"
-        self._block_samples = visit.sample_rate_hz // BLOCKS_PER_S
+        self._block_samples = visit.sample_rate_hz // FRAMES_PER_S
         self._channels = visit.channels
         self.frame_bytes = SAMPLE_BYTES * self._block_samples * sum(self._channels.values())
         self._lost_frames = 0
@@ -151,7 +152,7 @@ class _Recording:
 
     @property
     def _seconds(self) -> float:
-        return self.frames / BLOCKS_PER_S
+        return self.frames / FRAMES_PER_S
 
     def _xrun_count(self) -> int:
         """While it was recorded."""

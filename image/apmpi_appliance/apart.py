@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from apmpi.cards.text_file import FileError
-from apmpi.settings import ConfigError
+from apmpi.errors import ConfigError, FileError
 
 # 64 KiB of the slowest YAML, a list of 32000 items, take 1.4 s of an x86-64 core; a Cortex-A53 at 1 GHz may
 # be ten times slower.

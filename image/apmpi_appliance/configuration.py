@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from apmpi.cards.text_file import FileError, compose_yaml, read_text
+from apmpi.cards.text_file import compose_yaml, read_text
+from apmpi.errors import FileError
 from apmpi.settings import parse
 from apmpi_appliance import apart, devices
 from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, holds, replace, tell_user

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from apmpi.cards.text_file import FileError, printable, read_text, yaml_values
+from apmpi.cards.text_file import printable, read_text, yaml_values
+from apmpi.errors import FileError
 from apmpi_appliance import apart
 from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user
 

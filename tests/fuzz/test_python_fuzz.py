@@ -24,11 +24,11 @@ from socket_rig import Served
 
 from apmpi import settings as config
 from apmpi.cards import text_file
-from apmpi.cards.text_file import FileError
 from apmpi.cards.wav import WavSource, open_sound
+from apmpi.errors import ConfigError, EndpointError, FileError
 from apmpi.service import learned
 from apmpi.service.learned import LearnedError
-from apmpi.settings import ConfigError, EndpointError, Settings
+from apmpi.settings import Settings
 from apmpi.tools import page
 
 served = socket_rig.served  # pytest finds fixtures by their names here

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plugged import LOOPBACK, SPEAKERPHONE, tree
 
-from apmpi.cards.text_file import FileError
-from apmpi.settings import ConfigError, load
+from apmpi.errors import ConfigError, FileError
+from apmpi.settings import load
 
 IMAGE = Path(__file__).parents[2] / "image"
 

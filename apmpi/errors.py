@@ -1,0 +1,17 @@
+"""Exceptions that a user's mistake or a device can cause; `str()` of each is one sentence for the user."""
+
+
+class ConfigError(ValueError):
+    """Not a usable configuration; the sentence is `FILE:LINE: KEY: what is given, expected ...`."""
+
+
+class FileError(ValueError):
+    """A text file that cannot be read or is not what was expected; the sentence names the file."""
+
+
+class EndpointError(RuntimeError):
+    """A device or file cannot be used (any more); the sentence names it and what was expected."""
+
+
+class DeviceLost(EndpointError):
+    """A device has gone or stands still; it may come back."""
