@@ -1,5 +1,5 @@
 #define _GNU_SOURCE /* F_OFD_SETLK */
-#include "card.h"
+#include "roomcard/card.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,55 +11,48 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CARD_MAGIC 0x4d4f4f5249504d41u /* "AMPIROOM" */
 
-/* Change it with the header's layout. */
+/* To be raised whenever the layout of card_header_t changes. */
 #define CARD_VERSION 2u
 
 #define NS_PER_MS INT64_C(1000000)
 
-#define CARD_BYTES (sizeof(struct card_header) + CARD_RING_FRAMES * sizeof(float))
+#define CARD_BYTES (sizeof(card_header_t) + CARD_RING_FRAMES * sizeof(float))
 
-static int64_t monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
+/* --- membership: a card exists as long as a process that has opened it --- */
 
-/* --- membership: a card lives as long as a process that used it --- */
-
-struct member {
+typedef struct member {
     char path[128];
     struct stat file;
     int fd; /* holds the shared lock; open until the process ends */
     pid_t process;
     struct member *next;
-};
+} member_t;
 
 /* The cards this process has joined. */
-static struct member *members;
+static member_t *members;
 static pthread_mutex_t members_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int make_card(int fd, double speed)
 {
     if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)CARD_BYTES) < 0)
         return -errno;
-    int code = posix_fallocate(fd, 0, (off_t)CARD_BYTES); /* a full /dev/shm is an error here, SIGBUS later */
+    int code = posix_fallocate(fd, 0,
+                               (off_t)CARD_BYTES); /* a full /dev/shm is an error here, a SIGBUS later */
     if (code != 0)
         return -code;
-    struct card_header *header = mmap(NULL, sizeof *header, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    card_header_t *header = mmap(NULL, sizeof *header, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED)
         return -errno;
     header->version = CARD_VERSION;
     header->size_bytes = (uint32_t)CARD_BYTES;
     header->epoch_ns = monotonic_ns() / NS_PER_MS * NS_PER_MS;
     header->speed = speed;
-    patient_run(&header->clock, monotonic_ns() - header->epoch_ns);
-    atomic_store(&header->near_start, -1);
+    card_clock_advance(&header->clock, monotonic_ns() - header->epoch_ns);
+    atomic_store(&header->near_start, CARD_NOT_CAPTURED);
     atomic_thread_fence(memory_order_release);
     header->magic = CARD_MAGIC;
     munmap(header, sizeof *header);
@@ -86,25 +79,25 @@ static bool same_file(const struct stat *a, const struct stat *b)
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-/* Sees that the card's clock goes on as long as this process lives. */
+/* Advances the card's clock as long as this process lives. */
 static int keep_running(int fd)
 {
-    struct card_header *header = mmap(NULL, sizeof *header, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    card_header_t *header = mmap(NULL, sizeof *header, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED)
         return -errno;
-    /* The file of another version is refused later, in a sentence. */
-    return header->version == CARD_VERSION ? patience_watch(&header->clock, header->epoch_ns) : 0;
+    /* card_open() refuses the file of another version, with a sentence. */
+    return header->version == CARD_VERSION ? card_clock_watch(&header->clock, header->epoch_ns) : 0;
 }
 
-/* Takes the process's shared lock on the card, making the card new when no other process has it.
- * -EAGAIN: the file is not the card's any more, open it again. */
-static int join(const char *path, const struct stat *file, double speed)
+/* Takes the process's shared lock on the card and makes the card new if no other process has it. -EAGAIN: the
+ * file has been removed, open the card again. */
+static int join_card(const char *path, const struct stat *file, double speed)
 {
-    for (const struct member *m = members; m; m = m->next) {
+    for (const member_t *m = members; m; m = m->next) {
         if (same_file(&m->file, file))
             return 0;
     }
-    struct member *member = calloc(1, sizeof *member);
+    member_t *member = calloc(1, sizeof *member);
     int fd = shm_open(path, O_RDWR | O_CREAT, 0600);
     int code = !member ? -ENOMEM : fd < 0 ? -errno : 0;
     do {
@@ -113,7 +106,7 @@ static int join(const char *path, const struct stat *file, double speed)
         if (code == 0)
             code = lock_file(fd, LOCK_SH); /* waits for a process that is making the card */
     } while (code == 0 && !is_made(fd) &&
-             lock_file(fd, LOCK_UN) == 0); /* it died while making it: our turn */
+             lock_file(fd, LOCK_UN) == 0); /* it ended before the card was made: try again */
 
     if (code == 0 && fstat(fd, &member->file) < 0)
         code = -errno;
@@ -135,12 +128,12 @@ static int join(const char *path, const struct stat *file, double speed)
     return 0;
 }
 
-/* At exit of the process (the library is linked so that it is not unloaded before): the last one removes the
- * card. A crash leaves it to whoever opens it next. */
-__attribute__((destructor)) static void leave(void)
+/* Removes the card at exit of its last process (the library is linked so that it is not unloaded before).
+ * After a crash the next process to open the card makes it new. */
+__attribute__((destructor)) static void leave_cards(void)
 {
-    for (const struct member *m = members; m; m = m->next) {
-        bool forked = m->process != getpid(); /* then the lock is the parent's */
+    for (const member_t *m = members; m; m = m->next) {
+        const bool forked = m->process != getpid(); /* then the lock belongs to the parent */
         if (!forked && lock_file(m->fd, LOCK_EX | LOCK_NB) == 0)
             shm_unlink(m->path);
     }
@@ -148,7 +141,7 @@ __attribute__((destructor)) static void leave(void)
 
 /* --- opening --- */
 
-static int lock_direction(int fd, int command, enum room_direction direction, short *holder)
+static int lock_direction(int fd, int command, room_direction_t direction, short *holder)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = direction, .l_len = 1};
     int code = fcntl(fd, command, &lock);
@@ -157,8 +150,8 @@ static int lock_direction(int fd, int command, enum room_direction direction, sh
     return code < 0 ? -errno : 0;
 }
 
-/* Opens and locks the shared file; the caller closes *fd, whatever the answer. */
-static int open_file(const char *path, enum room_direction direction, double speed, int *fd)
+/* Opens and locks the shared file; the caller closes *fd in any case. */
+static int open_file(const char *path, room_direction_t direction, double speed, int *fd)
 {
     struct stat file;
     *fd = shm_open(path, O_RDWR | O_CREAT, 0600);
@@ -170,12 +163,12 @@ static int open_file(const char *path, enum room_direction direction, double spe
     if (code < 0)
         return code == -EAGAIN || code == -EACCES ? -EBUSY : code;
     pthread_mutex_lock(&members_lock);
-    code = join(path, &file, speed);
+    code = join_card(path, &file, speed);
     pthread_mutex_unlock(&members_lock);
     return code;
 }
 
-int card_open(struct card *card, const char *name, enum room_direction direction, double speed,
+int card_open(card_t *card, const char *name, room_direction_t direction, double speed,
               char error[ROOM_ERROR_SIZE])
 {
     char path[sizeof members->path];
@@ -186,7 +179,7 @@ int card_open(struct card *card, const char *name, enum room_direction direction
         close(fd);
 
     struct stat file;
-    struct card_header *header = MAP_FAILED;
+    card_header_t *header = MAP_FAILED;
     if (code == 0 && (fstat(fd, &file) < 0 || file.st_size != (off_t)CARD_BYTES))
         code = -EPROTO;
     if (code == 0) {
@@ -213,12 +206,12 @@ int card_open(struct card *card, const char *name, enum room_direction direction
             close(fd);
         return code;
     }
-    *card = (struct card){fd, direction, header};
+    *card = (card_t){fd, direction, header};
     atomic_store(&header->rate_hz[direction], 0);
     return 0;
 }
 
-void card_close(struct card *card)
+void card_close(card_t *card)
 {
     atomic_store(&card->header->rate_hz[card->direction], 0);
     munmap(card->header, CARD_BYTES);
@@ -227,47 +220,47 @@ void card_close(struct card *card)
 
 /* --- clock and rate --- */
 
-/* A fast card moves in steps, as hardware does.  Where a sample lasts no longer than a look at the card,
- * alsa-lib finds a new one each time it looks: a read that need not wait would still not come back before it
- * is full.  Seen at eight times life and 16 kHz, 8 us a sample; 30 us are far from that and still 0.3 ms of a
- * card ten times as fast. */
+/* The clock of a card with speed > 1 advances in steps of this length, as hardware does. If a sample lasts no
+ * longer than alsa-lib needs to read the pointer, each reading finds a new sample, and a read that need not
+ * wait does not return before its buffer is full. Seen at speed 8 and 16 kHz, 8 us a sample; 30 us are well
+ * above that and 0.3 ms of card time at speed 10. */
 #define FAST_STEP_NS 30000
 
-static int64_t step_ns(const struct card *card) { return card->header->speed > 1.0 ? FAST_STEP_NS : 1; }
+static int64_t step_ns(const card_t *card) { return card->header->speed > 1.0 ? FAST_STEP_NS : 1; }
 
-double card_now_s(const struct card *card)
+double card_now_s(const card_t *card)
 {
-    const struct card_header *header = card->header;
+    const card_header_t *header = card->header;
     int64_t step = step_ns(card),
-            ns = patient_now_ns(&header->clock, monotonic_ns() - header->epoch_ns) / step * step;
+            ns = card_clock_now_ns(&header->clock, monotonic_ns() - header->epoch_ns) / step * step;
     return (double)ns * 1e-9 * card->header->speed;
 }
 
-int64_t card_monotonic_ns(const struct card *card, double card_s)
+int64_t card_monotonic_ns(const card_t *card, double card_s)
 {
     int64_t step = step_ns(card), ns = (int64_t)ceil(card_s / card->header->speed * 1e9);
     ns = (ns + step - 1) / step * step;
-    return card->header->epoch_ns + patient_inverse_ns(&card->header->clock, ns);
+    return card->header->epoch_ns + card_clock_inverse_ns(&card->header->clock, ns);
 }
 
-unsigned card_other_rate_hz(const struct card *card)
+unsigned card_other_rate_hz(const card_t *card)
 {
-    enum room_direction other = card->direction == ROOM_PLAYBACK ? ROOM_CAPTURE : ROOM_PLAYBACK;
+    room_direction_t other = card->direction == ROOM_PLAYBACK ? ROOM_CAPTURE : ROOM_PLAYBACK;
     short holder;
     if (lock_direction(card->fd, F_OFD_GETLK, other, &holder) < 0 || holder == F_UNLCK)
-        return 0; /* closed or crashed; what it left in the header does not count */
+        return 0; /* closed or crashed, the header's value is out of date */
     return atomic_load(&card->header->rate_hz[other]);
 }
 
 /* --- the loudspeaker's signal --- */
 
-struct speaker_writer speaker_begin(const struct card *card)
+speaker_writer_t speaker_begin(const card_t *card)
 {
-    return (struct speaker_writer){card->header,
-                                   atomic_load_explicit(&card->header->written, memory_order_relaxed)};
+    return (speaker_writer_t){card->header,
+                              atomic_load_explicit(&card->header->written, memory_order_relaxed)};
 }
 
-void speaker_put(struct speaker_writer *writer, int64_t position, float sample)
+void speaker_put(speaker_writer_t *writer, int64_t position, float sample)
 {
     float *ring = writer->header->speaker;
     if (position >= writer->written) {
@@ -280,18 +273,18 @@ void speaker_put(struct speaker_writer *writer, int64_t position, float sample)
     ring[position & (CARD_RING_FRAMES - 1)] = sample;
 }
 
-void speaker_publish(const struct speaker_writer *writer)
+void speaker_publish(const speaker_writer_t *writer)
 {
     atomic_store_explicit(&writer->header->written, writer->written, memory_order_release);
 }
 
-void speaker_cut(const struct card *card, int64_t position)
+void speaker_cut(const card_t *card, int64_t position)
 {
     if (position < atomic_load_explicit(&card->header->written, memory_order_relaxed))
         atomic_store_explicit(&card->header->written, position, memory_order_release);
 }
 
-void speaker_read(const struct card *card, int64_t position, float *out, int count)
+void speaker_read(const card_t *card, int64_t position, float *out, int count)
 {
     int64_t written = atomic_load_explicit(&card->header->written, memory_order_acquire);
     int64_t oldest = written > CARD_RING_FRAMES ? written - CARD_RING_FRAMES : 0;

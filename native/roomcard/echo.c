@@ -1,4 +1,4 @@
-#include "echo.h"
+#include "roomcard/echo.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -6,26 +6,26 @@
 
 enum { BLOCK = ECHO_BLOCK, FFT_SIZE = 2 * BLOCK, BINS = BLOCK + 1 };
 
-struct spectrum {
+typedef struct {
     float re[BINS], im[BINS];
-};
+} spectrum_t;
 
 struct echo {
     int taps;
-    int partitions;          /* blocks of taps after the first one */
-    float head[BLOCK];       /* taps 0..BLOCK-1 */
-    struct spectrum *filter; /* [partitions], taps from BLOCK on, each zero padded to FFT_SIZE */
-    struct spectrum *past;   /* [partitions], spectra of (block before, block), a ring */
-    int newest;              /* index in past of the last full block */
-    float input[FFT_SIZE];   /* the block before, then the block being filled */
-    int filled;              /* samples in the latter, 0..BLOCK-1 */
-    float tail[BLOCK];       /* what past blocks add to the block being filled */
+    int partitions;        /* blocks of taps after the first one */
+    float head[BLOCK];     /* taps 0..BLOCK-1 */
+    spectrum_t *filter;    /* [partitions], taps from BLOCK on, each zero padded to FFT_SIZE */
+    spectrum_t *past;      /* [partitions], spectra of (block before, block), a ring */
+    int newest;            /* index in past of the last full block */
+    float input[FFT_SIZE]; /* the block before, then the block being filled */
+    int filled;            /* samples in the latter, 0..BLOCK-1 */
+    float tail[BLOCK];     /* contribution of past blocks to the block being filled */
     float cosine[FFT_SIZE / 2], sine[FFT_SIZE / 2];
 };
 
 /* --- FFT: radix 2, decimation in time, in place; the inverse swaps re and im and is not scaled --- */
 
-static void fft(const struct echo *echo, float *re, float *im)
+static void fft(const echo_t *echo, float *re, float *im)
 {
     for (unsigned i = 1, j = 0; i < FFT_SIZE; i++) {
         unsigned bit = FFT_SIZE / 2;
@@ -57,7 +57,7 @@ static void fft(const struct echo *echo, float *re, float *im)
     }
 }
 
-static void spectrum_of(const struct echo *echo, const float time[FFT_SIZE], struct spectrum *out)
+static void spectrum_of(const echo_t *echo, const float time[FFT_SIZE], spectrum_t *out)
 {
     float re[FFT_SIZE], im[FFT_SIZE] = {0};
     memcpy(re, time, sizeof re);
@@ -68,9 +68,9 @@ static void spectrum_of(const struct echo *echo, const float time[FFT_SIZE], str
 
 /* --- set-up --- */
 
-struct echo *echo_create(const float *impulse_response, int taps)
+echo_t *echo_create(const float *impulse_response, int taps)
 {
-    struct echo *echo = calloc(1, sizeof *echo);
+    echo_t *echo = calloc(1, sizeof *echo);
     if (!echo)
         return NULL;
     echo->taps = taps;
@@ -100,7 +100,7 @@ struct echo *echo_create(const float *impulse_response, int taps)
     return echo;
 }
 
-void echo_free(struct echo *echo)
+void echo_free(echo_t *echo)
 {
     if (!echo)
         return;
@@ -109,7 +109,7 @@ void echo_free(struct echo *echo)
     free(echo);
 }
 
-void echo_reset(struct echo *echo)
+void echo_reset(echo_t *echo)
 {
     if (echo->partitions > 0)
         memset(echo->past, 0, sizeof *echo->past * (size_t)echo->partitions);
@@ -121,17 +121,17 @@ void echo_reset(struct echo *echo)
 
 /* --- processing --- */
 
-/* The block being filled is full: prepare what all full blocks add to the next one. */
-static void next_block(struct echo *echo)
+/* Starts the next block: computes the contribution of all full blocks to it. */
+static void next_block(echo_t *echo)
 {
     if (echo->partitions > 0) {
         echo->newest = (echo->newest + 1) % echo->partitions;
         spectrum_of(echo, echo->input, &echo->past[echo->newest]);
 
-        struct spectrum sum = {0};
+        spectrum_t sum = {0};
         for (int p = 0; p < echo->partitions; p++) {
-            const struct spectrum *h = &echo->filter[p];
-            const struct spectrum *x = &echo->past[(echo->newest - p + echo->partitions) % echo->partitions];
+            const spectrum_t *h = &echo->filter[p];
+            const spectrum_t *x = &echo->past[(echo->newest - p + echo->partitions) % echo->partitions];
             for (int k = 0; k < BINS; k++) {
                 sum.re[k] += x->re[k] * h->re[k] - x->im[k] * h->im[k];
                 sum.im[k] += x->re[k] * h->im[k] + x->im[k] * h->re[k];
@@ -153,7 +153,7 @@ static void next_block(struct echo *echo)
     echo->filled = 0;
 }
 
-void echo_process(struct echo *echo, const float *in, float *out, int count)
+void echo_process(echo_t *echo, const float *in, float *out, int count)
 {
     int head_taps = echo->taps < BLOCK ? echo->taps : BLOCK;
     while (count > 0) {

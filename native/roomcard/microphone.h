@@ -1,35 +1,41 @@
-/*
- * What the microphone hears, on the card's time axis: the loudspeaker through clip, delay and impulse
- * response, and the talker.  The capture clock and its noise come later, in room.c.
+/* The microphone's signal on the card's time axis: the loudspeaker through clip, delay and impulse response,
+ * plus near-end speech. The capture clock and the noise follow in capture.h.
  */
 #ifndef APMPI_ROOMCARD_MICROPHONE_H
 #define APMPI_ROOMCARD_MICROPHONE_H
 
-#include "card.h"
-#include "echo.h"
-#include "wav.h"
+#include "roomcard/card.h"
+#include "roomcard/echo.h"
+#include "roomcard/wav.h"
 
-/* Kept so that a piece can be asked for again (mmap access, interpolation): a whole ALSA buffer of mono
+/* Samples kept so that they can be read again (mmap access, interpolation): a whole ALSA buffer of mono
  * S16. */
 #define MICROPHONE_KEPT ((int64_t)ROOM_BUFFER_MAX_BYTES / 2)
 
-struct microphone {
-    const struct card *card;
-    struct echo *echo;
-    const struct wav *near; /* bytes NULL: nobody talks */
-    int taps, delay;        /* samples */
-    float drive;            /* of the soft clip; 0: linear */
-    /* computed so far: positions first..next-1, of these the last MICROPHONE_KEPT are in kept */
-    int64_t first, next;
+typedef struct {
+    const card_t *card;
+    const wav_t *impulse_response; /* not loaded: one tap of 1.0 */
+    const wav_t *near;             /* not loaded: none */
+    int delay_samples;
+    double clip_db; /* 0: linear */
+} microphone_room_t;
+
+typedef struct {
+    microphone_room_t room;
+    echo_t *echo;
+    int taps;      /* of the impulse response */
+    float drive;   /* of the soft clip; 0: linear */
+    int64_t first; /* first position computed since the last seek */
+    int64_t next;  /* first position not computed yet; `kept` holds the last MICROPHONE_KEPT before it */
     float kept[MICROPHONE_KEPT];
-};
+} microphone_t;
 
-/* `impulse_response` with bytes NULL is one tap of 1.0.  NULL when there is no memory. */
-struct microphone *microphone_create(const struct card *card, const struct wav *impulse_response,
-                                     const struct wav *near, int delay_samples, double clip_db);
-void microphone_free(struct microphone *microphone);
+/* `room` is copied, the objects it points to must stay. NULL when there is no memory. */
+microphone_t *microphone_create(const microphone_room_t *room);
+void microphone_free(microphone_t *microphone);
 
-/* `count` samples from card position `position`, which must have been played already (the delay included). */
-void microphone_read(struct microphone *microphone, int64_t position, float *out, int count);
+/* out: `count` samples from card position `position`, which must have been played already (the delay
+ * included). */
+void microphone_read(microphone_t *microphone, int64_t position, float *out, int count);
 
 #endif

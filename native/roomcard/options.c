@@ -1,36 +1,65 @@
-#include "options.h"
+#include "roomcard/options.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int read_text(const char *id, snd_config_t *node, char **out, char error[ROOM_ERROR_SIZE])
+const unsigned room_formats[ROOM_FORMATS] = {SND_PCM_FORMAT_S16_LE, SND_PCM_FORMAT_S24_3LE,
+                                             SND_PCM_FORMAT_S32_LE, SND_PCM_FORMAT_FLOAT_LE};
+
+/* One option: a text, or a number from low to high. */
+typedef struct {
+    const char *id;
+    char **text; /* NULL: a number */
+    double *number, low, high;
+} option_t;
+
+static int read_text(const option_t *option, snd_config_t *node, char error[ROOM_ERROR_SIZE])
 {
-    const char *text; /* lives as long as the configuration */
+    const char *text; /* valid as long as the configuration */
     if (snd_config_get_string(node, &text) < 0 || *text == '\0') {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a text in quotes", id);
+        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a text in quotes", option->id);
         return -EINVAL;
     }
-    free(*out);
-    *out = strdup(text);
-    return *out ? 0 : -ENOMEM;
+    free(*option->text);
+    *option->text = strdup(text);
+    return *option->text ? 0 : -ENOMEM;
 }
 
-static int read_number(const char *id, snd_config_t *node, double low, double high, double *out,
-                       char error[ROOM_ERROR_SIZE])
+static int read_number(const option_t *option, snd_config_t *node, char error[ROOM_ERROR_SIZE])
 {
-    if (snd_config_get_ireal(node, out) < 0) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a number from %g to %g", id, low, high);
+    const double low = option->low, high = option->high;
+    double *number = option->number;
+    if (snd_config_get_ireal(node, number) < 0) {
+        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a number from %g to %g", option->id, low, high);
         return -EINVAL;
     }
-    if (!(*out >= low && *out <= high)) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: %g, expected a number from %g to %g", id, *out, low, high);
+    if (!(*number >= low && *number <= high)) {
+        snprintf(error, ROOM_ERROR_SIZE, "%s: %g, expected a number from %g to %g", option->id, *number, low,
+                 high);
         return -EINVAL;
     }
     return 0;
 }
 
-/* The name becomes part of a file's name. */
+/* Reads one node of the configuration; ALSA's own fields are skipped. */
+static int read_node(const option_t *known, int count, snd_config_t *node, char error[ROOM_ERROR_SIZE])
+{
+    const char *id;
+    if (snd_config_get_id(node, &id) < 0 || strcmp(id, "type") == 0 || strcmp(id, "comment") == 0 ||
+        strcmp(id, "hint") == 0)
+        return 0;
+    for (int k = 0; k < count; k++) {
+        if (strcmp(id, known[k].id) == 0)
+            return known[k].text ? read_text(&known[k], node, error) : read_number(&known[k], node, error);
+    }
+    int length = snprintf(error, ROOM_ERROR_SIZE, "%.64s: unknown option, expected one of", id);
+    for (int k = 0; k < count; k++)
+        length += snprintf(error + length, ROOM_ERROR_SIZE - (size_t)length, " %s", known[k].id);
+    return -EINVAL;
+}
+
+/* The card's name becomes part of a file name. */
 static bool good_card_name(const char *name)
 {
     size_t length = strlen(name);
@@ -38,28 +67,46 @@ static bool good_card_name(const char *name)
            strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == length;
 }
 
-static int known_format(const char *name)
+/* SND_PCM_FORMAT_UNKNOWN for a name that is not one of room_formats. */
+static snd_pcm_format_t format_of(const char *name)
 {
-    static const snd_pcm_format_t known[] = {SND_PCM_FORMAT_S16_LE, SND_PCM_FORMAT_S24_3LE,
-                                             SND_PCM_FORMAT_S32_LE, SND_PCM_FORMAT_FLOAT_LE};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strcmp(name, snd_pcm_format_name(known[i])) == 0)
-            return (int)known[i];
+    for (int k = 0; k < ROOM_FORMATS; k++) {
+        if (strcmp(name, snd_pcm_format_name((snd_pcm_format_t)room_formats[k])) == 0)
+            return (snd_pcm_format_t)room_formats[k];
     }
-    return -1;
+    return SND_PCM_FORMAT_UNKNOWN;
 }
 
-int options_read(struct options *options, snd_config_t *config, enum room_direction direction,
+/* Checks the options in their relation and fills the fields derived from them. */
+static int check_options(options_t *options, char error[ROOM_ERROR_SIZE])
+{
+    if (!options->card) {
+        snprintf(error, ROOM_ERROR_SIZE, "card: missing, expected the name that playback and capture share");
+        return -EINVAL;
+    }
+    if (!good_card_name(options->card)) {
+        snprintf(error, ROOM_ERROR_SIZE, "card: \"%.80s\", expected 1 to 64 letters, digits, '-', '_' or '.'",
+                 options->card);
+        return -EINVAL;
+    }
+    if (options->format) {
+        options->only_format = format_of(options->format);
+        if (options->only_format == SND_PCM_FORMAT_UNKNOWN) {
+            snprintf(error, ROOM_ERROR_SIZE,
+                     "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE", options->format);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+int options_read(options_t *options, snd_config_t *config, room_direction_t direction,
                  char error[ROOM_ERROR_SIZE])
 {
     double ppm[2] = {0.0, 0.0};
-    *options = (struct options){.speed = 1.0, .noise_dbfs = (double)-INFINITY, .only_format = -1};
-
-    const struct {
-        const char *id;
-        char **text; /* else a number */
-        double *number, low, high;
-    } known[] = {
+    *options = (options_t){
+        .speed = 1.0, .noise_dbfs = (double)-INFINITY, .only_format = SND_PCM_FORMAT_UNKNOWN};
+    const option_t known[] = {
         {"card", &options->card, NULL, 0, 0},
         {"impulse_response", &options->impulse_response, NULL, 0, 0},
         {"delay_ms", NULL, &options->delay_ms, 0, ROOM_DELAY_MAX_MS},
@@ -74,53 +121,23 @@ int options_read(struct options *options, snd_config_t *config, enum room_direct
         {"format", &options->format, NULL, 0, 0},
         {"reference", NULL, &options->reference, 0, 1},
     };
-    enum { KNOWN = sizeof known / sizeof known[0] };
-
     snd_config_iterator_t at, next;
     snd_config_for_each(at, next, config)
     {
-        snd_config_t *node = snd_config_iterator_entry(at);
-        const char *id;
-        if (snd_config_get_id(node, &id) < 0 || strcmp(id, "type") == 0 || strcmp(id, "comment") == 0 ||
-            strcmp(id, "hint") == 0)
-            continue;
-        int k = 0;
-        while (k < KNOWN && strcmp(id, known[k].id) != 0)
-            k++;
-        if (k == KNOWN) {
-            int length = snprintf(error, ROOM_ERROR_SIZE, "%.64s: unknown option, expected one of", id);
-            for (k = 0; k < KNOWN; k++)
-                length += snprintf(error + length, ROOM_ERROR_SIZE - (size_t)length, " %s", known[k].id);
-            return -EINVAL;
-        }
-        int code = known[k].text ? read_text(id, node, known[k].text, error)
-                                 : read_number(id, node, known[k].low, known[k].high, known[k].number, error);
+        const int code = read_node(known, sizeof known / sizeof known[0], snd_config_iterator_entry(at),
+                                   error);
         if (code < 0)
             return code;
     }
-    if (!options->card) {
-        snprintf(error, ROOM_ERROR_SIZE, "card: missing, expected the name that playback and capture share");
-        return -EINVAL;
-    }
-    if (!good_card_name(options->card)) {
-        snprintf(error, ROOM_ERROR_SIZE, "card: \"%.80s\", expected 1 to 64 letters, digits, '-', '_' or '.'",
-                 options->card);
-        return -EINVAL;
-    }
-    if (options->format) {
-        options->only_format = known_format(options->format);
-        if (options->only_format < 0) {
-            snprintf(error, ROOM_ERROR_SIZE,
-                     "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE", options->format);
-            return -EINVAL;
-        }
-    }
+    const int code = check_options(options, error);
+    if (code < 0)
+        return code;
     options->ppm = ppm[direction];
     options->interpolators = (ppm[ROOM_PLAYBACK] != 0.0) + (ppm[ROOM_CAPTURE] != 0.0);
     return faults_parse(&options->faults, options->fault_list ? options->fault_list : "", direction, error);
 }
 
-void options_free(struct options *options)
+void options_free(options_t *options)
 {
     free(options->card);
     free(options->impulse_response);

@@ -3,25 +3,28 @@
 #ifndef APMPI_ROOMCARD_OPTIONS_H
 #define APMPI_ROOMCARD_OPTIONS_H
 
-#include "room.h"
-#include "timeline.h"
+#include "roomcard/room.h"
+#include "roomcard/timeline.h"
 
 #include <alsa/asoundlib.h>
 
-struct options {
+/* The card's sample formats, snd_pcm_format_t. */
+enum { ROOM_FORMATS = 4 };
+extern const unsigned room_formats[ROOM_FORMATS];
+
+typedef struct {
     char *card, *impulse_response, *near, *record, *fault_list, *format; /* owned; NULL: not given */
-    /* an snd_pcm_format_t; -1: any that the card knows */
-    int only_format;
-    double reference;                            /* 1: the last channel is the loudspeaker's wire */
+    snd_pcm_format_t only_format;                /* SND_PCM_FORMAT_UNKNOWN: any of room_formats */
+    double reference;                            /* 1: the last captured channel is the loudspeaker's input */
     double delay_ms, clip_db, noise_dbfs, speed; /* noise_dbfs -INFINITY: none */
     double ppm;                                  /* of the stream's own direction */
     int interpolators;                           /* directions whose ppm is not 0 */
-    struct faults faults;                        /* of the stream's own direction */
-};
+    faults_t faults;                             /* of the stream's own direction */
+} options_t;
 
-/* -EINVAL with one sentence in `error`.  Call options_free in any case. */
-int options_read(struct options *options, snd_config_t *config, enum room_direction direction,
+/* -EINVAL with a sentence in `error`. Call options_free() in any case. */
+int options_read(options_t *options, snd_config_t *config, room_direction_t direction,
                  char error[ROOM_ERROR_SIZE]);
-void options_free(struct options *options);
+void options_free(options_t *options);
 
 #endif

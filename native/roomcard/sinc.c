@@ -1,9 +1,9 @@
-#include "sinc.h"
+#include "roomcard/sinc.h"
 
 #include <math.h>
 #include <pthread.h>
 
-enum { PHASES = 1024 }; /* linear interpolation between phases errs by (pi / PHASES)^2 / 8 = -118 dB */
+enum { PHASES = 1024 }; /* error of linear interpolation between them: (pi / PHASES)^2 / 8 = -118 dB */
 
 /* Side lobes at -90 dB; the transition then begins at 0.8 of the Nyquist frequency. */
 #define KAISER_BETA 9.0

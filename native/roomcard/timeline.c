@@ -1,4 +1,4 @@
-#include "timeline.h"
+#include "roomcard/timeline.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -9,7 +9,7 @@
 
 /* --- the schedule --- */
 
-/* Three years: in samples, with all faults added up, still far from the end of an int64_t. */
+/* Three years. All faults added up, in samples, stay far below 2^63. */
 static const double SECONDS_MAX = 1e8;
 
 /* Reads a plain decimal number from 0 to SECONDS_MAX; strtod would also take "inf", "nan" and hexadecimal.
@@ -27,7 +27,7 @@ static const char *parse_seconds(const char *text, double *seconds)
 }
 
 /* One word of the option, "capture:stall@12.0+0.3". */
-static bool parse_fault(const char *word, struct fault *fault, bool applies[2])
+static bool parse_fault(const char *word, fault_t *fault, bool applies[2])
 {
     static const char *const directions[] = {"playback:", "capture:", "both:"};
     static const char *const kinds[] = {[FAULT_XRUN] = "xrun@",
@@ -48,7 +48,7 @@ static bool parse_fault(const char *word, struct fault *fault, bool applies[2])
         k++;
     if (k == 4)
         return false;
-    fault->kind = (enum fault_kind)k;
+    fault->kind = (fault_kind_t)k;
     fault->for_s = 0.0;
     word = parse_seconds(word + strlen(kinds[k]), &fault->at_s);
     if (word && fault->kind == FAULT_STALL)
@@ -58,12 +58,11 @@ static bool parse_fault(const char *word, struct fault *fault, bool applies[2])
 
 static int earlier(const void *a, const void *b)
 {
-    double x = ((const struct fault *)a)->at_s, y = ((const struct fault *)b)->at_s;
+    double x = ((const fault_t *)a)->at_s, y = ((const fault_t *)b)->at_s;
     return (x > y) - (x < y);
 }
 
-int faults_parse(struct faults *faults, const char *text, enum room_direction direction,
-                 char error[ROOM_ERROR_SIZE])
+int faults_parse(faults_t *faults, const char *text, room_direction_t direction, char error[ROOM_ERROR_SIZE])
 {
     faults->count = 0;
     while (true) {
@@ -76,7 +75,7 @@ int faults_parse(struct faults *faults, const char *text, enum room_direction di
             length++;
 
         char word[64];
-        struct fault fault;
+        fault_t fault;
         bool applies[2], fits = (size_t)length < sizeof word;
         snprintf(word, sizeof word, "%.*s", length, text);
         if (!fits || !parse_fault(word, &fault, applies)) {
@@ -98,7 +97,7 @@ int faults_parse(struct faults *faults, const char *text, enum room_direction di
     return 0;
 }
 
-bool faults_plugged(const struct faults *faults, double now_s)
+bool faults_plugged(const faults_t *faults, double now_s)
 {
     bool plugged = true;
     for (int i = 0; i < faults->count && faults->item[i].at_s <= now_s; i++) {
@@ -110,7 +109,7 @@ bool faults_plugged(const struct faults *faults, double now_s)
     return plugged;
 }
 
-double faults_next_unplug(const struct faults *faults, double after_s)
+double faults_next_unplug(const faults_t *faults, double after_s)
 {
     for (int i = 0; i < faults->count; i++) {
         if (faults->item[i].kind == FAULT_UNPLUG && faults->item[i].at_s > after_s)
@@ -121,7 +120,7 @@ double faults_next_unplug(const struct faults *faults, double after_s)
 
 /* --- a running stream --- */
 
-void run_begin(struct run *run, int64_t start, double ppm, const struct faults *faults, unsigned rate_hz)
+void run_begin(run_t *run, int64_t start, double ppm, const faults_t *faults, unsigned rate_hz)
 {
     run->start = start;
     run->end = INT64_MAX;
@@ -130,14 +129,14 @@ void run_begin(struct run *run, int64_t start, double ppm, const struct faults *
     run->stalls = 0;
     int64_t free_from = start;
     for (int i = 0; i < faults->count; i++) {
-        const struct fault *fault = &faults->item[i];
+        const fault_t *fault = &faults->item[i];
         int64_t at = llround(fault->at_s * rate_hz);
         if (fault->kind == FAULT_STALL) {
             int64_t end = at + llround(fault->for_s * rate_hz);
             if (at < free_from)
-                at = free_from; /* began before the run, or within another stall */
+                at = free_from; /* it began before the run or within another stall */
             if (end > at) {
-                run->stall[run->stalls++] = (struct stall){at, end - at};
+                run->stall[run->stalls++] = (stall_t){at, end - at};
                 free_from = end;
             }
         } else if (fault->kind != FAULT_REPLUG && at > start && at < run->end) {
@@ -147,7 +146,7 @@ void run_begin(struct run *run, int64_t start, double ppm, const struct faults *
     }
 }
 
-double run_position(const struct run *run, int64_t frame)
+double run_position(const run_t *run, int64_t frame)
 {
     double position = (double)run->start + (double)frame / run->ratio;
     for (int i = 0; i < run->stalls && position >= (double)run->stall[i].at; i++)
@@ -155,7 +154,7 @@ double run_position(const struct run *run, int64_t frame)
     return position;
 }
 
-double run_frames(const struct run *run, double position)
+double run_frames(const run_t *run, double position)
 {
     double moving = position - (double)run->start;
     for (int i = 0; i < run->stalls; i++)
@@ -163,7 +162,7 @@ double run_frames(const struct run *run, double position)
     return fmax(moving, 0.0) * run->ratio;
 }
 
-bool run_stalled(const struct run *run, int64_t position)
+bool run_stalled(const run_t *run, int64_t position)
 {
     for (int i = 0; i < run->stalls && position >= run->stall[i].at; i++) {
         if (position < run->stall[i].at + run->stall[i].length)

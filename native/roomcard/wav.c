@@ -1,4 +1,4 @@
-#include "wav.h"
+#include "roomcard/wav.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,10 +11,10 @@
 
 enum { FORMAT_PCM = 1, FORMAT_FLOAT = 3, FORMAT_EXTENSIBLE = 0xFFFE };
 
-/* The header that recorder_open writes: RIFF, fmt of 16 bytes, data. */
+/* The header that recorder_open() writes: RIFF, fmt of 16 bytes, data. */
 enum { HEADER_BYTES = 44, RIFF_SIZE_AT = 4, DATA_SIZE_AT = 40 };
 
-/* A talker file is held in memory; an hour at 48 kHz float is 660 MiB. */
+/* A near-end file is held in memory whole; an hour at 48 kHz float is 660 MiB. */
 #define FILE_MAX_BYTES ((off_t)1 << 30)
 
 /* WAV sizes are 32 bit. */
@@ -38,9 +38,10 @@ static void put_le32(unsigned char *p, uint32_t value)
 
 /* --- reading --- */
 
-int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const char *path,
-              char error[ROOM_ERROR_SIZE])
+int wav_parse(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE])
 {
+    const unsigned char *bytes = wav->bytes;
+    const size_t size = wav->size;
     if (size < 12 || memcmp(bytes, "RIFF", 4) != 0 || memcmp(bytes + 8, "WAVE", 4) != 0) {
         snprintf(error, ROOM_ERROR_SIZE, "%s: not a WAV file (no RIFF/WAVE header)", path);
         return -EINVAL;
@@ -98,7 +99,7 @@ int wav_parse(struct wav *wav, const unsigned char *bytes, size_t size, const ch
     return -EINVAL;
 }
 
-int wav_load(struct wav *wav, const char *path, char error[ROOM_ERROR_SIZE])
+int wav_load(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE])
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat status;
@@ -114,35 +115,33 @@ int wav_load(struct wav *wav, const char *path, char error[ROOM_ERROR_SIZE])
         close(fd);
         return -EINVAL;
     }
-    size_t size = (size_t)status.st_size, have = 0;
-    unsigned char *bytes = malloc(size ? size : 1);
-    while (bytes && have < size) {
-        ssize_t got = read(fd, bytes + have, size - have);
+    const size_t size = (size_t)status.st_size;
+    wav->bytes = malloc(size ? size : 1);
+    wav->size = 0;
+    while (wav->bytes && wav->size < size) {
+        const ssize_t got = read(fd, wav->bytes + wav->size, size - wav->size);
         if (got <= 0)
             break; /* a file that shrinks meanwhile is reported as truncated */
-        have += (size_t)got;
+        wav->size += (size_t)got;
     }
     close(fd);
-    if (!bytes) {
+    if (!wav->bytes) {
         snprintf(error, ROOM_ERROR_SIZE, "%s: no memory for %zu bytes", path, size);
         return -ENOMEM;
     }
-    int code = wav_parse(wav, bytes, have, path, error);
-    if (code < 0) {
-        free(bytes);
-        return code;
-    }
-    wav->bytes = bytes;
-    return 0;
+    const int code = wav_parse(wav, path, error);
+    if (code < 0)
+        wav_free(wav);
+    return code;
 }
 
-void wav_free(struct wav *wav)
+void wav_free(wav_t *wav)
 {
     free(wav->bytes);
     wav->bytes = NULL;
 }
 
-float wav_sample(const struct wav *wav, int64_t index)
+float wav_sample(const wav_t *wav, int64_t index)
 {
     if (index < 0 || index >= wav->frames)
         return 0.0f;
@@ -172,7 +171,7 @@ static int write_all(int fd, const void *bytes, size_t size, off_t at)
     return 0;
 }
 
-static int write_sizes(const struct recorder *recorder)
+static int write_sizes(const recorder_t *recorder)
 {
     unsigned char field[4];
     uint32_t data_bytes = (uint32_t)(2 * recorder->frames);
@@ -182,7 +181,7 @@ static int write_sizes(const struct recorder *recorder)
     return code < 0 ? code : write_all(recorder->fd, field, 4, RIFF_SIZE_AT);
 }
 
-int recorder_open(struct recorder *recorder, const char *path, unsigned rate_hz, bool fresh,
+int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool fresh,
                   char error[ROOM_ERROR_SIZE])
 {
     struct stat status = {0};
@@ -216,7 +215,7 @@ int recorder_open(struct recorder *recorder, const char *path, unsigned rate_hz,
     return code;
 }
 
-int recorder_write(struct recorder *recorder, int64_t position, const float *samples, int count)
+int recorder_write(recorder_t *recorder, int64_t position, const float *samples, int count)
 {
     if (position + count > RECORD_MAX_FRAMES)
         return -EFBIG;
@@ -235,7 +234,7 @@ int recorder_write(struct recorder *recorder, int64_t position, const float *sam
     return write_sizes(recorder);
 }
 
-void recorder_close(struct recorder *recorder, int64_t frames)
+void recorder_close(recorder_t *recorder, int64_t frames)
 {
     if (recorder->fd < 0)
         return;

@@ -1,5 +1,5 @@
 /* The room card's options and its schedule of faults. A line of the input is an option: its type (s, r or
- * i), its name up to a blank, its value. What ALSA's own parser makes of text is not tried here. */
+ * i), its name up to a blank, its value. ALSA's own parser of text is not part of the test. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,9 +35,9 @@ static void add_option(snd_config_t *config, char *line)
 
 static int within(double value, double low, double high) { return value >= low && value <= high; }
 
-static void follow_time(const struct options *options, int64_t start, unsigned rate_hz)
+static void follow_time(const options_t *options, int64_t start, unsigned rate_hz)
 {
-    static struct run run;
+    static run_t run;
     run_begin(&run, start, options->ppm, &options->faults, rate_hz);
     must(run.end > start && run.stalls <= FAULTS_MAX, "a run ends after its start");
     int64_t free_from = start;
@@ -66,15 +66,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (*line)
             add_option(config, line);
     for (int direction = 0; direction < 2; direction++) {
-        static struct options options;
-        const int code = options_read(&options, config, (enum room_direction)direction, error);
+        static options_t options;
+        const int code = options_read(&options, config, (room_direction_t)direction, error);
         must(code == 0 || (code < 0 && *error && strlen(error) < sizeof error), "a refusal is a sentence");
         if (code == 0) {
             must(within(options.delay_ms, 0.0, ROOM_DELAY_MAX_MS) && within(options.clip_db, 0.0, 40.0) &&
                      within(options.speed, 0.1, 1000.0) && within(options.ppm, -10000.0, 10000.0) &&
                      within(options.reference, 0.0, 1.0),
                  "options are in their ranges");
-            const struct fault *fault = options.faults.item;
+            const fault_t *fault = options.faults.item;
             for (int i = 1; i < options.faults.count; i++)
                 must(fault[i].at_s >= fault[i - 1].at_s, "faults are in order");
             follow_time(&options, 0, 8000);

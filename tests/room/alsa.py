@@ -163,5 +163,5 @@ class SharedCard:
 
     @property
     def lost_ns(self) -> int:
-        """Time by which the card's clock stood still with the machine (native/roomcard/patience.h)."""
+        """Time by which the card's clock stood still with the machine (native/roomcard/card_clock.h)."""
         return (self._field("<Q", 64) & 0xFFFF_FFFF) * 8192

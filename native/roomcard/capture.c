@@ -1,0 +1,83 @@
+#include "roomcard/capture.h"
+
+#include "roomcard/sinc.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { CHUNK = 256 }; /* card samples interpolated at a time, on the stack */
+
+/* The same noise in every run. */
+#define NOISE_SEED UINT64_C(0x61706d7069)
+
+void capture_free(capture_t *capture)
+{
+    microphone_free(capture->microphone);
+    capture->microphone = NULL;
+}
+
+/* White noise of RMS 1 as a function of its index: splitmix64's finalizer as a hash, the sum of its four
+ * 16-bit parts (variance 4/12) for an approximately normal distribution. */
+static float noise_at(int64_t index)
+{
+    uint64_t z = (uint64_t)index * UINT64_C(0x9E3779B97F4A7C15) + NOISE_SEED;
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    z ^= z >> 31;
+    const int sum = (int)(z & 0xFFFF) + (int)(z >> 16 & 0xFFFF) + (int)(z >> 32 & 0xFFFF) + (int)(z >> 48);
+    return ((float)sum / 65536.0f - 2.0f) * 1.7320508f; /* sqrt(3) */
+}
+
+/* out: `count` samples of the source from card position `position`. */
+static void read_source(const capture_t *capture, capture_source_t source, int64_t position, float *out,
+                        int count)
+{
+    if (source == CAPTURE_REFERENCE)
+        speaker_read(capture->card, position, out, count);
+    else
+        microphone_read(capture->microphone, position, out, count);
+}
+
+/* ppm 0: reads the frames up to the next stall, which lie next to each other. Returns how many. */
+static int read_aligned(const capture_t *capture, capture_source_t source, int64_t frame, float *out,
+                        int count)
+{
+    const int64_t position = (int64_t)run_position(capture->run, frame);
+    int part = 1;
+    while (part < count && (int64_t)run_position(capture->run, frame + part) == position + part)
+        part++;
+    read_source(capture, source, position, out, part);
+    return part;
+}
+
+/* ppm not 0: reads the card samples around all frames up to the next stall longer than CHUNK at once, since
+ * sample by sample the echo takes most of a fast card's time. Returns how many frames. */
+static int read_resampled(const capture_t *capture, capture_source_t source, int64_t frame, float *out,
+                          int count)
+{
+    float around[CHUNK + SINC_TAPS];
+    const int64_t first = (int64_t)run_position(capture->run, frame);
+    int64_t last = first;
+    int part = 0;
+    for (int64_t next = first; part < count && next < first + CHUNK; part++) {
+        last = next;
+        next = (int64_t)run_position(capture->run, frame + part + 1);
+    }
+    read_source(capture, source, first - (SINC_HALF - 1), around, (int)(last - first) + SINC_TAPS);
+    for (int i = 0; i < part; i++) {
+        const double position = run_position(capture->run, frame + i), whole = floor(position);
+        out[i] = sinc_at(around + ((int64_t)whole - first), position - whole);
+    }
+    return part;
+}
+
+void capture_read(const capture_t *capture, capture_source_t source, int64_t frame, float *out, int count)
+{
+    for (int done = 0; done < count;) {
+        const int64_t next = frame + done;
+        done += capture->run->ratio == 1.0 ? read_aligned(capture, source, next, out + done, count - done)
+                                           : read_resampled(capture, source, next, out + done, count - done);
+    }
+    for (int i = 0; source == CAPTURE_MICROPHONE && capture->noise_rms > 0.0f && i < count; i++)
+        out[i] += capture->noise_rms * noise_at(capture->run->start + frame + i);
+}

@@ -1,0 +1,28 @@
+/* Capture without ALSA: the microphone's and the loudspeaker's signals on the stream's clock, and the
+ * microphone's noise.
+ */
+#ifndef APMPI_ROOMCARD_CAPTURE_H
+#define APMPI_ROOMCARD_CAPTURE_H
+
+#include "roomcard/card.h"
+#include "roomcard/microphone.h"
+#include "roomcard/timeline.h"
+
+typedef enum {
+    CAPTURE_MICROPHONE,
+    CAPTURE_REFERENCE, /* the loudspeaker's input, before clip and delay */
+} capture_source_t;
+
+typedef struct {
+    const card_t *card;
+    const run_t *run;
+    microphone_t *microphone; /* owned */
+    float noise_rms;          /* of the microphone; 0: none */
+} capture_t;
+
+void capture_free(capture_t *capture);
+
+/* out: `count` frames of the source from frame `frame` of the stream, which must have passed. */
+void capture_read(const capture_t *capture, capture_source_t source, int64_t frame, float *out, int count);
+
+#endif
