@@ -1,7 +1,7 @@
-"""A root file system of one's own with a real systemd as PID 1, for programs that test units.
+"""A root file system of its own with a real systemd as PID 1, for programs that test units.
 
-An overlay on the machine's files, in a cgroup and namespaces that are removed afterwards: what is written
-goes to memory and is forgotten. `folder` is /test inside, and gets systemd's console as a file.
+An overlay on the machine's files, in a cgroup and namespaces that are removed afterwards: writes go to memory
+and are discarded. `folder` is /test inside, and gets systemd's console as a file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def boot(program: str, folder: Path, seconds: float) -> None:
                 [*unshare, "--propagation", "private", sys.executable, program, "init", folder],
                 preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())),
             )
-            process.wait(seconds)  # systemd's poweroff is a signal to whoever waits for PID 1
+            process.wait(seconds)  # systemd's poweroff is a signal to the process that waits for PID 1
         finally:
             process.kill()
             process.wait()
@@ -66,12 +66,12 @@ def make_root(folder: Path) -> Path:
 
 
 def enter(root: Path) -> None:
-    """Become its systemd, which starts drive.service and what that needs. Does not return."""
+    """Become its systemd, which starts drive.service and its dependencies. Does not return."""
     os.chdir(root)
     (root / "old").mkdir(exist_ok=True)
     run("pivot_root", ".", "old")
     os.chroot(".")
     run("umount", "-l", "/old")
-    # "container": systemd leaves alone what belongs to the machine.
+    # "container": systemd does not touch the machine's own devices and mounts.
     systemd = ["/lib/systemd/systemd", "--unit=drive.service", "--log-target=console"]
     os.execve(systemd[0], systemd, {**os.environ, "container": "apmpi-test"})

@@ -1,9 +1,9 @@
-"""The same calls for livekit.rtc and for apmpi, and what comes of them.
+"""The same calls for livekit.rtc and for apmpi, with their results.
 
     python tests/conformance.py               the table, in Markdown
-    python tests/conformance.py livekit N     what livekit.rtc does from call N on, a line for each
+    python tests/conformance.py livekit N     the results of livekit.rtc from call N on, a line for each
 
-A call that makes livekit.rtc abort takes the interpreter with it, so its calls run in processes of their own.
+A call that makes livekit.rtc abort ends the interpreter, so its calls run in processes of their own.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ CASES = [
 
 
 class Calls:
-    """What a call may use beside AudioFrame and AudioProcessingModule."""
+    """Objects for the calls beside AudioFrame and AudioProcessingModule."""
 
     NUMBERS = ("sample_rate", "num_channels", "samples_per_channel")
     ALL = dict.fromkeys(

@@ -1,4 +1,4 @@
-"""What all tests share: a seeded random generator that names its seed, and the room card."""
+"""Fixtures of all tests: a seeded random generator that prints its seed, and the room card."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ import pytest
 import standstill
 from _pytest.runner import runtestprotocol
 
-# A machine busy with something else makes an example slow, never wrong.
+# A busy machine makes an example slow, but never wrong.
 hypothesis.settings.register_profile("apmpi", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("apmpi")
 
 
-# A shell's background job ignores Ctrl-C, and so would the programs that tests stop with it.
+# A shell's background job ignores SIGINT, and so would the programs that tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What these give goes by the clock: a test with one of them is marked real_time, and runs apart from those
+# These fixtures depend on real time: a test with one of them is marked real_time, and runs apart from those
 # that compute as much as they can.
 REAL_TIME_FIXTURES = {"room_card", "card"}
 
@@ -48,10 +48,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Measure again if a test that goes by the clock failed while the machine, measurably, stood still.
+    """Measure again if a real-time test failed while the machine, measurably, stood still.
 
-    The simulated card waits then, but sound that is under way is late: the test has measured the machine. A
-    failure without a standstill stays one, and so does one of the last measurement.
+    The simulated card waits then, but sound that is in transit is late: the test has measured the machine. A
+    failure without a standstill remains a failure, and so does one of the last measurement.
     """
     if not any(map(item.get_closest_marker, ("real_time", "alone"))):
         return None
@@ -102,7 +102,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Random numbers that are the same for this test and this --seed, whichever tests run beside it."""
+    """Random numbers that depend on this test and this --seed, and not on other tests."""
     seed = [request.config.getoption("--seed"), zlib.crc32(request.node.nodeid.encode())]
     print(f"seed {seed}")
     return np.random.default_rng(seed)
@@ -110,7 +110,7 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_runtime_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Sockets of the tests are nobody else's."""
+    """Use a runtime folder of the tests' own for sockets."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
         yield
@@ -125,7 +125,7 @@ RoomCard = Callable[..., str]
 
 @pytest.fixture
 def room_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RoomCard]:
-    """Configures the simulated sound card for this process and its children.
+    """Configure the simulated sound card for this process and its children.
 
     room_card(delay_ms=40, near=path, ...) takes the options of the ALSA type `apmpi_room` and returns the
     name of the PCM to open. Each call adds a card of its own; pass `name` for a particular one.

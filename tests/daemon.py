@@ -1,4 +1,4 @@
-"""`apmpi run` as a process on a room card of its own, for the tests that look at it from outside."""
+"""`apmpi run` as a process on a room card of its own, for tests that observe it from outside."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def talk(rng: np.random.Generator, seconds: float, level: float = 0.1) -> Sample
 
 
 def impulse_response(rng: np.random.Generator) -> Samples:
-    """A direct sound and a decay of 60 dB in 0.2 s."""
+    """An impulse response of a direct sound and a decay of 60 dB in 0.2 s."""
     count = int(0.2 * RATE_HZ)
     tail = rng.standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
     response = 0.2 * tail / np.sqrt(np.sum(tail**2))
@@ -76,7 +76,7 @@ class Daemon:
         self._process.send_signal(number)
 
     def hear(self, pattern: str, timeout_s: float = 10.0) -> str:
-        """Waits until a line on standard error matches."""
+        """Wait until a line on standard error matches."""
         assert self._process.stderr is not None
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -97,7 +97,7 @@ class Daemon:
         return self._process.pid
 
     def ended(self, timeout_s: float = 15.0, *, traceback: bool = False) -> int:
-        """Its exit status. A `traceback` is there after an error in the program, and never else."""
+        """Return the exit status. A traceback must be in the output exactly if `traceback` is set."""
         _, rest = self._process.communicate(timeout=timeout_s)
         self.said += rest or ""
         print(self.said)
@@ -133,7 +133,7 @@ class Systemd:
         self._socket.close()
 
     def hear(self, wanted: str, timeout_s: float = 10.0) -> str:
-        """The next message that contains `wanted`; all are kept with their time of arrival."""
+        """Return the next message that contains `wanted`; all are kept with their time of arrival."""
         deadline_s = time.monotonic() + timeout_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             self._socket.settimeout(left_s)
@@ -156,8 +156,9 @@ Configure = Callable[..., Path]
 
 @pytest.fixture
 def configure(tmp_path: Path, rng: np.random.Generator, room_card: RoomCard) -> Configure:
-    """configure(faults="...", ...) writes a configuration on a room card with these options: 12 s of far end,
-    its echo, output in clean.wav."""
+    """Return configure(faults="...", ...), which writes a configuration on a room card with these options: 12
+    s of far end, its echo, output in clean.wav.
+    """
 
     def write_all(**card: str | float | Path) -> Path:
         write(tmp_path / "far.wav", talk(rng, 12.0))

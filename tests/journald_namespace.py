@@ -1,7 +1,7 @@
-"""Run in a mount namespace of its own: `journald_namespace.py reload|hang COMMAND...`
+"""A real journald in a mount namespace of its own: `journald_namespace.py reload|hang COMMAND...`
 
-Starts a real journald on an empty /run, then COMMAND (the daemon) with its standard error in the journal,
-as systemd would start it, lets the scenario happen, and prints the daemon's entries as JSON lines.
+Starts journald on an empty /run, then COMMAND (the daemon) with its standard error in the journal, as systemd
+would start it, runs the scenario, and prints the daemon's entries as JSON lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def reload(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -
 
 
 def hang(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> None:
-    """journald stops reading for 3 s, and somebody has filled its queue to the brim."""
+    """Stop journald for 3 s, with its queue filled completely."""
     time.sleep(1)
     journald.send_signal(signal.SIGSTOP)
     with contextlib.ExitStack() as stack:

@@ -1,12 +1,12 @@
-"""A device in the world for a day: three room cards on three clocks, faults at random times, one summary.
+"""A simulated day of one device: three room cards on three clocks, faults at random times, one summary.
 
     soak.py --hours 24 [--speed 12] [--seed N]     (make soak)
 
-Runs the loop in a process of its own, real time as the product is but faster than life, and looks at it from
-outside: its journal entries, its resident memory, and for each second how much quieter the echo left than it
-came. White noise plays all the time. Says for each kind of fault how soon it was noticed, how much sound was
-lost and how soon the echo was cancelled again; exits with 1 if a recovery is missed, memory grows, or a
-figure makes no sense.
+Runs the loop in a process of its own, with real-time scheduling as in the product but at `speed` times real
+time, and observes it from outside: its journal entries, its resident memory, and for each second the echo
+reduction between input and output. White noise plays all the time. Reports for each kind of fault the time
+until it was noticed, the sound lost and the time until the echo was cancelled again; exits with 1 if a
+recovery is missed, memory grows, or a figure is impossible.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ENDPOINTS = {
 PPM = {"room": 80, "far": -120, "out": 40}
 PARKED, RESUMED = "b0a54101503d491abc65e1ded02fbc03", "c15c72f1bf6947899be577e1bfaae3a5"
 FIGURES = "3296f0870c8748d2858faedcc104b2a3"
-# A device counts as unplugged after 500 ms without sound, and is to be back in use 2 s after its return.
+# A device counts as unplugged after 500 ms without sound, and must be in use again 2 s after its return.
 STALL_LIMIT_S, BACK_S = 0.5, 2.0
 # What a busy machine may add, in seconds of real time, besides the time in which it stands still as a whole.
 BUSY_S = 0.4
@@ -69,13 +69,13 @@ FAULTS_MAX = 240
 
 @dataclass
 class Fault:
-    """At card time `at_s`, over at `end_s`; and what was seen of it."""
+    """A fault from card time `at_s` to `end_s`, and the observations of it."""
 
     kind: str
     card: str
     at_s: float
     end_s: float
-    schedule: str  # in the words of the room card
+    schedule: str  # in the syntax of the room card
     parks: bool
     noticed_s: float = math.nan
     back_s: float = math.nan
@@ -85,8 +85,9 @@ class Fault:
 
 
 def faults(rng: random.Random, seconds: float, speed: float) -> Iterator[Fault]:
-    """Far enough apart that each recovery can be seen; and what parks a device lasts until the reporter, who
-    looks up now and then in real time, has seen it."""
+    """Schedule of faults, far enough apart that each recovery can be observed. A fault that parks a device
+    lasts until the reporter, which samples at intervals of real time, has seen it.
+    """
     look_s = report.TICK_S * speed
     apart_s = max(14.0, seconds / FAULTS_MAX)
     at_s = 20.0
@@ -114,14 +115,14 @@ def faults(rng: random.Random, seconds: float, speed: float) -> Iterator[Fault]:
 
 
 def device(folder: Path, seconds: float, speed: float) -> int:
-    """Runs the loop; leaves beginnings of card time, and the levels of each second."""
+    """Run the loop; write the starts of card time and the levels of each second to files."""
     import alsaaudio
 
     from apmpi import settings as config
     from apmpi.service import journal, loop
 
     journal.JOURNAL_SOCKET = str(folder / "journal")
-    journal.BURST_S = 0.0  # each one is looked at
+    journal.BURST_S = 0.0  # each one is examined
     began_s = {}
     for name in PPM:
         kind = alsaaudio.PCM_PLAYBACK if name == "out" else alsaaudio.PCM_CAPTURE
@@ -152,13 +153,14 @@ def device(folder: Path, seconds: float, speed: float) -> int:
     return status
 
 
-# ---- outside: who looks at it
+# ---- outside: the observer
 
 
 @dataclass
 class Seen:
-    """Journal entries with their time of arrival, resident bytes by time, and when the machine stood still,
-    and for how long."""
+    """Journal entries with their time of arrival, resident bytes by time, and the machine's standstills with
+    their length.
+    """
 
     entries: list[tuple[float, dict[str, str]]]
     resident: list[tuple[float, int]]
@@ -194,7 +196,7 @@ def set_up(folder: Path, planned: list[Fault], speed: float, seed: int) -> None:
 
 
 def watch(folder: Path, seconds: float, speed: float) -> Seen:
-    """Runs the device to its end."""
+    """Run the device to its end."""
     entries: list[tuple[float, dict[str, str]]] = []
     resident: list[tuple[float, int]] = []
     command = [sys.executable, __file__, "--device", str(folder)]
@@ -234,15 +236,15 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
 
 
 def resident_bytes(pid: int) -> int:
-    """Without what is shared: a room card's 2 MiB are in it while the card is open, and gone while it is
-    unplugged."""
+    """Resident memory without shared pages, since a room card's 2 MiB come and go with its device."""
     resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def entry_of(datagram: bytes) -> dict[str, str]:
-    """In the binary form of systemd.io/JOURNAL_NATIVE_PROTOCOL: NAME, line feed, 64-bit length, value, line
-    feed."""
+    """Parse an entry in the binary form of systemd.io/JOURNAL_NATIVE_PROTOCOL: NAME, line feed, 64-bit
+    length, value, line feed.
+    """
     fields = {}
     while datagram:
         name, _, rest = datagram.partition(b"\n")
@@ -254,7 +256,7 @@ def entry_of(datagram: bytes) -> dict[str, str]:
 
 
 def judge_fault(fault: Fault, seen: Seen, until_s: float, speed: float) -> None:
-    """Fills in what was seen of it, before the next fault at card time `until_s`."""
+    """Fill in the observations of a fault, before the next fault at card time `until_s`."""
 
     def card_s(monotonic_s: float) -> float:
         return (monotonic_s - seen.began_s[fault.card]) * speed
@@ -276,7 +278,7 @@ def judge_fault(fault: Fault, seen: Seen, until_s: float, speed: float) -> None:
         if back:
             fault.back_s = max(back[0] - fault.end_s, 0.0)
         seen_for_s = fault.end_s - fault.at_s - still_s
-        over_before = not noticed and not back and seen_for_s < STALL_LIMIT_S  # when the machine went on
+        over_before = not noticed and not back and seen_for_s < STALL_LIMIT_S  # without standstills
         if not over_before and not fault.noticed_s < STALL_LIMIT_S + 0.3 + busy_s:
             fault.missed.append(f"noticed after {fault.noticed_s:.1f} s")
         if not over_before and not fault.back_s < BACK_S + busy_s:
@@ -311,7 +313,7 @@ def judge_fault(fault: Fault, seen: Seen, until_s: float, speed: float) -> None:
 
 
 def odd_figures(entries: list[tuple[float, dict[str, str]]], speed: float) -> list[str]:
-    """Figures that can't be true."""
+    """Figures that are impossible."""
     odd = []
     # A median is above these. A queue is below 0 where the loop comes too late, by real time.
     least_ms = {"LATENCY": 10.0, "CAPTURE_WAIT": 10.0, "PROCESSING": 0.0, "PLAYBACK_QUEUE": -speed}
@@ -340,7 +342,7 @@ def odd_figures(entries: list[tuple[float, dict[str, str]]], speed: float) -> li
 
 
 def soak(seconds: float, speed: float, seed: int) -> tuple[str, list[str]]:
-    """(summary, what is wrong)."""
+    """Return (summary, errors)."""
     planned = list(faults(random.Random(seed), seconds, speed))
     folder = Path(tempfile.mkdtemp(prefix="soak"))
     try:

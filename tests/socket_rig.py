@@ -22,7 +22,7 @@ FRAME = bytes(960)
 
 
 class Served:
-    """A server, and what the audio thread would leave behind for it."""
+    """A server, and the data that the audio thread would leave for it."""
 
     def __init__(self, folder: Path, yaml: str = "") -> None:
         settings = config.parse("microphone: {device: none}\n" + yaml, "test.yaml")
@@ -60,7 +60,7 @@ class Served:
         self.server.close()
 
     def talk(self, request: bytes, timeout_s: float = 5.0) -> bytes:
-        """All that comes back for it in that time."""
+        """Return all bytes received in that time."""
         said, end_s = b"", time.monotonic() + timeout_s
         with socket.socket(socket.AF_UNIX) as visitor:
             visitor.settimeout(timeout_s)

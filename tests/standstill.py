@@ -1,9 +1,9 @@
-"""Notes when the machine stood still: run as a program, one process for each processor.
+"""Record the machine's standstills: run as a program, one process for each processor.
 
     standstill.py PROCESSOR FILE
 
 A virtual machine may not run for tens of milliseconds. A process of the highest priority that is permitted,
-which does nothing but wake up each millisecond, notes "time_s late_ms" in FILE when it was late by LATE_MS.
+which only wakes up each millisecond, writes "time_s late_ms" to FILE when it was late by LATE_MS.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TICK_S = 0.001
-# Half of what a loudspeaker has in hand by default.
+# Half of the loudspeaker's default queue.
 LATE_MS = 4.0
 PROCESSORS_MAX = 4
 

@@ -2,10 +2,10 @@
 
     systemd_namespace.py boot FOLDER     outside: cgroup and namespaces of its own, removed afterwards
     systemd_namespace.py init FOLDER     inside, PID 1: an overlay on the machine's files, then systemd
-    systemd_namespace.py drive FOLDER    a unit of that systemd: does what an administrator does, notes it
+    systemd_namespace.py drive FOLDER    a unit of that systemd: acts as an administrator, records the results
 
 FOLDER has apmpi.service and its drop-in override.conf, and gets result.json and journal.json. Nothing else of
-the machine is changed: what is written elsewhere goes to memory and is forgotten.
+the machine is changed: other writes go to memory and are discarded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from booted_root import boot, enter, make_root, run
 def init(folder: Path) -> None:
     root = make_root(folder)
 
-    # The interpreter's folders must be open to another user than root; in this overlay that harms nobody.
+    # The interpreter's folders must be readable for another user than root; in this overlay that is harmless.
     for part in (Path(sys.base_prefix), *Path(sys.base_prefix).parents, *Path(sys.prefix).parents):
         inside = root / part.relative_to("/")
         inside.chmod(inside.stat().st_mode | 0o055)
@@ -50,7 +50,7 @@ def show() -> dict[str, str]:
 
 
 def wait_for(seconds: float, **wanted: str) -> dict[str, str]:
-    """Until the unit has these properties, or time is over; what it has."""
+    """Wait until the unit has these properties or the time is over; return its properties."""
     deadline = time.monotonic() + seconds
     while True:
         seen = show()
@@ -60,7 +60,9 @@ def wait_for(seconds: float, **wanted: str) -> dict[str, str]:
 
 
 def sound_flows(within_s: float = 0.0, expected: bool = True) -> bool:
-    """Return whether sound flows, as other services learn it; as soon as it is as expected, or at the end."""
+    """Return whether sound flows, as other services see it: when it is as expected, or at the end of the
+    time.
+    """
     deadline = time.monotonic() + within_s
     while (flows := Path("/run/apmpi/sound").exists()) != expected and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -117,12 +119,12 @@ def drive(folder: Path) -> None:
         reload(folder)
         time.sleep(1)
         noted["resumed"] = show()
-        run("systemctl", "kill", "--signal=STOP", "apmpi")  # no sound, no sign of life
+        run("systemctl", "kill", "--signal=STOP", "apmpi")  # no sound, no watchdog signal
         noted["starved"] = wait_for(6, Result="watchdog")
         # ExecStopPost comes after the result; a new service has no sound in its first second.
         noted["sound"]["killed"] = sound_flows(within_s=2.0, expected=False)
         noted["restarted"] = wait_for(20, ActiveState="active", NRestarts="1")
-        time.sleep(12)  # what was learned is kept after 10 s of sound
+        time.sleep(12)  # the learned state is saved after 10 s of sound
         run("systemctl", "restart", "apmpi")
         time.sleep(1)
         noted["stop"] = subprocess.run(["systemctl", "stop", "apmpi"]).returncode

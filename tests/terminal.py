@@ -1,4 +1,4 @@
-"""A program in a terminal of a certain size, whose screen can be read."""
+"""A program in a terminal of a given size, with a readable screen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Terminal:
         self.text = b""
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
-        # The size is set before the program looks at it.
+        # The size is set before the program reads it.
         self._terminal, other_end = pty.openpty()
         fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._pid = os.fork()
@@ -40,7 +40,7 @@ class Terminal:
         return [line.rstrip() for line in self._screen.display]
 
     def wait_for(self, pattern: str, timeout_s: float = 10.0) -> re.Match[str]:
-        """Until the screen's text matches."""
+        """Wait until the screen's text matches."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             self._read(0.1)
@@ -49,7 +49,7 @@ class Terminal:
         pytest.fail(f"no {pattern!r} on the screen:\n" + "\n".join(self.lines()), pytrace=False)
 
     def resize(self, columns: int, rows: int) -> None:
-        """As a terminal's window does."""
+        """Resize the screen, as a terminal's window does."""
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._screen.resize(rows, columns)
 
@@ -57,7 +57,7 @@ class Terminal:
         os.write(self._terminal, keys.encode())
 
     def ended(self, timeout_s: float = 10.0) -> int:
-        """The exit status."""
+        """Wait for the program's end and return its exit status."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             self._read(0.05)

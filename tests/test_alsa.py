@@ -1,4 +1,4 @@
-"""Questions to ALSA's library before a device is opened."""
+"""Queries of ALSA's library before a device is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public API as a program sees it: frames, errors that change nothing, shapes, figures, threads."""
+"""The public API in a program's use: frames, errors that change nothing, shapes, figures, threads."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_not_ten_milliseconds_names_both_counts(rate_hz: int, call: str) -> None
 
 
 def wrong_calls(apm: AudioProcessingModule) -> list[tuple[str, Callable[[], None]]]:
-    """Every wrong call there is, for a module that works at 16 kHz mono, with what its message must hold."""
+    """Every wrong call, for a module at 16 kHz mono, with the text that its message must contain."""
     both = (apm.process_stream, apm.process_reverse_stream)
     calls: list[tuple[str, Callable[[], None]]] = []
     for method in both:
@@ -177,7 +177,7 @@ def wrong_calls(apm: AudioProcessingModule) -> list[tuple[str, Callable[[], None
         # says 10 ms, holds less; strided
         calls.append(("318.*320", lambda m=method: m(AnyFrame(bytearray(318)))))
         calls.append(("contiguous", lambda m=method: m(AnyFrame(memoryview(bytearray(640)).cast("h")[::2]))))
-    # read-only, in the running shape and in others: the buffer must not be what is looked at last
+    # read-only, in the running shape and in others: the buffer must not be the last thing checked
     calls.append(("writable|read-only", lambda: apm.process_stream(AnyFrame(bytes(320)))))
     calls.append(("writable|read-only", lambda: apm.process_stream(AnyFrame(bytes(960), 48000, 1, 480))))
     calls.append(("writable|read-only", lambda: apm.process_stream(AnyFrame(bytes(640), 16000, 2, 160))))
@@ -192,7 +192,7 @@ def wrong_calls(apm: AudioProcessingModule) -> list[tuple[str, Callable[[], None
 
 
 def test_every_wrong_call_is_a_runtime_error_and_changes_nothing(rng: np.random.Generator) -> None:
-    """A twin that never hears of the wrong calls goes on with the same samples."""
+    """A second module that receives no wrong calls gives the same samples."""
     sound = scene(rng, 16000, 4.0)
     mic, far = to_int16(sound.mic), to_int16(sound.far)
     tried, twin = AudioProcessingModule(**ALL), AudioProcessingModule(**ALL)
@@ -277,7 +277,7 @@ def test_settings_have_ranges() -> None:
 
 
 def test_every_setting_of_a_configuration_is_a_keyword() -> None:
-    """What YAML tells the chain (the features, the delay) can be told to the module, by the same name."""
+    """The chain's settings in YAML (the features, the delay) are keywords of the module, by the same name."""
     keywords = set(inspect.signature(AudioProcessingModule).parameters)
     told = {field.name for part in (Features, Tuning) for field in dataclasses.fields(part)}
     assert told | {"stream_delay_ms"} == keywords
@@ -331,11 +331,12 @@ def test_only_the_frame_is_touched_in_a_larger_buffer(rng: np.random.Generator, 
 
 @pytest.mark.parametrize("channels", range(1, 9))
 def test_every_channel_cancels_its_own_echo(rng: np.random.Generator, channels: int) -> None:
-    """Channels hear the loudspeaker through rooms of their own; each loses 15 dB of it after three seconds.
-    (20 dB within five seconds is asked for elsewhere; a channel may not be much worse than a lone one.)"""
+    """Each channel has a room of its own; each echo is reduced by 15 dB after three seconds. (20 dB within
+    five seconds is required elsewhere; a channel may not be much worse than a single one.)
+    """
     sounds = [scene(np.random.default_rng([7, room]), 8000, 5.0) for room in range(channels)]
     far = sounds[0].far
-    # the far end of room 0 is played; every room answers with its own response
+    # the far end of room 0 is played; every room has its own impulse response
     responses = [_response(sound.far, sound.echo) for sound in sounds]
     echoes = np.stack([np.convolve(far, response)[: len(far)] for response in responses], axis=1)
     apm = AudioProcessingModule(echo_cancellation=True)
@@ -361,7 +362,7 @@ def _response(far: np.ndarray, echo: np.ndarray, length: int = 4096) -> np.ndarr
 
 
 def test_channels_do_not_hear_each_other(rng: np.random.Generator) -> None:
-    """Without gain control a channel comes out as if it were alone, whatever its neighbours do."""
+    """Without gain control the output of a channel is independent of the other channels."""
     mic = to_int16(np.stack([voice(rng, 16000, 2.0), at_level(rng.standard_normal(32000), -40.0)], axis=1))
     flags = {**ALL, "auto_gain_control": False}
     together = process(AudioProcessingModule(**flags), 16000, mic)
@@ -418,7 +419,7 @@ def test_reset_is_a_fresh_start_that_keeps_the_settings(rng: np.random.Generator
     process(used, 16000, to_int16(sound.mic), to_int16(sound.far))
     used.reset()
     mic, far = loud(rng, 16000, 200), loud(rng, 16000, 200)
-    # first without echo cancellation: what the canceller keeps from before must not come back later
+    # first without echo cancellation: the canceller's old state must not return later
     for flags in ({"echo_cancellation": False}, {"echo_cancellation": True}):
         for apm in (used, fresh):
             apm.configure(**flags)
@@ -478,7 +479,7 @@ def test_latency_is_at_most_ten_milliseconds(rate_hz: int) -> None:
 
 
 def test_modules_do_not_know_of_each_other(rng: np.random.Generator) -> None:
-    """Each of two modules that take turns, at two rates, does what it does alone."""
+    """Two modules that take turns, at two rates, give the same output as each alone."""
     sounds = {rate_hz: scene(rng, rate_hz, 1.0) for rate_hz in (16000, 48000)}
     alone = {
         rate_hz: process(AudioProcessingModule(**ALL), rate_hz, to_int16(s.mic), to_int16(s.far))
@@ -493,7 +494,9 @@ def test_modules_do_not_know_of_each_other(rng: np.random.Generator) -> None:
 
 
 def test_far_end_and_microphone_in_threads_of_their_own(rng: np.random.Generator) -> None:
-    """Two audio threads and a third that reads figures and retunes: all finish, and nothing is refused."""
+    """Two audio threads and a third that reads figures and changes settings: all finish, and nothing is
+    refused.
+    """
     apm = AudioProcessingModule(**ALL)
     sound = scene(rng, 16000, 6.0)
     mic, far = to_int16(sound.mic), to_int16(sound.far)
@@ -543,7 +546,7 @@ def test_a_forked_child_goes_on_with_a_copy(rng: np.random.Generator) -> None:
     process(apm, 16000, mic, far)
     reader, writer = os.pipe()
     child = os.fork()
-    if child == 0:  # nothing of pytest may run here
+    if child == 0:  # no code of pytest may run here
         os.write(writer, process(apm, 16000, mic, far)[-320:].tobytes())
         os._exit(0)
     os.close(writer)
@@ -555,7 +558,7 @@ def test_a_forked_child_goes_on_with_a_copy(rng: np.random.Generator) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_forked_in_the_middle_of_a_block_goes_on(rng: np.random.Generator) -> None:
-    """Threads that the child does not have may have been inside the module: nothing stays locked."""
+    """Threads that do not exist in the child may have been inside the module: nothing stays locked."""
     apm = AudioProcessingModule(**ALL)
     mic, far = loud(rng, 48000, 20), loud(rng, 48000, 20)
     process(apm, 48000, mic, far)
@@ -571,7 +574,7 @@ def test_a_child_forked_in_the_middle_of_a_block_goes_on(rng: np.random.Generato
         for number in range(20):
             child = os.fork()
             if child == 0:
-                signal.alarm(20)  # a lock that stays shut is the end of this child
+                signal.alarm(20)  # a lock that is never released ends this child
                 process(apm, 48000, mic, far)
                 apm.configure(noise_suppression=False)
                 os._exit(0)

@@ -1,5 +1,6 @@
-"""Buffers and figures that are no frame: a sentence that names what was given and what is expected, and
-nothing changed. And frames that do as they please while they are read."""
+"""Buffers and figures that are not frames: a sentence that names the given and the expected, and nothing
+changed. And frames whose Python code changes things while they are read.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def sound(rng: np.random.Generator, samples: int = 160) -> np.ndarray:
     return rng.integers(-9000, 9000, samples).astype(np.int16)
 
 
-# ---------- what a buffer's elements are
+# ---------- types of a buffer's elements
 
 INT16_OR_BYTES: dict[str, Callable[[np.ndarray], Any]] = {
     "bytearray": lambda samples: bytearray(samples.tobytes()),
@@ -78,7 +79,7 @@ def test_int16_and_bytes_are_taken_from_any_buffer(rng: np.random.Generator, kin
 @pytest.mark.parametrize("elements", OTHER_ELEMENTS)
 @pytest.mark.parametrize("call", CALLS)
 def test_other_elements_are_refused_by_name(elements: str, call: str) -> None:
-    """Floats taken for int16 were noise; the pointers of an object array, overwritten, a crash."""
+    """Floats taken for int16 were noise; overwritten pointers of an object array were a crash."""
     data = OTHER_ELEMENTS[elements]
     before = data.copy()
     for apm in (AudioProcessingModule(**ALL), running()):
@@ -118,7 +119,7 @@ def test_a_state_is_read_from_any_bytes() -> None:
         assert apm.save_state() == state
 
 
-# ---------- where a buffer's elements lie
+# ---------- layout of a buffer's elements
 
 
 def running() -> AudioProcessingModule:
@@ -147,7 +148,7 @@ ODD_BUFFERS: list[tuple[str, Callable[[], Any]]] = [
 def test_pieces_and_released_buffers_are_runtime_errors(
     words: str, data: Callable[[], Any], call: str
 ) -> None:
-    """The documented error, whichever kind the buffer's own type prefers."""
+    """The documented error, independent of the buffer type's own exception."""
     for apm in (AudioProcessingModule(**ALL), running()):
         state = apm.save_state()
         with pytest.raises(RuntimeError, match=words):
@@ -173,9 +174,10 @@ def test_pieces_make_no_frame() -> None:
 
 
 def test_a_buffer_cannot_shrink_while_it_is_processed() -> None:
-    """The same frames from a thread that tries to: BufferError there, or the frame is too short by then.
+    """The same frames from a thread that tries to shrink them: BufferError there, or the frame is too short.
 
-    Until 200 frames had all their samples, since the threads take turns as they like."""
+    Runs until 200 frames had all their samples, since the order of the threads is undefined.
+    """
     apm, data = AudioProcessingModule(**ALL), bytearray(960)
     done = threading.Event()
 
@@ -259,7 +261,7 @@ def test_numbers_without_digits_are_refused_in_words() -> None:
             apm.configure(gain_max_db=wrong)
 
 
-# ---------- frames that do as they please
+# ---------- frames with Python code of their own
 
 
 class Meddling:
@@ -280,7 +282,7 @@ class Meddling:
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("first", [True, False])
 def test_a_frame_may_call_the_module_that_reads_it(call: str, first: bool) -> None:
-    """It stood still for ever at the first frame, locked by itself."""
+    """Regression: the module deadlocked on its own lock at the first frame."""
     apm = AudioProcessingModule(**ALL) if first else running()
     state = running().save_state()
 
@@ -303,7 +305,7 @@ def test_a_frame_may_call_the_module_that_reads_it(call: str, first: bool) -> No
 
 
 def test_a_finaliser_may_call_the_module_at_any_time() -> None:
-    """The collector runs it inside any call, also in the thread that holds the module's lock."""
+    """The garbage collector runs it inside any call, also in the thread that holds the module's lock."""
     apm, called = AudioProcessingModule(**ALL), []
 
     class Dying:
@@ -338,7 +340,7 @@ def test_a_finaliser_may_call_the_module_at_any_time() -> None:
 
 
 def test_a_state_that_changes_while_it_is_read_is_one_or_the_other() -> None:
-    """The state that was checked is taken up, even of a bytearray that another thread writes to."""
+    """The state that was checked is restored, even from a bytearray that another thread writes to."""
     state = running().save_state()
     shared, done = bytearray(state), threading.Event()
 

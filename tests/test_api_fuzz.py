@@ -1,5 +1,6 @@
-"""Any frames, flags and calls in any order: a wrong call is a RuntimeError or ValueError, a right one
-works, nothing crashes."""
+"""Any frames, flags and calls in any order: a wrong call is a RuntimeError or ValueError, a right one works,
+nothing crashes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ class AnyOrder(RuleBasedStateMachine):
     def start(self, flags: dict[str, bool]) -> None:
         self.apm = AudioProcessingModule(**flags)
         self.shape: tuple[int, int] | None = None  # of the microphone
-        self.rate_hz: int | None = None  # of whatever came first
+        self.rate_hz: int | None = None  # of the first call
 
     def frames(
         self, rate_hz: int, channels: int, kind: str, seed: int, offset: int
@@ -94,7 +95,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(pairs=st.integers(1, 40), kind=kinds, far_kind=kinds, seed=st.integers(0, 99))
     def conversation(self, pairs: int, kind: str, far_kind: str, seed: int) -> None:
-        """Goes on in the running shape, so that states grow old."""
+        """A sequence of calls that mostly keeps the running shape, so that states become old."""
         rate_hz, channels = self.shape or (16000, 1)
         if self.rate_hz not in (None, rate_hz):
             return

@@ -16,7 +16,7 @@ from apmpi import AudioProcessingModule
 
 RATE_HZ, BLOCK = 16000, 160
 FRAME_MS = 10.0
-SETTLED_S = 3.5  # the canceller has learned the path by then
+SETTLED_S = 3.5  # the canceller has converged by then
 LEAST_DB = 45.0
 DELAY_MS = 120
 
@@ -38,7 +38,7 @@ def echo_of(far: npt.NDArray[np.float64] | Samples, delay_ms: int) -> Samples:
 
 
 class Call:
-    """One module, its far end and its microphone, frame by frame by their numbers."""
+    """One module with its far end and its microphone, frame by frame by their numbers."""
 
     def __init__(self, far: Samples, mic: Samples) -> None:
         self.far, self.mic, self.out = far, mic, np.zeros_like(mic)
@@ -58,7 +58,7 @@ class Call:
             (self.play if kind == "far" else self.hear)(number)
 
     def reduction_db(self) -> npt.NDArray[np.float64]:
-        """By which the echo is down in each half second once it is learned; where there is none, infinity."""
+        """Echo reduction in dB in each half second after convergence; infinity where there is no echo."""
         late, half = round(self.apm.latency_ms * RATE_HZ / 1000), RATE_HZ // 2
         count = (len(self.mic) - late) // half
         before, after = (
@@ -74,8 +74,9 @@ def in_turns(frames: int, missing: set[int] | range = range(0)) -> Calls:
 
 
 def stalled(frames: int, stalls: list[tuple[str, float, float]]) -> Calls:
-    """Calls every 10 ms, the microphone's half a frame after the far end's, by the time they are made at:
-    what falls into a stall (whose, from when, for how long; ms) is made at its end."""
+    """Return calls every 10 ms, the microphone's half a frame after the far end's, in the order of their
+    times: a call during a stall (thread, start, duration; ms) is made at the stall's end.
+    """
     calls = []
     for order, kind in enumerate(("far", "mic")):
         due_ms = FRAME_MS * (np.arange(frames) + 0.5 * order)
@@ -88,7 +89,7 @@ def stalled(frames: int, stalls: list[tuple[str, float, float]]) -> Calls:
 
 @pytest.mark.parametrize("late_ms", [10.0, 30.0, 90.0])
 def test_late_far_end_frames_take_their_places(rng: np.random.Generator, late_ms: float) -> None:
-    """Some frames come late, all at once, while their echo is still to come: it is taken as ever."""
+    """Some frames come late, all at once, before their echo: it is cancelled as usual."""
     call = Call(*steps_of_noise(rng, 8.0, DELAY_MS))
     call.follow(stalled(call.frames, [("far", 5000.0, late_ms)]))
     reduction_db = call.reduction_db()
@@ -97,7 +98,7 @@ def test_late_far_end_frames_take_their_places(rng: np.random.Generator, late_ms
 
 
 def test_late_frames_may_come_in_parts(rng: np.random.Generator) -> None:
-    """The far end is 80 ms late and makes up in three goes, with microphone frames between."""
+    """The far end is 80 ms late and catches up in three bursts, with microphone frames between."""
     call = Call(*steps_of_noise(rng, 8.0, DELAY_MS))
     calls = in_turns(call.frames, range(500, 512))
     for first, last, before in ((500, 505, 508), (505, 506, 509), (506, 512, 511)):
@@ -112,7 +113,7 @@ def test_late_frames_may_come_in_parts(rng: np.random.Generator) -> None:
 
 @st.composite
 def whose_stalls(draw: st.DrawFn) -> list[tuple[str, float, float]]:
-    """For both threads: stalls of 10 to 200 ms at random times, one every 0.3 to 2 s."""
+    """Stalls for both threads, of 10 to 200 ms at random times, one every 0.3 to 2 s."""
     stalls = []
     for whose in ("far", "mic"):
         start_ms = 4000.0
@@ -127,7 +128,7 @@ def whose_stalls(draw: st.DrawFn) -> list[tuple[str, float, float]]:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), delay_ms=st.integers(220, 400), stalls=whose_stalls())
 def test_both_threads_may_be_late(seed: int, delay_ms: int, stalls: list[tuple[str, float, float]]) -> None:
-    """An echo that is still to come when its far end comes late goes as if nothing had happened."""
+    """An echo that arrives after its late far end is cancelled as without the delay."""
     call = Call(*steps_of_noise(np.random.default_rng(seed), 9.0, delay_ms))
     call.follow(stalled(call.frames, stalls))
     worst_db = call.reduction_db().min()
@@ -138,8 +139,9 @@ def test_both_threads_may_be_late(seed: int, delay_ms: int, stalls: list[tuple[s
 @pytest.mark.parametrize("burst", [1, 5, 10])
 @pytest.mark.parametrize("paused_frames", [1, 3, 10, 29, 31, 50])
 def test_a_pause_costs_nothing(rng: np.random.Generator, paused_frames: int, burst: int) -> None:
-    """The far end gives nothing for a while, which is played as silence, and goes on, as it does otherwise,
-    frame by frame or in bursts."""
+    """The far end pauses, which is played as silence, and continues in its usual way, frame by frame or in
+    bursts.
+    """
     first = 600
     pause = range(first, first + paused_frames)
     far, _ = steps_of_noise(rng, 10.0, DELAY_MS)
@@ -160,9 +162,10 @@ def test_a_pause_costs_nothing(rng: np.random.Generator, paused_frames: int, bur
 
 
 def test_two_threads_on_a_busy_machine(rng: np.random.Generator) -> None:
-    """Two plain threads that sleep until their next frame is due, and one that now and then lets none of them
-    run: every half second is 40 dB down, unless a frame of it, or of the 2 s before, was later than can be
-    made up for."""
+    """Two plain threads that sleep until their next frame is due, and one that blocks both at intervals:
+    every half second is 40 dB down, unless a frame of it, or of the 2 s before, was later than can be
+    compensated.
+    """
     delay_ms, seconds = 280, 9.0
     call = Call(*steps_of_noise(rng, seconds, delay_ms))
     made: Calls = []
@@ -176,7 +179,7 @@ def test_two_threads_on_a_busy_machine(rng: np.random.Generator) -> None:
 
     def compute() -> None:
         while not done.wait(0.15):
-            sum(range(2_000_000))  # holds the interpreter for some 50 ms
+            sum(range(2_000_000))  # holds the interpreter's lock for about 50 ms
 
     talkers = [threading.Thread(target=in_time, args=args) for args in (("far", 0.0), ("mic", 0.005))]
     other = threading.Thread(target=compute)

@@ -1,4 +1,4 @@
-"""Names and version that `import apmpi` offers, and that a fork meets no name half loaded."""
+"""The names and the version that `import apmpi` offers, also in a process forked during an import."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import apmpi
 
 FORKS = 6
-# A process forks while a thread of it loads a name. The alarm ends a child that waits for that thread, which
-# it does not have.
+# A process forks while one of its threads loads a name. The alarm ends a child that waits for that thread,
+# which does not exist in it.
 FIRST_USE = """
 import apmpi, os, signal, sys, threading, time, warnings
 
@@ -46,8 +46,10 @@ def in_a_new_process(program: str, *arguments: str, cwd: Path) -> str:
 
 @pytest.mark.parametrize("name", ["AudioFrame", "MediaDevices", "__version__"])
 def test_a_child_forked_while_a_name_is_loaded_loads_it_too(name: str, tmp_path: Path) -> None:
-    """The child waited for ever for the import of a thread that it does not have, 6 times of 6."""
-    for number in range(FORKS):  # from the very begin of the import to its middle
+    """Regression: in 6 of 6 runs the child waited permanently for the import of a thread that did not exist
+    in it.
+    """
+    for number in range(FORKS):  # from the beginning of the import to its middle
         in_a_new_process(FIRST_USE, f"{0.004 * number}", name, cwd=tmp_path)
 
 
@@ -64,7 +66,7 @@ assert all(vars(apmpi)[name] is value for name, value in zip(names, used))
 
 
 def test_importing_loads_neither_numpy_nor_alsa(tmp_path: Path) -> None:
-    """Whoever reads a configuration at boot needs neither: they take a small Pi seconds."""
+    """Reading a configuration at boot needs neither: they take seconds on a small Pi."""
     program = "import json, sys, apmpi, apmpi.settings; print(json.dumps(list(sys.modules)))"
     loaded = set(json.loads(in_a_new_process(program, cwd=tmp_path)))
     assert "apmpi.settings" in loaded

@@ -1,4 +1,4 @@
-"""The page of the Python interface, and what it is made of."""
+"""The page of the Python interface and its contents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_everything_public_is_on_the_page_with_its_docstring(tmp_path: Path) -> 
     found = set(re.findall(r'id="([\w.]+)"', page))
     for name in apmpi.__all__:
         for member, value in vars(getattr(apmpi, name)).items():
-            # What only holds a value is told by the class.
+            # Members that only hold a value are described by the class.
             function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
             if member.startswith("_") or not inspect.isfunction(function):
                 continue

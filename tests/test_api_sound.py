@@ -1,4 +1,4 @@
-"""What a listener would notice: echo gone, talker unharmed, nothing added, no click."""
+"""Audible properties of the output: echo cancelled, near end preserved, nothing added, no click."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seconds(x: Signal, rate_hz: int, start_s: float, stop_s: float) -> Signal:
 
 
 def echo_reduction_db(out: Signal, sound: Scene, start_s: float, stop_s: float) -> float:
-    """Echo power at the microphone over everything left, while nobody talks here."""
+    """Echo power at the microphone over the power of the output in dB, without near-end speech."""
     part = [seconds(x, sound.rate_hz, start_s, stop_s) for x in (sound.echo, out)]
     return db(power(part[0])) - db(power(part[1]))
 
@@ -51,9 +51,10 @@ def echo_reduction_db(out: Signal, sound: Scene, start_s: float, stop_s: float) 
 def test_echo_goes_and_the_talker_stays(
     rng: np.random.Generator, rate_hz: int, flags: dict[str, bool]
 ) -> None:
-    """Far end alone for 5 s: more than 20 dB down in the fifth second. Then both talk, equally loud: the
-    talker comes out clearer than it went in, by 15 dB from the linear canceller, of which suppression may
-    spend a third on what is weak; and its level stays within 2 dB."""
+    """Far end alone for 5 s: more than 20 dB of echo reduction in the fifth second. Then double talk at equal
+    levels: the near-end speech's ratio to all else rises by 15 dB in the linear canceller, of which
+    suppression may lose a third on weak sounds; its level stays within 2 dB.
+    """
     sound = scene(rng, rate_hz, 10.0, near_from_s=5.0)
     out = heard(AudioProcessingModule(**flags), rate_hz, sound.mic, sound.far)
     near = hpf.process(sound.near, rate_hz) if "high_pass_filter" in flags else sound.near
@@ -73,7 +74,7 @@ def test_echo_goes_and_the_talker_stays(
     ("delay_ms", "hint_ms"), [(0, None), (150, None), (300, None), (480, None), (300, 300), (40, 500)]
 )
 def test_the_delay_finds_itself(rng: np.random.Generator, delay_ms: int, hint_ms: int | None) -> None:
-    """A hint is a start, right or wrong."""
+    """A hint is a start value, right or wrong."""
     sound = scene(rng, 16000, 6.0, delay_ms=delay_ms)
     apm = AudioProcessingModule(echo_cancellation=True)
     if hint_ms is not None:
@@ -86,9 +87,10 @@ def test_the_delay_finds_itself(rng: np.random.Generator, delay_ms: int, hint_ms
 
 
 def test_an_echo_that_wanders_under_double_talk_is_found(rng: np.random.Generator) -> None:
-    """Both talk all the time, and the echo's delay sways by a millisecond, as behind another device's own
-    processing: it never stands out clearly. Of 8 such conversations at least half have the right delay
-    after 6 s, none a wrong one."""
+    """Double talk all the time, and the echo's delay varies by a millisecond, as behind another device's own
+    processing, so that its peak is never clear. Of 8 such conversations at least half have the right delay
+    after 6 s, none a wrong one.
+    """
     found_ms = []
     for _ in range(8):
         sound = scene(rng, 16000, 6.0, near_from_s=0.0, delay_ms=250.0)
@@ -106,8 +108,9 @@ def test_an_echo_that_wanders_under_double_talk_is_found(rng: np.random.Generato
 @pytest.mark.parametrize("late_ms", [20.0, 27.3, 40.0])
 @pytest.mark.parametrize("rate_hz", [16000, 48000])
 def test_a_player_that_ran_dry_is_followed(rng: np.random.Generator, rate_hz: int, late_ms: float) -> None:
-    """From one moment on what is played, and its echo, comes later: after 250 ms the echo is 20 dB down
-    again, and with suppression it is 20 dB down in between, too. Far end: noise in steps of 100 ms."""
+    """From one moment on the played signal and its echo are late: after 250 ms the echo is 20 dB down again,
+    and with suppression it is 20 dB down in between, too. Far end: noise in steps of 100 ms.
+    """
     jump_s, delay_ms, seconds_ = 5.0, 60.0, 6.0
     jump, late, delay = (round(x * rate_hz) for x in (jump_s, late_ms / 1000, delay_ms / 1000))
     worst_db = {}
@@ -130,15 +133,15 @@ def test_a_player_that_ran_dry_is_followed(rng: np.random.Generator, rate_hz: in
 
 
 def read_by_a_clock(x: Signal, ppm: float) -> Signal:
-    """x as a clock hears it that runs `ppm` faster."""
+    """x sampled by a clock that is `ppm` faster."""
     return CubicSpline(np.arange(len(x)), x)(np.arange(len(x)) / (1.0 + 1e-6 * ppm))
 
 
 @pytest.mark.parametrize("rate_hz", [16000, 48000])
 def test_an_overdriven_loudspeaker_is_learned(rng: np.random.Generator, rate_hz: int) -> None:
-    """One that squares off everything above a twelfth of full scale: after 15 s of it the
-    talker beside its echo, as loud, stands 14 dB and more above all else. Behind a linear canceller it is 8
-    to 11 dB."""
+    """A loudspeaker that clips everything above a twelfth of full scale: after 15 s near-end speech as loud
+    as its echo is 14 dB and more above all else. Behind a linear canceller it is 8 to 11 dB.
+    """
     ratios_db = []
     for _ in range(3):
         sound = scene(rng, rate_hz, 24.0, near_from_s=14.0)
@@ -166,8 +169,9 @@ def test_an_overdriven_loudspeaker_is_learned(rng: np.random.Generator, rate_hz:
     ],
 )
 def test_clocks_may_drift(rng: np.random.Generator, rate_hz: int, delay_ms: float, ppm: float) -> None:
-    """Without a word from the caller: the drift is found to 3 ppm within 10 s, and the echo is then no more
-    than 3 dB louder than with one clock, or 35 dB down."""
+    """Without a hint from the caller the drift is found to 3 ppm within 10 s, and the echo is then no more
+    than 3 dB louder than with one clock, or 35 dB down.
+    """
     seconds_, noise = 12.0, at_level(rng.standard_normal(round(12.0 * rate_hz)), -70.0)
     sound = scene(rng, rate_hz, seconds_, delay_ms=delay_ms, noise_dbfs=-200.0)
     erle, apm = [], AudioProcessingModule()
@@ -187,8 +191,9 @@ def test_clocks_may_drift(rng: np.random.Generator, rate_hz: int, delay_ms: floa
 
 @pytest.mark.parametrize("rate_hz", [16000, 48000])
 def test_what_bends_an_echo_is_no_drift(rng: np.random.Generator, rate_hz: int) -> None:
-    """A loudspeaker that squares off everything above a 25th of full scale, and one clock: in 8 calls of 8 s
-    no drift of more than 20 ppm is ever believed."""
+    """A loudspeaker that clips everything above a 25th of full scale, and one clock: in 8 calls of 8 s the
+    reported drift never exceeds 20 ppm.
+    """
     worst_ppm = 0.0
     for _ in range(8):
         sound = scene(rng, rate_hz, 8.0)
@@ -206,7 +211,7 @@ def test_what_bends_an_echo_is_no_drift(rng: np.random.Generator, rate_hz: int) 
 def played_and_heard(
     apm: AudioProcessingModule, sound: Scene, order: list[tuple[str, int]]
 ) -> dict[int, np.ndarray]:
-    """Calls in an order of ("far" | "mic", block number); output blocks by number."""
+    """Make calls in an order of ("far" | "mic", block number); return output blocks by number."""
     block, far, mic, out = sound.rate_hz // 100, to_int16(sound.far), to_int16(sound.mic), {}
     for kind, number in order:
         at = slice(number * block, (number + 1) * block)
@@ -246,7 +251,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_any_order_of_calls_that_devices_make(rng: np.random.Generator, order: str) -> None:
-    """Whatever the two streams did before, the echo is 15 dB down in the last second."""
+    """For any earlier order of calls, the echo is 15 dB down in the last second."""
     sound = scene(rng, 16000, BLOCKS / 100.0)
     apm = AudioProcessingModule(echo_cancellation=True)
     out = played_and_heard(apm, sound, ORDERS[order])
@@ -262,7 +267,9 @@ def test_any_order_of_calls_that_devices_make(rng: np.random.Generator, order: s
 
 @pytest.mark.parametrize("flag", ALL)
 def test_switching_a_feature_keeps_the_echo_path(rng: np.random.Generator, flag: str) -> None:
-    """Off for a second and on again, or on and off: soon within 6 dB of a module that was left alone."""
+    """Off for a second and on again, or on and off: then within 6 dB of a module whose features stayed as
+    they were.
+    """
     sound = scene(rng, 16000, 8.0)
     mic, far = to_int16(sound.mic), to_int16(sound.far)
     switched, alone = (AudioProcessingModule(echo_cancellation=True) for _ in range(2))
@@ -291,10 +298,11 @@ def test_switching_a_feature_keeps_the_echo_path(rng: np.random.Generator, flag:
 def test_a_talker_without_echo_is_left_alone(
     rng: np.random.Generator, rate_hz: int, flags: dict[str, bool], far: str
 ) -> None:
-    """With nothing to cancel nothing is added: the talker comes out with the microphone's own noise, 44 dB
-    below. Suppression takes what is as weak as the noise, less than a tenth of the power. A loudspeaker
-    that is not heard here makes the filter err now and then, by less than a fifth."""
-    # pitches apart: two hums of one pitch would be one sound to any canceller
+    """Without an echo nothing is added: near-end speech passes with the microphone's own noise, 44 dB below
+    it. Suppression attenuates sounds as weak as the noise, less than a tenth of the power. A loudspeaker that
+    does not reach this microphone makes the filter err occasionally, by less than a fifth.
+    """
+    # different pitches: a canceller cannot distinguish two hums of one pitch
     near = voice(rng, rate_hz, 8.0, pitch_hz=190.0)
     other = voice(rng, rate_hz, 8.0, pitch_hz=110.0) if far == "another sound plays" else None
     mic = near + at_level(rng.standard_normal(len(near)), -70.0)
@@ -314,8 +322,9 @@ def test_a_talker_without_echo_is_left_alone(
 def test_a_wrong_reference_harms_nobody(
     rng: np.random.Generator, rate_hz: int, flags: dict[str, bool]
 ) -> None:
-    """Another talker at full scale in the far end, nothing of it at the microphone: the near end stays
-    intelligible (ESTOI) above 0.95, no delay is believed and no drift."""
+    """Other speech at full scale in the far end, none of it at the microphone: the near end stays
+    intelligible (ESTOI) above 0.95, no delay and no drift is reported.
+    """
     near = voice(rng, rate_hz, 8.0, pitch_hz=190.0)
     other = voice(rng, rate_hz, 8.0, pitch_hz=110.0)
     apm = AudioProcessingModule(**flags)
@@ -331,7 +340,7 @@ def test_a_wrong_reference_harms_nobody(
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_silence_stays_silence(rng: np.random.Generator, rate_hz: int) -> None:
-    """Digital silence comes out as such: at the start, after sound, and under a far end at full scale."""
+    """Digital silence stays digital silence: at the start, after sound, and under a far end at full scale."""
     quiet = np.zeros(2 * rate_hz, np.int16)
     sound = scene(rng, rate_hz, 3.0, near_from_s=1.0)
     full = to_int16(np.sign(rng.standard_normal(2 * rate_hz)))
@@ -360,8 +369,9 @@ def cruel(rng: np.random.Generator, rate_hz: int, count: int) -> dict[str, Signa
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_never_louder_than_the_microphone(rng: np.random.Generator, rate_hz: int) -> None:
-    """No 100 ms are more than 1 dB over the loudest of the input's 100 ms around them; what is below -80
-    dBFS is not heard. No sample is above the limiter's ceiling of -1 dBFS, but for rounding to 16 bit."""
+    """No 100 ms are more than 1 dB over the loudest of the input's 100 ms around them; below -80 dBFS the
+    output is inaudible. No sample is above the limiter's ceiling of -1 dBFS, but for rounding to 16 bit.
+    """
     count, window, worst = 2 * rate_hz, rate_hz // 10, -np.inf
     fars = [
         None,
@@ -380,8 +390,9 @@ def test_never_louder_than_the_microphone(rng: np.random.Generator, rate_hz: int
 
 
 def test_an_echo_leaves_no_hole(rng: np.random.Generator) -> None:
-    """A silent room, and the far end alone: once the echo is gone, what is left is a good microphone's own
-    noise, no less than -90 dBFS in any fifth of a second and no more than -75 on average."""
+    """A silent room, and the far end alone: after cancellation the output has the level of a good
+    microphone's own noise, no less than -90 dBFS in any fifth of a second and no more than -75 on average.
+    """
     sound = scene(rng, 16000, 8.0, noise_dbfs=-200.0)
     out = heard(AudioProcessingModule(**CLEAN), 16000, sound.mic, sound.far)
     echo, left = (seconds(x, 16000, 4.0, 7.8).reshape(-1, 3200) for x in (sound.echo, out))
@@ -401,7 +412,7 @@ def test_speech_after_minutes_of_silence_is_as_before(
     process(apm, rate_hz, speech, far)
     before = from_int16(process(apm, rate_hz, speech))
     room = rng.integers(-1, 2, 10 * rate_hz).astype(np.int16)
-    for minute in range(18):  # three minutes, of digital and of real silence by turns
+    for minute in range(18):  # three minutes, alternately of digital and of real silence
         process(apm, rate_hz, room if minute % 2 else np.zeros_like(room))
     after = from_int16(process(apm, rate_hz, speech))
     level_db, alike = db(power(after)) - db(power(before)), si_sdr_db(after, before)
@@ -414,7 +425,7 @@ def test_after_an_hour_of_silence_an_echo_goes_as_it_would_have_before(rng: np.r
     sound = scene(rng, rate_hz, 4.0)
     apm = AudioProcessingModule(**ALL)
     process(apm, rate_hz, to_int16(sound.mic), to_int16(sound.far))
-    process(apm, rate_hz, minute, minute)  # the talk's own end
+    process(apm, rate_hz, minute, minute)  # the end of the near-end speech itself
     for _ in range(59):
         assert not process(apm, rate_hz, minute, minute).any()
     erle_db = echo_reduction_db(heard(apm, rate_hz, sound.mic, sound.far), sound, 2.0, 3.9)
@@ -428,9 +439,10 @@ def test_after_an_hour_of_silence_an_echo_goes_as_it_would_have_before(rng: np.r
 @pytest.mark.parametrize("flag", ALL)
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
 def test_switching_a_feature_does_not_click(rng: np.random.Generator, rate_hz: int, flag: str) -> None:
-    """In low rumble any jump is heard. Within 20 ms of a switch the output moves from sample to sample no
+    """In low rumble any jump is audible. Within 20 ms of a switch the output moves from sample to sample no
     faster than 1.5 times the fastest that the same sound, with the feature always off or always on, moves
-    within 200 ms of it."""
+    within 200 ms of it.
+    """
     samples, block = 6 * rate_hz, rate_hz // 100
     band = butter(4, [70.0, 300.0], "bandpass", fs=rate_hz, output="sos")
     far = at_level(sosfilt(band, rng.standard_normal(samples)), -20.0)

@@ -1,4 +1,4 @@
-"""What was learned, saved in one run and taken up in the next."""
+"""The learned state, saved in one run and restored in the next."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ ALL = {
 
 
 def far_and_echo(rng: np.random.Generator, rate_hz: int, restart_s: float) -> tuple[Signal, Signal]:
-    """Far end and microphone of a call of restart_s + 2 s. Nothing is played for 0.5 s before restart_s, as
-    nothing is while a device starts."""
+    """Far end and microphone of a call of restart_s + 2 s. The far end is silent for 0.5 s before restart_s,
+    as during the start of a device.
+    """
     samples = round((restart_s + 2.0) * rate_hz)
     t = np.arange(samples) / rate_hz
     far = voice(rng, rate_hz, restart_s + 2.0, pitch_hz=120.0) * ((t < restart_s - 0.5) | (t >= restart_s))
@@ -40,8 +41,9 @@ def far_and_echo(rng: np.random.Generator, rate_hz: int, restart_s: float) -> tu
 def test_a_restart_cancels_from_its_first_word_on(
     rng: np.random.Generator, rate_hz: int, far_first_blocks: int
 ) -> None:
-    """As if it had not been; without a saved state the first word is heard. Also for callers who give some
-    far-end blocks before their first microphone block, as they did the time before."""
+    """The echo is cancelled as without the restart; without a saved state the first word is audible. Also for
+    callers who give some far-end blocks before their first microphone block, as in the run before.
+    """
     restart_s, block = 6.0, rate_hz // 100
     far, mic = far_and_echo(rng, rate_hz, restart_s)
     restart = round(restart_s * rate_hz)
@@ -137,7 +139,7 @@ def test_what_is_no_bytes_is_a_type_error(wrong: object) -> None:
 
 
 def test_saving_while_sound_goes_through(rng: np.random.Generator) -> None:
-    """From another thread, as fast as it can: each state is whole, and the sound is the same as without."""
+    """Saving continuously from another thread: each state is complete, the sound the same as without."""
     sound = to_int16(0.05 * rng.standard_normal(3 * 16000))
     quiet, watched = AudioProcessingModule(**ALL), AudioProcessingModule(**ALL)
     expected = process(quiet, 16000, sound, sound)
@@ -157,7 +159,8 @@ def test_saving_while_sound_goes_through(rng: np.random.Generator) -> None:
         for at in range(0, len(sound), part):
             saved = len(states)
             out[at : at + part] = process(watched, 16000, sound[at : at + part], sound[at : at + part])
-            while len(states) == saved and thread.is_alive():  # on a busy machine all of it may be one turn
+            # A busy machine may run the whole loop in one time slice.
+            while len(states) == saved and thread.is_alive():
                 time.sleep(1e-3)
     finally:
         done.set()
@@ -169,11 +172,11 @@ def test_saving_while_sound_goes_through(rng: np.random.Generator) -> None:
     assert np.array_equal(out, expected)
 
 
-# ---------- states that nothing has learned
+# ---------- states that no sound produces
 
 
 def sealed(state: bytes | bytearray) -> bytes:
-    """Return the state with its checksum: CRC-32 of all that follows it, behind a magic of 8 bytes."""
+    """Return the state with its checksum: CRC-32 of everything after it, behind a magic of 8 bytes."""
     return bytes(state[:8]) + struct.pack("<I", zlib.crc32(state[12:])) + bytes(state[12:])
 
 
@@ -189,8 +192,9 @@ def put_floats(state: bytearray, first: int, values: np.ndarray) -> None:
 
 @pytest.mark.parametrize("value", [1e15, -1e15, 3e38, np.inf, np.nan])
 def test_every_quantity_has_a_range_of_its_own(value: float) -> None:
-    """A tenth of a state at 1e15, well sealed, was taken, and cost 19 dB for 52 s; 1e15 is nothing that sound
-    of 16 bits can teach, wherever it stands."""
+    """Regression: a tenth of a state at 1e15, with a valid checksum, was restored and cost 19 dB for 52 s. No
+    sound of 16 bits produces 1e15 in any quantity.
+    """
     apm = AudioProcessingModule(**ALL)
     arrays = range(40, len(STATE) // 2 - 8)  # in 16-bit words, without the single values before and behind
     for first in range(arrays.start, arrays.stop, len(arrays) // 10):
@@ -203,7 +207,7 @@ def test_every_quantity_has_a_range_of_its_own(value: float) -> None:
 
 
 def test_what_is_saved_is_taken_whatever_was_heard(rng: np.random.Generator) -> None:
-    """Also after the loudest sound there is, and after a far end of one bit whose echo is as loud."""
+    """Also after the loudest possible sound, and after a far end of one bit with an echo as loud."""
     loudest = rng.choice([-32768, 32767], 16000).astype(np.int16)
     for far in (loudest, -loudest, loudest // 32767, np.zeros_like(loudest)):
         for mic in (loudest, np.roll(loudest, 100), loudest // 32767, np.zeros_like(loudest)):
@@ -219,7 +223,7 @@ CALL_S, TURN_S = 20, 4
 
 
 def call_in_turns(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Far end and microphone, who speak in turns; the echo comes 40 ms late."""
+    """Far end and microphone, active in turns; the echo comes 40 ms late."""
     samples = CALL_S * 16000
     far_turn = np.arange(samples) // (TURN_S * 16000) % 2 == 0
     far, near = (np.resize(voice(rng, 16000, 8.0, level), samples) for level in (-20.0, -26.0))
@@ -229,15 +233,16 @@ def call_in_turns(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loudness_db(out: np.ndarray) -> np.ndarray:
-    """By turn, not below -65 dBFS, the noise of the room."""
+    """Level in dB by turn, not below -65 dBFS, the noise of the room."""
     return np.array([max(db(power(from_int16(turn))), -65.0) for turn in out.reshape(-1, TURN_S * 16000)])
 
 
 def test_a_forged_state_is_refused_or_soon_forgotten(rng: np.random.Generator) -> None:
-    """Stretches of a well-sealed state are scaled, shuffled, filled or emptied. What is taken nevertheless
-    may be heard for a while; after the far end's first turn the near end is as loud as without a state, to
-    3 dB, and what is left of the echo to 18 dB: 40 dB below the far end. The worst of 148 such states did 21
-    dB and 23 dB when a restored path was not put to the test; of these it does 0.4 and 15."""
+    """Stretches of a state with a valid checksum are scaled, shuffled, filled or emptied. A state that is
+    restored nevertheless may be audible for a while; after the far end's first turn the near end is as loud
+    as without a state, to 3 dB, and the residual echo to 18 dB: 40 dB below the far end. The worst of 148
+    such states reached 21 dB and 23 dB when a restored path was not checked; with the check, 0.4 and 15.
+    """
     far, mic = call_in_turns(rng)
     fresh = loudness_db(process(AudioProcessingModule(**ALL), 16000, mic, far))
     words = len(STATE) // 2
@@ -274,8 +279,9 @@ def test_a_forged_state_is_refused_or_soon_forgotten(rng: np.random.Generator) -
 
 
 def test_an_echo_path_far_too_strong_is_forgotten(rng: np.random.Generator) -> None:
-    """A path of 20 dB in every partition was unlearned within half a minute only: its error looked like
-    somebody who speaks here. In the far end's second turn its echo goes as without a state."""
+    """Regression: a path of 20 dB in every partition was unlearned only within half a minute, because its
+    error looked like near-end speech. In the far end's second turn its echo is reduced as without a state.
+    """
     far, mic = call_in_turns(rng)
     state, apm, fresh = bytearray(STATE), AudioProcessingModule(**ALL), AudioProcessingModule(**ALL)
     put_floats(state, 40, np.full(len(STATE) // 8, 2.0))

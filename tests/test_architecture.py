@@ -1,4 +1,4 @@
-"""Who may see whom: imports go one way, so that each room can be read, tested and replaced alone."""
+"""Allowed imports: they go one way, so that each room can be read, tested and replaced alone."""
 
 from __future__ import annotations
 

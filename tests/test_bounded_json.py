@@ -1,4 +1,4 @@
-"""Text from outside never reaches json.loads deeper, longer or stranger than what apmpi itself writes."""
+"""Text from outside reaches json.loads only within the depth, length and types that apmpi itself writes."""
 
 from __future__ import annotations
 

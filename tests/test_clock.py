@@ -1,4 +1,4 @@
-"""The clocks' PI loop, its resampler and the placing of sound, each against what it is told to do."""
+"""The clocks' PI loop, its resampler and the placing of sound, each against known input."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_clock_is_found_within_20_s(true_ppm: float, noise_s: float, rng: np.r
 
 
 def test_nothing_grows_in_24_hours(rng: np.random.Generator) -> None:
-    """A day on crystals that grow warm each hour, by 17 ppm, and are cooled down at once."""
+    """A day on crystals that warm up each hour, by 17 ppm, and cool down at once."""
     drift, late_s, worst_s, worst_ratio = Drift(BLOCK_S), 0.0, 0.0, 0.0
     hour = 360_000
     for _ in range(24):
@@ -59,7 +59,7 @@ def test_nothing_grows_in_24_hours(rng: np.random.Generator) -> None:
 
 
 def test_a_placement_is_made_good_at_once(rng: np.random.Generator) -> None:
-    """What an xrun leaves, a sample or so, is gone soon, and the ratio that was found stays."""
+    """An offset after an xrun, about a sample, is corrected at once, and the ratio stays."""
     drift = Drift(BLOCK_S, ppm=300)
     follow(drift, 300, 60, 1 / RATE_HZ, rng)
     drift.placed()
@@ -84,7 +84,7 @@ def test_settling_finds_by_how_many_samples_it_was_wrong(
 
 
 def test_settling_leaves_alone_what_it_can_not_know(rng: np.random.Generator) -> None:
-    """Positions that jump by a millisecond: a correction would be as wrong as what it corrects."""
+    """Positions that jump by a millisecond: a correction would be as wrong as the error that it corrects."""
     settling = Settling()
     corrections = [settling.late_samples(48 * (rng.random() - 0.5)) for _ in range(300)]
     assert np.abs(corrections).sum() < 10
@@ -92,8 +92,9 @@ def test_settling_leaves_alone_what_it_can_not_know(rng: np.random.Generator) ->
 
 @pytest.mark.parametrize("ratio", [1.0, 1 / 3, 3.0, 48000 / 44100])
 def test_resampled_sound_is_the_same_sound(ratio: float) -> None:
-    """A tone below 80 % of the lower band; its ratio wavers by 500 ppm. Compared with the tone itself, moved
-    by what `pending` says."""
+    """A tone below 80 % of the lower band, with a ratio that varies by 500 ppm, compared with the tone
+    itself, delayed by `pending`.
+    """
     in_hz, block = 48000, 480
     out_hz, tone_hz = in_hz * ratio, 1000.0
     resampler = Resampler(2, block, ratio)
@@ -106,7 +107,7 @@ def test_resampled_sound_is_the_same_sound(ratio: float) -> None:
         out.append(np.frombuffer(resampler.process(part.tobytes(), ratio * waver), "<i2").reshape(-1, 2))
     worst = 0.0
     for (in_s, pending_s), piece in list(zip(belongs, out, strict=True))[10:]:
-        # Within a block the ratio hardly changes: its own samples lie evenly.
+        # Within a block the ratio is nearly constant: its own samples are evenly spaced.
         steps = np.arange(len(piece)) / out_hz
         expected = 20000 * np.sin(2 * np.pi * tone_hz * (in_s + pending_s + steps))
         worst = max(worst, float(np.abs(piece[:5, 0] - expected[:5]).max()))

@@ -1,4 +1,4 @@
-"""Shells and the man page know every command and option there is."""
+"""The shells' completion and the man page contain every command and option."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 def completed_by_bash(path: Path, *words: str) -> set[str]:
-    """What is offered for the last of the words."""
+    """Completions offered for the last of the words."""
     line = " ".join(f"'{word}'" for word in ("apmpi", *words))
     program = f"""
         source {path}
@@ -83,7 +83,9 @@ def test_fish(tmp_path: Path) -> None:
 
 @needs("zsh")
 def test_zsh(tmp_path: Path) -> None:
-    """What it offers can't be asked for outside of its line editor: it takes the script, all is in there."""
+    """The offered words cannot be queried outside of zsh's line editor: the script loads, and contains them
+    all.
+    """
     path = script("zsh", tmp_path)
     subprocess.run(["zsh", "-f", "-n", path], check=True)
     program = (

@@ -1,4 +1,4 @@
-"""apmpi beside livekit.rtc: the same calls, the same signatures, each other's frames."""
+"""apmpi compared with livekit.rtc: the same calls, the same signatures, each other's frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_apmpi_does_what_the_table_says() -> None:
 
 @needs_livekit
 def test_livekit_does_the_same_or_what_the_table_says() -> None:
-    """A difference that is not in the table, and one that is there no more, fail alike."""
+    """A difference that is missing in the table fails, and so does one that no longer exists."""
     different = 0
     for case, outcome in zip(conformance.CASES, conformance.of_livekit(), strict=True):
         assert conformance.agrees(outcome, case.expected_of_livekit), case.call
@@ -96,7 +96,7 @@ def test_what_the_package_offers() -> None:
 
 @needs_livekit
 def test_our_frames_in_their_module_and_theirs_in_ours(rng: np.random.Generator) -> None:
-    """Whoever made the frame, a module writes the same samples into the frame's own buffer."""
+    """A module writes the same samples into the frame's own buffer, whichever library made the frame."""
     from livekit import rtc
 
     samples = noise(rng)
@@ -154,7 +154,7 @@ def test_our_frames_in_their_mixer_and_resampler(rng: np.random.Generator) -> No
 
 
 async def received(track: Any, seconds: float) -> Samples:
-    """What a LiveKit track carries over so many seconds."""
+    """Samples that a LiveKit track carries in so many seconds."""
     from livekit import rtc
 
     stream = rtc.AudioStream(track, sample_rate=RATE_HZ, num_channels=1)
@@ -204,7 +204,7 @@ def test_frames_pushed_to_their_source_arrive_unchanged(rng: np.random.Generator
 def test_the_microphone_is_a_source_for_their_track(
     room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """create_audio_track(name, capture.source): what the microphone hears arrives there, sample by sample."""
+    """create_audio_track(name, capture.source): the microphone's signal arrives there, sample by sample."""
     from livekit import rtc
 
     near = noise(rng, 2.0)
@@ -212,7 +212,7 @@ def test_the_microphone_is_a_source_for_their_track(
     card = room_card(near=tmp_path / "near.wav")
 
     async def test() -> None:
-        # Loading LiveKit's library holds the interpreter longer than a card's buffer lasts.
+        # Loading LiveKit's library holds the interpreter's lock for longer than a card's buffer lasts.
         await rtc.AudioSource(RATE_HZ, 1).aclose()
         capture = MediaDevices().open_input(
             input_device=card,
@@ -225,7 +225,7 @@ def test_the_microphone_is_a_source_for_their_track(
         found = await received(track, 1.2)
         assert capture.source.dropped == capture.input_stream.xruns == 0
         await capture.aclose()
-        # On a busy machine LiveKit puts silence in between; no sample is lost or changed.
+        # On a busy machine LiveKit inserts silence; no sample is lost or changed.
         sounding, wanted = found[found != 0], near[near != 0]
         place = place_of(sounding, wanted)
         print(f"{len(sounding) / RATE_HZ:.2f} s of {len(found) / RATE_HZ:.2f} s sound")
@@ -267,7 +267,7 @@ def test_their_track_and_their_stream_are_played(
             await stream.aclose()
             await source.aclose()
             played, _ = soundfile.read(tmp_path / "played.wav", dtype="int16")
-            # On a busy machine LiveKit may be late, and silence comes between; no sample is lost or changed.
+            # On a busy machine LiveKit may be late and insert silence; no sample is lost or changed.
             sounding, wanted = played[played != 0], samples[samples != 0]
             assert np.array_equal(sounding[-len(wanted) :], wanted), kind
 

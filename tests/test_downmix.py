@@ -1,4 +1,4 @@
-"""Channels of any polarity, delay, level and noise become a mono sound that has all of the voice."""
+"""Channels of any polarity, delay, level and noise become a mono sound that contains all of the speech."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mixed(sound: np.ndarray, rate_hz: int, *, every: bool = False) -> tuple[np.n
 
 
 def bands_db(sound: np.ndarray, rate_hz: int) -> np.ndarray:
-    """In thirds of an octave from 125 Hz to 8 kHz."""
+    """Levels in dB in thirds of an octave from 125 Hz to 8 kHz."""
     power = np.abs(np.fft.rfft(sound)) ** 2
     frequencies_hz = np.fft.rfftfreq(len(sound), 1 / rate_hz)
     centres_hz = [hz for hz in 125 * 2 ** (np.arange(19) / 3) if hz < 0.45 * rate_hz]
@@ -65,7 +65,9 @@ def bands_db(sound: np.ndarray, rate_hz: int) -> np.ndarray:
 def test_nothing_of_a_voice_is_lost_whatever_polarity_and_delay_its_channels_have(
     rate_hz: int, signs: list[int], delays: list[int], seed: int
 ) -> None:
-    """From the first frame on its level is there; a mean loses 90 dB of it, or a band of a comb."""
+    """The speech has its level from the first frame on; the mean of the channels would lose 90 dB of it, or
+    the bands of a comb filter.
+    """
     clean = voice(seed, rate_hz)
     rng = np.random.default_rng(seed)
     noise = 10 ** (-65 / 20) * rng.standard_normal((len(clean), len(signs)))
@@ -104,7 +106,7 @@ def test_channels_that_are_alike_are_averaged_against_their_noise() -> None:
 
 @pytest.mark.parametrize("better", [0, 1])
 def test_of_channels_that_are_not_alike_the_better_one_is_taken(better: int) -> None:
-    """The other one is a loud hum, is dead, is far away in the noise, or clips."""
+    """The other channel is a loud hum, is dead, is far away in the noise, or clips."""
     clean, count = voice(1, 48000), SECONDS * 48000
     rng = np.random.default_rng(2)
     good = clean + 10 ** (-65 / 20) * rng.standard_normal(count)
@@ -134,7 +136,7 @@ def test_music_keeps_all_its_channels() -> None:
 
 
 def test_a_change_is_no_click_and_keeps_the_polarity() -> None:
-    """The first microphone is covered after 2 s; the second one, the other way round, takes its place."""
+    """The first microphone is covered after 2 s; the second one, of opposite polarity, replaces it."""
     time_s = np.arange(SECONDS * 48000) / 48000
     tone = 0.3 * np.sin(2 * np.pi * 200 * time_s) * (0.5 - 0.5 * np.cos(2 * np.pi * 3 * time_s))
     covered = np.where(time_s < 2, 1.0, 0.001)

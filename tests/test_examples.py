@@ -59,7 +59,7 @@ def test_every_example_is_tested() -> None:
 
 
 def test_noise_suppression(default_card: Any, tmp_path: Path, rng: np.random.Generator) -> None:
-    """Noise goes by 6 dB or more, of the voice no more than 2 dB."""
+    """Noise is reduced by 6 dB or more, speech by no more than 2 dB."""
     talker = np.concatenate([np.zeros(2 * RATE_HZ), voice(rng, RATE_HZ, 2.0, -20.0)])
     default_card(near=write_wav(tmp_path / "near.wav", talker), noise_dbfs=-45)
     run("noise_suppression.py", tmp_path, "4")
@@ -75,7 +75,7 @@ def test_noise_suppression(default_card: Any, tmp_path: Path, rng: np.random.Gen
 def test_a_far_end_that_is_played_does_not_come_back(
     default_card: Any, tmp_path: Path, rng: np.random.Generator, example: str
 ) -> None:
-    """After four seconds of far-end speech its echo is 20 dB down, whoever calls the module."""
+    """After four seconds of far-end speech its echo is 20 dB down in each example."""
     far = voice(rng, RATE_HZ, 5.0, -20.0)
     default_card(delay_ms=40)
     said = run(example, tmp_path, str(write_wav(tmp_path / "far.wav", far)))
@@ -101,7 +101,7 @@ def test_error_handling(tmp_path: Path) -> None:
 
 
 def test_adaptive(default_card: Any, tmp_path: Path, rng: np.random.Generator) -> None:
-    """A talker far above the noise: from the usual 18 dB down to 6."""
+    """Near-end speech far above the noise: from the default of 18 dB down to 6."""
     near = voice(rng, RATE_HZ, 4.0, -20.0)
     default_card(near=write_wav(tmp_path / "near.wav", near), noise_dbfs=-70)
     said = run("adaptive.py", tmp_path, "4").splitlines()
@@ -119,8 +119,9 @@ def test_capture_loop(default_card: Any, tmp_path: Path) -> None:
 def test_livekit_room(
     default_card: Any, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything is LiveKit's own but the server: someone in the room speaks, it is played here, and what is
-    published has little of its echo."""
+    """Everything but the server is LiveKit's own: a participant speaks, it is played here, and the published
+    track has little of its echo.
+    """
     from livekit import rtc
 
     far = voice(rng, RATE_HZ, 5.0, -20.0)
@@ -129,7 +130,9 @@ def test_livekit_room(
     listening: list[asyncio.Task[None]] = []
 
     class RoomWithoutServer:
-        """Calls back and takes tracks as a room does, and listens to what is published."""
+        """A room without a server: calls back and takes tracks like LiveKit's, and receives the published
+        ones.
+        """
 
         def __init__(self) -> None:
             self.handlers: dict[str, Callable[..., None]] = {}

@@ -1,4 +1,6 @@
-"""Cards of all kinds in the loop: formats, channels, rates, a hardware reference; and the short way."""
+"""Cards of all kinds in the loop: formats, channels, rates, a hardware reference; and the path without
+conversion.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ CANCELLER = Features(noise_suppression=False, auto_gain_control=False)
 
 
 class Heard:
-    """What went through the loop."""
+    """Blocks that passed through the loop."""
 
     def __init__(self) -> None:
         self.far, self.microphone, self.output = bytearray(), bytearray(), bytearray()
@@ -33,7 +35,7 @@ class Heard:
         self.times.append(times)
 
     def reduction_db(self, seconds: float) -> float:
-        """Of the echo, in the last `seconds`."""
+        """Reduction of the echo in dB, in the last `seconds`."""
         before, after = (np.frombuffer(sound, "<i2") / 32768 for sound in (self.microphone, self.output))
         count = int(seconds * RATE_HZ)
         return level_db(before[-count:]) - level_db(after[-count:])
@@ -72,7 +74,7 @@ def test_more_bits_are_rounded(sample_format: str, samples: np.ndarray, expected
 def test_a_card_without_16_bits(
     sample_format: str, room_card: RoomCard, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """Its echo is cancelled like any other's, and it plays as loudly."""
+    """Its echo is cancelled as on other cards, and it plays at the same level."""
     write(tmp_path / "far.wav", far := talk(rng, 5.0))
     write(tmp_path / "room.wav", impulse_response(rng))
     played = tmp_path / "played.wav"
@@ -95,7 +97,9 @@ def test_a_card_without_16_bits(
 
 
 def test_a_hardware_reference(room_card: RoomCard, rng: np.random.Generator, tmp_path: Path) -> None:
-    """Another program plays; the third channel of the microphone's card says what. The first two hear it."""
+    """Another program plays; the third channel of the microphone's card is its signal. The first two are
+    microphones.
+    """
     soundfile.write(tmp_path / "other.wav", talk(rng, 6.0), RATE_HZ, subtype="PCM_16")
     write(tmp_path / "room.wav", impulse_response(rng))
     device = room_card(reference=1, impulse_response=tmp_path / "room.wav", delay_ms=30, noise_dbfs=-75)
@@ -149,7 +153,7 @@ def test_some_channels_of_a_card_with_16(
 
 
 def test_cards_with_other_rates(room_card: RoomCard, rng: np.random.Generator, tmp_path: Path) -> None:
-    """A far end at 16 kHz, played and taken out at 48 kHz, and an output at 8 kHz."""
+    """A far end at 16 kHz, played and cancelled at 48 kHz, and an output at 8 kHz."""
     host = 0.2 * np.sin(2 * np.pi * 1000 * np.arange(7 * 16000) / 16000)
     soundfile.write(tmp_path / "host.wav", host, 16000, subtype="FLOAT")
     write(tmp_path / "room.wav", np.full(1, 0.5))

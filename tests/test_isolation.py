@@ -1,5 +1,6 @@
-"""Whatever else the machine does, sound goes on: no xrun while a fault is injected for 3 s, and the latest
-frame still came in time. (A journal that does not read: test_report.py.)"""
+"""Isolation from the rest of the machine: no xrun while a fault is injected for 3 s, and the latest frame
+still came in time. (A journal that does not read: test_report.py.)
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ FAULT_FROM_S, FAULT_S = 1.5, 3.0
 # 10 ms of the frame, the margin of 8 ms before the loudspeaker runs dry, and the chain's 6 ms.
 LATEST_MS = 24.0
 
-# A machine may stand still by itself, as virtual ones do, or run other real-time programs. The room card
+# A machine may stand still, as virtual ones do, or run other real-time programs. The room card
 # waits then, but a frame that is under way becomes older. A second program of the audio thread's priority,
 # which does nothing but wake up, measures by how much.
 CANARY = f"""
@@ -47,7 +48,8 @@ Fault = Callable[[], None]
 def judge(path: Path, fault: str, inject: Fault, code: str = "pass", **environment: str) -> str:
     """Run the daemon after `code` for 6 s, inject the fault, and assert that no sound was lost.
 
-    Return what the daemon said."""
+    Return the daemon's output.
+    """
     program = f"import sys; {code}; from apmpi.tools.cli import main; sys.exit(main())"
     command = [sys.executable, "-P", "-c", program, "run", "--config", str(path), "--seconds", "6"]
     canary = subprocess.Popen([sys.executable, "-c", CANARY], stdout=subprocess.PIPE, text=True)
@@ -78,7 +80,7 @@ def test_nothing_else_runs(configure: Configure) -> None:
 
 
 def test_a_process_that_eats_every_core(configure: Configure) -> None:
-    """Two for each core."""
+    """Two processes that compute, for each core."""
     count = 2 * (os.cpu_count() or 1)
 
     def hog() -> None:
@@ -93,7 +95,7 @@ def test_a_process_that_eats_every_core(configure: Configure) -> None:
 
 
 def test_a_garbage_collection(configure: Configure) -> None:
-    """Two million objects are there when the loop starts, and the collector runs ten times a second."""
+    """Two million objects exist when the loop starts, and the collector runs ten times a second."""
     path = configure()
     path.write_text(path.read_text().replace("report_interval_s: 0.5", "report_interval_s: 0.1"))
     ballast = "ballast = [[number] for number in range(2_000_000)]"
@@ -104,7 +106,7 @@ def test_a_garbage_collection(configure: Configure) -> None:
 
 
 def test_a_disk_that_blocks(configure: Configure, tmp_path: Path) -> None:
-    """The recording's and that of what was learned."""
+    """The disk of the recording and that of the learned state."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
     library = tmp_path / "blocking_disk.so"

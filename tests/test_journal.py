@@ -1,4 +1,4 @@
-"""Words on their way: datagrams that journald understands, and a voice that knows when to stop."""
+"""The journal's messages: datagrams that journald understands, and a limit on their number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apmpi.service.journal import Calm, Event, Journal
 
 
 class Ear:
-    """Remembers what it is told."""
+    """A receiver that keeps all datagrams."""
 
     interval_s = 1.0
 
@@ -47,7 +47,7 @@ def test_an_entry_has_all_its_fields_whatever_they_hold(
 
 
 def test_no_text_is_too_odd_to_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a surrogate pair, as a configuration may hold it, and a line break, which begins a field."""
+    """Half a surrogate pair, as a configuration may contain it, and a line break, which begins a field."""
     monkeypatch.setattr(journal, "JOURNAL_SOCKET", str(tmp_path / "socket"))
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "socket"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
@@ -60,7 +60,7 @@ def test_no_text_is_too_odd_to_be_said(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_no_control_character_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    """The name of the process that has the device open is what that process wants it to be."""
+    """The name of the process that holds the device is chosen by that process."""
     journal.Terminal(1.0).say(Event.PARKED, "'hw:1' is busy: \x1b]0;x\x07\r\udcff (7) uses it", {})
     assert capfd.readouterr().err == "apmpi: 'hw:1' is busy: \\x1b]0;x\\x07\\r\\udcff (7) uses it\n"
 
@@ -68,7 +68,7 @@ def test_no_control_character_reaches_the_terminal(capfd: pytest.CaptureFixture[
 def test_a_journal_that_does_not_read_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not there, then full, then reading again: what was left out is counted."""
+    """Absent, then full, then reading again: the messages left out are counted."""
     monkeypatch.setattr(journal, "JOURNAL_SOCKET", str(tmp_path / "socket"))
     voice = Journal(1.0)
     voice.say(Event.WARNING, "nobody hears", {})

@@ -1,4 +1,4 @@
-"""Latency: the arithmetic of the figures, and that sound really takes as long as they say."""
+"""Latency: the arithmetic of the figures, and the measured delay of sound against them."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ def test_percentile_of_one_late_frame_in_a_hundred() -> None:
 def test_a_click_arrives_when_the_figures_say(
     features: Features, room_card: Callable[..., str], tmp_path: Path
 ) -> None:
-    """One card is microphone and output, and its microphone hears its loudspeaker very softly. So a click
-    of the talker comes twice: from the talker, and once more after its way through the system. The distance
-    of the two, less the room's own delay, is what the system took: counted in samples, without any clock."""
+    """One card is microphone and output, and its loudspeaker reaches its microphone at a low level. So a
+    click of the near end arrives twice: directly, and once more after its way through the system. The
+    distance of the two, less the room's own delay, is the system's latency: counted in samples, without any
+    clock.
+    """
     delay_ms, echo_gain, seconds = 100, 0.01, 4.0
-    clicks = np.array([48013, 72101, 96250, 120399, 143990])  # at all kinds of places within a frame
+    clicks = np.array([48013, 72101, 96250, 120399, 143990])  # at many positions within a frame
     near = np.zeros(int(seconds * RATE_HZ))
     near[clicks] = 0.9
     soundfile.write(tmp_path / "near.wav", near, RATE_HZ, subtype="FLOAT")

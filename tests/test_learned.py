@@ -1,4 +1,4 @@
-"""What was learned is there after a restart, whatever ended the run; and what is wrong with it is told."""
+"""The learned state is restored after a restart, however the run ended; its defects are reported."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_disk_that_blocks_does_not_hold_up_the_end(tmp_path: Path, monkeypatch
 
 
 def first_words_db(tmp_path: Path, seconds: float = 1.0) -> float:
-    """How much quieter the echo of the far end's beginning came out."""
+    """Echo reduction in dB in the beginning of the far end."""
     far, _ = soundfile.read(tmp_path / "far.wav")
     clean, _ = soundfile.read(tmp_path / "clean.wav")
     response, _ = soundfile.read(tmp_path / "room.wav")
@@ -128,7 +128,7 @@ def first_words_db(tmp_path: Path, seconds: float = 1.0) -> float:
 def test_the_first_second_after_a_restart_cancels(
     ended_by: signal.Signals, configure: Configure, tmp_path: Path, start: type[Daemon]
 ) -> None:
-    """Stopped, and killed as systemd's watchdog does it. Without a saved state, for comparison, too."""
+    """Stopped, and killed as by systemd's watchdog. Without a saved state, for comparison, too."""
     path = configure()
     state = tmp_path / "state"
     state.mkdir()
@@ -160,7 +160,8 @@ def test_a_clock_that_is_off_is_known_from_the_start(
     configure: Configure, room_card: RoomCard, tmp_path: Path, start: type[Daemon]
 ) -> None:
     """The output's card is 300 ppm fast: found in one run, and known after the first second of the next, in
-    which nobody could find it."""
+    which it could not have been found.
+    """
     path = configure()
     output = room_card(playback_ppm=300, delay_ms=1)
     path.write_text(path.read_text().replace("{file: clean.wav}", f"{{device: {output}}}"))
@@ -186,7 +187,7 @@ def test_a_state_of_other_devices_is_not_used(
 
 
 def sealed(about: str) -> bytes:
-    """A file of what was learned, with these devices and clocks and a checksum that is right."""
+    """Contents of a file of the learned state, with these devices and clocks and a valid checksum."""
     content = about.encode() + b"\n" + LEARNED.chain
     return b"%s %08x\n" % (learned.MAGIC, zlib.crc32(content)) + content
 
@@ -255,7 +256,7 @@ def test_what_is_no_file_is_refused_and_does_not_hold_up_the_start(tmp_path: Pat
     ],
 )
 def test_what_a_run_leaves_to_the_next(sound_s: float, keep: bool, left: str | None, tmp_path: Path) -> None:
-    """Too short a run leaves what it found, and one that failed nothing: not even what it had saved."""
+    """A run that is too short keeps the file it found; one that failed removes even its own state."""
     path = tmp_path / "learned"
     states = {"before": LEARNED, "now": Learned(b"now", SETTINGS, {"speaker": 3.0}), None: None}
     learned.save(path, states["now"])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The daemon on a real ALSA card (the room card): what comes out, what it survives, what it says."""
+"""The daemon on a real ALSA card (the room card): its output, the faults it survives, its messages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def card_s() -> float:
 
 
 def echo_db(tmp_path: Path) -> float:
-    """Level of the echo at the microphone."""
+    """Level of the echo at the microphone, dB."""
     far, _ = soundfile.read(tmp_path / "far.wav")
     response, _ = soundfile.read(tmp_path / "room.wav")
     count = len(far) + len(response)
@@ -71,8 +71,10 @@ def test_echo_is_cancelled_on_the_way_to_the_output(
 def test_erle_is_reported_as_it_is(
     rng: np.random.Generator, room_card: RoomCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Far end alone for 7 s, both for 3 s, far end alone again: what is reported of it lies within 3 dB of
-    what the loop heard and gave away in the 2 s before. The canceller is said to work all the time."""
+    """Far end alone for 7 s, double talk for 3 s, far end alone again: the reported ERLE lies within 3 dB of
+    the ratio of the loop's input and output in the 2 s before. The canceller is reported as working all the
+    time.
+    """
     quiet = np.zeros(7 * RATE_HZ)
     write(tmp_path / "near.wav", np.concatenate([quiet, talk(rng, 3.0), quiet]))
     write(tmp_path / "far.wav", talk(rng, 15.0))
@@ -115,7 +117,7 @@ def test_xruns_are_survived_and_counted(configure: Configure, start: type[Daemon
     assert re.search(
         r"\d xruns?, recovered; sound was lost \(since the start: microphone 1[,)]", process.said
     )
-    # The loudspeaker has 8 ms in hand: the microphone's restart, 10 ms, may let it run dry once more.
+    # The loudspeaker's queue is 8 ms: the microphone's restart, 10 ms, may cause one more underrun.
     assert re.search(r"since the start: microphone 1, speaker [12]\)", process.said)
     clean, _ = soundfile.read(tmp_path / "clean.wav")
     assert len(clean) == 7 * RATE_HZ
@@ -127,8 +129,9 @@ def test_xruns_are_survived_and_counted(configure: Configure, start: type[Daemon
 def test_xruns_leave_the_echo_where_it_was(
     rng: np.random.Generator, room_card: RoomCard, tmp_path: Path
 ) -> None:
-    """Delay between what is given to the canceller as reference and its echo in the microphone, by
-    correlation, before and after each kind of xrun."""
+    """Delay between the canceller's reference and its echo in the microphone, by correlation, before and
+    after each kind of xrun.
+    """
     write(tmp_path / "far.wav", talk(rng, 6.0))
     write(tmp_path / "room.wav", np.full(1, 0.5))
     faults = "capture:xrun@1.003 playback:xrun@2.007 both:xrun@3.0051 capture:stall@4.001+0.06"
@@ -163,7 +166,7 @@ def test_xruns_leave_the_echo_where_it_was(
 
 
 def test_a_stall_of_the_speaker_is_one_slip(configure: Configure, start: type[Daemon]) -> None:
-    """150 ms in which it plays nothing: sound is left out until it is in step again."""
+    """150 ms in which it plays nothing: sound is left out until the streams are aligned again."""
     process = start(configure(faults="playback:stall@2+0.15"), "--seconds", "4")
     assert process.ended() == 0
     assert re.findall(r"\d+ slips?", process.said)[-1] == "1 slip"
@@ -205,7 +208,7 @@ def test_sighup_switches_features_without_losing_the_echo_path(
     assert len(off) > 0
     off = off[off < off[0] + 30]  # it was off for 1 s; an xrun of a busy machine later on is another matter
     print(f"echo heard from {off[0] / 10} to {off[-1] / 10} s")
-    # Two tenths after it is back on, the echo is as low as before it was switched off.
+    # 0.2 s after it is switched on, the echo is as low as before it was switched off.
     again = off[-1] + 2
     assert np.median(loudness_db[again : again + 10]) < echo_db(tmp_path) - 20
 
@@ -248,7 +251,7 @@ def test_a_bad_reload_keeps_the_last_good_configuration(configure: Configure, st
 def test_a_lost_device_is_waited_for(
     fault: str, key: str, why: str, configure: Configure, start: type[Daemon], tmp_path: Path
 ) -> None:
-    """It is said once that it is gone and once that it is back, and the echo is cancelled again."""
+    """The loss is reported once and the return once, and the echo is cancelled again."""
     process = start(configure(faults=fault), "--seconds", "6")
     assert process.ended() == 0
     assert (
@@ -329,7 +332,7 @@ def test_a_card_in_use_is_busy(configure: Configure, start: type[Daemon]) -> Non
 
 
 def test_the_holder_of_a_busy_card_is_named(tmp_path: Path) -> None:
-    """A made-up /proc: there is no kernel sound here. The status file is what Linux 6.1 shows."""
+    """A synthetic /proc, since there is no kernel sound here. The status file has the form of Linux 6.1."""
     status = tmp_path / "asound/card1/pcm0c/sub0/status"
     status.parent.mkdir(parents=True)
     status.write_text("state: RUNNING\nowner_pid   : 1234\ntrigger_time: 12.345\n")
@@ -351,7 +354,7 @@ def test_the_holder_of_a_busy_card_is_named(tmp_path: Path) -> None:
 def test_a_far_end_from_a_card_in_stereo(
     configure: Configure, start: type[Daemon], rng: np.random.Generator, room_card: RoomCard, tmp_path: Path
 ) -> None:
-    """The far end comes in through a card of its own, as from a USB gadget, and out of a mono loudspeaker."""
+    """The far end comes from a card of its own, as from a USB gadget, and is played by a mono loudspeaker."""
     path = configure()
     gadget = room_card(near=write(tmp_path / "host.wav", 0.7 * talk(rng, 12.0)))
     path.write_text(path.read_text().replace("file: far.wav", f"device: {gadget}, channels: 2"))
@@ -367,8 +370,10 @@ def test_a_far_end_from_a_card_in_stereo(
 def test_four_clocks(
     room_card: RoomCard, rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Microphone, loudspeaker, far end and output on four cards, as far apart as crystals get; then the same
-    on one clock. Three times as fast as life: 24 s of sound in 8. Medians, for a busy machine adds xruns."""
+    """Microphone, loudspeaker, far end and output on four cards, with the largest clock differences of
+    crystals; then the same on one clock. At three times real time: 24 s of sound in 8. Medians, since a busy
+    machine adds xruns.
+    """
     speed, seconds = 3, 24.0
     write(tmp_path / "host.wav", talk(rng, seconds + 1))
     write(tmp_path / "room.wav", impulse_response(rng))
@@ -417,7 +422,7 @@ def test_four_clocks(
     found = loops[-1]
     print(f"{one_db:.1f} dB on one clock, {four_db:.1f} dB on four: {found} ppm, {four.xruns} xruns")
     print(f"latency {latency_ms:.2f} ms, expected {four.algorithmic_ms + 26:.2f} ms")
-    # Nobody's ear or canceller notices 10 ppm; undisturbed it is 1 ppm.
+    # 10 ppm are inaudible and harmless to the canceller; undisturbed it is 1 ppm.
     assert found["speaker"] == pytest.approx(-1000, abs=10)
     assert found["far_end"] == pytest.approx(-200, abs=10)
     assert found["output"] == pytest.approx(-700, abs=10)

@@ -1,4 +1,6 @@
-"""MediaDevices on the room card: what a program plays and hears, errors in its hands, nothing lost unsaid."""
+"""MediaDevices on the room card: sound in both directions, errors in the program's calls, and no loss without
+a report.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ Test = Callable[..., Coroutine[Any, Any, None]]
 
 @dataclass
 class ForeignFrame:
-    """10 ms of someone else's make at 16 kHz."""
+    """A frame of 10 ms at 16 kHz of another library's type."""
 
     data: Any
     sample_rate: int = 16000
@@ -80,7 +82,7 @@ def noise(rng: np.random.Generator, seconds: float, rate_hz: int, level_dbfs: fl
     return to_int16(at_level(rng.standard_normal(round(seconds * rate_hz)), level_dbfs))
 
 
-# ---------- which devices there are
+# ---------- listing the devices
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_a_device_is_opened_by_index_name_or_default(listed_card: str) -> None:
 def test_ten_milliseconds_at_every_rate(
     room_card: RoomCard, tmp_path: Path, rng: np.random.Generator, rate_hz: int
 ) -> None:
-    """Unprocessed, the frames are what the microphone heard, sample by sample, without a gap."""
+    """Unprocessed, the frames are the microphone's signal, sample by sample, without a gap."""
     near = noise(rng, 1.0, rate_hz)
     card = room_card(near=write_wav(tmp_path / "near.wav", near, rate_hz))
 
@@ -159,7 +161,7 @@ def test_ten_milliseconds_at_every_rate(
 def test_several_channels_and_one_of_them(
     room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """A device whose channel 1 hears the talker while channels 0 and 2 hear nothing."""
+    """A device with the near end on channel 1 and silence on channels 0 and 2."""
     near = noise(rng, 1.0, 16000)
     room_card("deaf", near=write_wav(tmp_path / "near.wav", near, 16000))
     with (tmp_path / "room.conf").open("a") as conf:
@@ -213,7 +215,7 @@ def test_what_is_played_is_the_sum_of_tracks_and_frames(
     record = tmp_path / "played.wav"
     card = room_card(record=record)
     sounds = [noise(rng, 0.5, 16000) for _ in range(3)]
-    # In its first third of a second a card is put into place, by some samples.
+    # In its first third of a second a card is aligned, by some samples.
     silence = np.zeros(8000, np.int16)
     first, second = (np.concatenate([silence, sound]) for sound in sounds[:2])
 
@@ -307,7 +309,7 @@ def test_a_frame_of_too_many_channels_for_a_mono_player(room_card: RoomCard) -> 
 
 @pytest.mark.parametrize("rate_hz", [8000, 22050, 24000, 96000])
 def test_frames_of_any_rate_are_played(room_card: RoomCard, tmp_path: Path, rate_hz: int) -> None:
-    """A tone of another rate comes out as the same tone, 40 dB above all else, and as long as it was."""
+    """A tone of another rate is played as the same tone, 40 dB above all else, with its length."""
     record = tmp_path / "played.wav"
     card = room_card(record=record)
     tone = to_int16(0.3 * np.sin(2 * np.pi * 1000.0 * np.arange(rate_hz) / rate_hz))
@@ -361,7 +363,7 @@ def test_a_track_that_fails_says_so_and_the_others_go_on(
 
 
 class Live:
-    """As LiveKit's AudioStream: events, as fast as they like."""
+    """A stream of events like LiveKit's AudioStream, without pacing."""
 
     def __init__(self, frames: list[AudioFrame]) -> None:
         self._frames = iter(frames)
@@ -408,7 +410,7 @@ def test_a_live_track_that_is_too_fast_loses_its_oldest_and_says_how_much(
 def test_the_echo_goes_whichever_was_opened_first(
     room_card: RoomCard, tmp_path: Path, rng: np.random.Generator, first: str
 ) -> None:
-    """The far end alone: after four seconds its echo is 20 dB below what the microphone heard."""
+    """The far end alone: after four seconds its echo is 20 dB below that at the microphone."""
     rate_hz, seconds = 16000, 5.0
     far = voice(rng, rate_hz, seconds + 1.0, -20.0)
     card = room_card(delay_ms=35)
@@ -450,7 +452,7 @@ def test_the_echo_goes_whichever_was_opened_first(
 def test_microphone_and_speaker_of_different_clocks_or_rates(
     room_card: RoomCard, tmp_path: Path, rng: np.random.Generator, difference: str
 ) -> None:
-    """A speaker that is 400 ppm fast, or a microphone that gives 16 kHz: the echo goes as if nothing were."""
+    """A speaker that is 400 ppm fast, or a microphone at 16 kHz: the echo is cancelled as usual."""
     shared = {"card": f"shared-{os.getpid()}-{tmp_path.name}", "delay_ms": 35}
     if difference == "clock":
         microphone, rate_hz = room_card("microphone", **shared, playback_ppm=400), 48000
@@ -499,7 +501,7 @@ def test_the_measured_way_is_that_of_the_buffers(room_card: RoomCard, rng: np.ra
             auto_gain_control=False,
         )
         assert capture.apm and capture.delay_estimator
-        # Without cancelling: what is asked here is when the sound comes back.
+        # Without cancelling: the time at which the sound returns is measured here.
         capture.apm.configure(echo_cancellation=False)
         player = devices.open_output(output_device=card)
         await player.start()
@@ -519,7 +521,7 @@ def test_the_measured_way_is_that_of_the_buffers(room_card: RoomCard, rng: np.ra
 
 
 def test_a_program_that_is_busy_loses_nothing(room_card: RoomCard, tmp_path: Path) -> None:
-    """A third of a second of nothing but Python: the frames wait in the queue, the speaker plays on."""
+    """A third of a second of Python code alone: the frames wait in the queue, the speaker plays on."""
     near = np.arange(1, 16001, dtype=np.int16)
     card = room_card(near=write_wav(tmp_path / "near.wav", near, 16000))
 
@@ -690,7 +692,7 @@ def test_who_cancels_the_task_ends_the_capture(room_card: RoomCard) -> None:
 def test_frames_played_by_two_at_once_stay_whole(
     room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """Of any length, also none: each frame is heard in one piece, one after the other."""
+    """Frames of any length, also 0: each is played in one piece, one after the other."""
     record = tmp_path / "played.wav"
     card = room_card(record=record)
     sounds = [noise(rng, 0.25, 16000) for _ in range(2)]
@@ -735,7 +737,7 @@ def test_an_overrun_is_counted_and_the_echo_stays_where_it_was(room_card: RoomCa
 
 
 def test_a_program_that_forgets_to_close_ends(room_card: RoomCard) -> None:
-    """The event loop is gone: the thread notices, and the device is free for the next one."""
+    """The event loop has ended: the thread ends, and the device is free for the next program."""
     card = room_card()
 
     async def forgets() -> None:

@@ -1,4 +1,4 @@
-"""Who looks on sees what runs, and changes nothing: the socket, the monitor, the metrics."""
+"""Observers see the running service and change nothing: the socket, the monitor, the metrics."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_monitor_in_a_terminal(
     service = start(place)
     service.hear("running at")
     terminal = Terminal(APMPI, "monitor", "--socket", tmp_path / "service")
-    # What is played leaves 18 ms after its frame came in (README: Latency), then come the room's 30 ms.
+    # Playback is 18 ms after its frame's arrival (README: Latency), then follow the room's 30 ms.
     found = terminal.wait_for(r"^delay +(\d+\.\d) ms after the far end, confidence (0\.[5-9]\d|1\.00)$")
     print("\n".join(terminal.lines()))
     assert float(found[1]) == pytest.approx(48, abs=5)
@@ -72,14 +72,14 @@ def test_monitor_in_a_terminal(
     service.signal(signal.SIGTERM)
     assert service.ended() == 0
     terminal.wait_for(r"^waiting for the service: ")
-    terminal.wait_for(r"^far end")  # the last figures stay to be read
+    terminal.wait_for(r"^far end")  # the last figures remain readable
     again = start(place)
     terminal.wait_for(r"^(learning the echo|cancelling echo)")
     terminal.type("q")
     assert terminal.ended() == 0
     assert (
         terminal.text.count(b"\x1b[?1049h") == terminal.text.count(b"\x1b[?1049l") == 1
-    )  # the screen is back
+    )  # the screen is restored
     again.signal(signal.SIGTERM)
     assert again.ended() == 0
 
@@ -142,7 +142,7 @@ def test_what_keeps_the_monitor_from_looking_is_one_sentence(served: Served, tmp
 def test_only_its_group_may_look_on(served: Served) -> None:
     status = served.path.stat()
     assert status.st_mode & 0o777 == 0o660
-    for folder in served.path.parents[:-2]:  # pytest keeps its folders to itself
+    for folder in served.path.parents[:-2]:  # pytest's folders are private
         folder.chmod(folder.stat().st_mode | 0o111)
     assert visit_as(served.path, groups=[]) == (
         f"{served.path}: may not be opened, expected a member of the group root"
@@ -151,7 +151,7 @@ def test_only_its_group_may_look_on(served: Served) -> None:
 
 
 def visit_as(path: Path, groups: list[int]) -> str:
-    """What a process of nobody's hears there."""
+    """Return the answer to a process of another user."""
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
         try:
@@ -190,7 +190,7 @@ def test_a_visitor_gets_every_frame_once(served: Served) -> None:
                     levels.add(figures["far_end_dbfs"])
                     assert (figures["xruns"], figures["slips"], figures["drift_ppm_output"]) == (3, 3, -12.5)
     print(f"frames {numbers[0]} to {numbers[-1]}")
-    # All zeros are half a step; None is a tenth of a second in which this machine had no time for a frame.
+    # All zeros are half a step; None is a tenth of a second in which this machine processed no frame.
     assert {level and round(level, 1) for level in levels} - {None} == {-96.3}
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     time.sleep(3 * INTERVAL_S)
@@ -206,7 +206,7 @@ def test_a_visitor_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
             sleeper.connect(str(served.path))
             sleeper.sendall(b'{"want": "sound"}\n')
             begin = served.latency.frames
-            # More than fits: 10 s of sound in no time.
+            # More than fits: 10 s of sound at once.
             full = UNSENT_MAX_BYTES // (3 * len(FRAME)) + CAPACITY_FRAMES
             while served.latency.frames < begin + full:
                 for _ in range(100):
@@ -270,7 +270,7 @@ def test_what_is_asked_in_no_known_way_is_refused(served: Served, rng: np.random
 
 
 def test_an_answer_in_no_known_way_is_one_sentence(tmp_path: Path, rng: np.random.Generator) -> None:
-    """What answers at the other end sends garbage, or a good answer with some bytes changed."""
+    """The service's end sends garbage, or a valid answer with some bytes changed."""
     shape = {"apmpi": "0.1.0", "protocol": 1, "sample_rate_hz": 48000, "channels": dict.fromkeys(SIGNALS, 1)}
     levels = {"far_end_dbfs": -20.5, "far_end_peak_dbfs": -9}
     hello = json.dumps(shape).encode() + b"\n"
@@ -313,7 +313,7 @@ def test_an_answer_in_no_known_way_is_one_sentence(tmp_path: Path, rng: np.rando
 
 
 class Impostor:
-    """Answers every client with the same lines."""
+    """A server that sends every client the same lines."""
 
     def __init__(self, path: Path, *lines: dict[str, object]) -> None:
         self.path = path
@@ -365,7 +365,7 @@ def test_no_control_character_of_the_service_is_in_an_error(
 
 
 def test_no_control_character_of_the_service_is_on_the_screen(tmp_path: Path) -> None:
-    """Nor does a figure without a value, or one that is unknown here, stop the monitor."""
+    """A figure without a value, or an unknown one, does not stop the monitor either."""
     odd = {f"drift_ppm_{BELL}": 1.0, f"xruns_{BELL}": 2, "drift_ppm_output": None, "frames": None}
     figures = {"state": f"waiting {BELL}for a card", "waiting": BELL, **odd, "far_end_dbfs": None}
     impostor = Impostor(tmp_path / "odd", HELLO, {"figures": figures})

@@ -1,4 +1,4 @@
-"""A recording is what the service heard and did, and its page shows that in a real browser."""
+"""A recording contains the service's sound and figures, and its page shows them in a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every fault of every device, one after the other in one call: what it costs, as a table."""
+"""Every fault of every device, one after the other in one call, with its cost as a table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ WINDOW_S = 0.1  # of the echo's level: a syllable
 
 @dataclass(frozen=True)
 class Fault:
-    """`over_s` is when the device works again, if that is up to the device."""
+    """A fault of one device; `over_s` is the time at which the device works again, if that depends on the
+    device.
+    """
 
     device: str  # "room" or another card
     direction: str
@@ -63,20 +65,20 @@ FAULTS = [
     Fault("output", "playback", "unplug", 27.003, 27.603),
     Fault("room", "both", "unplug", 29.001, 29.601),
 ]
-SECONDS = 32.0  # of the cards; frames are fewer, for a lost microphone has none
+SECONDS = 32.0  # of the cards; frames are fewer, since a lost microphone has none
 FRAMES_S = 29.0
 
 
 @dataclass
 class Call:
-    """What was seen of it; times are time.monotonic()."""
+    """Observations of one call; times are time.monotonic()."""
 
     far: list[bytes] = field(default_factory=list)
     microphone: list[bytes] = field(default_factory=list)
     output: list[bytes] = field(default_factory=list)
     at_s: list[float] = field(default_factory=list)
     xruns: list[int] = field(default_factory=list)
-    lost_s: list[float] = field(default_factory=list)  # when a device was found to be lost
+    lost_s: list[float] = field(default_factory=list)  # time at which a device was found to be lost
 
     def tap(self, far: bytes, microphone: bytes, output: bytes, times: FrameTimes) -> None:
         self.far.append(far)
@@ -87,7 +89,7 @@ class Call:
 
 
 def silence_s(samples: np.ndarray) -> float:
-    """Length of all pauses in which nothing at all was played; a speaking voice has none of 1 ms."""
+    """Length of all pauses of digital silence in s; speech has none of 1 ms."""
     edges = np.flatnonzero(np.diff(np.concatenate([[1], samples != 0, [1]]).astype(int)))
     lengths = edges[1::2] - edges[::2]
     return float(lengths[lengths > RATE_HZ // 1000].sum() / RATE_HZ)
@@ -163,7 +165,7 @@ def test_what_each_fault_costs(
         else:
             found = np.array([moment_s for moment_s in call.lost_s if begin_s < moment_s < end_s])
         assert len(found), f"nobody noticed: {fault.name}"
-        # Blocks of the microphone that never came, and pauses of what was played.
+        # Blocks of the microphone that never arrived, and pauses of the playback signal.
         gaps_s = np.diff(at_s[(at_s > begin_s - 0.05) & (at_s < end_s)])
         lost_s = gaps_s[gaps_s > 0.015].sum() - 0.01 * (gaps_s > 0.015).sum()
         if fault.device == "room":
@@ -186,7 +188,7 @@ def test_what_each_fault_costs(
             worst["found"].append(found[0] - begin_s)
             worst["back"].append(back_s)
             worst["echo"].append(echo_s)
-    # 50 ms and 1 s are promised for an xrun, and 2 s for a return; half a second for a stall to be believed,
+    # 50 ms and 1 s are promised for an xrun, and 2 s for a return; half a second to detect a stall,
     # and some frames more. One row may be spoiled by an xrun of a busy machine's own.
     limits_s = {"xrun": 0.05, "echo after xrun": 1.0, "found": 0.6, "back": 2.0, "echo": 2.0}
     for what, limit_s in limits_s.items():
@@ -195,8 +197,9 @@ def test_what_each_fault_costs(
 
 @pytest.mark.parametrize("device", ["away", "too narrow", "there"])
 def test_a_device_may_be_looked_for_for_months(room_card: Callable[..., str], device: str) -> None:
-    """Twice a second, whether it is away, is not as it should be, or is there and moves no sample. An object
-    of 80 bytes kept each time is 14 MB a day."""
+    """Twice a second the device is absent, has other properties, or exists and moves no sample. An object of
+    80 bytes kept each time is 14 MB a day.
+    """
     name = "hw:CARD=Gone" if device == "away" else room_card()
     channels = 1000 if device == "too narrow" else 1
 

@@ -1,4 +1,4 @@
-"""`systemctl reload` on the room card: what changes, what goes on meanwhile, and what is heard of it."""
+"""`systemctl reload` on the room card: the changes, the sound meanwhile, and their audible effect."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def reload(process: Daemon, path: Path, text: str) -> None:
 def test_another_loudspeaker_does_not_interrupt_the_microphone(
     configure: Configure, room_card: RoomCard, start: type[Daemon], tmp_path: Path
 ) -> None:
-    """What the new one was given is recorded: the far end, from about when the reload was asked for."""
+    """The new loudspeaker's input is recorded: the far end, from about the moment of the reload."""
     path = configure()
     other = room_card(record=tmp_path / "played.wav")
     process = start(path, "--seconds", "5")

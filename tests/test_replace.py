@@ -1,4 +1,4 @@
-"""A file written beside its place replaces that alone, whatever lies in its way."""
+"""A file written beside its place replaces that file alone, whatever exists beside it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_another_program_writes_stays(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="another program is writing it"):
         replace(tmp_path / "out", b"second")
     first.finish()
-    first.abort()  # nothing to do any more
+    first.abort()  # nothing is left to do
     assert (tmp_path / "out").read_bytes() == b"first"
     replace(tmp_path / "out", b"second")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -1,4 +1,4 @@
-"""What the daemon says: fields and words, a terminal's line, systemd's protocol, and a real journal."""
+"""The daemon's reports: fields and messages, a terminal's line, systemd's protocol, and a real journal."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_terminal_shows_one_line_that_changes(configure: Configure) -> None:
     try:
         while chunk := os.read(ours, 4096):
             said += chunk
-    except OSError:  # the other side is closed: Linux tells a terminal's reader so
+    except OSError:  # the other side is closed: Linux reports it so to a terminal's reader
         pass
     os.close(ours)
     assert process.wait(10) == 0
@@ -140,8 +140,9 @@ def test_systemd_hears_of_start_reload_and_stop(
 def test_watchdog_is_fed_while_a_device_is_waited_for(
     systemd: Systemd, configure: Configure, start: type[Daemon]
 ) -> None:
-    """Sound stops after 2 s. For 0.5 s there is no sign of life, then the microphone counts as lost. It can
-    be opened again, and gives nothing: that takes 0.5 s to find out each time."""
+    """Sound stops after 2 s. For 0.5 s there is no watchdog signal, then the microphone counts as lost. It
+    can be opened again and gives no sound, which takes 0.5 s to detect each time.
+    """
     process = start(configure(faults="capture:stall@2+30"), **systemd.environment)
     systemd.hear("READY=1")
     ready_s = systemd.heard[-1][0]
@@ -156,7 +157,7 @@ def test_watchdog_is_fed_while_a_device_is_waited_for(
     gaps_s = np.diff([ready_s, *fed_s])
     print(f"apart by {np.round(gaps_s, 2)} s")
     assert len(fed_s) >= 16
-    # Stall limit 0.5 s, less one look of the reporter (0.1 s) that may come after the last frame.
+    # Stall limit 0.5 s, less one interval of the reporter (0.1 s) that may end after the last frame.
     first_silence = int(np.argmax(gaps_s > 0.35))
     assert gaps_s[first_silence] > 0.35
     assert gaps_s.max() < 0.8
@@ -167,7 +168,7 @@ def test_watchdog_is_fed_while_a_device_is_waited_for(
 
 
 def journald_reason() -> str:
-    """Why journald can't be run here, or nothing."""
+    """Reason why journald can't be run here, or an empty text."""
     for program in ("/lib/systemd/systemd-journald", "journalctl", "unshare"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
@@ -228,7 +229,7 @@ def test_a_microphone_that_clips_is_told_once(
 
 @needs_journald
 def test_a_journald_that_hangs_costs_no_sound(configure: Configure) -> None:
-    """Its queue is full for 3 s, while a report comes every 0.1 s."""
+    """The journal's queue is full for 3 s, while a report comes every 0.1 s."""
     path = configure()
     path.write_text(path.read_text().replace("report_interval_s: 0.5", "report_interval_s: 0.1"))
     entries = journal_of("hang", path, "--seconds", "5.5")

@@ -1,4 +1,4 @@
-"""The service and what surrounds it: signals, terminals, systemd, file descriptors, and its own threads.
+"""The service and its surroundings: signals, terminals, systemd, file descriptors, and its own threads.
 
 Each daemon is a real process on a room card.
 """
@@ -30,7 +30,7 @@ configure, start, systemd = daemon.configure, daemon.start, daemon.systemd
 
 
 def wait_until(happened: Callable[[], object], what: str, timeout_s: float = 10.0) -> float:
-    """Return the time that it took in seconds."""
+    """Wait and return the time in seconds that it took."""
     began_s = time.monotonic()
     while not happened():
         if time.monotonic() - began_s > timeout_s:
@@ -40,7 +40,7 @@ def wait_until(happened: Callable[[], object], what: str, timeout_s: float = 10.
 
 
 def processor_s(pid: int) -> float:
-    """User and system time, proc_pid_stat(5)."""
+    """User and system time in seconds, proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -78,10 +78,10 @@ def test_an_error_in_any_thread_ends_the_service_with_a_failure(
 
 
 class TerminalDaemon:
-    """A daemon in a terminal of its own, of which `terminal` is the other end."""
+    """A daemon in a terminal of its own; `terminal` is the other end."""
 
     def __init__(self, path: Path) -> None:
-        """Returns when it shows figures."""
+        """Start, and return when it shows figures."""
         self._status: int | None = None
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
@@ -95,7 +95,7 @@ class TerminalDaemon:
         self.terminal = -1
 
     def exit_status(self, timeout_s: float = 5.0) -> int:
-        """After SIGTERM."""
+        """Send SIGTERM and return the exit status."""
         os.kill(self.pid, signal.SIGTERM)
         wait_until(self._has_ended, "the end of the process", timeout_s)
         assert self._status is not None
@@ -138,7 +138,7 @@ def frames(socket_path: Path) -> int:
 def test_a_terminal_that_closes_ends_nothing(
     configure: Configure, tmp_path: Path, in_a_terminal: Callable[[Path], TerminalDaemon]
 ) -> None:
-    """Its window is closed: SIGHUP, then every write fails."""
+    """The terminal's window is closed: SIGHUP, then every write fails."""
     path = configure()
     path.write_text(path.read_text() + "socket: service\n")
     service = in_a_terminal(path)
@@ -156,14 +156,14 @@ def test_a_terminal_that_closes_ends_nothing(
 def test_a_terminal_that_takes_nothing_holds_up_no_signal(
     how: str, configure: Configure, in_a_terminal: Callable[[Path], TerminalDaemon]
 ) -> None:
-    """Ctrl-S; and a window, or a connection, that stands still: the line discipline's buffer fills up."""
+    """Ctrl-S, or a window or connection that has stopped: the line discipline's buffer fills up."""
     path = configure()
     interval = "0.5" if how == "stopped" else "0.1"
     path.write_text(path.read_text().replace("report_interval_s: 0.5", f"report_interval_s: {interval}"))
     service = in_a_terminal(path)
     if how == "stopped":
         os.write(service.terminal, b"\x13")
-    else:  # fill what is left of it, as hours of lines would
+    else:  # fill the rest of it, as hours of lines would
         with (
             contextlib.suppress(BlockingIOError),
             Path(f"/proc/{service.pid}/fd/2").open("wb", buffering=0) as more,
@@ -205,7 +205,7 @@ def test_a_reload_that_comes_early_is_done_late(configure: Configure, start: typ
 
 
 def test_a_line_of_brackets_ends_nothing(configure: Configure, tmp_path: Path, start: type[Daemon]) -> None:
-    """In the service's own thread, whose stack Python 3.13 would let json.loads overflow: SIGSEGV."""
+    """Regression: in the service's own thread json.loads of Python 3.13 would overflow the stack: SIGSEGV."""
     path = configure()
     path.write_text(path.read_text() + "socket: service\n")
     process = start(path)
@@ -223,7 +223,7 @@ def test_a_line_of_brackets_ends_nothing(configure: Configure, tmp_path: Path, s
 def test_few_file_descriptors_cost_neither_sound_nor_processor(
     configure: Configure, tmp_path: Path, start: type[Daemon]
 ) -> None:
-    """There is none for a client, nor for anything else, for 3 s."""
+    """No file descriptor is free for a client, nor for anything else, for 3 s."""
     path = configure()
     path.write_text(path.read_text() + "socket: service\n")
     process = start(path)
@@ -260,7 +260,7 @@ def test_few_file_descriptors_cost_neither_sound_nor_processor(
 def test_a_systemd_that_does_not_read_is_not_waited_for(
     configure: Configure, tmp_path: Path, start: type[Daemon]
 ) -> None:
-    """Its queue is full; when it reads again, it finds what it waits for: READY=1."""
+    """systemd's queue is full; when it reads again, it gets the message that it waits for: READY=1."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
@@ -277,7 +277,7 @@ def test_a_systemd_that_does_not_read_is_not_waited_for(
         while not any(message.startswith(b"READY=1\n") for message in heard):
             heard.append(systemd.recv(4096))
         process.signal(signal.SIGHUP)
-        time.sleep(3)  # full again: 6 reports and 6 signs of life, and more
+        time.sleep(3)  # full again: 6 reports and 6 watchdog signals, and more
         process.signal(signal.SIGTERM)
         began_s = time.monotonic()
         assert process.ended(10) == 0
@@ -285,13 +285,13 @@ def test_a_systemd_that_does_not_read_is_not_waited_for(
         assert time.monotonic() - began_s < 2
 
 
-# ---- the file that is there while sound flows
+# ---- the file that exists while sound flows
 
 
 def test_a_card_that_is_not_there_is_ready_without_the_file(
     configure: Configure, systemd: Systemd, tmp_path: Path, start: type[Daemon]
 ) -> None:
-    """READY=1 with the reason, and no file of flowing sound, not even one that was left behind."""
+    """READY=1 with the reason, and no file of flowing sound, nor one of an earlier run."""
     path = configure()
     path.write_text(path.read_text().replace("microphone: {device: room0}", 'microphone: {device: "hw:7"}'))
     mark = tmp_path / "run/sound"
@@ -307,7 +307,7 @@ def test_a_card_that_is_not_there_is_ready_without_the_file(
 
 
 def test_frames_that_stand_still_are_no_flowing_sound(tmp_path: Path) -> None:
-    """Nothing is waited for yet, or ever: the audio thread hangs."""
+    """Frames stop although no device is parked: the audio thread hangs."""
     mark = SoundMark(tmp_path / "sound")
     looks = [(0.1 * look, 10 * look, "") for look in range(12)]
     looks += [(1.1 + STILL_MAX_S * part, 110, "") for part in (0.5, 1.1)]
@@ -324,7 +324,7 @@ def test_frames_that_stand_still_are_no_flowing_sound(tmp_path: Path) -> None:
 def test_the_file_of_flowing_sound_follows_the_card(
     configure: Configure, tmp_path: Path, start: type[Daemon]
 ) -> None:
-    """A microphone that is pulled after half a second, plugged in again, and pulled again."""
+    """A microphone that is unplugged after half a second, plugged in again, and unplugged again."""
     faults = "capture:unplug@0.5 capture:replug@2.5 capture:unplug@6"
     mark = tmp_path / "sound"
     process = start(configure(faults=faults), RUNTIME_DIRECTORY=str(tmp_path))

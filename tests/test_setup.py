@@ -81,7 +81,7 @@ def test_a_half_made_environment_is_removed(tmp_path: Path) -> None:
 def test_another_package_manager_is_waited_for(tmp_path: Path) -> None:
     nothing_new = ["env", "LC_ALL=C", "apt-get", "--yes", "--no-upgrade", "install", "dpkg"]
     with Path("/var/lib/dpkg/lock-frontend").open("w") as held:
-        # As dpkg does it: a lock of a process, from the file's begin to its end.
+        # As dpkg does it: a process's lock, from the beginning of the file to its end.
         fcntl.fcntl(held, fcntl.F_SETLKW, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         process = subprocess.Popen(
             [SETUP, "apt_get", *nothing_new], cwd=tmp_path, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""The short version of tests/soak.py: a minute and a half, with a fault of every kind or so."""
+"""The short version of tests/soak.py: a minute and a half, with about one fault of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service's files, looked at by systemd's own tools."""
+"""The service's files, checked by systemd's own tools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit as this machine can check it: `apmpi` from where it is installed, and a Type that is known."""
+    """The unit as this machine can check it: `apmpi` at its installed path, and a known Type."""
     text = (SYSTEMD / "apmpi.service").read_text()
     text = text.replace("/usr/bin/apmpi", str(Path(sys.executable).with_name("apmpi")))
     version = re.search(r"systemd (\d+)", run("systemd-analyze", "--version"))
@@ -45,8 +45,8 @@ def unit(tmp_path: Path) -> Path:
 
 @needs_systemd
 def test_unit_is_valid(unit: Path) -> None:
-    # It exits with 0 for an unknown key or value, but says so; of other units on the machine it may say
-    # what it likes.
+    # It exits with 0 for an unknown key or value, but reports it; messages on the machine's other units
+    # do not count.
     said = run("systemd-analyze", "verify", "--man=no", unit)
     assert not [line for line in said.splitlines() if "apmpi" in line]
 
@@ -62,8 +62,9 @@ def test_unit_is_locked_up(unit: Path) -> None:
 def test_service_lives_under_a_real_systemd(
     unit: Path, tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
 ) -> None:
-    """Started, looked at, reloaded, starved until the watchdog bites, restarted and stopped, with all of the
-    unit's restrictions in force."""
+    """Started, observed, reloaded, blocked until the watchdog acts, restarted and stopped, with all of the
+    unit's restrictions in force.
+    """
     folder = tmp_path / "boot"
     etc = folder / "etc"
     etc.mkdir(parents=True)
@@ -81,7 +82,7 @@ def test_service_lives_under_a_real_systemd(
     # Without the default dependencies nothing else of this machine's services is started there.
     override = "[Unit]\nDefaultDependencies=no\n"
     override += "[Service]\nEnvironment=ALSA_CONFIG_PATH=/usr/share/alsa/alsa.conf:/etc/apmpi/room.conf\n"
-    homes = {Path(prefix).parts[1] for prefix in (sys.prefix, sys.base_prefix)}  # where this Python lives
+    homes = {Path(prefix).parts[1] for prefix in (sys.prefix, sys.base_prefix)}  # this Python's folder
     if homes & {"root", "home"}:
         override += "ProtectHome=read-only\n"
     if "tmp" in homes:
@@ -98,12 +99,12 @@ def test_service_lives_under_a_real_systemd(
     for entry in journal:
         print(entry.get("MESSAGE"))
     print(json.dumps({key: value for key, value in noted.items() if key != "status"}, indent=1))
-    assert noted["socket"] == "660 apmpi:apmpi"  # who is in the group may look on
+    assert noted["socket"] == "660 apmpi:apmpi"  # members of the group may connect
 
     assert (noted["start"], noted["running"]["ActiveState"]) == (0, "active")
     assert noted["start_s"] < 10
     assert re.search(r"latency \d+ ms, \d+ xruns?", noted["running"]["StatusText"])
-    # One thread does the sound; the others are real time only to be out of its way soon. 1 is SCHED_FIFO.
+    # One thread processes sound; the others are real time only so that they finish quickly. 1 is SCHED_FIFO.
     assert sorted(noted["threads"])[-1] == [1, 60]
     assert sorted(noted["threads"])[-2][1] < 60
     assert re.search(r"^Uid:\s+[1-9]", noted["status"], re.MULTILINE)

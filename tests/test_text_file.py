@@ -1,4 +1,4 @@
-"""A person's file, whatever it is: its content, or one sentence. Never a wait, never another exception."""
+"""A user's text file of any content: its text, or one sentence. Never a wait or another exception."""
 
 from __future__ import annotations
 

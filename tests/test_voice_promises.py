@@ -1,4 +1,6 @@
-"""What is promised of noise suppression, gain control, limiter and high-pass, as it can be heard."""
+"""The documented properties of noise suppression, gain control, limiter and high-pass, measured on the
+output.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,13 @@ def level_db(x: Signal) -> float:
 
 
 def noise(rng: np.random.Generator, seconds: float, dbfs: float, rate_hz: int = RATE_HZ) -> Signal:
-    """Of a fan: pink above 100 Hz, steady."""
+    """Noise of a fan: pink above 100 Hz, steady."""
     white = rng.standard_normal(round(seconds * rate_hz))
     return at_level(lfilter([1.0], [1.0, -0.9], white) + 0.3 * white, dbfs)
 
 
 def active_level_db(x: Signal, rate_hz: int = RATE_HZ) -> float:
-    """Mean of the 20 ms that are within 25 dB of the loud ones, after ITU-T P.56."""
+    """Mean level of the 20 ms that are within 25 dB of the loud ones, after ITU-T P.56."""
     count = rate_hz // 50
     powers = np.mean(x[: len(x) // count * count].reshape(-1, count) ** 2, axis=1)
     return db(float(np.mean(powers[powers > np.percentile(powers, 95) * 10**-2.5])))
@@ -52,7 +54,7 @@ def active_level_db(x: Signal, rate_hz: int = RATE_HZ) -> float:
 def watched(
     apm: AudioProcessingModule, rate_hz: int, mic: Signal, far: Signal | None = None
 ) -> tuple[Signal, list[Stats]]:
-    """Output in line with `mic`, and the figures after each block."""
+    """Return the output aligned with `mic`, and the figures after each block."""
     block, out, stats = rate_hz // 100, [], []
     for at in range(0, len(mic) - block + 1, block):
         if far is not None:
@@ -71,8 +73,9 @@ def watched(
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
 def test_noise_goes_down_by_its_level(rng: np.random.Generator, rate_hz: int) -> None:
-    """Noise alone, by default 15 dB and more: no further than was asked for, and no more than 3 dB less, for
-    the gain follows chance peaks of the noise a little."""
+    """Noise alone, by default 15 dB and more: no more than requested, and no more than 3 dB less, since the
+    gain follows random peaks of the noise a little.
+    """
     mic = noise(rng, 6.0, -45.0, rate_hz)
     for level, wanted_db in (*LEVELS_DB.items(), (True, 18.0)):
         out = heard(AudioProcessingModule(noise_suppression=level), rate_hz, mic)
@@ -83,8 +86,9 @@ def test_noise_goes_down_by_its_level(rng: np.random.Generator, rate_hz: int) ->
 
 
 def test_another_level_makes_no_click(rng: np.random.Generator) -> None:
-    """In low rumble any jump is heard: around a change of level the output moves from sample to sample no
-    faster than it does anyway at the kinder of the two levels."""
+    """In low rumble any jump is audible: around a change of level the output moves from sample to sample no
+    faster than without a change at the smoother of the two levels.
+    """
     band = butter(4, [70.0, 300.0], "bandpass", fs=RATE_HZ, output="sos")
     mic = to_int16(at_level(sosfilt(band, rng.standard_normal(9 * RATE_HZ)), -26.0))
     usual = np.diff(process(AudioProcessingModule(noise_suppression="low"), RATE_HZ, mic).astype(int))
@@ -105,8 +109,9 @@ def test_another_level_makes_no_click(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("learned_gain", [True, False])
 def test_a_fan_is_followed_within_a_second(rng: np.random.Generator, learned_gain: bool) -> None:
-    """Switched on in silence, and after a talker: a second later it is down by nearly all it will be; by 12
-    dB without the network."""
+    """A fan switched on in silence, and after speech: a second later it is down by nearly the final
+    attenuation; by 12 dB without the network.
+    """
     fan = noise(rng, 8.0, -42.0)
     talker = voice(rng, RATE_HZ, 3.0, -26.0)
     for before in (np.zeros(3 * RATE_HZ), talker):
@@ -123,8 +128,9 @@ def test_a_fan_is_followed_within_a_second(rng: np.random.Generator, learned_gai
 
 
 def test_a_ringing_room_is_not_taken_for_noise(rng: np.random.Generator) -> None:
-    """Eight talkers who hardly pause, in a room of RT60 0.5 s: where the floor is taken for higher, the voice
-    is cut. With minima of half the time the mean would be 3 to 6 dB."""
+    """Eight talkers with hardly a pause, in a room of RT60 0.5 s: an overestimated noise floor attenuates the
+    speech. With minima of half the time the mean would be 3 to 6 dB.
+    """
     over_db = []
     for _ in range(8):
         dry = voice(rng, RATE_HZ, 20.0)
@@ -137,8 +143,9 @@ def test_a_ringing_room_is_not_taken_for_noise(rng: np.random.Generator) -> None
 
 
 def test_double_talk_is_not_taken_for_noise(rng: np.random.Generator) -> None:
-    """Where an echo fills the pauses only the talker's words are clear of it: the floor is told no higher for
-    that. With minima of what was clear for two of three seconds the mean would be 8 dB."""
+    """An echo fills the pauses, so that only the near-end words are free of it: the estimated noise floor
+    does not rise for that. With minima of the echo-free time of two of three seconds the mean would be 8 dB.
+    """
     over_db = []
     for _ in range(4):
         talk = scene(rng, RATE_HZ, 20.0, near_from_s=5.0, noise_dbfs=-61.0)
@@ -154,7 +161,7 @@ def test_double_talk_is_not_taken_for_noise(rng: np.random.Generator) -> None:
 def test_the_first_half_second_is_not_cut(
     rng: np.random.Generator, begin_s: float, learned_gain: bool
 ) -> None:
-    """A talker 20 dB above the noise, from the first sample on or from shortly after."""
+    """Speech 20 dB above the noise, from the first sample on or from shortly after."""
     worst_db = 0.0
     for _ in range(6):
         near = np.concatenate([np.zeros(round(begin_s * RATE_HZ)), voice(rng, RATE_HZ, 2.0, -26.0)])
@@ -170,7 +177,9 @@ def test_the_first_half_second_is_not_cut(
     "flags", [{"noise_suppression": True}, {"auto_gain_control": True}], ids=["learned", "bands"]
 )
 def test_speech_probability_tells_speech_from_noise(rng: np.random.Generator, flags: dict[str, bool]) -> None:
-    """Of a frame with a talker 15 dB above the noise it is higher than of one without in 95 of 100 pairs."""
+    """The probability is higher for a frame with speech 15 dB above the noise than for one without in 95 of
+    100 pairs.
+    """
     near = voice(rng, RATE_HZ, 12.0, -26.0)
     near[: 4 * RATE_HZ] = 0.0
     _, stats = watched(AudioProcessingModule(**flags), RATE_HZ, near + noise(rng, 12.0, -41.0))
@@ -185,8 +194,9 @@ def test_speech_probability_tells_speech_from_noise(rng: np.random.Generator, fl
 def sounds_between_vowels(
     rng: np.random.Generator, rate_hz: int, band_hz: list[float], dbfs: float
 ) -> tuple[Signal, Signal, npt.NDArray[np.bool_]]:
-    """8 s of a talker whose every half second begins with 0.1 s of a hiss; the hiss alone; where it is, from
-    3 s on."""
+    """8 s of speech in which every half second begins with 0.1 s of a hiss; the hiss alone; its positions,
+    from 3 s on.
+    """
     count = 8 * rate_hz
     hiss = sosfilt(butter(4, band_hz, "bandpass", fs=rate_hz, output="sos"), rng.standard_normal(count))
     sounds = np.arange(count) % (rate_hz // 2) < 0.1 * rate_hz
@@ -196,7 +206,7 @@ def sounds_between_vowels(
 
 
 def network_takes_db(mic: Signal, band: Signal, heard_at: npt.NDArray[np.bool_]) -> float:
-    """How much less is left of a band where a sound is, than without the network."""
+    """Additional attenuation in dB that the network causes in a band with a sound."""
     with_network, without = (
         heard(AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain), RATE_HZ, mic)
         for learned_gain in (True, False)
@@ -205,8 +215,9 @@ def network_takes_db(mic: Signal, band: Signal, heard_at: npt.NDArray[np.bool_])
 
 
 def test_weak_sounds_of_a_clear_talker_are_kept(rng: np.random.Generator) -> None:
-    """An f 22 dB under the vowels around it, hardly above the noise: the network takes less than 2 dB of it
-    on top of what the statistics take. Where it is asked about such sounds one by one it takes 3 to 4 dB."""
+    """An f 22 dB under the vowels around it, hardly above the noise: the network attenuates it by less than 2
+    dB in addition to the statistics. When it is asked about such sounds one by one it takes 3 to 4 dB.
+    """
     band_hz = [2000.0, 7500.0]
     band = butter(4, band_hz, "bandpass", fs=RATE_HZ, output="sos")
     taken_db = []
@@ -218,8 +229,9 @@ def test_weak_sounds_of_a_clear_talker_are_kept(rng: np.random.Generator) -> Non
 
 
 def test_weak_sounds_in_a_quiet_room_are_kept(rng: np.random.Generator) -> None:
-    """An f 34 dB under the vowels, 5 dB above a noise that nobody hears beside them: the network takes less
-    than 1 dB of it on top of what the statistics take. In a noisy room it would take 1.4 dB and more."""
+    """An f 34 dB under the vowels, 5 dB above a noise that is masked by them: the network attenuates it by
+    less than 1 dB in addition to the statistics. In a noisy room it would take 1.4 dB and more.
+    """
     band_hz = [2000.0, 7500.0]
     band = butter(4, band_hz, "bandpass", fs=RATE_HZ, output="sos")
     taken_db = []
@@ -241,7 +253,7 @@ ALL_FEATURES = {
 
 
 def no_voice(rng: np.random.Generator, kind: str, rate_hz: int, dbfs: float) -> Signal:
-    """0.2 to 1 s of a sound between 200 Hz and 7 kHz that is no voice; a chord fades by 4 dB a second."""
+    """0.2 to 1 s of a sound between 200 Hz and 7 kHz that is not speech; a chord fades by 4 dB a second."""
     t = np.arange(round(float(rng.choice([0.2, 0.5, 1.0])) * rate_hz)) / rate_hz
     start_hz, stop_hz = np.exp(rng.uniform(np.log(200.0), np.log(7000.0), 2))
     if kind == "tone":
@@ -284,8 +296,9 @@ def no_voice(rng: np.random.Generator, kind: str, rate_hz: int, dbfs: float) -> 
 def test_what_stands_clear_in_a_quiet_room_passes(
     rng: np.random.Generator, kind: str, flags: dict[str, bool | str], far_end: bool
 ) -> None:
-    """30 dB and more above the noise: less than 1 dB is lost in any 50 ms, the first of them included, at
-    either rate, from one microphone or two. What the gain control does is not counted."""
+    """Sounds 30 dB and more above the noise: less than 1 dB is lost in any 50 ms, the first of them included,
+    at either rate, from one microphone or two. The gain control's part is not counted.
+    """
     loudest_dbfs = -18.0 if kind in ("chord", "fricative") else -10.0  # their peaks meet the limiter
     worst_db, worst = -np.inf, ""
     for _ in range(6):
@@ -319,7 +332,7 @@ def test_what_stands_clear_in_a_quiet_room_passes(
 def test_the_first_sound_of_a_word_in_a_quiet_room_passes(
     rng: np.random.Generator, learned_gain: bool
 ) -> None:
-    """Words that begin with 0.1 s of a hiss, 30 to 45 dB above the noise, after half a second of nothing."""
+    """Words that begin with 0.1 s of a hiss, 30 to 45 dB above the noise, after half a second of silence."""
     worst_db = -np.inf
     for _ in range(4):
         clean, hisses = np.zeros(8 * RATE_HZ), []
@@ -338,8 +351,9 @@ def test_the_first_sound_of_a_word_in_a_quiet_room_passes(
 
 def test_what_may_be_an_echo_does_not_pass_for_standing_clear(rng: np.random.Generator) -> None:
     """A device that answers the far end with noise, 45 dB above that of the room, which no filter predicts
-    and whose delay is not found: while the far end plays it goes down by 10 dB on average. If it passed as
-    other sounds of a quiet room do, nothing would go."""
+    and whose delay is not found: while the far end is active it is attenuated by 10 dB on average. If it
+    passed like other sounds of a quiet room, the attenuation would be 0 dB.
+    """
     late = round(0.12 * RATE_HZ)
     down_db = []
     for _ in range(4):
@@ -356,8 +370,9 @@ def test_what_may_be_an_echo_does_not_pass_for_standing_clear(rng: np.random.Gen
 
 
 def test_clatter_in_a_quiet_room_is_still_taken(rng: np.random.Generator) -> None:
-    """Keys struck 6 to 10 times a second, 40 dB above the noise in between: from the second second on they
-    go down by 10 dB and more."""
+    """Keystrokes 6 to 10 times a second, 40 dB above the noise in between: from the second second on they are
+    attenuated by 10 dB and more.
+    """
     keys = np.zeros(6 * RATE_HZ)
     at = 0.0
     while (at := at + rng.uniform(0.1, 0.17)) < 5.8:
@@ -372,8 +387,7 @@ def test_clatter_in_a_quiet_room_is_still_taken(rng: np.random.Generator) -> Non
 
 
 def test_sibilants_above_8_khz_survive(rng: np.random.Generator) -> None:
-    """At 48 kHz: an s of 7 to 16 kHz between the vowels, 20 dB above the noise there, loses less than 3
-    dB."""
+    """At 48 kHz an s of 7 to 16 kHz between the vowels, 20 dB above the noise there, loses less than 3 dB."""
     rate_hz = 48000
     near, s, heard_at = sounds_between_vowels(rng, rate_hz, [7000.0, 16000.0], -36.0)
     out = heard(
@@ -389,8 +403,9 @@ def test_sibilants_above_8_khz_survive(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("learned_gain", [True, False])
 def test_what_is_left_of_noise_does_not_ring(rng: np.random.Generator, learned_gain: bool) -> None:
-    """Musical noise is lone peaks in the spectrogram: the kurtosis of its powers over that of the noise's own
-    (Y. Uemura et al., IWAENC 2008) is then far above 1."""
+    """Musical noise is single peaks in the spectrogram: the kurtosis of its powers over that of the noise's
+    own (Y. Uemura et al., IWAENC 2008) is then far above 1.
+    """
 
     def kurtosis(x: Signal) -> float:
         powers = np.abs(np.fft.rfft(part(x, 3, 9.9).reshape(-1, 320) * np.hanning(320))) ** 2
@@ -405,7 +420,7 @@ def test_what_is_left_of_noise_does_not_ring(rng: np.random.Generator, learned_g
 
 
 def test_auto_takes_what_the_noise_asks_for(rng: np.random.Generator) -> None:
-    """A talker in silence, then beside a fan, then in silence: 6 dB, 18 or 21 dB, 6 dB."""
+    """Speech in silence, then beside a fan, then in silence: 6 dB, 18 or 21 dB, 6 dB."""
     near = voice(rng, RATE_HZ, 24.0, -26.0)
     fan = noise(rng, 24.0, -34.0) * (np.arange(24 * RATE_HZ) // (8 * RATE_HZ) == 1)
     apm = AudioProcessingModule(noise_suppression="auto")
@@ -416,7 +431,7 @@ def test_auto_takes_what_the_noise_asks_for(rng: np.random.Generator) -> None:
 
 
 def test_auto_does_not_waver(rng: np.random.Generator) -> None:
-    """A fan that comes and goes by 3 dB every two seconds around the edge between two levels."""
+    """A fan whose level changes by 3 dB every two seconds around the edge between two levels."""
     near = voice(rng, RATE_HZ, 20.0, -26.0)
     sway = 10.0 ** (1.5 * np.sin(np.pi * np.arange(20 * RATE_HZ) / RATE_HZ) / 20.0)
     _, stats = watched(
@@ -457,7 +472,8 @@ def test_what_is_no_voice_does_not_count_for_its_level(
     rng: np.random.Generator, rate_hz: int, disturbance: str
 ) -> None:
     """Gain control alone, the high-pass off, and a constant of 0.05, rumble at 25 Hz 10 dB louder than the
-    talker, or hum as loud: six talkers come out at the target, to 3 dB on average."""
+    speech, or hum as loud: the output of six talkers is at the target, to 3 dB on average.
+    """
     t = np.arange(8 * rate_hz) / rate_hz
     band = butter(4, 150.0, "highpass", fs=rate_hz, output="sos")
     found = []
@@ -494,7 +510,7 @@ def test_target_and_most_gain_can_be_set(rng: np.random.Generator, target_dbfs: 
 def test_noise_alone_is_never_raised_by_more_than_6_db(
     rng: np.random.Generator, noise_suppression: bool, talker: str
 ) -> None:
-    """Steady, and coming and going; without a talker, and from 6 s after a quiet one."""
+    """Steady and intermittent noise; without speech, and from 6 s after quiet speech."""
     sway = 10.0 ** (8.0 * np.sin(0.7 * np.pi * np.arange(14 * RATE_HZ) / RATE_HZ) / 20.0)
     worst_db = -np.inf
     for floor in (noise(rng, 14.0, -62.0), noise(rng, 14.0, -45.0), noise(rng, 14.0, -60.0) * sway):
@@ -511,7 +527,7 @@ def test_noise_alone_is_never_raised_by_more_than_6_db(
 
 @pytest.mark.parametrize("noise_suppression", [True, False])
 def test_echo_is_never_taken_for_speech(rng: np.random.Generator, noise_suppression: bool) -> None:
-    """A far end alone for 12 s, its echo 20 dB below the target: the gain stays where it is."""
+    """A far end alone for 12 s, its echo 20 dB below the target: the gain does not change."""
     sound = scene(rng, RATE_HZ, 12.0)
     mic = 10.0 ** (-14.0 / 20.0) * sound.mic
     apm = AudioProcessingModule(
@@ -527,7 +543,7 @@ def test_echo_is_never_taken_for_speech(rng: np.random.Generator, noise_suppress
 
 
 def test_a_cough_does_not_duck_the_next_word(rng: np.random.Generator) -> None:
-    """Loud bursts of 0.05 to 0.4 s in the pause of a quiet talker: 0.3 s later the gain is back."""
+    """Loud bursts of 0.05 to 0.4 s in the pause of quiet speech: 0.3 s later the gain is restored."""
     near = voice(rng, RATE_HZ, 16.0)
     near *= 10.0 ** ((-40.0 - active_level_db(near)) / 20.0)
     bursts_s = {6.0: 0.05, 8.0: 0.2, 10.0: 0.3, 12.5: 0.4}
@@ -548,15 +564,16 @@ def test_a_cough_does_not_duck_the_next_word(rng: np.random.Generator) -> None:
 
 
 def true_peak_db(x: Signal) -> float:
-    """ITU-R BS.1770-4, annex 2: at four times the rate."""
+    """True peak after ITU-R BS.1770-4, annex 2, dB: at four times the rate."""
     return 20.0 * float(np.log10(np.max(np.abs(resample_poly(np.pad(x, 64), 4, 1)))))
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_no_peak_between_samples_leaves(rng: np.random.Generator, rate_hz: int) -> None:
-    """Talkers that come in far too loud are held at 1 dB, or as set, below full scale, to 0.6 dB; the worst
-    that can be made (full-scale noise up to the Nyquist frequency, where four points a sample are few) to
-    1 dB. No sample is clipped."""
+    """Speech that comes in far too loud is limited to 1 dB, or the setting, below full scale, to 0.6 dB; the
+    worst possible signal (full-scale noise up to the Nyquist frequency, for which four points a sample are
+    few) to 1 dB. No sample is clipped.
+    """
     for headroom_db in (1.0, 6.0):
         near = voice(rng, rate_hz, 6.0, -40.0)
         near[2 * rate_hz :] *= 100.0
@@ -595,7 +612,7 @@ def test_a_microphone_that_clips_or_whispers_is_told(rng: np.random.Generator) -
 @pytest.mark.parametrize("hum_hz", [50.0, 60.0])
 @pytest.mark.parametrize("rate_hz", [16000, 48000])
 def test_hum_and_dc_go(rng: np.random.Generator, rate_hz: int, hum_hz: float) -> None:
-    """Hum beside a talker goes down by 12 dB and more, a constant by all of it."""
+    """Hum beside speech is attenuated by 12 dB and more, a constant completely."""
     t = np.arange(10 * rate_hz) / rate_hz
     hum = 0.03 * np.sin(2 * np.pi * hum_hz * t)
     near = voice(rng, rate_hz, 10.0, -26.0)
@@ -612,7 +629,9 @@ def test_hum_and_dc_go(rng: np.random.Generator, rate_hz: int, hum_hz: float) ->
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_the_voice_passes(rng: np.random.Generator, rate_hz: int) -> None:
-    """Within 0.5 dB from 150 Hz to 0.45 of the rate; 12 dB an octave below the cut-off, wherever that is."""
+    """Within 0.5 dB from 150 Hz to 0.45 of the rate; 12 dB an octave below the cut-off, at every setting of
+    it.
+    """
     mic = at_level(rng.standard_normal(8 * rate_hz), -20.0)
     for cutoff_hz in (20.0, 80.0, 300.0):
         apm = AudioProcessingModule(high_pass_filter=True, high_pass_hz=cutoff_hz)
@@ -622,7 +641,7 @@ def test_the_voice_passes(rng: np.random.Generator, rate_hz: int) -> None:
             return np.fft.rfft(part(x, 1, 7.9, rate_hz) * np.hanning(round(6.9 * rate_hz)))
 
         def response_db(low_hz: float, high_hz: float, x: Signal = mic, y: Signal = out) -> float:
-            """Least squares over a band: what is not the filter's is averaged out."""
+            """Least squares over a band, in dB: components that are not the filter's are averaged out."""
             band = slice(round(low_hz * 6.9), round(high_hz * 6.9))
             a, b = spectrum(x)[band], spectrum(y)[band]
             return float(20 * np.log10(abs(np.vdot(a, b)) / np.vdot(a, a).real))

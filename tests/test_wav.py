@@ -1,4 +1,4 @@
-"""WAV files as endpoints: nothing lost on the way in, nothing half there on the way out."""
+"""WAV files as endpoints: every sample is read, and no partial file is left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RATE_HZ = 16000
 
 EXAMPLES = settings(
     max_examples=400,
-    derandomize=True,  # a red test stays red until it is mended
+    derandomize=True,  # a failing test fails until it is fixed
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example overwrites the same file
 )
 
@@ -54,7 +54,7 @@ def refusal(path: Path, rate_hz: int | None = None, channels: int | None = None)
 
 @contextlib.contextmanager
 def nobody() -> Iterator[None]:
-    """File permissions mean nothing to root: for a moment be somebody they are made for."""
+    """Become another user for a moment, since file permissions do not apply to root."""
     if os.geteuid() != 0:
         yield
         return
@@ -126,7 +126,7 @@ def test_a_file_cut_short_is_read_as_far_as_it_goes_and_says_so(
     path = tmp_path / "in.wav"
     sound = np.arange(1600, dtype=np.int16)
     soundfile.write(path, sound, RATE_HZ)
-    os.truncate(path, 44 + 2 * 1000 + 1)  # the tail of a sample is no sample
+    os.truncate(path, 44 + 2 * 1000 + 1)  # a partial sample is no sample
     with caplog.at_level(logging.WARNING):
         assert read_all(path)[:1000, 0].tolist() == list(range(1000))
     (record,) = caplog.records
@@ -258,7 +258,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, rng: np.random.Generator, 
     assert [file.name for file in tmp_path.iterdir()] == ["out.wav"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o400
     assert np.array_equal(read_all(path, 48000, channels)[: len(sound)], sound)
-    with wave.open(str(path)) as other:  # a reader that is not ours nor libsndfile's
+    with wave.open(str(path)) as other:  # a reader independent of apmpi and libsndfile
         assert other.getparams()[:4] == (channels, 2, 48000, len(sound))
         assert other.readframes(len(sound)) == sound.tobytes()
 
@@ -277,7 +277,7 @@ def test_an_older_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> No
     with WavSink(path, RATE_HZ) as sink:
         sink.write(bytes(320))
     assert len(read_all(path)) == 160
-    sink.close()  # once more does no harm
+    sink.close()  # a second call is harmless
     sink.abort()
     assert path.exists()
 
@@ -300,7 +300,7 @@ def test_a_recording_is_its_owners_and_the_groups(tmp_path: Path) -> None:
             assert stat.S_IMODE((tmp_path / "out.wav.part").stat().st_mode) == 0o640
             sink.write(bytes(320))
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
-        os.umask(0o077)  # who wants less has less
+        os.umask(0o077)  # a stricter umask is respected
         WavSink(path, RATE_HZ).close()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
@@ -342,7 +342,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @contextlib.contextmanager
 def no_file_beyond(size_bytes: int) -> Iterator[None]:
-    """A limit of the kernel that any user may set; Python ignores its signal, write() fails with EFBIG."""
+    """Set a limit that the kernel offers any user; Python ignores its signal, write() fails with EFBIG."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
@@ -352,7 +352,7 @@ def no_file_beyond(size_bytes: int) -> Iterator[None]:
 
 
 def write_until_refused(sink: WavSink) -> tuple[int, str]:
-    """(blocks that went in, the refusal)"""
+    """Return (blocks written, the refusal)."""
     for written in range(100_000):
         try:
             sink.write(bytes([1, 2]) * 160)

@@ -33,7 +33,7 @@ QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 CPUS = {"Pi Zero 2 W, 3": "cortex-a53", "Pi 4": "cortex-a72", "Pi 5": "cortex-a76"}
 FEATURES = ("echo_cancellation", "noise_suppression", "high_pass_filter", "auto_gain_control")
 FRAMES = 600  # 6 s; the path changes in the middle
-SETTLED = 50  # the first half second is another thing: the delay is not known yet
+SETTLED = 50  # the first half second is different: the delay is not known yet
 
 
 def run(*command: str | Path) -> str:
@@ -77,7 +77,7 @@ def plugin() -> Path:
 
 
 def counted(program: Path, *arguments: object) -> tuple[list[int], str]:
-    """Instructions between each pair of marks, and what the program printed."""
+    """Return the instructions between each pair of marks, and the program's output."""
     marks = BUILD / "marks"
     options = [*QEMU, "-plugin", f"{plugin()},out={marks},functions={BUILD / 'functions'}"]
     said = run(*options, program, *map(str, arguments))
@@ -146,7 +146,7 @@ def tail() -> None:
 
 # ---- estimates of cycles
 
-# function of neon.c -> what one turn of its largest loop does
+# function of neon.c -> amount of work in one turn of its largest loop
 LOOPS = {
     "filter_kalman": "filter: 16 bins of a partition",
     "adapt_kalman": "Kalman update: 16 bins of a partition",
@@ -266,7 +266,7 @@ def speexdsp(rate_hz: int) -> Process | None:
 
 
 def microseconds(processes: dict[str, Process]) -> dict[str, float]:
-    """Median time of a frame of each, taken in turns of 50 frames so that what disturbs, disturbs all."""
+    """Median time of a frame of each, measured in turns of 50 frames, so that a disturbance affects all."""
     times: dict[str, list[float]] = defaultdict(list)
     for start in range(0, FRAMES, 50):
         for name, process in processes.items():
@@ -299,9 +299,9 @@ def peers() -> None:
 
 
 def binding() -> None:
-    """What Python and Cython add to a call, buffers of 10 ms at 8 kHz (microseconds)
+    """Cost that Python and Cython add to a call, buffers of 10 ms at 8 kHz (microseconds)
 
-    Measured with the far end's call, whose own work, 80 samples to float, is next to nothing.
+    Measured with the far end's call, whose own work, 80 samples to float, is negligible.
     """
     bare, module = _native.Chain(8000, 1, (0, 0, 0, 0, 0)), AudioProcessingModule()
     frame = AudioFrame.create(8000, 1, 80)
@@ -331,11 +331,11 @@ def memory() -> None:
     table(("rate Hz", "1 channel", "2", "4", "8"), rows)
 
 
-# ---- quality, so that a cheaper frame is seen to be as good
+# ---- quality, so that a cheaper frame is shown to be as good
 
 
 def clean_up(rate_hz: int, far: np.ndarray, mic: np.ndarray) -> np.ndarray:
-    """The microphone after all features but the gain control, brought back by the delay of the chain."""
+    """The microphone after all features but the gain control, advanced by the delay of the chain."""
     module = AudioProcessingModule(**dict.fromkeys(FEATURES[:3], True))
     hop = rate_hz // 100
     frames = [np.clip(32768 * x, -32768, 32767).astype(np.int16) for x in (far, mic)]
@@ -349,7 +349,7 @@ def clean_up(rate_hz: int, far: np.ndarray, mic: np.ndarray) -> np.ndarray:
 
 
 def sdr_db(talker: np.ndarray, heard: np.ndarray) -> float:
-    """What is the talker, at whatever level, over what is not."""
+    """Power of the near-end speech, at any level, over the power of everything else, dB."""
     kept = np.dot(heard, talker) / np.dot(talker, talker) * talker
     return float(10 * np.log10(np.sum(kept**2) / np.sum((heard - kept) ** 2)))
 

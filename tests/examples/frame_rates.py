@@ -1,4 +1,4 @@
-"""How many samples 10 ms are at each rate; a frame of any other length is refused."""
+"""Samples in 10 ms at each rate; a frame of any other length is refused."""
 
 from apmpi import AudioFrame, AudioProcessingModule
 

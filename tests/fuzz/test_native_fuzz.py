@@ -1,6 +1,6 @@
 """Readers of outside bytes in C, fed by libFuzzer under the address and undefined-behaviour sanitizers.
 
-What a fuzzer finds stays a test by a new file in its corpus.
+An input that a fuzzer finds becomes a test as a new file in its corpus.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FUZZERS: dict[str, tuple[list[str | Path], int]] = {
 
 @pytest.mark.parametrize("name", FUZZERS)
 def test_nothing_breaks_it(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    # An option of this folder alone: unknown where pytest was started above it.
+    # An option of this folder alone: unknown if pytest was started above it.
     seconds = math.ceil(request.config.getoption("--fuzz-seconds", default=60.0))
     sources, longest = FUZZERS[name]
     found = tmp_path / "found"

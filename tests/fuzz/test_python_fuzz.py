@@ -1,6 +1,7 @@
-"""Readers of outside text in Python take or refuse it: by the documented exception, soon, in little memory.
+"""Readers of outside text in Python accept or refuse it: by the documented exception, within a bounded time
+and memory.
 
-Each fuzzer mutates what lies in corpus/ and what is made here, for --fuzz-seconds, from the --seed:
+Each fuzzer mutates the files of corpus/ and the inputs made here, for --fuzz-seconds, from the --seed:
 
     pytest tests/fuzz --fuzz-seconds 3600 --seed 7
 """
@@ -35,12 +36,12 @@ served = socket_rig.served  # pytest finds fixtures by their names here
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
-# What a fuzzer may do to the length of a text: some more than the longest that is read.
+# Longest mutated text: more than the longest that is read.
 LENGTH_MAX_BYTES = 80 * 1024
-# Processor time for one input. PyYAML takes up to 2 s for 64 KiB of keys; what grows with the square of the
-# length takes minutes.
+# Processor time for one input. PyYAML takes up to 2 s for 64 KiB of keys; a cost that grows with the square
+# of the length would take minutes.
 INPUT_MAX_S = 10.0
-# Beyond what the process has at the start. A text of 64 KiB becomes a tree of some 30 MB at most.
+# Memory above that at the start. A text of 64 KiB becomes a tree of about 30 MB at most.
 MEMORY_MAX_BYTES = 128 * 1024 * 1024
 
 NUMBERS = [b"0", b"-1", b"1e999", b"NaN", b"9" * 30, b"0x_", b"1.2.3.4/\xc2\xb2", b"2026-13-32", b"\xc2\xb2"]
@@ -120,9 +121,9 @@ CHUNKS += [
 
 
 class Fuzzer:
-    """Inputs for some seconds, and what they cost.
+    """Inputs for some seconds, and their cost.
 
-    seed, count   what the random numbers began with, and how many inputs there were
+    seed, count   seed of the random numbers, and number of inputs
     """
 
     def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
@@ -138,7 +139,7 @@ class Fuzzer:
         raises anything is kept."""
         refused, sentences, worst_s = 0, set(), 0.0
         before_bytes = _memory_bytes("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         try:
             for content in self._inputs(seeds, words):
                 began_s = time.process_time()
@@ -254,7 +255,7 @@ def test_values_of_any_yaml(fuzzer: Fuzzer) -> None:
 
 
 def test_requests(fuzzer: Fuzzer, served: Served) -> None:
-    """Each is answered with lines of JSON or HTTP, or not at all; a good one after them is understood."""
+    """Each is answered with lines of JSON or HTTP, or not at all; a valid one after them is understood."""
 
     def read(content: bytes) -> str | None:
         answer = b""
@@ -267,7 +268,7 @@ def test_requests(fuzzer: Fuzzer, served: Served) -> None:
                 while part := client.recv(65536):
                     answer += part
             except (ConnectionError, BrokenPipeError):
-                pass  # sent away while it was still talking
+                pass  # disconnected while it was still sending
         if answer.startswith(b"HTTP/1.1 "):
             return None if b" 200 " in answer.partition(b"\r\n")[0] else answer.partition(b"\r\n")[0].decode()
         lines = [json.loads(line) for line in answer.splitlines()]
@@ -279,11 +280,11 @@ def test_requests(fuzzer: Fuzzer, served: Served) -> None:
     assert read(b'{"want": "figures"}\n') is None
 
 
-# ---- what was learned
+# ---- the learned state
 
 
 def test_learned_files(fuzzer: Fuzzer, tmp_path: Path) -> None:
-    """Mutated behind their seal, and the seal itself now and then."""
+    """Mutated within a valid checksum, and occasionally the checksum itself."""
     path = tmp_path / "learned"
     settings = config.parse("microphone: {device: x}", "apmpi.yaml")
     learned.save(path, learned.Learned(b"chain", settings, {"speaker": 12.5}))
@@ -386,7 +387,7 @@ def test_recordings(fuzzer: Fuzzer, tmp_path: Path) -> None:
     def read(content: bytes) -> str | None:
         nonlocal number
         number += 1
-        # Mostly the statistics, with a good sound beside them; else the sound, with those that were there.
+        # Mostly the statistics, with a valid sound file; else the sound, with the original statistics.
         if content.startswith((b"RIFF", b"RF64")):
             path.write_bytes(content)
         else:

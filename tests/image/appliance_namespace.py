@@ -2,13 +2,13 @@
 
     appliance_namespace.py boot FOLDER     outside: cgroup and namespaces of its own, removed afterwards
     appliance_namespace.py init FOLDER     inside, PID 1: an overlay on the machine's files, then systemd
-    appliance_namespace.py drive FOLDER    a unit of that systemd: does what user and sound do, notes it
+    appliance_namespace.py drive FOLDER    a unit of that systemd: acts as user and sound, records the results
 
-FOLDER gets result.json and journal.txt. What is written elsewhere goes to memory and is forgotten.
+FOLDER gets result.json and journal.txt. Other writes go to memory and are discarded.
 
-Not as on the device: Python is this machine's, so homes are visible; the boot partition is a tmpfs, the light
-and the kernel's command line are files. There is no card, no iwd and no networkd, and apmpi.service is a
-stand-in: what matters of it is /run/apmpi/sound.
+Differences from the device: Python is this machine's, so homes are visible; the boot partition is a tmpfs,
+the light and the kernel's command line are files. There is no card, no iwd and no networkd, and apmpi.service
+is a substitute that provides /run/apmpi/sound.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a program it sees its own folder alone
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a program's import path has its own folder alone
 from booted_root import boot, enter, make_root, run
 
 IMAGE = Path(__file__).parents[2] / "image"
@@ -72,7 +72,7 @@ def _units(root: Path) -> None:
     shutil.copytree(IMAGE / "root/usr/lib/systemd/system", units, dirs_exist_ok=True)
     for unit in units.glob("apmpi-*.service"):
         text = unit.read_text().replace("/usr/bin/python3", sys.executable)
-        # No networkd, and no kernel module: this machine's own are not to be touched.
+        # No networkd, and no kernel module: this machine's own must not change.
         text = re.sub(r"(?m)^(ExecStart=/bin/networkctl.*|Requires=sys-kernel-config.*)$", "", text)
         unit.write_text(text)
         (units / f"{unit.name}.d").mkdir(exist_ok=True)
@@ -135,7 +135,7 @@ def drive(folder: Path) -> None:
         noted["left"] = [Path("/run/apmpi-start/trial").exists(), Path("/data/appliance/tried").exists()]
         SOUND.unlink()
         noted["light blinks"] = wait_for(10, lambda: contents(LIGHT) == "timer")
-        time.sleep(1)  # the least time that apmpi takes to say so again
+        time.sleep(1)  # the shortest time between two such reports of apmpi
         SOUND.touch()
         noted["light on again"] = wait_for(10, lambda: contents(LIGHT) == "default-on")
         noted["confirm still"] = state("apmpi-confirm")
@@ -168,7 +168,7 @@ def drive(folder: Path) -> None:
     finally:
         (folder / "result.json").write_text(json.dumps(noted))
         (folder / "journal.txt").write_text(run("journalctl", "--no-pager", "-o", "cat"))
-    # The last thing: the trial's end restarts the machine, and nothing comes after it.
+    # Last, since the trial's end restarts the machine.
     Path("/run/apmpi-start/trial").touch()
     with contextlib.suppress(OSError):
         start("apmpi-trial.service")

@@ -1,4 +1,6 @@
-"""image/ is no part of the installed package: what the device runs is imported from where it lies."""
+"""Import path for image/, which is not part of the installed package: the device's code is imported from
+there.
+"""
 
 import sys
 from pathlib import Path

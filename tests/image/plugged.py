@@ -1,4 +1,4 @@
-"""Trees like /proc/asound and sysfs, by what is plugged in."""
+"""Trees like /proc/asound and sysfs, for given devices."""
 
 from __future__ import annotations
 

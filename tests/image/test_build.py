@@ -1,4 +1,4 @@
-"""What of the image can be checked without building it."""
+"""Properties of the image that can be checked without building it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_units_start_what_is_there() -> None:
 def test_units_are_valid(tmp_path: Path) -> None:
     for unit in UNITS:
         if unit.is_file():
-            # Programs are looked for on this machine, where the appliance's are not.
+            # Programs are searched on this machine, which lacks the appliance's.
             text = re.sub(r"(?m)^(Exec\w+)=.*$", r"\1=/bin/true", unit.read_text())
             (tmp_path / unit.name).write_text(text)
     for unit in sorted(tmp_path.iterdir()):
@@ -70,7 +70,7 @@ def test_units_are_valid(tmp_path: Path) -> None:
 
 
 def test_one_name_for_each_partition() -> None:
-    """Python, initramfs, fstab and units mean the same card."""
+    """Python, initramfs, fstab and units name the same partitions."""
     files = [IMAGE / "initramfs/scripts/apmpi", ROOT / "etc/fstab", ROOT / "usr/lib/apmpi/mount-data", *UNITS]
     named = set()
     for file in files:

@@ -25,7 +25,7 @@ IMAGE = Path(__file__).parents[2] / "image"
 
 @pytest.fixture
 def device(tmp_path: Path) -> Path:
-    """As after flashing, with a speakerphone plugged in."""
+    """A device as after flashing, with a speakerphone plugged in."""
     root = tree(tmp_path, LOOPBACK, SPEAKERPHONE)
     boot = root / BOOT
     boot.mkdir(parents=True)
@@ -38,7 +38,7 @@ def device(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def soon() -> Iterator[None]:
-    """Make what waits for ever fail after 30 s."""
+    """Make anything that waits permanently fail after 30 s."""
 
     def too_late(number: int, frame: object) -> None:
         pytest.fail("still waiting after 30 s")  # no OSError, which could be caught
@@ -152,7 +152,7 @@ def test_without_a_microphone_there_is_nothing_to_start(device: Path) -> None:
     (device / "proc/asound/pcm").write_text("")
     assert configuration.start(device, no_sleep).startswith("no microphone found")
     assert not (device / "etc/apmpi/apmpi.yaml").exists()
-    edit(device, "sample_rate: 1\n")  # a mistake is told all the same
+    edit(device, "sample_rate: 1\n")  # a mistake is still reported
     assert "unknown key" in configuration.start(device, no_sleep)
 
 
@@ -251,7 +251,7 @@ def test_wifi_and_ssh_are_off_unless_asked_for(device: Path) -> None:
     assert "Country=DE" in (device / "etc/iwd/main.conf").read_text()
 
 
-# ---- whatever lies there in place of a file, and whatever the reader meets
+# ---- anything in place of a file, and any error of the reader
 
 
 @contextlib.contextmanager
@@ -284,7 +284,7 @@ def test_what_is_no_file_is_reported_and_the_rest_goes_on(device: Path, name: st
     assert load(device / "etc/apmpi/apmpi.yaml").microphone.device == "plughw:CARD=PowerConf,DEV=0"
     expected = {"network.yaml": ["ssh.service"], "authorized_keys": ["iwd.service"]}
     assert services == expected.get(name, ["iwd.service", "ssh.service"])
-    # Only of the file that is wrong, and no longer than that.
+    # Only for the wrong file, and only as long as it is wrong.
     others = [text for text in ERROR_TEXTS.values() if text != ERROR_TEXTS[name]]
     assert not any((device / BOOT / text).exists() for text in others)
 
@@ -372,7 +372,7 @@ def test_settings_are_judged_without_privileges() -> None:
         apart.call("x", lambda: Path("/etc/shadow").read_text())
 
 
-# What readers of YAML, addresses and text have failed on.
+# Inputs on which readers of YAML, addresses and text have failed.
 FRAGMENTS = (
     "wifi: ", "address: ", "dns: ", "name: ", "password: ", "country: ", "- ", "? ", "{", "}", "[", "]",
     ",", ":", "'", '"', "|", ">", "#", "~", "/", "x", "!!bool ", "!!int ", "!!timestamp ",
@@ -399,7 +399,7 @@ def test_any_text_is_a_network_or_one_sentence(text: str) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_the_largest_file_is_read_within_its_bounds() -> None:
-    """Bounds of time and memory; where the reader is killed, the sentence is another one."""
+    """Bounds of time and memory; if the reader is killed, the sentence is another one."""
     largest = f"a: [{'a,' * 32_000}]"
     with pytest.raises(FileError, match=r"apmpi\.yaml:1: a: unknown key"):
         apart.call("apmpi.yaml", configuration.completed, largest, "")
@@ -478,12 +478,12 @@ def test_a_full_card_stops_neither_sound_nor_network(device: Path) -> None:
         edit(device, "sample_rate: 1\n")
         assert "unknown key" in configuration.start(device, no_sleep)
         assert network.take_over(device) == ["ssh.service"]
-        # What could not be written whole was not written at all.
+        # A file that could not be written whole was not written at all.
         assert {path.name for path in (device / BOOT).iterdir()} == {*saved, "filler"}
 
 
 def test_an_error_text_is_whole_or_not_there(device: Path) -> None:
-    """Power fails after any number of bytes: what carries the name is the old text or the new one."""
+    """Power fails after any number of bytes: the file of that name is the old text or the new one."""
     tell_user(device, "some.txt", "old\n")
     path = device / BOOT / "some.txt"
     before = path.stat().st_ino

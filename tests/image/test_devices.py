@@ -1,4 +1,4 @@
-"""Devices by what is plugged in, against trees like /proc/asound."""
+"""Selection of devices, against trees like /proc/asound."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_layout(tmp_path: Path, plugged: tuple[Plugged, ...], microphone: str, s
     assert f"CARD={microphone}," in chosen["microphone"]
     assert ("speaker" in chosen) == (speaker is not None)
     assert speaker is None or f"CARD={speaker}," in chosen["speaker"]
-    # Whatever is chosen, the service takes it; and local programs are the other side.
+    # The service accepts every choice; local programs are the other side.
     text = completed("", "".join(f"{key}: {value}\n" for key, value in chosen.items()))
     assert text is not None
     settings = parse(text, "apmpi.yaml")

@@ -27,7 +27,7 @@ def test_the_function_is_complete_before_a_pc_sees_it(tmp_path: Path) -> None:
         )
     link = made / "configs/c.1/uac2.usb0"
     assert link.is_symlink() and link.resolve() == (made / "functions/uac2.usb0").resolve()
-    # Binding to the port comes last.
+    # Binding to the port is the last step.
     newest = max(
         (path for path in made.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns
     )

@@ -1,4 +1,4 @@
-"""Device tree overlays compile; where the boards' device trees are at hand, they fit them."""
+"""Device tree overlays compile, and fit the boards' device trees if those are available."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 OVERLAYS = sorted((PROJECT / "image/overlays").glob("*.dts"))
-# Of a build of the image, if there has been one.
+# From a build of the image, if one exists.
 BOARDS = sorted((PROJECT / "build/image/boot/a").glob("*.dtb")) or [None]
 
 
@@ -20,7 +20,7 @@ BOARDS = sorted((PROJECT / "build/image/boot/a").glob("*.dtb")) or [None]
 def test_overlay(source: Path, board: Path | None, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.dtbo"
     subprocess.run(["dtc", "-@", "-I", "dts", "-O", "dtb", "-o", overlay, source], check=True)
-    if board is not None and "bcm2712" not in board.name:  # a Pi 5 has its pins elsewhere
+    if board is not None and "bcm2712" not in board.name:  # a Pi 5 has another pin controller
         together = tmp_path / "together.dtb"
         subprocess.run(["fdtoverlay", "-i", board, "-o", together, overlay], check=True)
         said = subprocess.run(["fdtdump", together], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""The appliance's units: how exposed each is, and that each works with its restrictions under systemd."""
+"""The appliance's units: the exposure of each, and that each works with its restrictions under systemd."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[2] / "image/root/usr/lib/systemd/system"
-# systemd's own word for it is OK; what the appliance's oneshots had without restrictions is 9.5.
+# systemd rates it OK; the appliance's oneshots without restrictions have 9.5.
 EXPOSURE_LIMIT = 4.0
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -21,7 +21,7 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Units with programs that this machine has."""
+    """Units whose programs exist on this machine."""
     folder = tmp_path_factory.mktemp("machine") / "units"
     shutil.copytree(UNITS, folder)
     for unit in folder.glob("*.service"):
@@ -67,7 +67,7 @@ def test_units_work_with_all_their_restrictions(tmp_path: Path) -> None:
     # READY without sound confirms nothing, and shows no light.
     assert noted["light"] == noted["confirm by hand"] == 0
     assert noted["ready"] == ["inactive", "timer", "os_prefix=a/"]
-    # With the first second of sound the version stays.
+    # With the first second of sound the version is confirmed.
     assert noted["confirmed"] and noted["light on"]
     assert noted["flows"] == ["os_prefix=b/", "updated: version 2.0 is in use"]
     assert noted["left"] == [False, False]

@@ -1,4 +1,4 @@
-"""Which version is started, and what an update must be, against a tree of files and with real signatures."""
+"""Choice of the version to start, and checks of an update, with a tree of files and real signatures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import build
 
 @pytest.fixture
 def device(tmp_path: Path) -> Path:
-    """Runs version a; the key of its updates lies in `key`."""
+    """A device that runs version a; the key of its updates is in `key`."""
     root = tmp_path / "root"
     for folder in (f"{BOOT}/a", "proc", "usr/share/apmpi", "run/apmpi-start", "data"):
         (root / folder).mkdir(parents=True)
@@ -65,7 +65,7 @@ def test_the_signature_is_parsed_without_privileges(
         pytest.skip("not root: there is nothing to give up")
     programs = tmp_path / "bin"
     programs.mkdir()
-    # The real one, behind a script that notes who runs it.
+    # The real program, behind a script that records its callers.
     noted = tmp_path / "noted"
     noted.touch()
     noted.chmod(0o666)
@@ -126,7 +126,7 @@ def test_slot_files_are_one_sector_and_short_lines() -> None:
 
 
 def test_the_initramfs_takes_a_trial_back(tmp_path: Path) -> None:
-    """The very lines of the initramfs: sed finds the old version, dd puts its sector."""
+    """The initramfs's own lines: sed finds the old version, dd writes its sector."""
     script = (Path(__file__).parents[2] / "image/initramfs/scripts/apmpi").read_text()
     lines = [line.strip() for line in script.splitlines()]
     find = next(line for line in lines if line.startswith("old=$(sed"))
@@ -184,7 +184,7 @@ def test_what_the_firmware_needs_is_copied_into_the_slot(device: Path, tmp_path:
     assert (device / BOOT / "b/slot.txt").read_bytes() == slots.text("b")
 
 
-# ---- what is refused before anything is written, with a real file system and a real mount
+# ---- updates refused before anything is written, with a real file system and a real mount
 
 needs_squashfs = pytest.mark.skipif(
     shutil.which("mksquashfs") is None or os.geteuid() != 0,
@@ -196,7 +196,7 @@ PARTITION_BYTES = 1 << 20
 def described(
     device: Path, version: str = "2.0", board: str = "pi3-pi4", kernel_bytes: int = 100_000
 ) -> Path:
-    """A signed update, by the very function of the build."""
+    """A signed update, made by the build's own function."""
     new = device / "new"
     shutil.rmtree(new, ignore_errors=True)
     (new / update.SLOT_FILES / "overlays").mkdir(parents=True)
@@ -232,7 +232,7 @@ def queue(device: Path, file: Path) -> None:
 
 
 def everything(device: Path) -> dict[str, bytes]:
-    """Return all that is on the card, but for the update and the report."""
+    """Return all of the card's content but the update and the report."""
     names = (update.NAME, "apmpi.refused", slots.REPORT_NAME)
     files = [*(device / BOOT).rglob("*"), *(device / "dev").rglob("*")]
     return {
@@ -321,7 +321,7 @@ def test_an_update_larger_than_its_partition_is_refused(card: Path) -> None:
 
 @contextlib.contextmanager
 def boot_partition(card: Path, size_kib: int) -> Iterator[Path]:
-    """One of its own size, mounted, with what was there."""
+    """A boot partition of the given size, mounted, with the earlier content."""
     boot, saved = card / BOOT, card / "saved"
     shutil.copytree(boot, saved)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}K", "apmpi-test", boot]
@@ -352,14 +352,14 @@ def test_an_update_that_does_not_fit_is_refused_before_anything_is_written(card:
 
 @needs_squashfs
 def test_an_update_that_just_fits_is_installed(card: Path) -> None:
-    """An update that _check_fits lets through is written whole; room of the old version counts."""
+    """An update that _check_fits accepts is written whole; the old version's space counts as free."""
     file = described(card, kernel_bytes=600 * 1024)
     (card / BOOT / "b/vmlinuz").write_bytes(b"old" * 150_000)
     with boot_partition(card, 2000) as boot:
         queue(card, file)
         (boot / "holiday.jpg").touch()
         refused = 0
-        while True:  # room is made, one cluster after the other
+        while True:  # space is freed, one cluster after the other
             free_kib = os.statvfs(boot).f_bavail * 4
             filler = max(0, free_kib - 4 * refused - 120)
             (boot / "holiday.jpg").write_bytes(b"x" * 1024 * filler)
@@ -381,7 +381,7 @@ def test_an_update_that_just_fits_is_installed(card: Path) -> None:
 def test_after_a_failed_update_nobody_starts_half_a_version(
     card: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """The card does not give back what was written to it, cannot be mounted, or keeps no kernel."""
+    """The card returns other bytes than were written to it, cannot be mounted, or keeps no kernel."""
     if what == "partition":
 
         def spoilt(*arguments: object) -> None:
@@ -407,7 +407,9 @@ def test_after_a_failed_update_nobody_starts_half_a_version(
 def test_while_a_partition_is_written_its_version_can_not_be_started(
     card: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Power fails in the middle: what is left starts the running version, and the update is tried again."""
+    """Power fails in the middle: the remaining files start the running version, and the update is tried
+    again.
+    """
 
     def power_cut(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -432,7 +434,7 @@ def test_a_folder_in_place_of_an_update_is_refused_once(card: Path) -> None:
 
 @needs_squashfs
 def test_an_earlier_device_takes_an_update_of_today(card: Path, tmp_path: Path) -> None:
-    """It verifies all behind the header and mounts that as a squashfs, whatever is behind the squashfs."""
+    """It verifies everything behind the header and mounts that as a squashfs, whatever follows it."""
     file = described(card)
     _, size = update.verify(file, card)
     partition = tmp_path / "partition"

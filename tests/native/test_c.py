@@ -1,5 +1,6 @@
-"""Runs every C test of native/: with both compilers under the address and undefined-behaviour sanitizers,
-and as aarch64 code, the Raspberry Pi's, under qemu. Builds without Python, as a C program would."""
+"""Run every C test of native/: with both compilers under the address and undefined-behaviour sanitizers, and
+as aarch64 code, the Raspberry Pi's, under qemu. The build needs no Python, like that of a C program.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="session")
 def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that builds with a toolchain, when first asked, once for all processes."""
+    """Return a function that builds with a toolchain at its first call, once for all processes."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent

@@ -1,4 +1,4 @@
-"""Calls without the lock read nothing that changes: the thread sanitizer watches."""
+"""Calls without the lock read nothing that changes, by the thread sanitizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_state_is_sized_while_sound_goes_through(tmp_path: Path) -> None:
     program = tmp_path / "threads"
     threads = ROOT / "tests" / "native" / "threads.c"
     subprocess.run(["clang", *flags, threads, *sources, "-lm", "-lpthread", "-o", program], check=True)
-    # No addresses moved about: on kernels with much of it the sanitizer finds no room for its own memory.
+    # Without randomised addresses: with many random bits the sanitizer finds no space for its own memory.
     done = subprocess.run(["setarch", "-R", program], capture_output=True, text=True, timeout=300)
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-8000:]

@@ -1,4 +1,4 @@
-"""What the tests need beside pyalsaaudio: alsa-lib's own error codes, and a look at the card's clock."""
+"""Calls of alsa-lib that pyalsaaudio lacks, with alsa-lib's own error codes; and the room card's clock."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _check(call: str, code: int) -> None:
 
 
 class Pcm:
-    """One stream, set to exactly these parameters; methods give alsa-lib's return values, errors included."""
+    """One stream, set to exactly these parameters. Methods return alsa-lib's values, errors included."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Pcm:
             self.handle = c_void_p()
 
     def read(self, frames: int = 0) -> tuple[int, np.ndarray]:
-        """(frames read or negative errno, samples as [frames, channels], or [frames] when mono)."""
+        """Return (frames read or negative errno, samples as [frames, channels], or [frames] when mono)."""
         data = np.zeros((frames or self.period, self.channels), self.dtype)
         got = _lib.snd_pcm_readi(self.handle, data.ctypes.data, len(data))
         data = data[: max(got, 0)]
@@ -119,12 +119,14 @@ class Pcm:
         return np.concatenate(parts)
 
     def write(self, samples: np.ndarray) -> int:
-        """Frames written or negative errno; `samples` as read() gives them."""
+        """Return frames written or negative errno; `samples` as read() returns them."""
         data = np.ascontiguousarray(samples, self.dtype)
         return int(_lib.snd_pcm_writei(self.handle, data.ctypes.data, len(data)))
 
     def __getattr__(self, call: str) -> Callable[[], int]:
-        """prepare(), start(), drop(), drain(), state(), avail(): alsa-lib's calls that take nothing more."""
+        """Return prepare(), start(), drop(), drain(), state(), avail(): alsa-lib's calls without other
+        arguments.
+        """
         function = getattr(_lib, f"snd_pcm_{call}")
         return lambda: int(function(self.handle))
 
@@ -136,7 +138,7 @@ class Pcm:
         return int(_lib.snd_pcm_wait(self.handle, timeout_ms))
 
     def htimestamp(self) -> tuple[int, int]:
-        """(frames available, nanoseconds)."""
+        """Return (frames available, nanoseconds)."""
         available, stamp = c_ulong(), (c_long * 2)()
         _check("htimestamp", _lib.snd_pcm_htimestamp(self.handle, byref(available), stamp))
         return available.value, stamp[0] * 10**9 + stamp[1]
@@ -163,5 +165,5 @@ class SharedCard:
 
     @property
     def lost_ns(self) -> int:
-        """Time by which the card's clock stood still with the machine (native/roomcard/card_clock.h)."""
+        """Time in ns by which the machine's standstills have delayed the card's clock (card_clock.h)."""
         return (self._field("<Q", 64) & 0xFFFF_FFFF) * 8192

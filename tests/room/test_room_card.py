@@ -1,4 +1,4 @@
-"""The room card as programs see it: aplay, arecord, pyalsaaudio and alsa-lib itself, on the real plugin."""
+"""The room card through its users: aplay, arecord, pyalsaaudio and alsa-lib itself, on the real plugin."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def card() -> str:
-    """The name of a card that nobody used before: its clock starts when the test opens it."""
+    """Name of a card that has not been used before: its clock starts when the test opens it."""
     return f"test-{os.getpid()}-{next(_numbers)}"
 
 
 def ramp_wav(path: Path, seconds: float, rate_hz: int = RATE_HZ) -> Path:
-    """A talker whose every sample tells its own index (modulo 2^15)."""
+    """Near-end signal in which every sample is its own index (modulo 2^15)."""
     soundfile.write(
         path, (np.arange(int(seconds * rate_hz)) % 32768).astype("<i2"), rate_hz, subtype="PCM_16"
     )
@@ -63,9 +63,9 @@ def pyalsa(
 
 
 def play_and_capture(name: str, sound: np.ndarray, frames: int, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """Plays int16 samples once and captures `frames` from before they start; a thread feeds the loudspeaker.
+    """Play int16 samples once and capture `frames` from before they start; a thread feeds the loudspeaker.
 
-    Big buffers: what is tested with this is the sound, not the timing of a busy machine.
+    The buffers are large, so that the test depends on the sound and not on the timing of a busy machine.
     """
     period = rate_hz // 4
     with Pcm(name, CAPTURE, rate_hz, period=period, periods=8) as capture:
@@ -125,11 +125,11 @@ def test_killed_peer_and_stale_file_do_no_harm(room_card: RoomCard, card: str, t
     first_epoch_ns = shared.epoch_ns
     arecord.send_signal(signal.SIGKILL)
     arecord.wait()
-    assert shared.path.exists()  # nobody could clean up
+    assert shared.path.exists()  # no process could clean up
 
     with Pcm(name, CAPTURE) as capture:
         assert shared.epoch_ns > first_epoch_ns  # a new card, its clock at 0
-        assert capture.read_exactly(BLOCK)[0] == 0  # and its talker begins anew
+        assert capture.read_exactly(BLOCK)[0] == 0  # and its near-end signal from the beginning
         aplay = subprocess.Popen(["aplay", *arguments, "/dev/zero"])
         time.sleep(0.1)
         aplay.send_signal(signal.SIGKILL)
@@ -160,7 +160,7 @@ def test_delay_is_exact_to_the_sample(
         delay_ms=delay_ms,
         record=tmp_path / "played.wav",
     )
-    # Much is queued: where the sound goes is tested, not how soon a busy machine goes on with this test.
+    # Long buffers: the position of the sound is tested, not the speed at which a busy machine runs this test.
     queued = 24
     streams = {d: pyalsa(name, d, rate_hz, block, 32) for d in (first, 1 - first)}
     sound = rng.integers(-8000, 8000, (queued + 14) * block).astype("<i2")
@@ -209,7 +209,7 @@ def test_blocks_come_at_the_card_s_pace(room_card: RoomCard, card: str, speed: i
     elapsed = arrivals[-1] - arrivals[0]
     late_ms = 1e3 * (np.diff(arrivals).max() - 0.01 / speed)
     print(f"{blocks} blocks in {elapsed:.4f} s, latest block {late_ms:.2f} ms late")
-    # The first block may have been read late, by half a buffer (160 ms) at most, but never early.
+    # The first block may be read late, by half a buffer (160 ms) at most, but never early.
     assert 1.0 - 0.16 / speed < elapsed < 1.2
 
 
@@ -231,7 +231,7 @@ def test_poll_wakes_once_a_period(room_card: RoomCard, card: str) -> None:
             reads += 1
     capture.close()
     print(f"{wakes} wake-ups for {reads} blocks")
-    assert wakes <= reads + 4  # now and then a hair too early
+    assert wakes <= reads + 4  # occasionally slightly early
 
 
 def test_timestamps_delay_and_avail_agree(room_card: RoomCard, card: str) -> None:
@@ -248,7 +248,7 @@ def test_timestamps_delay_and_avail_agree(room_card: RoomCard, card: str) -> Non
             assert before <= capture.htimestamp()[1] <= time.monotonic_ns()  # CLOCK_MONOTONIC
             frames, ns = frames_and_time(capture, SharedCard(card))
             worst = max(worst, abs((frames - first_frames) - (ns - first_ns) * 1e-9 * RATE_HZ))
-            # Each between two looks, for the card goes on meanwhile.
+            # Each value between two readings, since the card's clock runs on between calls.
             earlier, (code, queued), later = playback.avail(), playback.delay(), playback.avail()
             assert code == 0 and playback.buffer - later <= queued <= playback.buffer - earlier
             earlier, (code, waiting), later = capture.avail(), capture.delay(), capture.avail()
@@ -261,7 +261,7 @@ def test_timestamps_delay_and_avail_agree(room_card: RoomCard, card: str) -> Non
 
 
 def test_both_clocks_drift_as_told(room_card: RoomCard, card: str) -> None:
-    """A sine arrives with the frequency that the two clock errors make of it, and stays a sine."""
+    """The frequency of a sine is scaled by both clock errors, and the sine stays a sine."""
     playback_ppm, capture_ppm, seconds, frequency_hz = 300.0, -150.0, 30, 1000.0
     name = room_card(card=card, playback_ppm=playback_ppm, capture_ppm=capture_ppm, delay_ms=20, speed=20)
     t = np.arange(seconds * RATE_HZ) / RATE_HZ
@@ -290,7 +290,7 @@ def test_both_clocks_drift_as_told(room_card: RoomCard, card: str) -> None:
 
 
 def frames_and_time(capture: Pcm, shared: SharedCard) -> tuple[int, int]:
-    """Return frames and the time in ns of the quickest of 20 looks: during one, the card goes on."""
+    """Return frames and time in ns of the fastest of 20 readings, since the card runs on during one."""
     looks = []
     for _ in range(20):
         began_ns = time.monotonic_ns()
@@ -425,7 +425,7 @@ def test_overrun_is_seen_and_time_goes_on(room_card: RoomCard, card: str, tmp_pa
         assert capture.prepare() == 0
         after = ramp_index(capture.read_exactly(3 * BLOCK))
         print(f"{after[0] - 3 * BLOCK} samples lost in 200 ms or more")
-        assert after[0] >= 0.2 * RATE_HZ  # the words in between are lost
+        assert after[0] >= 0.2 * RATE_HZ  # the near-end signal in between is lost
         assert np.array_equal(np.diff(after), np.ones(3 * BLOCK - 1))
 
 
@@ -472,7 +472,7 @@ def test_dropped_sound_is_not_heard(room_card: RoomCard, card: str, tmp_path: Pa
 
 
 def feed(playback: Pcm, results: list[tuple[float, int]], seconds: float) -> None:
-    """Writes silence in blocks, noting (time, answer), until an error that prepare does not heal."""
+    """Write silence in blocks, noting (time, answer), until an error after which prepare fails."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         code = playback.write(np.zeros(BLOCK))
@@ -482,7 +482,7 @@ def feed(playback: Pcm, results: list[tuple[float, int]], seconds: float) -> Non
 
 
 def drink(capture: Pcm, results: list[tuple[float, int]], seconds: float) -> None:
-    """The same for reading."""
+    """Read in blocks, noting (time, answer), until an error after which prepare fails."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         code, _ = capture.read()
@@ -499,14 +499,14 @@ def test_xrun_on_schedule(room_card: RoomCard, card: str, direction: str) -> Non
     name = room_card(card=card, faults=f"{direction}:xrun@0.5")
     which, use = STREAMS[direction]
     results: list[tuple[float, int]] = []
-    with Pcm(name, which, periods=16) as pcm:  # enough to hide a busy machine's pauses
+    with Pcm(name, which, periods=16) as pcm:  # longer than the pauses of a busy machine
         epoch = SharedCard(card).epoch_ns * 1e-9
         use(pcm, results, 1.0)
     errors = [(when - epoch, code) for when, code in results if code < 0]
     print(f"error at {errors[0][0]:.4f} s")
     assert [code for _, code in errors] == [-errno.EPIPE]
     assert 0.5 <= errors[0][0] < 0.7
-    assert results[-1][1] == BLOCK  # and went on
+    assert results[-1][1] == BLOCK  # and continued
 
 
 @pytest.mark.parametrize("direction", STREAMS)
@@ -531,7 +531,7 @@ def test_unplugged_and_plugged_in_again(room_card: RoomCard, card: str, directio
             assert (answer[0] if call == "delay" else answer) in (-errno.ENODEV, -errno.EBADFD), call
         begin = time.monotonic()
         pcm.close()
-        assert time.monotonic() - begin < 0.1  # a dead device must not block
+        assert time.monotonic() - begin < 0.1  # a disconnected device must not block
 
         refused = 0
         while True:
@@ -543,11 +543,11 @@ def test_unplugged_and_plugged_in_again(room_card: RoomCard, card: str, directio
                 refused += 1
                 time.sleep(0.01)
         assert refused > 0 and 0.8 <= time.monotonic() - epoch < 1.0
-        use(again, results, 0.2)  # the schedule goes on, it does not start again
+        use(again, results, 0.2)  # the schedule continues, it does not start again
         assert results[-1][1] == BLOCK
         again.close()
         thread.join()
-    assert [code for _, code in others if code < 0] == []  # the other direction noticed nothing
+    assert [code for _, code in others if code < 0] == []  # the other direction was not affected
 
 
 def test_handle_stays_dead_after_replugging(room_card: RoomCard, card: str) -> None:
@@ -637,7 +637,7 @@ def test_record_is_a_valid_wav_at_any_time(room_card: RoomCard, card: str, tmp_p
     name = room_card(card=card, record=path, speed=4)
     sound = np.arange(1, RATE_HZ + 1)
     lengths = []
-    for _ in range(2):  # the second stream goes on with the first one's record
+    for _ in range(2):  # the second stream continues the first one's record
         with Pcm(name, PLAYBACK, periods=64) as playback:
             for at in range(0, len(sound), BLOCK):
                 assert playback.write(sound[at : at + BLOCK]) == BLOCK
@@ -738,7 +738,7 @@ def test_wrong_options_are_one_clear_sentence(
 
 
 def test_the_example_configuration_names_every_option(tmp_path: Path, room_card: RoomCard, card: str) -> None:
-    """config/room-card.conf works as it is, and with every example in it switched on."""
+    """config/room-card.conf works unchanged, and with every example in it switched on."""
     room_card(card=card)
     library = re.search('lib "(.*?)"', (tmp_path / "room.conf").read_text())
     assert library is not None
@@ -786,7 +786,7 @@ def test_one_rate_and_one_speed_for_both_directions(
             Pcm(fast, PLAYBACK, 16000)
         assert failure.value.code == -errno.EINVAL
         assert "speed: 2, but the card" in capfd.readouterr().err
-    with Pcm(slow, PLAYBACK, 48000):  # nobody else runs now
+    with Pcm(slow, PLAYBACK, 48000):  # no other stream is open now
         pass
 
 

@@ -16,7 +16,7 @@ BUILD = HERE.parents[1] / "build" / "stages"
 
 
 class Stages:
-    """Calls functions of the library: arrays are passed as float32 pointers, floats as float, ints as int."""
+    """Functions of the library. Arrays are passed as float32 pointers, floats as float, ints as int."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -53,7 +53,7 @@ def _argument(value: object) -> object:
 @pytest.fixture(scope="session")
 def library() -> ctypes.CDLL:
     BUILD.mkdir(parents=True, exist_ok=True)
-    with (BUILD / "lock").open("w") as lock:  # another run of the tests may be building, too
+    with (BUILD / "lock").open("w") as lock:  # another run of the tests may build at the same time
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (["cmake", "-S", HERE, "-B", BUILD], ["cmake", "--build", BUILD, "--parallel", "2"]):
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

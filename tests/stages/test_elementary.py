@@ -1,4 +1,4 @@
-"""The kernels' elementary functions: coefficients are the minimax ones, errors as kernels.h says."""
+"""The kernels' elementary functions: the coefficients are the minimax ones, the errors those of kernels.h."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the signal path is made of, read from its object files: no allocation, no lock, no input or output."""
+"""The signal path's object files contain no allocation, no lock, no input and no output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import subprocess
 from pathlib import Path
 
-# Arithmetic of libm, and memory that the caller gave.
+# Arithmetic of libm, and copies within the caller's memory.
 ALLOWED = {"memcpy", "memmove", "memset"}
 ALLOWED |= {
     name + "f"
@@ -24,7 +24,7 @@ ALLOWED |= {
     "_GLOBAL_OFFSET_TABLE_",
     "__stack_chk_fail",
 }
-ALLOWED |= {"__cpu_model"}  # the compiler's own record of what an x86-64 processor can do
+ALLOWED |= {"__cpu_model"}  # the compiler's own record of an x86-64 processor's features
 
 
 def symbols(archive: Path, *options: str) -> set[str]:
@@ -44,7 +44,7 @@ def test_the_core_calls_nothing_but_arithmetic(library: ctypes.CDLL) -> None:
 
 
 def test_the_core_keeps_no_state_of_its_own(library: ctypes.CDLL) -> None:
-    """Two chains in one program never meet: no variable outlives a call, not even a static one."""
+    """Two chains in one program share nothing: no variable outlives a call, not even a static one."""
     archive = Path(library._name).parent / "native" / "libapmpi_core.a"
     listing = subprocess.run(
         ["nm", "--format=sysv", "--defined-only", archive], check=True, capture_output=True, text=True

@@ -1,6 +1,7 @@
 """Every stage beside its float64 model, over the same seeded signals.
 
-Tolerances are those of single-precision rounding, derived where they stand; worst errors are printed."""
+Tolerances are those of single-precision rounding, derived beside each test; the worst errors are printed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
 
 EPS = 2.0**-24  # rounding of one single-precision operation, relative
-SMALLEST = 2.0**-149  # where floats end
+SMALLEST = 2.0**-149  # smallest subnormal float
 
 Floats = npt.NDArray[np.float32]
 Stages = Any  # of conftest.py: calls the library
@@ -29,7 +30,7 @@ def check(what: str, error: float, bound: float) -> None:
 
 
 def cruel(rng: np.random.Generator, count: int) -> dict[str, Signal]:
-    """Signals that filters fear, within [-1, 1]."""
+    """Signals that are hard for filters, within [-1, 1]."""
     t = np.arange(count)
     return {
         "noise": np.clip(0.3 * rng.standard_normal(count), -1.0, 1.0),
@@ -80,7 +81,7 @@ def test_fft(stages: Stages, rng: np.random.Generator, size: int) -> None:
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_stft(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """A gain that changes at random, beside the model; then a gain of one, which must give the input back."""
+    """A gain that changes at random, beside the model; then a gain of one, which must return the input."""
     hop, blocks = rate_hz // 100, 30
     late = hop // 2
     for name, x in cruel(rng, blocks * hop).items():
@@ -176,7 +177,7 @@ def test_agc(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     x *= np.repeat(10.0 ** (rng.uniform(-25.0, 15.0, 9) / 20.0), 100 * hop)
     x = float32(np.stack([x, 0.3 * x])).reshape(channels, blocks, hop)
     probability = float32(np.clip(rng.uniform(-0.2, 1.2, blocks), 0.0, 1.0))
-    probability[550:800] = 0.0  # long enough for the gain to rest
+    probability[550:800] = 0.0  # longer than the pause after which the gain is lowered
     power = float32(np.mean(x**2, axis=(0, 2)))
     handle, model = stages.new("agc", -20.0, 32.0), agc.Agc(-20.0, 32.0)
     first, worst_db, worst = [], 0.0, 0.0
@@ -199,7 +200,7 @@ def test_agc(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         worst_db = max(worst_db, abs(gain_db - model.applied_db))
         worst = max(worst, float(np.max(np.abs(block - right.T)) / max(np.max(np.abs(right)), 1e-9)))
         first.append(block)
-    # Levels stay below 64 dB, where a rounding is 2^-19 dB; one a block, never forgotten.
+    # Levels stay below 64 dB, where a rounding is 2^-19 dB; one a block, all of which add up.
     bound_db = blocks * 2.0**-19
     check("gain in dB", worst_db, bound_db)
     check("samples, relative", worst, bound_db * np.log(10.0) / 20.0 + 8 * EPS)
@@ -288,8 +289,9 @@ def test_delay(stages: Stages, rng: np.random.Generator, true_blocks: int) -> No
 @pytest.mark.parametrize("a_block_late", [True, False])
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_resampler(stages: Stages, rng: np.random.Generator, rate_hz: int, a_block_late: bool) -> None:
-    """A slide that changes, both ways over more than a block. A rounded
-    position is off by EPS a block, pi times that in phase at the Nyquist frequency; a sum has 64 products."""
+    """A lag that changes in both directions by more than a block. A rounded position is off by EPS a block,
+    pi times that in phase at the Nyquist frequency; a sum has 64 products.
+    """
     hop, blocks = rate_hz // 100, 3500
     x = float32(at_level(rng.standard_normal(blocks * hop), -15.0)).reshape(blocks, hop)
     slides = float32(0.9 * np.sin(2.0 * np.pi * np.arange(blocks) / blocks) * (np.arange(blocks) > 5))
@@ -319,7 +321,7 @@ def test_resampler(stages: Stages, rng: np.random.Generator, rate_hz: int, a_blo
 
 
 def test_resampler_is_a_delay(stages: Stages) -> None:
-    """A tone below 0.7 of the Nyquist frequency comes out as the tone it is, read by the other clock."""
+    """A tone below 0.7 of the Nyquist frequency stays the same tone, read by the other clock."""
     hop, blocks, slide = 160, 600, 0.048  # 300 ppm
     t, worst = np.arange(blocks * hop), -np.inf
     for share in (0.01, 0.1, 0.3, 0.5, 0.7):
@@ -338,9 +340,10 @@ def test_resampler_is_a_delay(stages: Stages) -> None:
 
 
 def test_drift(stages: Stages, rng: np.random.Generator) -> None:
-    """A loop with a canceller that takes over a hundredth of the lag a block: as the model does it, the rate
-    is found, and without a drift nothing is steered; one with which less of the echo goes is given back.
-    Roundings pile up over the steered blocks, relative to the largest lag."""
+    """A loop with a canceller that takes over a hundredth of the lag a block. As in the model, the rate is
+    found, nothing is steered without a drift, and a drift with which the echo is reduced less is discarded.
+    Roundings accumulate over the steered blocks, relative to the largest lag.
+    """
     hop, blocks = 160, 3000
     for ppm, reduction_with in ((0.0, 100.0), (3.0, 100.0), (-300.0, 100.0), (-300.0, 20.0)):
         handle, model = stages.new("drift", hop), drift.Drift(hop)
@@ -368,9 +371,10 @@ def test_drift(stages: Stages, rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("truth", [0.0, 8.0, 16.0])
 def test_saturation(stages: Stages, rng: np.random.Generator, truth: float) -> None:
-    """Syllables through a loudspeaker of that drive and a filter of one tap, beside a talker as loud: the
-    drive as in the model, and near the true one; a linear loudspeaker is left alone. The slope is a quotient
-    of differences that lose two digits, its roundings are remembered for two seconds."""
+    """Syllables through a loudspeaker of that drive and a filter of one tap, with near-end speech at the same
+    level: the drive as in the model, and near the true one; a linear loudspeaker gets no correction. The
+    slope is a quotient of differences that lose two digits; its roundings are averaged over two seconds.
+    """
     hop, blocks = 160, 6000
     handle, model = stages.new("saturation"), saturation.Saturation()
     levels = np.repeat(10.0 ** (rng.uniform(-30.0, -14.0, blocks // 20) / 20.0), 20)
@@ -396,7 +400,7 @@ def test_saturation(stages: Stages, rng: np.random.Generator, truth: float) -> N
     assert again == drives, "a reset gives another result"
     print(f"drive {truth:g}: found {drives[-1]:.2f}")
     check("drive", worst, 100 * 200 * EPS * saturation.MOST_DRIVE)
-    # the block in which it comes to count as overdriven may be another one
+    # the block in which it is first classified as overdriven may differ
     check("bent far end", float(np.quantile(bends, 1.0 - 3 / blocks)), 1e-3)
     assert drives[-1] < saturation.NO_LONGER if truth == 0.0 else drives[-1] == pytest.approx(truth, rel=0.2)
 
@@ -406,10 +410,10 @@ def test_saturation(stages: Stages, rng: np.random.Generator, truth: float) -> N
 
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Convergence, a moved window, double talk, blocks of which nothing is learned, another room: as the
-    model does it. Rounding: EPS of the signal for each level of three transforms, for every partition's
-    product and for each of the about 100 blocks that a path is averaged over, all independent; worst of many,
-    so six sigma."""
+    """Convergence, a moved window, double talk, blocks without adaptation, and another room, as in the model.
+    Rounding: EPS of the signal for each level of three transforms, for every partition's product and for each
+    of the about 100 blocks that a path is averaged over, all independent; worst of many, so six sigma.
+    """
     hop, partitions, blocks, total = rate_hz // 100, 16, 30, 400
     count = total * hop
     far = voice(rng, rate_hz, total / 100.0, -20.0)
@@ -480,8 +484,9 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
 @pytest.mark.parametrize("late_ms", [37.3, -22.1])
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_jump(stages: Stages, rng: np.random.Generator, rate_hz: int, late_ms: float) -> None:
-    """A talker beside an echo moves nothing; then the echo jumps, and how far is found, as by the model. The
-    evidence is a mean of at most 160 bins, each as exact as a sum of transforms."""
+    """Near-end speech beside an echo moves nothing; then the echo jumps, and the distance is found as in the
+    model. The evidence is a mean of at most 160 bins, each as exact as a sum of transforms.
+    """
     hop, total, talks, jumps = rate_hz // 100, 360, slice(110, 125), 300
     count = total * hop
     late = round(late_ms * rate_hz / 1000.0)
@@ -520,13 +525,13 @@ def test_jump(stages: Stages, rng: np.random.Generator, rate_hz: int, late_ms: f
 
 
 def spectra(x: Signal, hop: int) -> np.ndarray:
-    """Of every block, as the suppressor sees it."""
+    """Spectrum of every block, in the suppressor's analysis."""
     bank = stft.Stft(hop)
     return np.array([bank.analyse(block) for block in x.reshape(-1, hop)])
 
 
 def padded(x: npt.ArrayLike, hop: int) -> Floats:
-    """hop + 1 bins in whole vectors of eight, the most that a kernel takes, zeros behind."""
+    """Values of hop + 1 bins in whole vectors of eight, the widest of a kernel, padded with zeros."""
     out = np.zeros((hop + 8) // 8 * 8, np.float32)
     out[: hop + 1] = x
     return out
@@ -535,8 +540,9 @@ def padded(x: npt.ArrayLike, hop: int) -> Floats:
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     """Far end alone, both, near end alone, silence, an echo that may have moved, and an estimate that is no
-    echo; after a second part of the echo comes by ways that no filter predicts. The regression remembers 50
-    blocks, and sums up to 100 bins; roundings add up like noise."""
+    echo; later a second part of the echo arrives over paths that no filter predicts. The regression averages
+    over 50 blocks and sums up to 100 bins; roundings add up like noise.
+    """
     hop, blocks = rate_hz // 100, 500
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     far = voice(rng, rate_hz, blocks / 100.0) * ((t < 200) | (t >= 320))
@@ -651,7 +657,7 @@ def test_ns(
         stages.call("ns_again", handle)
     print(f"distinct up to {most_distinct:.2f}, {most_clicks:.1f} clicks")
     assert most_distinct > 0.5 and (most_clicks > 2.0) == masked
-    # Twenty operations a block, remembered by the prior for 1/0.05 blocks; and twice that, since gains feed
+    # Twenty operations a block, averaged by the prior over 1/0.05 blocks; and twice that, since gains feed
     # back.
     bound = 20 * EPS * 20 * 2
     error = np.array(errors)
@@ -670,8 +676,10 @@ def test_ns(
 
 
 def test_ns_level(stages: Stages, rng: np.random.Generator) -> None:
-    """A talker in noise that goes up and down by 60 dB, with echoes: the level as in the model, each of them
-    at some time, and none that wavers. Five roundings a block, remembered for 1/0.005 blocks like noise."""
+    """Near-end speech in noise that changes by 60 dB in both directions, with echoes: the level as in the
+    model, each level at some time, without oscillation. Five roundings a block, averaged over 1/0.005 blocks
+    like noise.
+    """
     blocks = 6000
     noise = 1e-3 * 10.0 ** (3.0 * np.sin(np.arange(blocks) / 900.0))
     talks = rng.uniform(size=blocks) < 0.6
@@ -697,15 +705,16 @@ def test_ns_level(stages: Stages, rng: np.random.Generator) -> None:
     print(f"{changes} changes of level in a minute")
     check("ratio in dB", worst_db, 4.34 * 5 * EPS * 200)
     assert runs[0] == runs[1] and set(runs[0]) == {0, 1, 2, 3}
-    assert changes <= 14  # two and a half turns through three edges, less what a start saves
+    assert changes <= 14  # two and a half passes through three edges, less those that the start leaves out
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
 def test_mask(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Made-up powers, among them silence, full scale and a talker without an echo. Inputs of a layer are
-    rounded to 1/127 of the loudest, and a float's rounding moves such a step now and then: one input with a
-    weight of 1, remembered for some ten blocks, behind the sigmoid's slope. Before the first such step
-    nothing but a float's rounding differs."""
+    """Synthetic powers, among them silence, full scale and near-end speech without an echo. Inputs of a layer
+    are rounded to 1/127 of the loudest, and a float's rounding occasionally moves such a step: one input with
+    a weight of 1, remembered for about ten blocks, behind the sigmoid's slope. Before the first such step
+    nothing but a float's rounding differs.
+    """
     hop, blocks = rate_hz // 100, 400
     bins = hop + 1
     window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
