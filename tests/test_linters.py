@@ -1,7 +1,9 @@
-"""Formatting, lint, types and compiler warnings, held like any other promise."""
+"""Formatting, lint, types, compiler warnings and the form of docstrings."""
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PYTHON_CODE = ["apmpi", "tests", "native", "image", ".ci"]
-# What is built with a library that set-up does not install: a rival's transform, qemu's plugins.
+# Built with libraries that set-up does not install: another library's transform, qemu's plugins.
 UNCOMMON = {"transforms.c", "insncount.c"}
 
 
@@ -41,13 +43,13 @@ def test_types() -> None:
 
 
 def test_types_of_the_image() -> None:
-    # What runs on the device, and what builds and tests the image; both lie outside the package.
+    # The code that runs on the device, and the one that builds and tests the image: outside the package.
     code = sorted((ROOT / "image").glob("*.py"))
     check(sys.executable, "-m", "mypy", "--strict", *code, "apmpi_appliance", cwd=ROOT / "image")
 
 
 def test_stubs_say_what_the_compiled_module_has(tmp_path: Path) -> None:
-    # What the stubs leave out is nobody's business. From another folder: the installed package is compared.
+    # Names that the stubs leave out are private. From another folder: the installed package is compared.
     settings = ("--mypy-config-file", ROOT / "pyproject.toml", "--ignore-missing-stub")
     check(sys.executable, "-m", "mypy.stubtest", *settings, "apmpi._native", cwd=tmp_path)
 
@@ -71,10 +73,24 @@ def test_no_compiler_warning(compiler: str, tmp_path: Path) -> None:
 
 
 def test_static_analysis(tmp_path: Path) -> None:
-    # Which checks, and why the others not, stands in native/.clang-tidy.
+    # native/.clang-tidy lists the checks, with the reasons for those left out.
     sources = sorted(path for path in (ROOT / "native").rglob("*.c") if not path.name.startswith("test_"))
     tidy = [Path(sys.executable).with_name("clang-tidy"), "--quiet", "--warnings-as-errors=*"]
     check(*tidy, *sources, "--", "-std=gnu11", f"-I{ROOT / 'native'}")
+
+
+def test_docstrings_name_what_a_thing_is() -> None:
+    # A verb or a noun phrase that names the result, not a clause without a head.
+    clause = re.compile(r"(What|Who|How|When|Where|Whether|Whoever|Nobody)\b")
+    headless = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if path.parent.name != "reference"
+        for node in ast.walk(ast.parse(path.read_text(), str(path)))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and clause.match(text := ast.get_docstring(node) or "")
+    ]
+    assert not headless, "\n".join(headless)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
