@@ -168,8 +168,7 @@ static int open_file(const char *path, room_direction_t direction, double speed,
     return code;
 }
 
-int card_open(card_t *card, const char *name, room_direction_t direction, double speed,
-              char error[ROOM_ERROR_SIZE])
+int card_open(card_t *card, const char *name, room_direction_t direction, double speed, room_error_t error)
 {
     char path[sizeof members->path];
     snprintf(path, sizeof path, "/apmpi-room-%u-%s", (unsigned)geteuid(), name);
@@ -189,16 +188,13 @@ int card_open(card_t *card, const char *name, room_direction_t direction, double
         else if (header->version != CARD_VERSION || header->size_bytes != CARD_BYTES)
             code = -EPROTO;
     }
-    if (code == 0 && header->speed != speed) {
-        snprintf(error, ROOM_ERROR_SIZE, "speed: %g, but the card \"%s\" runs at speed %g already", speed,
-                 name, header->speed);
-        code = -EINVAL;
-    } else if (code == -EPROTO) {
-        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s is in use by another version of this plugin",
-                 path);
-    } else if (code < 0 && code != -EBUSY) {
-        snprintf(error, ROOM_ERROR_SIZE, "card: /dev/shm%s: %s", path, strerror(-code));
-    }
+    if (code == 0 && header->speed != speed)
+        code = room_fail(error, -EINVAL, "speed: %g, but the card \"%s\" runs at speed %g already", speed,
+                         name, header->speed);
+    else if (code == -EPROTO)
+        room_fail(error, code, "card: /dev/shm%s is in use by another version of this plugin", path);
+    else if (code < 0 && code != -EBUSY)
+        room_fail(error, code, "card: /dev/shm%s: %s", path, strerror(-code));
     if (code < 0) {
         if (header != MAP_FAILED)
             munmap(header, CARD_BYTES);

@@ -53,8 +53,7 @@ typedef struct {
 
 /* Joins or makes the card. -EBUSY without a sentence when this direction is open already, as a real card
  * has none for it; else a negative errno with a sentence in `error`. */
-int card_open(card_t *card, const char *name, room_direction_t direction, double speed,
-              char error[ROOM_ERROR_SIZE]);
+int card_open(card_t *card, const char *name, room_direction_t direction, double speed, room_error_t error);
 void card_close(card_t *card);
 
 /* Card time in seconds. */

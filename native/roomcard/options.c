@@ -14,36 +14,30 @@ typedef struct {
     double *number, low, high;
 } option_t;
 
-static int read_text(const option_t *option, snd_config_t *node, char error[ROOM_ERROR_SIZE])
+static int read_text(const option_t *option, snd_config_t *node, room_error_t error)
 {
     const char *text; /* valid as long as the configuration */
-    if (snd_config_get_string(node, &text) < 0 || *text == '\0') {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a text in quotes", option->id);
-        return -EINVAL;
-    }
+    if (snd_config_get_string(node, &text) < 0 || *text == '\0')
+        return room_fail(error, -EINVAL, "%s: expected a text in quotes", option->id);
     free(*option->text);
     *option->text = strdup(text);
     return *option->text ? 0 : -ENOMEM;
 }
 
-static int read_number(const option_t *option, snd_config_t *node, char error[ROOM_ERROR_SIZE])
+static int read_number(const option_t *option, snd_config_t *node, room_error_t error)
 {
     const double low = option->low, high = option->high;
     double *number = option->number;
-    if (snd_config_get_ireal(node, number) < 0) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a number from %g to %g", option->id, low, high);
-        return -EINVAL;
-    }
-    if (!(*number >= low && *number <= high)) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: %g, expected a number from %g to %g", option->id, *number, low,
-                 high);
-        return -EINVAL;
-    }
+    if (snd_config_get_ireal(node, number) < 0)
+        return room_fail(error, -EINVAL, "%s: expected a number from %g to %g", option->id, low, high);
+    if (!(*number >= low && *number <= high))
+        return room_fail(error, -EINVAL, "%s: %g, expected a number from %g to %g", option->id, *number, low,
+                         high);
     return 0;
 }
 
 /* Reads one node of the configuration; ALSA's own fields are skipped. */
-static int read_node(const option_t *known, int count, snd_config_t *node, char error[ROOM_ERROR_SIZE])
+static int read_node(const option_t *known, int count, snd_config_t *node, room_error_t error)
 {
     const char *id;
     if (snd_config_get_id(node, &id) < 0 || strcmp(id, "type") == 0 || strcmp(id, "comment") == 0 ||
@@ -53,10 +47,10 @@ static int read_node(const option_t *known, int count, snd_config_t *node, char 
         if (strcmp(id, known[k].id) == 0)
             return known[k].text ? read_text(&known[k], node, error) : read_number(&known[k], node, error);
     }
-    int length = snprintf(error, ROOM_ERROR_SIZE, "%.64s: unknown option, expected one of", id);
+    char names[256] = "";
     for (int k = 0; k < count; k++)
-        length += snprintf(error + length, ROOM_ERROR_SIZE - (size_t)length, " %s", known[k].id);
-    return -EINVAL;
+        strcat(strcat(names, " "), known[k].id);
+    return room_fail(error, -EINVAL, "%.64s: unknown option, expected one of%s", id, names);
 }
 
 /* The card's name becomes part of a file name. */
@@ -78,30 +72,24 @@ static snd_pcm_format_t format_of(const char *name)
 }
 
 /* Checks the options in their relation and fills the fields derived from them. */
-static int check_options(options_t *options, char error[ROOM_ERROR_SIZE])
+static int check_options(options_t *options, room_error_t error)
 {
-    if (!options->card) {
-        snprintf(error, ROOM_ERROR_SIZE, "card: missing, expected the name that playback and capture share");
-        return -EINVAL;
-    }
-    if (!good_card_name(options->card)) {
-        snprintf(error, ROOM_ERROR_SIZE, "card: \"%.80s\", expected 1 to 64 letters, digits, '-', '_' or '.'",
-                 options->card);
-        return -EINVAL;
-    }
+    if (!options->card)
+        return room_fail(error, -EINVAL, "card: missing, expected the name that playback and capture share");
+    if (!good_card_name(options->card))
+        return room_fail(error, -EINVAL, "card: \"%.80s\", expected 1 to 64 letters, digits, '-', '_' or '.'",
+                         options->card);
     if (options->format) {
         options->only_format = format_of(options->format);
-        if (options->only_format == SND_PCM_FORMAT_UNKNOWN) {
-            snprintf(error, ROOM_ERROR_SIZE,
-                     "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE", options->format);
-            return -EINVAL;
-        }
+        if (options->only_format == SND_PCM_FORMAT_UNKNOWN)
+            return room_fail(error, -EINVAL,
+                             "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE",
+                             options->format);
     }
     return 0;
 }
 
-int options_read(options_t *options, snd_config_t *config, room_direction_t direction,
-                 char error[ROOM_ERROR_SIZE])
+int options_read(options_t *options, snd_config_t *config, room_direction_t direction, room_error_t error)
 {
     double ppm[2] = {0.0, 0.0};
     *options = (options_t){

@@ -23,8 +23,7 @@ typedef struct {
 } options_t;
 
 /* -EINVAL with a sentence in `error`. Call options_free() in any case. */
-int options_read(options_t *options, snd_config_t *config, room_direction_t direction,
-                 char error[ROOM_ERROR_SIZE]);
+int options_read(options_t *options, snd_config_t *config, room_direction_t direction, room_error_t error);
 void options_free(options_t *options);
 
 #endif

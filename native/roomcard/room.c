@@ -122,7 +122,7 @@ static int room_hw_free(snd_pcm_ioplug_t *io)
 /* Makes the queue, and begins or continues the record of the card. */
 static int open_playback(stream_t *stream)
 {
-    char error[ROOM_ERROR_SIZE];
+    room_error_t error;
     playback_t *playback = &stream->playback;
     int code = playback_init(playback, (int64_t)stream->io.buffer_size);
     if (code < 0 || !stream->options.record || playback->recorder.fd >= 0)
@@ -220,7 +220,7 @@ static const unsigned rates_hz[RATES] = {8000, 16000, 32000, 48000};
 
 static int load_file(const char *option, const char *path, wav_t *wav)
 {
-    char error[ROOM_ERROR_SIZE];
+    room_error_t error;
     const int code = path ? wav_load(wav, path, error) : 0;
     if (code < 0)
         SNDERR("%s: %s", option, error);
@@ -293,7 +293,7 @@ static int constrain(snd_pcm_ioplug_t *io, unsigned rate_hz)
 
 static int join_card(stream_t *stream)
 {
-    char error[ROOM_ERROR_SIZE] = "";
+    room_error_t error = "";
     const int code = card_open(&stream->card, stream->options.card, stream->direction, stream->options.speed,
                                error);
     if (code < 0) {
@@ -316,7 +316,7 @@ static int join_card(stream_t *stream)
 SND_PCM_PLUGIN_DEFINE_FUNC(apmpi_room)
 {
     (void)root;
-    char error[ROOM_ERROR_SIZE] = "";
+    room_error_t error = "";
     int rate_hz = 0;
     stream_t *opened = calloc(1, sizeof *opened);
     if (!opened)

@@ -97,7 +97,10 @@
 #ifndef APMPI_ROOMCARD_ROOM_H
 #define APMPI_ROOMCARD_ROOM_H
 
+#include <errno.h>
+#include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 
 typedef enum { ROOM_PLAYBACK, ROOM_CAPTURE } room_direction_t;
 
@@ -108,8 +111,19 @@ typedef enum { ROOM_PLAYBACK, ROOM_CAPTURE } room_direction_t;
 #define ROOM_BUFFER_MAX_BYTES (256u * 1024u)
 #define ROOM_RATE_MAX_HZ 48000
 
-/* Functions of the room card return 0 or a negative errno. Where the user can mend the cause they write one
- * sentence about it into `error`, an array of this many bytes. */
-#define ROOM_ERROR_SIZE 512
+/* Functions that return int return 0 or a negative errno, unless their comment says otherwise. Those with an
+ * `error` write one sentence into it, for the user. */
+typedef char room_error_t[512];
+
+/* Writes the sentence and returns the code. */
+__attribute__((format(printf, 3, 4))) static inline int room_fail(room_error_t error, int code,
+                                                                  const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    vsnprintf(error, sizeof(room_error_t), format, values);
+    va_end(values);
+    return code;
+}
 
 #endif

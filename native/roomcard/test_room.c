@@ -72,7 +72,7 @@ static size_t make_wav(unsigned char *bytes, unsigned format, unsigned bits, uns
  * samples. */
 static int parse_copy(const unsigned char *bytes, size_t size)
 {
-    char error[ROOM_ERROR_SIZE] = "";
+    room_error_t error = "";
     wav_t wav = {.bytes = malloc(size ? size : 1), .size = size};
     memcpy(wav.bytes, bytes, size);
     int code = wav_parse(&wav, "x.wav", error);
@@ -116,7 +116,7 @@ static void test_wav_parse(void)
             tried++;
         }
     }
-    char error[ROOM_ERROR_SIZE];
+    room_error_t error;
     size_t size = make_wav(good, 1, 16, 1, 3);
     wav_t wav = {.bytes = good, .size = size};
     put(good + size - 10 - 6, 0x8000, 2);
@@ -131,7 +131,8 @@ static void test_wav_parse(void)
 
 static void test_recorder(const char *folder)
 {
-    char path[256], error[ROOM_ERROR_SIZE];
+    char path[256];
+    room_error_t error;
     recorder_t recorder;
     wav_t wav = {0};
     float ramp[1000];
@@ -230,7 +231,7 @@ static void test_sinc(void)
 static void test_faults(void)
 {
     static faults_t faults;
-    char error[ROOM_ERROR_SIZE];
+    room_error_t error;
     const char *text =
         " capture:xrun@5.0 playback:unplug@8\tplayback:replug@9.5  both:stall@0.25+0.5 both:unplug@20 ";
     CHECK(faults_parse(&faults, text, ROOM_CAPTURE, error) == 0 && faults.count == 3);
@@ -272,7 +273,7 @@ static void test_faults_of_random_text(void)
 {
     static faults_t faults;
     static run_t run;
-    char error[ROOM_ERROR_SIZE];
+    room_error_t error;
     char garbage[200];
     for (int round = 0; round < 20000; round++) {
         static const char *const piece[] = {
@@ -301,7 +302,7 @@ static void test_run(void)
 {
     static faults_t faults;
     static run_t run;
-    char error[ROOM_ERROR_SIZE];
+    room_error_t error;
     CHECK(faults_parse(&faults,
                        "both:stall@1+0.5 both:stall@1.25+0.5 both:stall@3+0.001 both:xrun@5 both:stall@7+1",
                        ROOM_CAPTURE, error) == 0);
@@ -385,7 +386,7 @@ static void make_card_name(const char *test)
 
 static bool open_card(card_t *card, room_direction_t direction)
 {
-    char error[ROOM_ERROR_SIZE] = "";
+    room_error_t error = "";
     int code = card_open(card, card_name, direction, 1.0, error);
     if (code < 0)
         printf("card_open: %d %s\n", code, error);
@@ -444,7 +445,7 @@ static void check_ring(const card_t *playback, const card_t *capture)
 static void test_card(void)
 {
     card_t playback, capture, second;
-    char error[ROOM_ERROR_SIZE];
+    room_error_t error;
     int64_t peer_epoch_ns;
     make_card_name("card");
 

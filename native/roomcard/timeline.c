@@ -62,7 +62,7 @@ static int earlier(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-int faults_parse(faults_t *faults, const char *text, room_direction_t direction, char error[ROOM_ERROR_SIZE])
+int faults_parse(faults_t *faults, const char *text, room_direction_t direction, room_error_t error)
 {
     faults->count = 0;
     while (true) {
@@ -78,17 +78,13 @@ int faults_parse(faults_t *faults, const char *text, room_direction_t direction,
         fault_t fault;
         bool applies[2], fits = (size_t)length < sizeof word;
         snprintf(word, sizeof word, "%.*s", length, text);
-        if (!fits || !parse_fault(word, &fault, applies)) {
-            snprintf(error, ROOM_ERROR_SIZE,
-                     "faults: \"%s\", expected capture|playback|both:xrun@T, :unplug@T, :replug@T or "
-                     ":stall@T+D, T and D from 0 to %.0f seconds",
-                     word, SECONDS_MAX);
-            return -EINVAL;
-        }
-        if (faults->count == FAULTS_MAX) {
-            snprintf(error, ROOM_ERROR_SIZE, "faults: more than %d faults", FAULTS_MAX);
-            return -EINVAL;
-        }
+        if (!fits || !parse_fault(word, &fault, applies))
+            return room_fail(error, -EINVAL,
+                             "faults: \"%s\", expected capture|playback|both:xrun@T, :unplug@T, :replug@T or "
+                             ":stall@T+D, T and D from 0 to %.0f seconds",
+                             word, SECONDS_MAX);
+        if (faults->count == FAULTS_MAX)
+            return room_fail(error, -EINVAL, "faults: more than %d faults", FAULTS_MAX);
         if (applies[direction])
             faults->item[faults->count++] = fault;
         text += length;

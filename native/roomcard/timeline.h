@@ -29,7 +29,7 @@ typedef struct {
 
 /* Reads the faults of `direction` from the text of the option `faults`. -EINVAL with a sentence in
  * `error`. */
-int faults_parse(faults_t *faults, const char *text, room_direction_t direction, char error[ROOM_ERROR_SIZE]);
+int faults_parse(faults_t *faults, const char *text, room_direction_t direction, room_error_t error);
 
 /* Whether the device is present at card time `now_s`. */
 bool faults_plugged(const faults_t *faults, double now_s);

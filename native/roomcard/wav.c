@@ -38,14 +38,12 @@ static void put_le32(unsigned char *p, uint32_t value)
 
 /* --- reading --- */
 
-int wav_parse(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE])
+int wav_parse(wav_t *wav, const char *path, room_error_t error)
 {
     const unsigned char *bytes = wav->bytes;
     const size_t size = wav->size;
-    if (size < 12 || memcmp(bytes, "RIFF", 4) != 0 || memcmp(bytes + 8, "WAVE", 4) != 0) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: not a WAV file (no RIFF/WAVE header)", path);
-        return -EINVAL;
-    }
+    if (size < 12 || memcmp(bytes, "RIFF", 4) != 0 || memcmp(bytes + 8, "WAVE", 4) != 0)
+        return room_fail(error, -EINVAL, "%s: not a WAV file (no RIFF/WAVE header)", path);
 
     unsigned format = 0, channels = 0, bits = 0;
     size_t at = 12;
@@ -53,23 +51,17 @@ int wav_parse(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE])
         const unsigned char *chunk = bytes + at;
         size_t length = le32(chunk + 4), there = size - at - 8;
         if (memcmp(chunk, "data", 4) == 0) {
-            if (format == 0) {
-                snprintf(error, ROOM_ERROR_SIZE, "%s: the samples come before their format (no fmt chunk)",
-                         path);
-                return -EINVAL;
-            }
-            if (length > there) {
-                snprintf(error, ROOM_ERROR_SIZE,
-                         "%s: truncated, the header promises %zu bytes of samples, the file has %zu", path,
-                         length, there);
-                return -EINVAL;
-            }
+            if (format == 0)
+                return room_fail(error, -EINVAL, "%s: the samples come before their format (no fmt chunk)",
+                                 path);
+            if (length > there)
+                return room_fail(error, -EINVAL,
+                                 "%s: truncated, the header promises %zu bytes of samples, the file has %zu",
+                                 path, length, there);
             wav->data = chunk + 8;
             wav->frames = (int64_t)(length / (bits / 8));
-            if (wav->frames == 0) {
-                snprintf(error, ROOM_ERROR_SIZE, "%s: holds no samples", path);
-                return -EINVAL;
-            }
+            if (wav->frames == 0)
+                return room_fail(error, -EINVAL, "%s: holds no samples", path);
             return 0;
         }
         if (length > there)
@@ -82,38 +74,31 @@ int wav_parse(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE])
             wav->rate_hz = le32(chunk + 12);
             bits = le16(chunk + 22);
             wav->is_float = format == FORMAT_FLOAT && bits == 32;
-            if (!wav->is_float && !(format == FORMAT_PCM && bits == 16)) {
-                snprintf(error, ROOM_ERROR_SIZE,
-                         "%s: WAV format %u with %u bits, expected 16-bit PCM or 32-bit float", path, format,
-                         bits);
-                return -EINVAL;
-            }
-            if (channels != 1) {
-                snprintf(error, ROOM_ERROR_SIZE, "%s: %u channels, expected 1", path, channels);
-                return -EINVAL;
-            }
+            if (!wav->is_float && !(format == FORMAT_PCM && bits == 16))
+                return room_fail(error, -EINVAL,
+                                 "%s: WAV format %u with %u bits, expected 16-bit PCM or 32-bit float", path,
+                                 format, bits);
+            if (channels != 1)
+                return room_fail(error, -EINVAL, "%s: %u channels, expected 1", path, channels);
         }
         at += 8 + length + (length & 1 && length < there); /* chunks start at even offsets */
     }
-    snprintf(error, ROOM_ERROR_SIZE, "%s: truncated, no samples found (no data chunk)", path);
-    return -EINVAL;
+    return room_fail(error, -EINVAL, "%s: truncated, no samples found (no data chunk)", path);
 }
 
-int wav_load(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE])
+int wav_load(wav_t *wav, const char *path, room_error_t error)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat status;
-    if (fd < 0 || fstat(fd, &status) < 0) {
-        int code = errno;
-        snprintf(error, ROOM_ERROR_SIZE, "%s: %s", path, strerror(code));
+    struct stat status = {0};
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int code = fd < 0 || fstat(fd, &status) < 0 ? -errno : 0;
+    if (code < 0)
+        room_fail(error, code, "%s: %s", path, strerror(-code));
+    else if (!S_ISREG(status.st_mode) || status.st_size > FILE_MAX_BYTES)
+        code = room_fail(error, -EINVAL, "%s: expected a regular file of at most 1 GiB", path);
+    if (code < 0) {
         if (fd >= 0)
             close(fd);
-        return -code;
-    }
-    if (!S_ISREG(status.st_mode) || status.st_size > FILE_MAX_BYTES) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: expected a regular file of at most 1 GiB", path);
-        close(fd);
-        return -EINVAL;
+        return code;
     }
     const size_t size = (size_t)status.st_size;
     wav->bytes = malloc(size ? size : 1);
@@ -125,11 +110,9 @@ int wav_load(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE])
         wav->size += (size_t)got;
     }
     close(fd);
-    if (!wav->bytes) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: no memory for %zu bytes", path, size);
-        return -ENOMEM;
-    }
-    const int code = wav_parse(wav, path, error);
+    if (!wav->bytes)
+        return room_fail(error, -ENOMEM, "%s: no memory for %zu bytes", path, size);
+    code = wav_parse(wav, path, error);
     if (code < 0)
         wav_free(wav);
     return code;
@@ -181,8 +164,7 @@ static int write_sizes(const recorder_t *recorder)
     return code < 0 ? code : write_all(recorder->fd, field, 4, RIFF_SIZE_AT);
 }
 
-int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool fresh,
-                  char error[ROOM_ERROR_SIZE])
+int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool fresh, room_error_t error)
 {
     struct stat status = {0};
     int code;
@@ -207,7 +189,7 @@ int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool
         code = write_all(fd, header, sizeof header, 0);
     }
     if (code < 0) {
-        snprintf(error, ROOM_ERROR_SIZE, "%s: %s", path, strerror(-code));
+        room_fail(error, code, "%s: %s", path, strerror(-code));
         if (fd >= 0)
             close(fd);
         recorder->fd = -1;

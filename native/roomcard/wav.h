@@ -22,9 +22,9 @@ typedef struct {
 
 /* Finds the samples in wav->bytes and fills the other fields but `size`; reads nothing outside those bytes,
  * whatever they are. -EINVAL when this is not a complete mono file of 16-bit PCM or 32-bit float. */
-int wav_parse(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE]);
+int wav_parse(wav_t *wav, const char *path, room_error_t error);
 
-int wav_load(wav_t *wav, const char *path, char error[ROOM_ERROR_SIZE]);
+int wav_load(wav_t *wav, const char *path, room_error_t error);
 void wav_free(wav_t *wav);
 
 /* Sample `index`, full scale 1.0; silence before the first and after the last. */
@@ -38,8 +38,7 @@ typedef struct {
 } recorder_t;
 
 /* Opens `path`; `fresh` empties it, else an existing record is continued. */
-int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool fresh,
-                  char error[ROOM_ERROR_SIZE]);
+int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool fresh, room_error_t error);
 
 /* Writes `count` samples (full scale 1.0) at frame `position` >= 0. */
 int recorder_write(recorder_t *recorder, int64_t position, const float *samples, int count);

@@ -56,7 +56,8 @@ static void follow_time(const options_t *options, int64_t start, unsigned rate_h
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char *text = malloc(size + 1), *rest = text, *line, error[ROOM_ERROR_SIZE] = "";
+    char *text = malloc(size + 1), *rest = text, *line;
+    room_error_t error = "";
     if (size)
         memcpy(text, data, size);
     text[size] = '\0';

@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size)
         memcpy(bytes, data, size);
     wav_t wav = {.bytes = bytes, .size = size};
-    char error[ROOM_ERROR_SIZE] = "";
+    room_error_t error = "";
     const int code = wav_parse(&wav, "fuzz.wav", error);
     must(code == 0 || (code < 0 && strncmp(error, "fuzz.wav: ", 10) == 0), "a refusal names the file");
     if (code == 0) {
