@@ -1,9 +1,9 @@
 #include "roomcard/capture.h"
 
-#include "roomcard/sinc.h"
-
 #include <math.h>
 #include <stdlib.h>
+
+#include "roomcard/sinc.h"
 
 enum { CHUNK = 256 }; /* card samples interpolated at a time, on the stack */
 

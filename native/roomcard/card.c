@@ -40,8 +40,8 @@ static int make_card(int fd, double speed)
 {
     if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)CARD_BYTES) < 0)
         return -errno;
-    int code = posix_fallocate(fd, 0,
-                               (off_t)CARD_BYTES); /* a full /dev/shm is an error here, a SIGBUS later */
+    /* Allocated now: a full /dev/shm is an error here instead of a SIGBUS later. */
+    const int code = posix_fallocate(fd, 0, (off_t)CARD_BYTES);
     if (code != 0)
         return -code;
     card_header_t *header = mmap(NULL, sizeof *header, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -98,7 +98,7 @@ static int join_card(const char *path, const struct stat *file, double speed)
             return 0;
     }
     member_t *member = calloc(1, sizeof *member);
-    int fd = shm_open(path, O_RDWR | O_CREAT, 0600);
+    const int fd = shm_open(path, O_RDWR | O_CREAT, 0600);
     int code = !member ? -ENOMEM : fd < 0 ? -errno : 0;
     do {
         if (code == 0 && lock_file(fd, LOCK_EX | LOCK_NB) == 0)
@@ -144,7 +144,7 @@ __attribute__((destructor)) static void leave_cards(void)
 static int lock_direction(int fd, int command, room_direction_t direction, short *holder)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = direction, .l_len = 1};
-    int code = fcntl(fd, command, &lock);
+    const int code = fcntl(fd, command, &lock);
     if (holder)
         *holder = lock.l_type;
     return code < 0 ? -errno : 0;
@@ -227,8 +227,8 @@ static int64_t step_ns(const card_t *card) { return card->header->speed > 1.0 ? 
 double card_now_s(const card_t *card)
 {
     const card_header_t *header = card->header;
-    int64_t step = step_ns(card),
-            ns = card_clock_now_ns(&header->clock, monotonic_ns() - header->epoch_ns) / step * step;
+    const int64_t step = step_ns(card),
+                  ns = card_clock_now_ns(&header->clock, monotonic_ns() - header->epoch_ns) / step * step;
     return (double)ns * 1e-9 * card->header->speed;
 }
 
@@ -282,8 +282,8 @@ void speaker_cut(const card_t *card, int64_t position)
 
 void speaker_read(const card_t *card, int64_t position, float *out, int count)
 {
-    int64_t written = atomic_load_explicit(&card->header->written, memory_order_acquire);
-    int64_t oldest = written > CARD_RING_FRAMES ? written - CARD_RING_FRAMES : 0;
+    const int64_t written = atomic_load_explicit(&card->header->written, memory_order_acquire);
+    const int64_t oldest = written > CARD_RING_FRAMES ? written - CARD_RING_FRAMES : 0;
     for (int i = 0; i < count; i++, position++)
         out[i] = position >= oldest && position < written
                      ? card->header->speaker[position & (CARD_RING_FRAMES - 1)]

@@ -16,12 +16,12 @@
 #ifndef APMPI_ROOMCARD_CARD_H
 #define APMPI_ROOMCARD_CARD_H
 
-#include "roomcard/card_clock.h"
-#include "roomcard/room.h"
-
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "roomcard/card_clock.h"
+#include "roomcard/room.h"
 
 /* Playback is at most a buffer (2^17 mono S16 frames) ahead of now; capture reads at most its own buffer, the
  * delay and the impulse response (2 s) behind: 2 * 2^17 + 2 * 48000 frames, rounded up to a power of two. */

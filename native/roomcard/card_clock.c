@@ -40,7 +40,7 @@ static int64_t lost_ns(uint64_t word) { return (int64_t)(word & LOST_MASK) * CAR
 
 int64_t card_clock_now_ns(const card_clock_t *clock, int64_t now_ns)
 {
-    uint64_t word = atomic_load(clock);
+    const uint64_t word = atomic_load(clock);
     return (now_ns < horizon_ns(word) ? now_ns : horizon_ns(word)) - lost_ns(word);
 }
 
@@ -54,9 +54,10 @@ void card_clock_advance(card_clock_t *clock, int64_t now_ns)
     uint64_t before = atomic_load(clock), after;
     do {
         /* Rounded down: after a standstill the clock may be fast by less than a unit, but never goes back. */
-        int64_t lost = now_ns > horizon_ns(before) ? (now_ns - horizon_ns(before)) / CARD_CLOCK_LOST_UNIT_NS
-                                                   : 0;
-        int64_t horizon_ms = now_ns / NS_PER_MS + HORIZON_MS;
+        const int64_t lost = now_ns > horizon_ns(before)
+                                 ? (now_ns - horizon_ns(before)) / CARD_CLOCK_LOST_UNIT_NS
+                                 : 0;
+        const int64_t horizon_ms = now_ns / NS_PER_MS + HORIZON_MS;
         if (horizon_ms < horizon_ns(before) / NS_PER_MS)
             return; /* another thread has already used a later time */
         after = (uint64_t)horizon_ms << 32 | ((before & LOST_MASK) + (uint64_t)lost);
@@ -84,7 +85,7 @@ static struct {
 static bool all_run(int64_t now_ns)
 {
     for (int i = 0; i < watch.threads; i++) {
-        int64_t silent_ns = now_ns - atomic_load(&watch.ticked_ns[i]);
+        const int64_t silent_ns = now_ns - atomic_load(&watch.ticked_ns[i]);
         if (silent_ns > LATE_NS && silent_ns < GONE_NS)
             return false;
     }
@@ -93,7 +94,7 @@ static bool all_run(int64_t now_ns)
 
 static void *tick(void *index)
 {
-    int own = (int)(intptr_t)index;
+    const int own = (int)(intptr_t)index;
     struct sched_param highest = {.sched_priority = sched_get_priority_max(SCHED_FIFO)};
     /* Where real-time priority is not permitted, the thread keeps its normal one. */
     pthread_setschedparam(pthread_self(), SCHED_FIFO, &highest);

@@ -42,12 +42,12 @@ static void fft(const echo_t *echo, float *re, float *im)
         }
     }
     for (int half = 1; half < FFT_SIZE; half *= 2) {
-        int stride = FFT_SIZE / 2 / half;
+        const int stride = FFT_SIZE / 2 / half;
         for (int base = 0; base < FFT_SIZE; base += 2 * half) {
             for (int k = 0; k < half; k++) {
-                float c = echo->cosine[k * stride], s = echo->sine[k * stride];
-                int a = base + k, b = a + half;
-                float x = re[b] * c + im[b] * s, y = im[b] * c - re[b] * s;
+                const float c = echo->cosine[k * stride], s = echo->sine[k * stride];
+                const int a = base + k, b = a + half;
+                const float x = re[b] * c + im[b] * s, y = im[b] * c - re[b] * s;
                 re[b] = re[a] - x;
                 im[b] = im[a] - y;
                 re[a] += x;
@@ -77,7 +77,7 @@ echo_t *echo_create(const float *impulse_response, int taps)
     echo->partitions = (taps - 1) / BLOCK;
     memcpy(echo->head, impulse_response, sizeof(float) * (size_t)(taps < BLOCK ? taps : BLOCK));
     for (int k = 0; k < FFT_SIZE / 2; k++) {
-        double angle = 2.0 * M_PI * k / FFT_SIZE;
+        const double angle = 2.0 * M_PI * k / FFT_SIZE;
         echo->cosine[k] = (float)cos(angle);
         echo->sine[k] = (float)sin(angle);
     }
@@ -92,7 +92,7 @@ echo_t *echo_create(const float *impulse_response, int taps)
     }
     for (int p = 0; p < echo->partitions; p++) {
         float time[FFT_SIZE] = {0};
-        int first = (p + 1) * BLOCK, count = taps - first < BLOCK ? taps - first : BLOCK;
+        const int first = (p + 1) * BLOCK, count = taps - first < BLOCK ? taps - first : BLOCK;
         for (int i = 0; i < count; i++)
             time[i] = impulse_response[first + i] / (float)FFT_SIZE; /* the inverse FFT's scale */
         spectrum_of(echo, time, &echo->filter[p]);
@@ -155,14 +155,14 @@ static void next_block(echo_t *echo)
 
 void echo_process(echo_t *echo, const float *in, float *out, int count)
 {
-    int head_taps = echo->taps < BLOCK ? echo->taps : BLOCK;
+    const int head_taps = echo->taps < BLOCK ? echo->taps : BLOCK;
     while (count > 0) {
-        int part = BLOCK - echo->filled < count ? BLOCK - echo->filled : count;
+        const int part = BLOCK - echo->filled < count ? BLOCK - echo->filled : count;
         float *now = echo->input + BLOCK + echo->filled;
         memcpy(now, in, sizeof *in * (size_t)part);
         memcpy(out, echo->tail + echo->filled, sizeof *out * (size_t)part);
         for (int tap = 0; tap < head_taps; tap++) {
-            float h = echo->head[tap];
+            const float h = echo->head[tap];
             for (int i = 0; i < part; i++)
                 out[i] += h * now[i - tap];
         }

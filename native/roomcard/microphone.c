@@ -57,10 +57,10 @@ static void seek(microphone_t *m, int64_t position)
 /* Computes up to position `end`. */
 static void extend(microphone_t *m, int64_t end)
 {
-    int64_t near_start = atomic_load(&m->room.card->header->near_start);
+    const int64_t near_start = atomic_load(&m->room.card->header->near_start);
     while (m->next < end) {
         float block[ECHO_BLOCK];
-        int count = (int)(end - m->next < ECHO_BLOCK ? end - m->next : ECHO_BLOCK);
+        const int count = (int)(end - m->next < ECHO_BLOCK ? end - m->next : ECHO_BLOCK);
         next_echo(m, m->next, block, count);
         for (int i = 0; i < count; i++, m->next++) {
             const float speech = m->room.near->bytes ? wav_sample(m->room.near, m->next - near_start) : 0.0f;
@@ -71,8 +71,8 @@ static void extend(microphone_t *m, int64_t end)
 
 void microphone_read(microphone_t *m, int64_t position, float *out, int count)
 {
-    bool lost = position < m->first || position < m->next - MICROPHONE_KEPT;
-    bool far_ahead = position > m->next + m->taps; /* a seek computes fewer samples */
+    const bool lost = position < m->first || position < m->next - MICROPHONE_KEPT;
+    const bool far_ahead = position > m->next + m->taps; /* a seek computes fewer samples */
     if (lost || far_ahead)
         seek(m, position);
     extend(m, position + count);

@@ -56,7 +56,7 @@ static int read_node(const option_t *known, int count, snd_config_t *node, room_
 /* The card's name becomes part of a file name. */
 static bool good_card_name(const char *name)
 {
-    size_t length = strlen(name);
+    const size_t length = strlen(name);
     return length <= 64 &&
            strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == length;
 }

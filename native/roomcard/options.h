@@ -3,10 +3,10 @@
 #ifndef APMPI_ROOMCARD_OPTIONS_H
 #define APMPI_ROOMCARD_OPTIONS_H
 
+#include <alsa/asoundlib.h>
+
 #include "roomcard/room.h"
 #include "roomcard/timeline.h"
-
-#include <alsa/asoundlib.h>
 
 /* The card's sample formats, snd_pcm_format_t. */
 enum { ROOM_FORMATS = 4 };

@@ -1,10 +1,10 @@
 #include "roomcard/playback.h"
 
-#include "roomcard/sinc.h"
-
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+
+#include "roomcard/sinc.h"
 
 enum { CHUNK = 256 }; /* samples recorded in one system call */
 

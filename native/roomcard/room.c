@@ -1,14 +1,14 @@
 /* ALSA's callbacks and the opening of a stream; room.h is the contract. */
 #include "roomcard/room.h"
 
-#include "roomcard/sinc.h"
-#include "roomcard/stream.h"
-
 #include <math.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+#include "roomcard/sinc.h"
+#include "roomcard/stream.h"
 
 /* --- ALSA callbacks --- */
 

@@ -24,11 +24,11 @@ static void fill_table(void)
 {
     for (int phase = 0; phase <= PHASES; phase++) {
         for (int tap = 0; tap < SINC_TAPS; tap++) {
-            double t = tap - (SINC_HALF - 1) - (double)phase / PHASES;
-            double u = t / SINC_HALF;
-            double window = fabs(u) < 1.0
-                                ? bessel_i0(KAISER_BETA * sqrt(1.0 - u * u)) / bessel_i0(KAISER_BETA)
-                                : 0.0;
+            const double t = tap - (SINC_HALF - 1) - (double)phase / PHASES;
+            const double u = t / SINC_HALF;
+            const double window = fabs(u) < 1.0
+                                      ? bessel_i0(KAISER_BETA * sqrt(1.0 - u * u)) / bessel_i0(KAISER_BETA)
+                                      : 0.0;
             table[phase][tap] = (float)(t == 0.0 ? 1.0 : window * sin(M_PI * t) / (M_PI * t));
         }
     }
@@ -42,8 +42,8 @@ void sinc_init(void)
 
 float sinc_at(const float *x, double fraction)
 {
-    double position = fraction * PHASES;
-    int phase = (int)position;
+    const double position = fraction * PHASES;
+    const int phase = (int)position;
     float *const low = table[phase], *const high = table[phase + 1];
     float a = 0.0f, b = 0.0f;
     for (int tap = 0; tap < SINC_TAPS; tap++) {

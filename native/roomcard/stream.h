@@ -9,15 +9,15 @@
 #ifndef APMPI_ROOMCARD_STREAM_H
 #define APMPI_ROOMCARD_STREAM_H
 
+#include <alsa/asoundlib.h>
+#include <alsa/pcm_external.h>
+
 #include "roomcard/capture.h"
 #include "roomcard/card.h"
 #include "roomcard/options.h"
 #include "roomcard/playback.h"
 #include "roomcard/timeline.h"
 #include "roomcard/wav.h"
-
-#include <alsa/asoundlib.h>
-#include <alsa/pcm_external.h>
 
 typedef enum {
     STREAM_STOPPED,

@@ -1,14 +1,6 @@
 /* The room card's parts that need no ALSA: WAV files (damaged ones included), convolution, interpolation, the
  * time axis, the card's clock, the shared card with crashing peers, and the microphone that combines them.
  * tests/room plays and records. */
-#include "roomcard/card.h"
-#include "roomcard/echo.h"
-#include "roomcard/microphone.h"
-#include "roomcard/card_clock.h"
-#include "roomcard/sinc.h"
-#include "roomcard/timeline.h"
-#include "roomcard/wav.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -20,6 +12,14 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "roomcard/card.h"
+#include "roomcard/echo.h"
+#include "roomcard/microphone.h"
+#include "roomcard/card_clock.h"
+#include "roomcard/sinc.h"
+#include "roomcard/timeline.h"
+#include "roomcard/wav.h"
 
 static int failures;
 
@@ -75,7 +75,7 @@ static int parse_copy(const unsigned char *bytes, size_t size)
     room_error_t error = "";
     wav_t wav = {.bytes = malloc(size ? size : 1), .size = size};
     memcpy(wav.bytes, bytes, size);
-    int code = wav_parse(&wav, "x.wav", error);
+    const int code = wav_parse(&wav, "x.wav", error);
     if (code < 0) {
         CHECK(code == -EINVAL && strncmp(error, "x.wav: ", 7) == 0 && strlen(error) < 200);
     } else {
@@ -100,10 +100,10 @@ static void test_wav_parse(void)
                 {1, 0, 1, false}};
     int accepted = 0, tried = 0;
     for (size_t k = 0; k < sizeof kind / sizeof kind[0]; k++) {
-        size_t size = make_wav(good, kind[k].format, kind[k].bits, kind[k].channels, 40);
+        const size_t size = make_wav(good, kind[k].format, kind[k].bits, kind[k].channels, 40);
         CHECK((parse_copy(good, size) == 0) == kind[k].fine);
         for (size_t cut = 0; cut < size; cut++) {
-            int code = parse_copy(good, cut);
+            const int code = parse_copy(good, cut);
             CHECK(code < 0 || cut >= size - 10); /* whole only without the chunk after the samples */
         }
         for (int round = 0; round < 4000; round++) {
@@ -117,7 +117,7 @@ static void test_wav_parse(void)
         }
     }
     room_error_t error;
-    size_t size = make_wav(good, 1, 16, 1, 3);
+    const size_t size = make_wav(good, 1, 16, 1, 3);
     wav_t wav = {.bytes = good, .size = size};
     put(good + size - 10 - 6, 0x8000, 2);
     put(good + size - 10 - 4, 0x7FFF, 2);
@@ -208,9 +208,9 @@ static void test_sinc(void)
     sinc_init();
     double worst = 0.0;
     for (int f = 1; f <= 40; f++) { /* up to 0.8 of the Nyquist frequency */
-        double omega = 0.8 * M_PI * f / 40;
+        const double omega = 0.8 * M_PI * f / 40;
         for (int p = 0; p < 200; p++) {
-            double fraction = (p + 0.37) / 200;
+            const double fraction = (p + 0.37) / 200;
             float x[SINC_TAPS];
             for (int i = 0; i < SINC_TAPS; i++)
                 x[i] = (float)cos(omega * (i - (SINC_HALF - 1)) + f);
@@ -321,7 +321,7 @@ static void test_run(void)
     double worst = 0.0, before = -1.0;
     run_begin(&run, INT64_C(48000) * 86400 * 7, 137.0, &faults, 48000);
     for (int64_t frame = 0; frame < 400000; frame += 77) {
-        double position = run_position(&run, frame);
+        const double position = run_position(&run, frame);
         CHECK(position > before);
         before = position;
         worst = larger(worst, fabs(run_frames(&run, position) - (double)frame));
@@ -343,14 +343,14 @@ static void test_card_clock(void)
 
     /* 40 ms without a tick: 3 ms have passed, and time continues from there. */
     card_clock_advance(&clock, 40 * ms);
-    int64_t woken_ns = card_clock_now_ns(&clock, 40 * ms);
+    const int64_t woken_ns = card_clock_now_ns(&clock, 40 * ms);
     CHECK(woken_ns >= 3 * ms && woken_ns < 3 * ms + CARD_CLOCK_LOST_UNIT_NS);
     CHECK(card_clock_now_ns(&clock, 41 * ms) == woken_ns + ms);
     CHECK(card_clock_inverse_ns(&clock, woken_ns + ms) == 41 * ms);
 
     /* A tick of another thread that comes out of order is ignored. */
     card_clock_advance(&clock, 50 * ms);
-    int64_t later_ns = card_clock_now_ns(&clock, 52 * ms);
+    const int64_t later_ns = card_clock_now_ns(&clock, 52 * ms);
     card_clock_advance(&clock, 45 * ms);
     CHECK(card_clock_now_ns(&clock, 52 * ms) == later_ns);
 
@@ -361,14 +361,14 @@ static void test_card_clock(void)
     bool backwards = false;
     for (int64_t second = 0; second < 3600; second++) {
         for (int64_t tick = 0; tick < 1000; tick++) {
-            int64_t now_ns = second * 1000 * ms + (tick < 500 || tick >= 517 ? tick : 517) * ms;
+            const int64_t now_ns = second * 1000 * ms + (tick < 500 || tick >= 517 ? tick : 517) * ms;
             card_clock_advance(&clock, now_ns);
             backwards |= card_clock_now_ns(&clock, now_ns) < before_ns;
             before_ns = card_clock_now_ns(&clock, now_ns);
         }
         late_ns += (517 - 499 - 3) * ms;
     }
-    int64_t error_ns = 3599999 * ms - late_ns - before_ns;
+    const int64_t error_ns = 3599999 * ms - late_ns - before_ns;
     printf("card clock: %.3f ms lost too much in an hour of standstills\n", (double)error_ns * 1e-6);
     CHECK(!backwards && error_ns <= 0 && error_ns > -3600 * (int64_t)CARD_CLOCK_LOST_UNIT_NS);
 }
@@ -387,7 +387,7 @@ static void make_card_name(const char *test)
 static bool open_card(card_t *card, room_direction_t direction)
 {
     room_error_t error = "";
-    int code = card_open(card, card_name, direction, 1.0, error);
+    const int code = card_open(card, card_name, direction, 1.0, error);
     if (code < 0)
         printf("card_open: %d %s\n", code, error);
     return code == 0;
@@ -453,7 +453,7 @@ static void test_card(void)
     for (int size = 100; size <= 3000000; size += 2999900) {
         char *garbage = malloc((size_t)size);
         memset(garbage, 0xA5, (size_t)size);
-        int fd = shm_open(card_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+        const int fd = shm_open(card_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
         CHECK(write(fd, garbage, (size_t)size) == size);
         close(fd);
         free(garbage);
@@ -463,7 +463,7 @@ static void test_card(void)
 
     /* The peer has crashed: no process holds the card, so its content is discarded. */
     CHECK(open_card(&capture, ROOM_CAPTURE));
-    int64_t epoch_ns = capture.header->epoch_ns;
+    const int64_t epoch_ns = capture.header->epoch_ns;
     float heard[10];
     speaker_read(&capture, 0, heard, 10);
     CHECK(epoch_ns > peer_epoch_ns && heard[7] == 0.0f && card_now_s(&capture) < 1.0);
@@ -520,8 +520,8 @@ static void test_standstill(void)
     CHECK(open_card(&card, ROOM_CAPTURE));
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    double shown_s = card_now_s(&card),
-           passed_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 - (double)epoch_ns * 1e-9;
+    const double shown_s = card_now_s(&card),
+                 passed_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 - (double)epoch_ns * 1e-9;
     printf("card clock: %.0f ms of %.0f ms with a standstill of 200 ms\n", 1e3 * shown_s, 1e3 * passed_s);
     CHECK(passed_s >= 0.3 && passed_s - shown_s > 0.19);
     kill(pid, SIGKILL);
@@ -558,7 +558,7 @@ static void test_microphone(void)
     wav_t h = {.bytes = h_bytes, .data = h_bytes, .frames = TAPS, .is_float = true};
     wav_t near = {.bytes = near_bytes, .data = near_bytes, .frames = NEAR};
     for (int i = 0; i < TAPS; i++) {
-        float tap = noise() / 20.0f;
+        const float tap = noise() / 20.0f;
         memcpy(h_bytes + 4 * i, &tap, 4);
     }
     for (int i = 0; i < NEAR; i++)
@@ -581,7 +581,7 @@ static void test_microphone(void)
         microphone_t *microphone = microphone_create(&room);
         for (int round = 0; round < 300; round++) { /* forwards, backwards, far ahead: the same samples */
             float out[200];
-            int at = round < 20 ? 100 * round : rand() % (LENGTH - 200);
+            const int at = round < 20 ? 100 * round : rand() % (LENGTH - 200);
             microphone_read(microphone, at, out, 200);
             for (int i = 0; i < 200; i++)
                 worst = larger(worst, fabs((double)out[i] - expected[at + i]));

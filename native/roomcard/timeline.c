@@ -16,7 +16,7 @@ static const double SECONDS_MAX = 1e8;
  * NULL when there is none. */
 static const char *parse_seconds(const char *text, double *seconds)
 {
-    size_t length = strspn(text, "0123456789.");
+    const size_t length = strspn(text, "0123456789.");
     char copy[32], *end;
     if (length == 0 || length >= sizeof copy)
         return NULL;
@@ -58,7 +58,7 @@ static bool parse_fault(const char *word, fault_t *fault, bool applies[2])
 
 static int earlier(const void *a, const void *b)
 {
-    double x = ((const fault_t *)a)->at_s, y = ((const fault_t *)b)->at_s;
+    const double x = ((const fault_t *)a)->at_s, y = ((const fault_t *)b)->at_s;
     return (x > y) - (x < y);
 }
 
@@ -128,7 +128,7 @@ void run_begin(run_t *run, int64_t start, double ppm, const faults_t *faults, un
         const fault_t *fault = &faults->item[i];
         int64_t at = llround(fault->at_s * rate_hz);
         if (fault->kind == FAULT_STALL) {
-            int64_t end = at + llround(fault->for_s * rate_hz);
+            const int64_t end = at + llround(fault->for_s * rate_hz);
             if (at < free_from)
                 at = free_from; /* it began before the run or within another stall */
             if (end > at) {

@@ -7,10 +7,10 @@
 #ifndef APMPI_ROOMCARD_TIMELINE_H
 #define APMPI_ROOMCARD_TIMELINE_H
 
-#include "roomcard/room.h"
-
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "roomcard/room.h"
 
 enum { FAULTS_MAX = 256 };
 

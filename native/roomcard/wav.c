@@ -49,7 +49,7 @@ int wav_parse(wav_t *wav, const char *path, room_error_t error)
     size_t at = 12;
     while (size - at >= 8) {
         const unsigned char *chunk = bytes + at;
-        size_t length = le32(chunk + 4), there = size - at - 8;
+        const size_t length = le32(chunk + 4), there = size - at - 8;
         if (memcmp(chunk, "data", 4) == 0) {
             if (format == 0)
                 return room_fail(error, -EINVAL, "%s: the samples come before their format (no fmt chunk)",
@@ -130,7 +130,7 @@ float wav_sample(const wav_t *wav, int64_t index)
         return 0.0f;
     if (!wav->is_float)
         return (float)(int16_t)le16(wav->data + 2 * index) * (1.0f / 32768.0f);
-    uint32_t bits = le32(wav->data + 4 * index);
+    const uint32_t bits = le32(wav->data + 4 * index);
     float sample;
     memcpy(&sample, &bits, sizeof sample);
     return isfinite(sample) ? sample : 0.0f;
@@ -142,7 +142,7 @@ static int write_all(int fd, const void *bytes, size_t size, off_t at)
 {
     const char *p = bytes;
     while (size > 0) {
-        ssize_t done = pwrite(fd, p, size, at);
+        const ssize_t done = pwrite(fd, p, size, at);
         if (done < 0 && errno == EINTR)
             continue;
         if (done <= 0)
@@ -157,9 +157,9 @@ static int write_all(int fd, const void *bytes, size_t size, off_t at)
 static int write_sizes(const recorder_t *recorder)
 {
     unsigned char field[4];
-    uint32_t data_bytes = (uint32_t)(2 * recorder->frames);
+    const uint32_t data_bytes = (uint32_t)(2 * recorder->frames);
     put_le32(field, data_bytes);
-    int code = write_all(recorder->fd, field, 4, DATA_SIZE_AT);
+    const int code = write_all(recorder->fd, field, 4, DATA_SIZE_AT);
     put_le32(field, data_bytes + HEADER_BYTES - 8);
     return code < 0 ? code : write_all(recorder->fd, field, 4, RIFF_SIZE_AT);
 }
@@ -168,7 +168,7 @@ int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool
 {
     struct stat status = {0};
     int code;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_TRUNC : 0), 0666);
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_TRUNC : 0), 0666);
     recorder->fd = fd;
     recorder->frames = 0;
     if (fd < 0 || fstat(fd, &status) < 0) {
@@ -203,10 +203,11 @@ int recorder_write(recorder_t *recorder, int64_t position, const float *samples,
         return -EFBIG;
     unsigned char bytes[2 * 256];
     for (int done = 0; done < count;) {
-        int part = count - done < 256 ? count - done : 256;
+        const int part = count - done < 256 ? count - done : 256;
         for (int i = 0; i < part; i++)
             put_le16(bytes + 2 * i, (unsigned)sample_to_s16(samples[done + i]) & 0xFFFF);
-        int code = write_all(recorder->fd, bytes, 2 * (size_t)part, HEADER_BYTES + 2 * (position + done));
+        const int code = write_all(recorder->fd, bytes, 2 * (size_t)part,
+                                   HEADER_BYTES + 2 * (position + done));
         if (code < 0)
             return code;
         done += part;
@@ -231,7 +232,7 @@ void recorder_close(recorder_t *recorder, int64_t frames)
 
 int16_t sample_to_s16(float sample)
 {
-    float scaled = sample * 32768.0f;
+    const float scaled = sample * 32768.0f;
     if (scaled >= 32767.0f)
         return 32767;
     if (scaled <= -32768.0f)

@@ -5,10 +5,10 @@
 #ifndef APMPI_ROOMCARD_WAV_H
 #define APMPI_ROOMCARD_WAV_H
 
-#include "roomcard/room.h"
-
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "roomcard/room.h"
 
 /* A mono WAV file in memory. */
 typedef struct {

@@ -1,11 +1,11 @@
-/* Runs the whole chain over 10 ms frames, one mark before each and one after the last: how many instructions
- * does a frame take?
+/* Runs the whole chain over 10 ms frames, one mark before each and one after the last, for the instructions
+ * of a frame.
  *
  *   frames RATE_HZ CHANNELS FRAMES
  *
- * The sound is made for work: a noise-like far end whose level moves like speech, its echo 30 ms later (from
- * half time on, 60 ms later), a near end that talks every other second loud enough to reach the limiter, and
- * noise. All four features are on. */
+ * The sound makes every stage work: a noise-like far end with the syllables of speech, its echo 30 ms later
+ * (from half time on, 60 ms later), a near end active every other second and loud enough to reach the
+ * limiter, and noise. All four features are on. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -42,7 +42,7 @@ typedef struct {
     char name[64];
     uint64_t count;
 } function_t;
-/* A block's length and whose it is; never freed, as QEMU may keep its translation. */
+/* A block's length and its function; never freed, as QEMU may keep its translation. */
 typedef struct {
     uint64_t length;
     function_t *function;

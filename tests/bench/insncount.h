@@ -1,4 +1,4 @@
-/* What a counted program and the plugin that counts (insncount.c) agree on. */
+/* Interface of a counted program and the plugin that counts (insncount.c). */
 #ifndef APMPI_BENCH_INSNCOUNT_H
 #define APMPI_BENCH_INSNCOUNT_H
 

@@ -97,7 +97,7 @@ static void measure(const library_t *library, int size)
         random = random * 1664525u + 1013904223u;
         x[i] = (float)(int)random / 2147483648.0f;
     }
-    double best = HUGE_VAL; /* of many rounds: what disturbs only adds */
+    double best = HUGE_VAL; /* the least of many rounds, since disturbances only add time */
     for (int round = 0; round < ROUNDS; round++) {
         const double start = now_us();
         for (int i = 0; i < REPEATS; i++) {

@@ -1,8 +1,8 @@
 /* A saved state: what is accepted must be harmless, what is refused must change nothing.
  *
- * The first byte says what the rest is. 0: a state as it is. Else edits of a learned state, EDIT_BYTES each:
- * where (of 16-bit words), how many words, how, an unused byte, and a value of 16 bits. Either is sealed,
- * for a checksum would stop nearly every input. */
+ * The first byte is the kind of the rest. 0: a state as it is. Else edits of a learned state, EDIT_BYTES
+ * each: position (in 16-bit words), number of words, operation, an unused byte, and a value of 16 bits.
+ * Either gets a valid checksum, without which nearly every input would be refused. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 enum { RATE_HZ = 8000, BLOCK = RATE_HZ / 100, LEARN_BLOCKS = 100, USE_BLOCKS = 12 };
 enum { EDIT_BYTES = 8, SEALED_FROM = 12, HEADER_BYTES = 24 };
-/* how: set to the value; multiply by a power of two; exchange neighbours; change the value's bits */
+/* operation: set to the value; multiply by a power of two; exchange neighbours; change the value's bits */
 enum { FILL, RAISE, SHUFFLE, FLIP };
 
 static apm_t *apm, *other;
@@ -131,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return -1;
     if (*data == 0) {
-        unsigned char *state = malloc(size - 1 ? size - 1 : 1); /* no longer: reading on is seen */
+        unsigned char *state = malloc(size - 1 ? size - 1 : 1); /* exact size, for the sanitizer */
         memcpy(state, data + 1, size - 1);
         if (size - 1 >= SEALED_FROM)
             apm_seal(state, size - 1);

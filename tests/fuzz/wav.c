@@ -17,7 +17,7 @@ static void must(int holds, const char *what)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    unsigned char *bytes = malloc(size ? size : 1); /* exact, so that the sanitizer reports a read beyond */
+    unsigned char *bytes = malloc(size ? size : 1); /* exact size, for the sanitizer */
     if (size)
         memcpy(bytes, data, size);
     wav_t wav = {.bytes = bytes, .size = size};
