@@ -28,7 +28,7 @@ def hang(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> 
     time.sleep(1)
     journald.send_signal(signal.SIGSTOP)
     with contextlib.ExitStack() as stack:
-        # One sender may be stopped by its own buffer: go on until a fresh one finds no room.
+        # One sender may be stopped by its own buffer: repeat until a new one finds no space.
         sent = True
         while sent:
             sent = False

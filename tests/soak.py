@@ -45,9 +45,9 @@ PARKED, RESUMED = "b0a54101503d491abc65e1ded02fbc03", "c15c72f1bf6947899be577e1b
 FIGURES = "3296f0870c8748d2858faedcc104b2a3"
 # A device counts as unplugged after 500 ms without sound, and must be in use again 2 s after its return.
 STALL_LIMIT_S, BACK_S = 0.5, 2.0
-# What a busy machine may add, in seconds of real time, besides the time in which it stands still as a whole.
+# Seconds of real time that a busy machine may add, without the time in which it stands still as a whole.
 BUSY_S = 0.4
-# Virtual machines do that. A program above the audio thread, which only wakes up, tells.
+# Measures standstills, as of virtual machines: a program above the audio thread that only wakes up.
 CANARY = f"""
 import os, time
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param({realtime.AUDIO_PRIORITY + 1}))
@@ -60,7 +60,7 @@ while True:
         print(time.monotonic(), late_s, flush=True)
 """
 CANCELLED_DB = 15.0
-# After the first hour. Sooner, stacks of threads are still found to be worth keeping.
+# After the first hour. Before it, memory still grows by the stacks of threads that are kept.
 MEMORY_GROWTH_MAX = 1024 * 1024
 WARMING_UP_MAX = 4 * 1024 * 1024
 # The room card keeps 256 faults for each direction.
@@ -130,7 +130,7 @@ def device(folder: Path, seconds: float, speed: float) -> int:
         alsaaudio.PCM(type=kind, device=name, rate=RATE_HZ, channels=1, periodsize=160, periods=4).close()
     (folder / "began.json").write_text(json.dumps(began_s))
 
-    # Written at once: pages that are touched only as the day goes on would look like a leak.
+    # Written at once: pages first touched during the day would look like a leak.
     levels = np.full((int(seconds) + 10, 3), 0.0)
     sums = np.zeros(3)
 

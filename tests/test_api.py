@@ -174,7 +174,7 @@ def wrong_calls(apm: AudioProcessingModule) -> list[tuple[str, Callable[[], None
             calls.append(
                 (rf"{count}\D.*160", lambda m=method, n=count: m(AnyFrame(bytearray(9000), 16000, 1, n)))
             )
-        # says 10 ms, holds less; strided
+        # declares 10 ms, holds less; strided
         calls.append(("318.*320", lambda m=method: m(AnyFrame(bytearray(318)))))
         calls.append(("contiguous", lambda m=method: m(AnyFrame(memoryview(bytearray(640)).cast("h")[::2]))))
     # read-only, in the running shape and in others: the buffer must not be the last thing checked

@@ -454,7 +454,7 @@ def test_files_alone_run_as_fast_as_they_can(
     start: type[Daemon], rng: np.random.Generator, tmp_path: Path
 ) -> None:
     far = talk(rng, 8.0)
-    write(tmp_path / "far.wav", far[: 7 * RATE_HZ])  # ends before the microphone does: silence goes on
+    write(tmp_path / "far.wav", far[: 7 * RATE_HZ])  # ends before the microphone does: followed by silence
     write(tmp_path / "mic.wav", 0.5 * np.concatenate([np.zeros(2000), far[:-2000]]))
     path = tmp_path / "apmpi.yaml"
     path.write_text("microphone: {file: mic.wav}\nfar_end: {file: far.wav}\noutput: {file: clean.wav}\n")

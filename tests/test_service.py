@@ -129,7 +129,7 @@ def in_a_terminal() -> Iterator[Callable[[Path], TerminalDaemon]]:
 
 
 def frames(socket_path: Path) -> int:
-    """Return the frames that the service says it has processed."""
+    """Return the number of processed frames that the service reports."""
     command = [APMPI, "monitor", "--json", "--seconds", "0.5", "--socket", socket_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     return int(json.loads(done.stdout.splitlines()[-1])["frames"])

@@ -1,4 +1,4 @@
-"""Suppression that adapts: as much as the noise asks for, told as it changes.
+"""Suppression that adapts to the noise, and prints each change.
 
 python adaptive.py [SECONDS]
 """

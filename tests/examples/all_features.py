@@ -20,7 +20,7 @@ async def main(far: wave.Wave_read) -> None:
     capture = devices.open_input(
         enable_aec=False, noise_suppression=False, high_pass_filter=False, auto_gain_control=False
     )
-    # What is known of the way from the loudspeaker to the microphone. The module finds out the rest.
+    # The known part of the delay from the loudspeaker to the microphone. The module estimates the rest.
     apm.set_stream_delay_ms(50)
 
     with wave.open("clean.wav", "wb") as clean:

@@ -1,4 +1,4 @@
-"""A frame that can't be processed is refused, nothing is changed by it, and the next one goes on."""
+"""A frame that can't be processed is refused, nothing is changed by it, and the next one is processed."""
 
 from apmpi import AudioFrame, AudioProcessingModule
 

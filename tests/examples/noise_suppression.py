@@ -12,7 +12,7 @@ from apmpi import AudioProcessingModule, MediaDevices
 
 async def main(seconds: float) -> None:
     apm = AudioProcessingModule(noise_suppression=True)
-    # The microphone as it is: what is done to its frames, this program does.
+    # The unprocessed microphone: this program processes its frames.
     capture = MediaDevices().open_input(
         enable_aec=False, noise_suppression=False, high_pass_filter=False, auto_gain_control=False
     )

@@ -29,7 +29,7 @@ def core() -> Iterable[Path]:
             yield path
 
 
-# name of a source here and of a folder of corpus/ -> what it is built with, and the longest input in bytes
+# name of a source here and of a folder of corpus/ -> its other sources, and the longest input in bytes
 FUZZERS: dict[str, tuple[list[str | Path], int]] = {
     "state": ([*core()], 4096),
     "wav": ([NATIVE / "roomcard" / "wav.c"], 4096),

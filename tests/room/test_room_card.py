@@ -309,12 +309,12 @@ def test_the_pointer_runs_at_its_own_rate(room_card: RoomCard, card: str, ppm: i
         time.sleep(1.8)  # the buffer holds 2.05 s
         frames, ns = frames_and_time(capture, SharedCard(card))
     measured_ppm = ((frames - first_frames) / ((ns - first_ns) * 1e-9 * speed * RATE_HZ) - 1) * 1e6
-    # A fast card moves in steps of 30 us (FAST_STEP_NS), lost time is known to 8 us, and a look takes time.
+    # A fast card moves in steps of 30 us (FAST_STEP_NS), lost time is known to 8 us; a reading takes time.
     print(f"pointer {measured_ppm:.1f} ppm, expected {ppm}, limit +-60")
     assert measured_ppm == pytest.approx(ppm, abs=60)
 
 
-# --- what the microphone hears ---
+# --- the microphone's signal ---
 
 
 @pytest.mark.parametrize("clip_db", [0, 12])
