@@ -15,3 +15,7 @@ class EndpointError(RuntimeError):
 
 class DeviceLost(EndpointError):
     """A device has gone or stands still; it may come back."""
+
+
+class CommandError(RuntimeError):
+    """A command cannot do what was asked: arguments that do not fit, or something that is not installed."""

@@ -1,7 +1,7 @@
 """The command `apmpi`.
 
 Exit status: EXIT_STATUS, with one sentence on standard error where it is not 0.
-Each command imports what it needs: `process` runs without ALSA, `run` without what `demo` draws with.
+Each command imports its own modules: `process` runs without ALSA, `run` without matplotlib.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from apmpi import settings as config
 from apmpi.cards.text_file import one_line
-from apmpi.errors import ConfigError, EndpointError
+from apmpi.errors import CommandError, ConfigError, EndpointError
 from apmpi.settings import Settings
 from apmpi.tools.progress import Progress
 
@@ -29,7 +29,7 @@ EXIT_STATUS = """exit status: 0 done; 1 something failed on the way (run, record
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    # A file name may hold bytes that are no text; saying it must not be what fails.
+    # A file name may hold bytes that are not UTF-8; printing it must not raise.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
@@ -38,14 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status: int = given.command(given)
         return status
-    except (ConfigError, EndpointError) as error:
+    except (CommandError, ConfigError, EndpointError) as error:
         return _mistake(error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
 class _OneLine(logging.Formatter):
-    """Names of files and devices come from outside, and may hold anything."""
+    """Messages as one printable line each: names of files and devices may hold control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(super().formatMessage(record))
@@ -60,7 +60,7 @@ def _mistake(error: object) -> int:
 
 
 def run(given: argparse.Namespace) -> int:
-    # A reload that comes now is held back until the loop takes signals; it would end the program.
+    # A reload (SIGHUP) would end the program until the loop handles signals: it is blocked until then.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from apmpi.service import loop
 
@@ -110,7 +110,7 @@ def report(given: argparse.Namespace) -> int:
 
 
 def check(given: argparse.Namespace) -> int:
-    """The configuration, then each endpoint opened as `run` would open it, then what devices there are."""
+    """Check the configuration, open each endpoint as `run` would, and list the devices."""
     try:
         problems = _check_endpoints(given.file, config.load(given.file))
     except ConfigError as error:
@@ -122,7 +122,7 @@ def check(given: argparse.Namespace) -> int:
 
 
 def _check_endpoints(path: Path, settings: Settings) -> list[str]:
-    """Prints what is right, returns what is wrong."""
+    """Print the endpoints that open, and return the errors of the others."""
     from apmpi.tools.endpoint_check import endpoint_states
 
     switched_on = ", ".join(name for name, on in asdict(settings.features).items() if on) or "no feature"
@@ -160,7 +160,7 @@ def doctor(given: argparse.Namespace) -> int:
 def process(given: argparse.Namespace) -> int:
     from apmpi.tools import process
 
-    # SIGTERM (timeout, a shutdown) leaves as an exception does, which removes the unfinished output.
+    # SIGTERM (from timeout, or a shutdown) raises SystemExit, so that the unfinished output is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     features = {feature: getattr(given, feature) for feature in FEATURE_FLAGS.values()}
     return process.main(given.far, given.mic, given.output, features, given.delay_ms)
@@ -170,41 +170,41 @@ def process(given: argparse.Namespace) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with our one sentence instead of a usage text."""
+    """argparse that reports a mistake as one sentence instead of the usage text."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"apmpi: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands, in the order of `apmpi --help`."""
     root = _Parser(
         prog="apmpi", description="A microphone and a loudspeaker without echo and noise.", epilog=EXIT_STATUS
     )
     root.add_argument("--version", action="version", version=f"apmpi {importlib.metadata.version('apmpi')}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def command(
-        function: Callable[[argparse.Namespace], int], text: str, example: str
-    ) -> argparse.ArgumentParser:
+    for command, add_arguments, text, example in COMMANDS:
         added = commands.add_parser(
-            function.__name__, help=text, description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"example: {example}",
+            command.__name__, help=text, description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example: apmpi {command.__name__} {example}".rstrip(),
         )  # fmt: skip
-        added.set_defaults(command=function)
-        return added
+        added.set_defaults(command=command)
+        add_arguments(added)
+    return root
 
-    added = command(run, "run the device", "apmpi run --config /etc/apmpi/apmpi.yaml")
+
+def _run_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML configuration")
     added.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: never)")
 
-    added = command(monitor, "show the running service, live", "apmpi monitor")
+
+def _monitor_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("--json", action="store_true", help="a line of JSON ten times a second instead")
     added.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: never)")
     _add_socket(added)
 
-    added = command(
-        record, "record what the running service hears and does", "apmpi record -o call.wav --seconds 30"
-    )
+
+def _record_arguments(added: argparse.ArgumentParser) -> None:
     added.description = """Record far end, microphone and output of the running service as channels of one WAV
         file, with its figures beside it as lines of JSON (FILE.jsonl). Ctrl-C ends it before its time."""
     added.add_argument(
@@ -218,20 +218,19 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_socket(added)
 
-    added = command(report, "make a page of a recording, with pictures and players", "apmpi report call.wav")
+
+def _report_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("file", type=Path, metavar="WAV", help="of apmpi record")
     added.add_argument(
         "-o", "--output", type=Path, metavar="HTML", help="where it goes (default: WAV's name with .html)"
     )
 
-    added = command(
-        check, "say what is wrong with a configuration, and which devices exist", "apmpi check apmpi.yaml"
-    )
+
+def _check_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("file", type=Path, metavar="FILE", help="YAML configuration")
 
-    added = command(
-        doctor, "measure cards and room, and say what to do", "apmpi doctor --device plughw:CARD=Device"
-    )
+
+def _doctor_arguments(added: argparse.ArgumentParser) -> None:
     added.description = """Look at the machine, open the devices, play noise and a sweep (10 s), listen, and
         say what is fine, and what is wrong and what to do. Stop the service first: systemctl stop apmpi."""
     added.add_argument(
@@ -242,9 +241,8 @@ def parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--no-sound", action="store_true", help="play nothing")
 
-    added = command(
-        process, "run recordings through the chain", "apmpi process --far far.wav --mic mic.wav -o clean.wav"
-    )
+
+def _process_arguments(added: argparse.ArgumentParser) -> None:
     added.description = """Run recordings through the chain: WAV or FLAC, 8 to 192 kHz; a - is standard input.
         The output is a WAV file of the microphone's rate, exactly as long as the microphone's file and a few
         milliseconds behind it (the chain's delay, told at the end). From a folder every *.wav and *.flac of
@@ -268,22 +266,15 @@ def parser() -> argparse.ArgumentParser:
         help="loudspeaker to microphone, if known (default: found out)",
     )
 
-    added = command(
-        demo,
-        "a call on a simulated sound card, with figures and recordings",
-        "apmpi demo --folder build/demo",
-    )
+
+def _demo_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("--folder", type=Path, required=True, help="where recordings and the picture go")
     added.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="length (default: 30)")
     added.add_argument("--device", metavar="ALSA", help="use this sound card, for example plughw:CARD=Device")
 
-    added = command(
-        completion,
-        "print what a shell needs to complete commands",
-        "apmpi completion bash > apmpi.bash",
-    )
+
+def _completion_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("shell", choices=SHELLS)
-    return root
 
 
 def _add_socket(command: argparse.ArgumentParser) -> None:
@@ -304,6 +295,36 @@ FEATURE_FLAGS = {
     "--no-hpf": "high_pass_filter",
     "--no-agc": "auto_gain_control",
 }
+
+
+Command = Callable[[argparse.Namespace], int]
+# A command, the function that adds its arguments, its help, and the arguments of its example.
+COMMANDS: tuple[tuple[Command, Callable[[argparse.ArgumentParser], None], str, str], ...] = (
+    (run, _run_arguments, "run the device", "--config /etc/apmpi/apmpi.yaml"),
+    (monitor, _monitor_arguments, "show the running service, live", ""),
+    (record, _record_arguments, "record what the running service hears and does", "-o call.wav --seconds 30"),
+    (report, _report_arguments, "make a page of a recording, with pictures and players", "call.wav"),
+    (
+        check,
+        _check_arguments,
+        "say what is wrong with a configuration, and which devices exist",
+        "apmpi.yaml",
+    ),
+    (doctor, _doctor_arguments, "measure cards and room, and say what to do", "--device plughw:CARD=Device"),
+    (
+        process,
+        _process_arguments,
+        "run recordings through the chain",
+        "--far far.wav --mic mic.wav -o clean.wav",
+    ),
+    (
+        demo,
+        _demo_arguments,
+        "a call on a simulated sound card, with figures and recordings",
+        "--folder build/demo",
+    ),
+    (completion, _completion_arguments, "print what a shell needs to complete commands", "bash > apmpi.bash"),
+)
 
 
 def _recording(text: str) -> Path:

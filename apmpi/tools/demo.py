@@ -4,8 +4,8 @@
                                                                             ▼
     out.wav ◄── the daemon's real loop ◄── microphone ◄── near end (espeak-ng), noise
 
-Without a device, loudspeaker and microphone are the room card, an ALSA sound card with a simulated room;
-with one, they are real and the near end is whoever sits there. The loop is that of `apmpi run` in both cases.
+Without a device, loudspeaker and microphone are the room card, an ALSA sound card with a simulated room. With
+a device they are real, and the user is the near end. The loop is that of `apmpi run` in both cases.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from apmpi.cards import pcm
 from apmpi.cards.latency import FrameTimes
 from apmpi.cards.replace import RECORDING_MODE, replace
 from apmpi.cards.text_file import one_line
+from apmpi.errors import CommandError
 from apmpi.service import loop
 from apmpi.tools.picture import Samples, draw_spectrogram, level_dbfs
+from apmpi.units import FRAMES_PER_S
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RATE_HZ = 48000
-FRAME_SAMPLES = RATE_HZ // 100
-SHORTEST_S = 6.0  # three parts of 2 s: less says nothing about an echo canceller
+FRAME_SAMPLES = RATE_HZ // FRAMES_PER_S
+SHORTEST_S = 6.0  # three parts of 2 s: shorter parts end before the canceller has converged
 
 FAR_TEXT = """
 Good morning, this is the far end of the line. I am calling from a quiet office, and you hear me through your
@@ -50,21 +52,23 @@ speak at once. I have found the blue folder, but the drawings must still be in t
 a quarter past seven is early, so we had better take the second train. Then there is time for breakfast.
 """
 
-# The simulated room: a speakerphone on a desk. The direct sound travels half a metre from loudspeaker to
-# microphone, what follows decays by 60 dB in RT60_S, and the echo is about as loud as the talker.
+# The simulated room: a speakerphone on a desk. The direct sound travels 0.5 m from loudspeaker to microphone
+# at 343 m/s, the reverberation decays by 60 dB in RT60_S, and the echo is about as loud as the near-end
+# speech.
 RT60_S = 0.3
 DIRECT_S = 0.5 / 343
 DIRECT_TO_REVERBERANT_DB = 3.0
 ECHO_PATH_DB = -3.0
 BULK_DELAY_MS = 40
 NOISE_DBFS = -60
-PEAK = 0.35  # of full scale, for both talkers
+PEAK = 0.35  # of full scale, for far-end and near-end speech
 
 
 def main(folder: Path, seconds: float, device: str | None) -> int:
-    """Runs the demonstration for `seconds` and leaves everything in `folder`; returns the exit status.
+    """Run the demonstration for `seconds`, leave its files in `folder` and return the exit status.
 
-    `device` is an ALSA device with both microphone and loudspeaker, None the room card.
+    `device` is an ALSA device with microphone and loudspeaker; None selects the room card. Raises
+    CommandError and ConfigError.
     """
     try:
         settings = prepare(folder, seconds, device)
@@ -76,28 +80,27 @@ def main(folder: Path, seconds: float, device: str | None) -> int:
         return status
     except OSError as error:
         print(f"apmpi: {one_line(str(error.filename))}: {error.strerror}", file=sys.stderr)
-    except (DemoError, soundfile.LibsndfileError) as error:
+    except soundfile.LibsndfileError as error:
         print(f"apmpi: {one_line(str(error))}", file=sys.stderr)
     return 2
-
-
-class DemoError(RuntimeError):
-    """What keeps the demonstration from running, as one sentence."""
 
 
 # ---- before: the call, the room, the configuration
 
 
 def prepare(folder: Path, seconds: float, device: str | None) -> config.Settings:
-    """Fills `folder` with the far end's WAV, the configuration and, for the room card, its room."""
+    """Write the far end's WAV, the configuration and, for the room card, its room into `folder`.
+
+    Returns the settings. Raises CommandError if something is missing or `seconds` are too few.
+    """
     if seconds < SHORTEST_S:
-        raise DemoError(f"{seconds:g} seconds are too few, expected at least {SHORTEST_S:g}")
+        raise CommandError(f"{seconds:g} seconds are too few, expected at least {SHORTEST_S:g}")
     if shutil.which("espeak-ng") is None:
-        raise DemoError("espeak-ng, which speaks the call, is not installed: apt-get install espeak-ng")
+        raise CommandError("espeak-ng, which speaks the call, is not installed: apt-get install espeak-ng")
     try:
         import matplotlib  # noqa: F401 - asked before the call, not after it
     except ImportError:
-        raise DemoError(
+        raise CommandError(
             "matplotlib, which draws the picture, is not installed: pip install 'apmpi[demo]'"
         ) from None
 
@@ -111,7 +114,7 @@ def prepare(folder: Path, seconds: float, device: str | None) -> config.Settings
         write_wav(folder / "near.wav", near)
         write_wav(folder / "room.wav", room_impulse_response(np.random.default_rng(1)))
         replace(folder / "room.conf", room_card(folder).encode())
-        # alsa-lib reads its configuration when a device is opened, so this is early enough.
+        # alsa-lib reads its configuration when a device is opened, which comes later.
         os.environ["ALSA_CONFIG_PATH"] = f"/usr/share/alsa/alsa.conf:{folder.resolve() / 'room.conf'}"
     path = folder / "apmpi.yaml"
     replace(path, configuration(device or "room").encode())
@@ -119,7 +122,7 @@ def prepare(folder: Path, seconds: float, device: str | None) -> config.Settings
 
 
 def speech(voice: str, text: str, samples: int) -> Samples:
-    """`samples` of `text` spoken by espeak-ng, from its start again where it ends."""
+    """Return `samples` of `text` spoken by espeak-ng, repeated from its start where it ends."""
     spoken = subprocess.run(
         ["espeak-ng", "-v", voice, "-s", "165", "--stdout", text], stdout=subprocess.PIPE, check=True
     )
@@ -131,9 +134,10 @@ def speech(voice: str, text: str, samples: int) -> Samples:
 
 
 def room_impulse_response(rng: np.random.Generator) -> Samples:
-    """Loudspeaker to microphone: a direct sound, then Gaussian noise under 10^(-3 t / RT60) from there on.
+    """Impulse response from loudspeaker to microphone: a direct sound, then decaying Gaussian noise.
 
-    Energy of the whole: ECHO_PATH_DB; of the direct sound over the rest: DIRECT_TO_REVERBERANT_DB.
+    The noise has the envelope 10^(-3 t / RT60_S). The energy of the whole response is ECHO_PATH_DB, the ratio
+    of the direct sound's energy to that of the reverberation DIRECT_TO_REVERBERANT_DB.
     """
     t = np.arange(round(RT60_S * RATE_HZ)) / RATE_HZ
     tail = rng.standard_normal(len(t)) * 10 ** (-3 * t / RT60_S) * (t > DIRECT_S)
@@ -143,7 +147,7 @@ def room_impulse_response(rng: np.random.Generator) -> Samples:
 
 
 def room_card(folder: Path) -> str:
-    """ALSA configuration of the room card."""
+    """Return the ALSA configuration of the room card."""
     library = Path(__file__).with_name("libasound_module_pcm_apmpi_room.so")
     return f"""\
 # A sound card with a simulated room, for any ALSA program:
@@ -203,7 +207,7 @@ def write_wav(path: Path, samples: Samples) -> None:
 
 @dataclass
 class Recording:
-    """What the loop heard and how long each frame took."""
+    """Signals and latencies of each frame, collected in the audio thread."""
 
     far: list[bytes] = field(default_factory=list)
     mic: list[bytes] = field(default_factory=list)
@@ -223,13 +227,13 @@ def samples_of(frames: list[bytes]) -> Samples:
 
 # ---- after: figures and picture
 
-LEVEL_WINDOW_FRAMES = 40  # levels over time are means of 0.4 s: two or three syllables
-ACTIVE_DBFS = -50.0  # below this nobody talks, and a change of level says nothing
+LEVEL_WINDOW_FRAMES = 40  # window of the levels over time: 0.4 s, two or three syllables
+ACTIVE_DBFS = -50.0  # below this there is no speech, and no echo reduction is drawn
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the call showed. Arrays have one element per frame."""
+    """Figures of the whole call. Arrays have one element per frame."""
 
     learning_db: float  # echo reduction in the first two seconds of the far end alone
     reduction_db: float  # in the second half of it
@@ -263,12 +267,12 @@ def measure(recording: Recording, seconds: float) -> Figures:
 
 
 def power_db(samples: Samples) -> float:
-    # An output of zeros is as quiet as 16 bits can tell: half a step.
+    # Zeros count as half a step of 16 bits, the least level that the format can represent.
     return float(10 * np.log10(np.mean(samples**2) + (0.5 / 32768) ** 2))
 
 
 def draw(path: Path, recording: Recording, figures: Figures, seconds: float, near_end: str) -> None:
-    """One page: what the microphone heard, what left, how much quieter, and how late."""
+    """Draw one page: spectrograms of microphone and output, echo reduction, and latency."""
     from matplotlib.figure import Figure
 
     mic, out = samples_of(recording.mic), samples_of(recording.out)
@@ -340,8 +344,8 @@ def draw_parts(axes: Axes, figures: Figures) -> None:
 
 
 def summarise(recording: Recording, folder: Path, seconds: float, device: str | None) -> None:
-    """Writes mic.wav and report.png, and prints the figures."""
-    heard_s = len(recording.times) / 100
+    """Write mic.wav and report.png, and print the figures."""
+    heard_s = len(recording.times) / FRAMES_PER_S
     if heard_s < seconds / 3:
         print(f"\nStopped after {heard_s:.1f} s: too early for figures.")
         return

@@ -1,4 +1,4 @@
-"""Whether an endpoint could be used as configured, found out by using it."""
+"""Check of the configured endpoints, by opening each as the service would."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from apmpi.settings import Endpoint, Settings
 
 
 def endpoint_states(settings: Settings) -> Iterator[tuple[str, Endpoint, str | EndpointError]]:
-    """Key, endpoint, and what was found, in a few words, or what is wrong.
+    """Yield key, endpoint, and a short description or the error of each configured endpoint.
 
-    Devices stay open until the last has been tried: a card may do one direction or the other, but not both.
+    Devices stay open until the last has been tried: some cards can do either direction, but not both at once.
     """
     with contextlib.ExitStack() as opened:
         for key in ("microphone", "far_end", "speaker", "output"):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from apmpi.errors import EndpointError
+from apmpi.errors import CommandError, EndpointError
 from apmpi.service.protocol import SIGNALS
 from apmpi.service.socket_client import Figures, Visit, figures_of
 
@@ -97,13 +97,13 @@ def _stream(service: Service, end_s: float) -> None:
 
 def _show(service: Service, end_s: float) -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise EndpointError("monitor: not in a terminal, expected one, or --json")
+        raise CommandError("monitor: not in a terminal, expected one, or --json")
     locale.setlocale(locale.LC_ALL, "")
     try:
         curses.setupterm()
     except curses.error:
         terminal = os.environ.get("TERM", "")
-        raise EndpointError(f"TERM: '{terminal}' given, expected a terminal known here") from None
+        raise CommandError(f"TERM: '{terminal}' given, expected a terminal known here") from None
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # restores the screen
     try:
         curses.wrapper(_Screen(service, end_s).run)

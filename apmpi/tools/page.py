@@ -1,5 +1,8 @@
-"""`apmpi report`: a recording of `apmpi record` as one HTML page that needs nothing else: figures, pictures,
-and players whose sound is in the page (FLAC: every bit of it, at half the size)."""
+"""`apmpi report`: a recording of `apmpi record` as one self-contained HTML page with figures, pictures and
+players.
+
+The players' sound is embedded as FLAC: lossless, at half the size.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,24 @@ import soundfile
 from apmpi.cards.replace import RECORDING_MODE, replace
 from apmpi.cards.text_file import one_line, read_bytes
 from apmpi.cards.wav import open_sound
-from apmpi.errors import EndpointError, FileError
+from apmpi.errors import CommandError, FileError
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.service.protocol import LINE_MAX_BYTES, SIGNALS
 from apmpi.service.socket_client import Figures, figures_of
 from apmpi.settings import CHANNELS_MAX, SAMPLE_RATES_HZ
 from apmpi.tools.picture import Samples, draw_spectrogram, level_dbfs
 from apmpi.tools.record import statistics_path
+from apmpi.units import FRAMES_PER_S
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A page is read into memory as a whole: ten minutes in three channels are some 100 MB of it.
+# A browser reads a page into memory as a whole: ten minutes of three channels take some 100 MB.
 SECONDS_MAX = 600.0
-# The statistics of that are 9 MB; what is larger is something else.
+# The statistics of ten minutes are 9 MB; a larger file is not one of statistics.
 STATISTICS_MAX_BYTES = 48 * 1024 * 1024
-LEVEL_WINDOW_FRAMES = 40  # 0.4 s: two or three syllables
+LEVEL_WINDOW_FRAMES = 40  # window of the levels over time: 0.4 s, two or three syllables
 TITLES = {
     "far_end": "Far end: what the loudspeaker plays",
     "microphone": "Before: what the microphone hears",
@@ -43,22 +47,25 @@ TITLES = {
 
 
 def main(recording: Path, output: Path) -> int:
-    """Writes the page; returns the exit status. Raises EndpointError."""
+    """Write the page and return the exit status.
+
+    Raises CommandError, or EndpointError if the recording cannot be read.
+    """
     try:
         import matplotlib  # noqa: F401 - asked before the work, not after it
     except ImportError:
-        raise EndpointError(
+        raise CommandError(
             "matplotlib, which draws the pictures, is not installed: pip install 'apmpi[demo]', "
             "or make the report on another computer"
         ) from None
     if output.exists() and any(output.samefile(path) for path in (recording, statistics_path(recording))):
-        raise EndpointError(f"{output}: is the recording itself, expected another file")
+        raise CommandError(f"{output}: is the recording itself, expected another file")
     call = load(recording)
     text = page(call, recording.name)
     try:
         replace(output, text.encode(), RECORDING_MODE)
     except OSError as error:
-        raise EndpointError(f"{output}: cannot be written ({error.strerror})") from None
+        raise CommandError(f"{output}: cannot be written ({error.strerror})") from None
     length = f"{call.seconds:.1f} s, {len(text) / 1e6:.1f} MB"
     print(f"{one_line(str(output))}: {length}; open it in a browser")
     return 0
@@ -69,7 +76,13 @@ def main(recording: Path, output: Path) -> int:
 
 @dataclass(frozen=True)
 class Call:
-    """sounds: by signal, float64 as [samples, channels]; figures: by place in the sound."""
+    """A recording.
+
+    started   date and time
+    sounds    by signal, float64 as [samples, channels], -1 to 1
+    figures   rows of figures, ordered by position in the sound
+    end       last line of the statistics, empty if there is none
+    """
 
     started: str
     rate_hz: int
@@ -82,14 +95,17 @@ class Call:
         return len(self.sounds["far_end"]) / self.rate_hz
 
     def series(self, name: str) -> tuple[Samples, Samples]:
-        """(seconds, values); what is not known is no number."""
+        """Return positions in seconds and values of a figure; unknown values are NaN."""
         rows = [(row["seconds"], row.get(name)) for row in self.figures]
         values = [np.nan if value is None else float(value) for _, value in rows]
         return np.array([second for second, _ in rows]), np.array(values)
 
 
 def load(recording: Path) -> Call:
-    """Raises EndpointError."""
+    """Read a recording and the statistics beside it.
+
+    Raises EndpointError if the sound cannot be read, CommandError if the two do not belong together.
+    """
     about, figures, end = _statistics(statistics_path(recording))
     try:
         rate_hz = about["sample_rate_hz"]
@@ -100,18 +116,18 @@ def load(recording: Path) -> Call:
     except (KeyError, TypeError):
         known = False
     if not known:
-        raise EndpointError(
+        raise CommandError(
             f"{statistics_path(recording)}:1: tells nothing of a recording, expected its shape"
         )
     with open_sound(recording) as file:
         shape = file.rate_hz, file.channels
         if shape != (rate_hz, sum(channels.values())):
             expected = f"{sum(channels.values())} channels at {rate_hz} Hz as in {statistics_path(recording)}"
-            raise EndpointError(f"{recording}: has {shape[1]} channels at {shape[0]} Hz, expected {expected}")
+            raise CommandError(f"{recording}: has {shape[1]} channels at {shape[0]} Hz, expected {expected}")
         samples = file.samples or 0
         if not 0 < samples <= SECONDS_MAX * rate_hz:
             length = f"holds {samples / rate_hz:.0f} s"
-            raise EndpointError(f"{recording}: {length}, expected sound, at most {SECONDS_MAX:.0f} s")
+            raise CommandError(f"{recording}: {length}, expected sound, at most {SECONDS_MAX:.0f} s")
         sound = file.read(samples) / 32768.0
     sounds, first = {}, 0
     for name, count in channels.items():
@@ -121,11 +137,11 @@ def load(recording: Path) -> Call:
 
 
 def _statistics(path: Path) -> tuple[dict[str, Any], list[Figures], dict[str, Any]]:
-    """(about the recording, figures, about its end)."""
+    """Return the line about the recording, the figures and the line about the end. Raises CommandError."""
     try:
         content = read_bytes(path, "the statistics beside the recording", STATISTICS_MAX_BYTES)
     except FileError as error:
-        raise EndpointError(str(error)) from None
+        raise CommandError(str(error)) from None
     about: dict[str, Any] = {}
     end: dict[str, Any] = {}
     figures: list[Figures] = []
@@ -133,7 +149,7 @@ def _statistics(path: Path) -> tuple[dict[str, Any], list[Figures], dict[str, An
         try:
             line = parsed(text, LINE_MAX_BYTES)
         except JsonError:
-            raise EndpointError(f"{path}:{number}: is no line of statistics, expected JSON") from None
+            raise CommandError(f"{path}:{number}: is no line of statistics, expected JSON") from None
         if number == 1:
             about = line["recording"] if isinstance(line.get("recording"), dict) else {}
         elif isinstance(line.get("end"), dict):
@@ -147,7 +163,7 @@ def _statistics(path: Path) -> tuple[dict[str, Any], list[Figures], dict[str, An
 
 
 def summary(call: Call) -> list[tuple[str, str]]:
-    """What there is to say in words."""
+    """Return the rows (label, text) of the table."""
     playing = call.series("reference_present")[1] == 1
     _, erle_db = call.series("erle_db")
     _, latency_ms = call.series("latency_median_ms")
@@ -202,13 +218,13 @@ def _counted(xruns: Samples) -> str:
 
 
 def draw(call: Call) -> tuple[bytes, float, float]:
-    """(PNG, where in its width time begins, and where it ends; both from 0 to 1)."""
+    """Return the PNG, and the left and right end of the time axis as parts of its width (0 to 1)."""
     from matplotlib.figure import Figure
 
     figure: Figure = Figure(figsize=(13, 17), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(6, 1, sharex=True, height_ratios=[3, 3, 2.2, 1.8, 1.8, 1.8])
     before, after, levels, echo, delay, latency = axes
-    # The mean of all channels: what is in one of them is seen.
+    # The mean of all channels shows what is in any of them.
     mono = {name: sound.mean(axis=1) for name, sound in call.sounds.items()}
     image = draw_spectrogram(before, mono["microphone"], call.rate_hz, TITLES["microphone"])
     draw_spectrogram(after, mono["output"], call.rate_hz, TITLES["output"])
@@ -229,9 +245,12 @@ def draw(call: Call) -> tuple[bytes, float, float]:
 def _draw_levels(axes: Axes, sounds: dict[str, Samples], rate_hz: int) -> None:
     colours = {"far_end": "tab:orange", "microphone": "tab:red", "output": "tab:blue"}
     for name, sound in sounds.items():
-        level = level_dbfs(sound, rate_hz // 100, LEVEL_WINDOW_FRAMES)
+        level = level_dbfs(sound, rate_hz // FRAMES_PER_S, LEVEL_WINDOW_FRAMES)
         axes.plot(
-            (np.arange(len(level)) + 0.5) / 100, level, color=colours[name], label=name.replace("_", " ")
+            (np.arange(len(level)) + 0.5) / FRAMES_PER_S,
+            level,
+            color=colours[name],
+            label=name.replace("_", " "),
         )
     axes.set(title="Levels", ylabel="dBFS")
     axes.legend(loc="upper right")
@@ -288,6 +307,7 @@ def _draw_latency(axes: Axes, call: Call) -> None:
 
 
 def page(call: Call, name: str) -> str:
+    """Return the page as HTML; `name` is the recording's file name."""
     picture, begin, end = draw(call)
     rows = "\n".join(
         f"<tr><th>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>" for label, text in summary(call)
@@ -309,7 +329,7 @@ def page(call: Call, name: str) -> str:
 
 
 def _flac(sound: Samples, rate_hz: int) -> str:
-    """As a data: address."""
+    """Return the sound as a data: address of FLAC."""
     content = io.BytesIO()
     soundfile.write(content, sound, rate_hz, format="FLAC", subtype="PCM_16")
     return f"data:audio/flac;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""What the demonstration's picture and the report's pictures have in common. Needs matplotlib."""
+"""Plots shared by `apmpi demo` and `apmpi report`. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from apmpi.units import FRAMES_PER_S
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
 Samples = NDArray[np.float64]
 
-# A full-scale sine reads 0 dBFS; what is below the bottom is a good microphone's own noise.
+# Colour range of the spectrograms; a full-scale sine is 0 dBFS. The lower end is the self-noise of a good
+# microphone.
 BOTTOM_DBFS, TOP_DBFS = -110, -30
-# Speech has little above, and a page's width has no more columns.
+# Speech has little energy above.
 TOP_KHZ = 10
+# More columns than the picture has pixels would cost time only.
 COLUMNS_MAX = 4000
 
 
 def draw_spectrogram(axes: Axes, samples: Samples, rate_hz: int, title: str) -> AxesImage:
-    """Level of each 21 ms and 47 Hz (at 48 kHz); a full-scale sine reads 0 dBFS."""
+    """Draw levels in dBFS with a Hann window of 1024 samples at 48 kHz: 21 ms, 47 Hz."""
     window = np.hanning(round(rate_hz * 1024 / 48000))
-    step = max(rate_hz // 100, len(samples) // COLUMNS_MAX)
+    step = max(rate_hz // FRAMES_PER_S, len(samples) // COLUMNS_MAX)
     padded = np.concatenate([samples, np.zeros(max(len(window) - len(samples), 0))])
     blocks = np.lib.stride_tricks.sliding_window_view(padded, len(window))[::step]
     amplitude = np.abs(np.fft.rfft(blocks * window)) / (window.sum() / 2)
@@ -44,10 +48,10 @@ def draw_spectrogram(axes: Axes, samples: Samples, rate_hz: int, title: str) -> 
 
 
 def level_dbfs(samples: Samples, frame_samples: int, window_frames: int) -> Samples:
-    """Level of each frame, smoothed over `window_frames`."""
+    """Return the level of each frame in dBFS, smoothed by a Hann window of `window_frames`."""
     frames = samples[: len(samples) // frame_samples * frame_samples].reshape(-1, frame_samples)
-    # Zeros are as quiet as 16 bits can tell: half a step.
+    # Zeros count as half a step of 16 bits, the least level that the format can represent.
     power = np.mean(frames**2, axis=1) + (0.5 / 32768) ** 2
     window = np.hanning(window_frames + 2)[1:-1]
-    weights = np.convolve(np.ones_like(power), window, "same")  # less at the ends
+    weights = np.convolve(np.ones_like(power), window, "same")  # the window is cut at both ends
     return np.asarray(10 * np.log10(np.convolve(power, window, "same") / weights))

@@ -1,7 +1,7 @@
-"""`apmpi process`: the chain over recordings, every 10 ms as the service would do it, but as fast as the
-computer can. One pair of files, or a folder of them.
+"""`apmpi process`: the chain over recordings, in frames of 10 ms as in the service, faster than real time.
 
-Recordings of other rates than the chain's are resampled on their way in, and the output on its way out:
+The input is one pair of files or a folder of them. Recordings at other rates than the chain's are resampled,
+and the output is resampled back to the microphone's rate:
 
     microphone 44100 Hz ─► 48000 ─► chain ─► 48000 ─► 44100 Hz output
     far end    16000 Hz ─► 48000 ─────┘
@@ -22,14 +22,14 @@ from apmpi.api.frame import AudioFrame
 from apmpi.cards.clock import Resampler
 from apmpi.cards.text_file import one_line
 from apmpi.cards.wav import SoundReader, WavSink, check_writable, open_sound
-from apmpi.errors import EndpointError
+from apmpi.errors import CommandError, EndpointError
 from apmpi.settings import CHANNELS_MAX, DEVICE_RATE_MAX_HZ, DEVICE_RATE_MIN_HZ, SAMPLE_RATES_HZ
 from apmpi.tools.progress import Progress
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 EXIT_OK, EXIT_USER = 0, 2
 STANDARD_INPUT = Path("/dev/stdin")
-# The longest that a WAV file without extensions can be; 12 h of mono at 48 kHz.
+# Length limit of a WAV file without RF64 extension, 2^32 bytes: 12 h of mono at 48 kHz.
 STANDARD_INPUT_MAX_BYTES = 1 << 32
 PIECE_BYTES = 1 << 16
 RECORDINGS = ("*.wav", "*.flac")
@@ -45,7 +45,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """echo: what became of it, in words; latency_ms: of the output behind the microphone."""
+    """Result for one pair of files.
+
+    seconds      length of the output
+    took_s       processing time
+    echo         sentence on the echo reduction
+    latency_ms   delay of the output behind the microphone
+    """
 
     seconds: float
     took_s: float
@@ -60,8 +66,11 @@ class Outcome:
 def main(
     far: Path | None, mic: Path, output: Path, features: Mapping[str, bool], delay_ms: int | None
 ) -> int:
-    """Returns the exit status: of a folder 2 if one of its files could not be used; the others are done then.
-    Raises EndpointError."""
+    """Process the recordings and return the exit status.
+
+    For a folder it is 2 if a file of it could not be used; the others are processed then. Raises CommandError
+    and EndpointError.
+    """
     if mic.is_dir():
         return _process_folder(_jobs(far, mic, output), features, delay_ms)
     job = Job(far, mic, output)
@@ -74,26 +83,26 @@ def main(
 
 def _jobs(far: Path | None, mic: Path, output: Path) -> list[Job]:
     if far is not None and not far.is_dir():
-        raise EndpointError(f"{far}: is not a folder, expected one as {mic} is")
+        raise CommandError(f"{far}: is not a folder, expected one as {mic} is")
     recordings = sorted(path for pattern in RECORDINGS for path in mic.glob(pattern))
     if not recordings:
-        raise EndpointError(f"{mic}: holds no {' and no '.join(RECORDINGS)}, expected recordings")
+        raise CommandError(f"{mic}: holds no {' and no '.join(RECORDINGS)}, expected recordings")
     by_output: dict[str, Path] = {}
     for path in recordings:
         if (other := by_output.setdefault(f"{path.stem}.wav", path)) is not path:
-            raise EndpointError(f"{path}: has the name of {other} but for its end, expected one of them")
+            raise CommandError(f"{path}: has the name of {other} but for its end, expected one of them")
     for folder in filter(None, (far, mic)):
         if output.exists() and output.samefile(folder):
-            raise EndpointError(f"{output}: is the folder of an input, expected another one")
+            raise CommandError(f"{output}: is the folder of an input, expected another one")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EndpointError(f"{output}: cannot be made a folder ({error.strerror})") from None
+        raise CommandError(f"{output}: cannot be made a folder ({error.strerror})") from None
     return [Job(_partner(far, path), path, output / name) for name, path in by_output.items()]
 
 
 def _partner(far: Path | None, mic: Path) -> Path | None:
-    """The far end of the same name, be it of the other kind."""
+    """Return the far end's file of the same name, with either suffix."""
     if far is None:
         return None
     names = [mic.name, *(f"{mic.stem}{pattern[1:]}" for pattern in RECORDINGS)]
@@ -101,7 +110,7 @@ def _partner(far: Path | None, mic: Path) -> Path | None:
 
 
 def _process_folder(jobs: list[Job], features: Mapping[str, bool], delay_ms: int | None) -> int:
-    """Prints a table."""
+    """Process each job, print a table and return the exit status."""
     names = [one_line(job.mic.name) for job in jobs]
     width = max(len("file"), *map(len, names))
     print(f"{'file':<{width}}  seconds  times real time  result")
@@ -109,7 +118,7 @@ def _process_folder(jobs: list[Job], features: Mapping[str, bool], delay_ms: int
     for job, name in zip(jobs, names, strict=True):
         try:
             outcome = process(job, features, delay_ms)
-        except EndpointError as error:
+        except (CommandError, EndpointError) as error:
             failed += 1
             print(f"{name:<{width}}  {'-':>7}  {'-':>15}  FAILED: {one_line(str(error))}", flush=True)
         else:
@@ -120,20 +129,23 @@ def _process_folder(jobs: list[Job], features: Mapping[str, bool], delay_ms: int
 
 
 def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Outcome:
-    """One pair of files. Raises EndpointError; there is no output then."""
+    """Process one pair of files.
+
+    Raises CommandError and EndpointError; no output file is left then.
+    """
     _check_output(job)
     with contextlib.ExitStack() as opened:
-        # The far end first: what is wrong with it is known before standard input is waited for.
+        # The far end first, so that its errors are reported before standard input is read.
         far_file = opened.enter_context(_opened(job.far, job)) if job.far else None
         microphone_file = opened.enter_context(_opened(job.mic, job))
         rate_hz, channels = microphone_file.rate_hz, microphone_file.channels
         chain_rate_hz = next((rate for rate in SAMPLE_RATES_HZ if rate >= rate_hz), SAMPLE_RATES_HZ[-1])
-        block_samples = chain_rate_hz // FRAMES_PER_S
-        microphone = _Blocks(microphone_file, chain_rate_hz)
-        far = _Blocks(far_file, chain_rate_hz) if far_file else None
+        frame_samples = chain_rate_hz // FRAMES_PER_S
+        microphone = _Frames(microphone_file, chain_rate_hz)
+        far = _Frames(far_file, chain_rate_hz) if far_file else None
         back = None
         if rate_hz != chain_rate_hz:
-            back = _resampler(channels, block_samples, rate_hz / chain_rate_hz)
+            back = _resampler(channels, frame_samples, rate_hz / chain_rate_hz)
         output = opened.enter_context(WavSink(job.output, rate_hz, channels))
         samples = microphone_file.samples
         progress = opened.enter_context(Progress(None if samples is None else samples / rate_hz))
@@ -146,14 +158,14 @@ def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Out
         written = 0
         started_s = time.monotonic()
         while not microphone.ended or written < microphone_file.samples_read:
-            frame = AudioFrame(microphone.read(), chain_rate_hz, channels, block_samples)
+            frame = AudioFrame(microphone.read(), chain_rate_hz, channels, frame_samples)
             if far:
-                heard = AudioFrame(far.read(), chain_rate_hz, far.channels, block_samples)
+                heard = AudioFrame(far.read(), chain_rate_hz, far.channels, frame_samples)
                 apm.process_reverse_stream(heard)
             apm.process_stream(frame)
             out = back.process(bytes(frame.data), rate_hz / chain_rate_hz) if back else bytes(frame.data)
             sample_bytes = SAMPLE_BYTES * channels
-            out = out[: (microphone_file.samples_read - written) * sample_bytes]  # no padding
+            out = out[: (microphone_file.samples_read - written) * sample_bytes]  # without padding
             output.write(out)
             written += len(out) // sample_bytes
             stats = apm.stats()
@@ -174,21 +186,21 @@ def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Out
 
 
 def _check_output(job: Job) -> None:
-    """Before standard input is waited for. Raises EndpointError."""
+    """Check the names before standard input is read. Raises CommandError and EndpointError."""
     if job.output.suffix.lower() in NOT_WRITTEN:
         kind = job.output.suffix[1:].upper()
-        raise EndpointError(f"{job.output}: is the name of a {kind} file, expected NAME.wav: WAV is written")
+        raise CommandError(f"{job.output}: is the name of a {kind} file, expected NAME.wav: WAV is written")
     if job.far == job.mic == STANDARD_INPUT:
-        raise EndpointError("standard input: given for --far and for --mic, expected it for one of them")
+        raise CommandError("standard input: given for --far and for --mic, expected it for one of them")
     for path in filter(None, (job.mic, job.far)):
-        with contextlib.suppress(OSError):  # what can't be looked at is refused when it is opened
+        with contextlib.suppress(OSError):  # a path that cannot be examined is refused when it is opened
             if job.output.samefile(path):
-                raise EndpointError(f"{job.output}: is the input {path} too, expected another file")
+                raise CommandError(f"{job.output}: is the input {path} too, expected another file")
     check_writable(job.output)
 
 
 def _opened(path: Path, job: Job) -> SoundReader:
-    """Raises EndpointError."""
+    """Open a recording. Raises EndpointError, or CommandError if its shape does not fit the chain."""
     if path == STANDARD_INPUT:
         reader = SoundReader(_standard_input(job.output.parent), "standard input", with_flac=True)
     else:
@@ -200,19 +212,19 @@ def _opened(path: Path, job: Job) -> SoundReader:
         problem = f"has {reader.rate_hz} Hz, expected {DEVICE_RATE_MIN_HZ} to {DEVICE_RATE_MAX_HZ} Hz"
     if problem:
         reader.close()
-        raise EndpointError(f"{reader.name}: {problem}")
+        raise CommandError(f"{reader.name}: {problem}")
     return reader
 
 
 def _standard_input(folder: Path) -> io.FileIO:
-    """All of standard input as a file without a name: a FLAC file, or the length in a WAV file's header, is
-    not read from a pipe. It lies where the output goes: where that has room, it has, too.
+    """Copy standard input into an unnamed file: FLAC and the length in a WAV header need a seekable file.
 
-    Raises EndpointError.
+    The file lies in `folder`, that of the output, since that disk has to hold as much anyway. Raises
+    CommandError.
     """
     try:
         if os.isatty(0):
-            raise EndpointError("standard input: is a terminal, expected a WAV or FLAC file: < mic.wav")
+            raise CommandError("standard input: is a terminal, expected a WAV or FLAC file: < mic.wav")
         with os.fdopen(os.dup(0), "rb") as piped, contextlib.ExitStack() as unfinished:
             kept = unfinished.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             left = STANDARD_INPUT_MAX_BYTES
@@ -222,28 +234,28 @@ def _standard_input(folder: Path) -> io.FileIO:
                     rest = rest[kept.write(rest) :]
                 left -= len(more)
             if piped.read(1):
-                raise EndpointError(
+                raise CommandError(
                     f"standard input: more than {STANDARD_INPUT_MAX_BYTES >> 30} GiB, expected a recording"
                 )
             kept.seek(0)
             unfinished.pop_all()
             return kept
     except OSError as error:
-        raise EndpointError(f"standard input: cannot be taken in ({error.strerror})") from None
+        raise CommandError(f"standard input: cannot be taken in ({error.strerror})") from None
 
 
-class _Blocks:
-    """A recording at the chain's rate, in blocks of 10 ms; silence follows it.
+class _Frames:
+    """A recording at the chain's rate, in frames of 10 ms, followed by silence.
 
-    ended   True when all of it has been read
+    ended   True when the recording has been read completely
     """
 
     def __init__(self, reader: SoundReader, rate_hz: int) -> None:
-        """Raises EndpointError if libsamplerate is needed and missing."""
+        """Prepare the resampler. Raises EndpointError if libsamplerate is needed and missing."""
         self.channels = reader.channels
         self.ended = False
         self._reader = reader
-        self._block_bytes = rate_hz // FRAMES_PER_S * SAMPLE_BYTES * reader.channels
+        self._frame_bytes = rate_hz // FRAMES_PER_S * SAMPLE_BYTES * reader.channels
         self._read_samples = reader.rate_hz // FRAMES_PER_S
         self._waiting = bytearray()
         self._resampler = None
@@ -252,15 +264,15 @@ class _Blocks:
             self._resampler = _resampler(reader.channels, self._read_samples, self._ratio)
 
     def read(self) -> bytes:
-        """Interleaved. Raises EndpointError."""
-        while len(self._waiting) < self._block_bytes:
+        """Return the next frame, interleaved. Raises EndpointError."""
+        while len(self._waiting) < self._frame_bytes:
             samples = self._read()
             if self._resampler:
                 samples = self._resampler.process(samples, self._ratio)
             self._waiting += samples
-        block = bytes(self._waiting[: self._block_bytes])
-        del self._waiting[: self._block_bytes]
-        return block
+        frame = bytes(self._waiting[: self._frame_bytes])
+        del self._waiting[: self._frame_bytes]
+        return frame
 
     def _read(self) -> bytes:
         reader, samples = self._reader, b""
@@ -271,6 +283,6 @@ class _Blocks:
         return samples.ljust(self._read_samples * SAMPLE_BYTES * self.channels, b"\0")
 
 
-def _resampler(channels: int, block_samples: int, ratio: float) -> Resampler:
-    """Its errors, 121 dB down, are far below a step of 16 bits, and nothing here waits for it."""
-    return Resampler(channels, block_samples, ratio, Resampler.SINC_MEDIUM_QUALITY)
+def _resampler(channels: int, frame_samples: int, ratio: float) -> Resampler:
+    """Return a resampler of medium quality: its errors, 121 dB down, are below a 16-bit step."""
+    return Resampler(channels, frame_samples, ratio, Resampler.SINC_MEDIUM_QUALITY)

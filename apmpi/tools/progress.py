@@ -1,4 +1,4 @@
-"""How far something is that takes time."""
+"""A progress bar for the terminal."""
 
 import sys
 import time
@@ -6,19 +6,19 @@ from typing import Self
 
 
 class Progress:
-    """A line that grows on standard error while something takes time; nothing when that is not a terminal."""
+    """A progress bar on standard error; nothing is shown if that is not a terminal."""
 
     WIDTH = 40
     REFRESH_S = 0.1
 
     def __init__(self, total_s: float | None) -> None:
-        """`total_s`: None where it is not known; nothing is shown then."""
+        """`total_s` is the length in seconds of sound, None if it is unknown: nothing is shown then."""
         self._total_s = total_s or 0.0
         self._shown = total_s is not None and sys.stderr.isatty()
         self._next_s = 0.0
 
     def show(self, done_s: float) -> None:
-        """`done_s` of the total, in seconds of sound."""
+        """Show `done_s` of the total, in seconds of sound."""
         if not self._shown or time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + self.REFRESH_S
@@ -31,5 +31,5 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            sys.stderr.write("\r\033[K")  # the finished bar makes room for what comes after it
+            sys.stderr.write("\r\033[K")  # remove the bar
             sys.stderr.flush()

@@ -1,13 +1,13 @@
-"""`apmpi record`: what the running service hears and does, as files for `apmpi report` and the ear.
+"""`apmpi record`: signals and figures of the running service, as files for `apmpi report` and for listening.
 
-    call.wav     far end, microphone and output as channels of one WAV file, as the canceller has them:
-                 what leaves lags behind what comes by the chain's delay (`algorithmic_ms`)
-    call.jsonl   first a line about the recording, then the figures ten times a second, each with its place in
-                 the sound (`seconds`), at last a line about its end
+    call.wav     far end, microphone and output as channels of one WAV file, aligned as in the canceller: the
+                 output is behind the microphone by the chain's delay (`algorithmic_ms`)
+    call.jsonl   first a line about the recording, then the figures ten times a second, each with its position
+                 in the sound (`seconds`), last a line about the end
 
-The service hands the sound over (protocol.py); all that takes time or can fail happens here, in a process
-of its own. Both files get their names when they are complete. Frames that this end was too slow for are
-silence in the file, and counted.
+The service only sends the sound (service/protocol.py); all that takes time or can fail is done here, in a
+process of its own. Both files get their names when they are complete. Frames that this process was too slow
+to read are silence in the file, and are counted.
 """
 
 import base64
@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from apmpi.cards.replace import RECORDING_MODE, Part
 from apmpi.cards.text_file import one_line
 from apmpi.cards.wav import WavSink
-from apmpi.errors import EndpointError
+from apmpi.errors import CommandError, EndpointError
 from apmpi.service.protocol import SIGNALS
 from apmpi.service.socket_client import Figures, Visit, figures_of
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 EXIT_OK, EXIT_FAILED = 0, 1
-# How much longer than its sound a recording may take.
+# A recording may take this much longer than its sound.
 PATIENCE_S = 2.0
 
 
@@ -45,13 +45,13 @@ def statistics_path(recording: Path) -> Path:
 def main(
     path: Path, seconds: float, megabytes: float, socket: Path | None, progress: Callable[[float], None]
 ) -> int:
-    """Records until `seconds` are full, the file has `megabytes` (of 10^6 bytes), or somebody stops it.
+    """Record until `seconds` are recorded, the file has `megabytes` (of 10^6 bytes), or a signal comes.
 
-    `progress` is told the seconds that are done. Returns the exit status: 1 if it ended before its time
-    without anybody's wish; what there is by then is kept. Raises EndpointError.
+    `progress` is called with the recorded seconds. Returns the exit status: 1 if an error ended the
+    recording; what was recorded before it is kept. Raises CommandError and EndpointError.
     """
     if statistics_path(path) == path:
-        raise EndpointError(f"{path}: would be the statistics' own name, expected NAME.wav")
+        raise CommandError(f"{path}: would be the statistics' own name, expected NAME.wav")
     with contextlib.ExitStack() as stack:
         visit = stack.enter_context(Visit("sound", socket))
         stopped = stack.enter_context(_stop_signals())
@@ -59,10 +59,10 @@ def main(
         frames_max = round(seconds * FRAMES_PER_S)
         frames_max = min(frames_max, int(megabytes * 1e6 / recording.frame_bytes))
         if frames_max < 1:
-            raise EndpointError(f"{path}: {megabytes:g} MB hold no sound, expected more")
+            raise CommandError(f"{path}: {megabytes:g} MB hold no sound, expected more")
         reason = problem = ""
         try:
-            # While a device is waited for there is no sound, but time goes by.
+            # A service that waits for a device sends no sound: the time limits the recording, too.
             end_s = time.monotonic() + frames_max / FRAMES_PER_S + PATIENCE_S
             while recording.frames < frames_max and not stopped and time.monotonic() < end_s:
                 for line in visit.next_lines():
@@ -72,7 +72,7 @@ def main(
         except EndpointError as error:
             reason = problem = str(error)
         if recording.frames == 0:
-            raise EndpointError(problem or f"{path}: there was no sound to record ({recording.state})")
+            raise CommandError(problem or f"{path}: there was no sound to record ({recording.state})")
         recording.close(reason)
     print(one_line(f"{path}: {recording.summary()}; apmpi report {path} shows it"))
     if problem:
@@ -82,7 +82,7 @@ def main(
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM as the way to end a recording: they are put into the list."""
+    """Collect SIGINT and SIGTERM in a list instead of ending the program."""
     came: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in signals}
@@ -96,18 +96,18 @@ def _stop_signals() -> Iterator[list[int]]:
 class _Recording:
     """The two files.
 
-    frames        of 10 ms, in the file
-    frame_bytes   of all channels
-    state         of the service, as it says
+    frames        frames of 10 ms in the file
+    frame_bytes   bytes of a frame, all channels together
+    state         last state that the service has reported
     """
 
     def __init__(self, path: Path, visit: Visit, stack: contextlib.ExitStack) -> None:
-        """`stack` removes what is not complete. Raises EndpointError."""
+        """Open both files; `stack` removes them if they are not completed. Raises EndpointError."""
         self.frames = 0
         self.state = "nothing came"
-        self._block_samples = visit.sample_rate_hz // FRAMES_PER_S
+        self._frame_samples = visit.sample_rate_hz // FRAMES_PER_S
         self._channels = visit.channels
-        self.frame_bytes = SAMPLE_BYTES * self._block_samples * sum(self._channels.values())
+        self.frame_bytes = SAMPLE_BYTES * self._frame_samples * sum(self._channels.values())
         self._lost_frames = 0
         self._next_number: int | None = None
         self._xruns: list[int] = []
@@ -119,7 +119,7 @@ class _Recording:
         self._statistics.write({"recording": about})
 
     def add(self, line: dict[str, Any], frames_max: int) -> None:
-        """A line of the service's, as far as there is room. Raises EndpointError."""
+        """Add a line of the service, up to `frames_max` frames in all. Raises EndpointError."""
         if (figures := figures_of(line)) is not None:
             self._add_figures(figures)
         elif isinstance(sound := line.get("sound"), dict):
@@ -127,7 +127,7 @@ class _Recording:
             missing = 0 if self._next_number is None else number - self._next_number
             if missing < 0:
                 raise EndpointError(self._not_apmpi)
-            self._next_number = number + len(block) // self._block_samples
+            self._next_number = number + len(block) // self._frame_samples
             silent = min(missing, frames_max - self.frames)
             self._lost_frames += silent
             for _ in range(silent):
@@ -136,9 +136,9 @@ class _Recording:
             self._write(block.tobytes()[:room])
 
     def close(self, reason: str) -> None:
-        """Completes the files. Raises EndpointError."""
+        """Complete both files. Raises EndpointError."""
         end = {"seconds": self._seconds, "lost_frames": self._lost_frames, "xruns": self._xrun_count()}
-        with contextlib.suppress(EndpointError):  # a full disk is why it ends: it has been said
+        with contextlib.suppress(EndpointError):  # a full disk, which has been reported already
             self._statistics.write({"end": {**end, "reason": reason}})
         self._statistics.close()
         self._sound.close()
@@ -155,7 +155,7 @@ class _Recording:
         return self.frames / FRAMES_PER_S
 
     def _xrun_count(self) -> int:
-        """While it was recorded."""
+        """Xruns during the recording."""
         return max(self._xruns) - min(self._xruns) if self._xruns else 0
 
     def _add_figures(self, figures: Figures) -> None:
@@ -169,20 +169,20 @@ class _Recording:
         self.frames += len(block) // self.frame_bytes
 
     def _samples(self, sound: dict[str, Any]) -> tuple[int, NDArray[np.int16]]:
-        """(number of the first frame, int16 as [samples, channels])."""
+        """Return the number of the first frame and int16 as [samples, channels]. Raises EndpointError."""
         parts = []
         try:
             number, frames = int(sound["frame"]), int(sound["frames"])
             for name, channels in self._channels.items():
                 samples = np.frombuffer(base64.b64decode(sound[name], validate=True), "<i2")
-                parts.append(samples.reshape(frames * self._block_samples, channels))
+                parts.append(samples.reshape(frames * self._frame_samples, channels))
         except (KeyError, TypeError, ValueError, OverflowError, binascii.Error):
             raise EndpointError(self._not_apmpi) from None
         return number, np.concatenate(parts, axis=1)
 
 
 def _channel_names(channels: dict[str, int], wanted: str) -> str:
-    """Which channels of the file are that signal, counted from 1."""
+    """Return the channel or channels of a signal in the file, counted from 1."""
     first = 1
     for name, count in channels.items():
         if name == wanted:
@@ -192,10 +192,10 @@ def _channel_names(channels: dict[str, int], wanted: str) -> str:
 
 
 class _LineSink:
-    """A file of JSON lines, complete under its name after close() and not there before."""
+    """A file of JSON lines that gets its name in close(), when it is complete."""
 
     def __init__(self, path: Path) -> None:
-        """Raises EndpointError."""
+        """Open a temporary file beside `path`. Raises EndpointError."""
         self._path = path
         self._whole_bytes = 0
         try:
@@ -204,7 +204,7 @@ class _LineSink:
             raise self._failure(error) from None
 
     def write(self, line: dict[str, Any]) -> None:
-        """All of the line, or an EndpointError and nothing of it in the end."""
+        """Append a line. Raises EndpointError; close() then removes what was written of the line."""
         content = json.dumps(line).encode() + b"\n"
         try:
             self._part.write(content)
@@ -213,7 +213,7 @@ class _LineSink:
         self._whole_bytes += len(content)
 
     def close(self) -> None:
-        """Raises EndpointError."""
+        """Complete the file. Raises EndpointError."""
         try:
             self._part.file.truncate(self._whole_bytes)
             self._part.finish()

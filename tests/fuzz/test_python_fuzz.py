@@ -26,7 +26,7 @@ from socket_rig import Served
 from apmpi import settings as config
 from apmpi.cards import text_file
 from apmpi.cards.wav import WavSource, open_sound
-from apmpi.errors import ConfigError, EndpointError, FileError
+from apmpi.errors import CommandError, ConfigError, EndpointError, FileError
 from apmpi.service import learned
 from apmpi.service.learned import LearnedError
 from apmpi.settings import Settings
@@ -396,7 +396,7 @@ def test_recordings(fuzzer: Fuzzer, tmp_path: Path) -> None:
         try:
             call = page.load(path)
             page.summary(call)
-        except EndpointError as error:
+        except (CommandError, EndpointError) as error:
             assert str(error).startswith((f"{path}:", f"{path.with_suffix('.jsonl')}:"))
             return str(error).removeprefix(str(tmp_path))
         return None
