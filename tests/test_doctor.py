@@ -16,8 +16,8 @@ from daemon import APMPI
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
 from apmpi.settings import Endpoint, Settings
-from apmpi.tools import acoustics, doctor
-from apmpi.tools.doctor import FINE, NOTE, WRONG
+from apmpi.tools import acoustics, doctor, listening, machine_checks, sound_checks
+from apmpi.tools.finding import FINE, NOTE, WRONG
 
 RoomCard = Callable[..., str]
 
@@ -102,7 +102,7 @@ def test_channels_of_opposite_polarity_are_found(rng: np.random.Generator, sign:
     """Two microphones 10 cm apart, in one room and its noise."""
     rate_hz = 16000
     settings = Settings(sample_rate_hz=rate_hz, microphone=Endpoint("card", channels=2))
-    played = doctor._signal(rate_hz)
+    played = listening.signal(rate_hz)
     responses = [np.concatenate([np.zeros(late), room(rng, rate_hz, 0.3, -6)]) for late in (0, 5)]
     echoes = [np.convolve(played, response)[: len(played)] for response in responses]
     heard = np.stack([echoes[0], sign * echoes[1]], axis=1)
@@ -111,8 +111,10 @@ def test_channels_of_opposite_polarity_are_found(rng: np.random.Generator, sign:
     log.add(10.0, 1.0, 5.0)
     latency = log.summary(0)
     assert latency is not None
-    hearing = doctor.Hearing(rate_hz, (1, 2), played, heard, latency, {}, {}, Stats(erle_db=30.0))
-    found = [finding for finding in doctor.sound_findings(settings, hearing) if finding.name == "polarity"]
+    hearing = listening.Hearing(rate_hz, (1, 2), played, heard, latency, {}, {}, Stats(erle_db=30.0))
+    found = [
+        finding for finding in sound_checks.sound_findings(settings, hearing) if finding.name == "polarity"
+    ]
     text = "the same in all channels" if sign == 1 else "channels 1 and 2 are of opposite polarity"
     assert [(finding.verdict, finding.text) for finding in found] == [(FINE if sign == 1 else NOTE, text)]
 
@@ -141,7 +143,7 @@ ROOMS = {
         {"delay_ms": 1000, "noise_dbfs": -45, "clip_db": 20},
         decay_s=0.2,
         gain_db=0,
-        distortion=distortion(10 ** (doctor.PEAK_DBFS / 20), 10),
+        distortion=distortion(10 ** (listening.PEAK_DBFS / 20), 10),
         wrong=frozenset({"microphone noise", "microphone delay", "loudspeaker"}),
     ),
     "loud": Room(
@@ -208,7 +210,7 @@ def check(name: str, truth: Room, said: str, status: int) -> None:
         assert loss_db == pytest.approx(-truth.gain_db, abs=1.0)
         assert number("room", r"in ([\d.]+) s") == pytest.approx(truth.decay_s, rel=0.2)
         assert number("loudspeaker", r"distorts by ([\d.]+)%") < 1
-        assert number("echo cancellation", r"takes (\d+) dB") >= doctor.ERLE_MIN_DB
+        assert number("echo cancellation", r"takes (\d+) dB") >= sound_checks.ERLE_MIN_DB
         assert f"stream_delay_ms: {delay_ms:.0f}" in said or truth.channels > 1
     if truth.distortion:
         measured = number("loudspeaker", r"distorts by ([\d.]+)%") / 100
@@ -300,7 +302,7 @@ def test_machines(tmp_path: Path, files: dict[str, str], name: str, verdict: str
     for path, content in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(content)
-    found = {finding.name: finding for finding in doctor.machine_findings(tmp_path)}
+    found = {finding.name: finding for finding in machine_checks.machine_findings(tmp_path)}
     assert found[name].verdict == verdict
     assert text in found[name].text
     assert (found[name].todo == "") == (verdict != WRONG)

@@ -1,0 +1,20 @@
+"""One result of `apmpi doctor`."""
+
+from dataclasses import dataclass
+
+FINE, NOTE, WRONG = "fine", "note", "WRONG"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Result of one check.
+
+    verdict   FINE, NOTE (worth knowing, no fault) or WRONG
+    text      what was found
+    todo      the one thing to do about it, if any
+    """
+
+    name: str
+    verdict: str
+    text: str
+    todo: str = ""

@@ -1,0 +1,198 @@
+"""Findings of `apmpi doctor` from its recording (listening.py), and lines for apmpi.yaml."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from apmpi import settings as config
+from apmpi.settings import Settings
+from apmpi.tools import acoustics
+from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
+from apmpi.tools.listening import QUIET_S, TALK_S, Hearing, Samples, duration_s, paths
+from apmpi.units import FRAME_MS
+
+# Start of the recording that is not measured: some cards begin with a click.
+SETTLE_S = 0.5
+# Speech at the microphone is about 25 dB below full scale; 25 dB above the noise it is clear.
+NOISE_MAX_DBFS = -50.0
+# So many clipped samples in the recording are inaudible.
+CLIPPED_MAX = 2
+# Power of the echo over that of the far end. Above, 16 bits leave no range for the near end.
+ECHO_MAX_DB = 6.0
+# Below, the echo is weaker than the noise of most rooms.
+ECHO_MIN_DB = -60.0
+# Range of the delay search (DELAY_LAGS in native/apm). A cable and a room stay far below DELAY_LONG_MS;
+# Bluetooth and networks do not.
+DELAY_MAX_MS, DELAY_LONG_MS = 1000.0, 300.0
+# The canceller models the beginning of the decay and estimates the rest; living rooms have 0.3 to 0.6 s.
+DECAY_MAX_S = 0.8
+# Harmonics of the loudspeaker over the fundamental. They are not in the reference and so not cancelled.
+DISTORTION_MAX = 0.1
+# ERLE above which the canceller reports itself converged.
+ERLE_MIN_DB = 10.0
+# Half of a frame; the other half is left for everything else.
+PROCESSING_MAX_MS = FRAME_MS / 2
+
+
+def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
+    """Yield the findings of microphones, echo paths, polarity, wired references and the loop."""
+    found = paths(hearing)
+    wires = [number for number, path in found.items() if path.wire]
+    configured = settings.far_end.microphone_channels if settings.far_end else ()
+    microphones = [number for number, path in found.items() if not path.wire and number not in configured]
+    for number in microphones:
+        name = "microphone" if len(found) == 1 else f"channel {number}"
+        heard = hearing.heard[:, hearing.channels.index(number)]
+        yield from _microphone_findings(name, hearing, heard)
+        yield from _path_findings(name, found[number], _clipped(heard))
+    yield from _polarity_findings({number: found[number] for number in microphones})
+    yield from _wire_findings(wires, configured)
+    yield from _loop_findings(settings, hearing)
+
+
+def _microphone_findings(name: str, hearing: Hearing, heard: Samples) -> Iterator[Finding]:
+    rate_hz = hearing.rate_hz
+    quiet = heard[round(SETTLE_S * rate_hz) : round(QUIET_S * rate_hz)]
+    if not heard.any():
+        yield Finding(
+            name, WRONG, "gives nothing but zeros", "unmute it (alsamixer), or take another channel"
+        )
+        return
+    noise_dbfs = 10 * np.log10(
+        np.mean((quiet - quiet.mean()) ** 2) + (0.3 / 32768) ** 2
+    )  # 16-bit quantisation
+    text = f"noise floor {noise_dbfs:.1f} dBFS"
+    if noise_dbfs > NOISE_MAX_DBFS:
+        yield Finding(
+            f"{name} noise", WRONG, text, "lower its gain (alsamixer), or move it away from what hums"
+        )
+    else:
+        yield Finding(f"{name} noise", FINE, text)
+    if clipped := _clipped(heard):
+        text = f"clips: {clipped} samples at full scale"
+        yield Finding(f"{name} level", WRONG, text, "lower its gain (alsamixer), or the loudspeaker's volume")
+    else:
+        peak_dbfs = 20 * np.log10(max(float(np.abs(heard).max()), 0.5 / 32768))
+        yield Finding(f"{name} level", FINE, f"does not clip, at most {peak_dbfs:.1f} dBFS")
+
+
+def _clipped(heard: Samples) -> int:
+    """Return the number of samples at full scale, 0 if it is at most CLIPPED_MAX."""
+    count = int(np.sum(np.abs(heard) >= 32767 / 32768))
+    return count if count > CLIPPED_MAX else 0
+
+
+def _path_findings(name: str, path: acoustics.Path, clipped: int) -> Iterator[Finding]:
+    if not path.heard:
+        todo = "turn the loudspeaker up (alsamixer), or name the right cards: apmpi check lists them"
+        yield Finding(f"{name} echo", WRONG, "what the loudspeaker plays is not heard", todo)
+        return
+    delay_ms = 1000 * path.delay_s
+    text = f"{delay_ms:.1f} ms behind what is played"
+    if delay_ms > DELAY_MAX_MS:
+        todo = "use a card on a wire: no Bluetooth, no network"
+        yield Finding(f"{name} delay", WRONG, f"{text}, beyond what is looked for", todo)
+    elif delay_ms > DELAY_LONG_MS:
+        yield Finding(
+            f"{name} delay", NOTE, text, "if that is Bluetooth or a network, a wire would be better"
+        )
+    else:
+        yield Finding(f"{name} delay", FINE, text)
+    upside = ", upside down (no harm)" if path.inverted else ""
+    text = f"echo return loss {-path.gain_db:.1f} dB{upside}"
+    if path.gain_db > ECHO_MAX_DB:
+        yield Finding(f"{name} echo", WRONG, text, "lower the loudspeaker's volume, or the microphone's gain")
+    elif path.gain_db < ECHO_MIN_DB:
+        yield Finding(
+            f"{name} echo", NOTE, f"{text}: hardly heard", "turn the loudspeaker up, if that is a surprise"
+        )
+    else:
+        yield Finding(f"{name} echo", FINE, text)
+    if path.decay_s is None:
+        yield Finding("room", NOTE, "decay lost in the noise")
+    elif path.decay_s > DECAY_MAX_S:
+        todo = "put the microphone nearer to who talks, or something soft into the room"
+        yield Finding("room", WRONG, f"decays by 60 dB in {path.decay_s:.2f} s", todo)
+    else:
+        yield Finding("room", FINE, f"decays by 60 dB in {path.decay_s:.2f} s")
+    if clipped:
+        yield Finding("loudspeaker", NOTE, "distortion unknown while the microphone clips")
+    elif path.distortion is None:
+        yield Finding("loudspeaker", NOTE, "distortion lost in the noise")
+    elif path.distortion > DISTORTION_MAX:
+        yield Finding("loudspeaker", WRONG, f"distorts by {path.distortion:.1%}", "lower its volume")
+    else:
+        yield Finding("loudspeaker", FINE, f"distorts by {path.distortion:.1%}")
+
+
+def _polarity_findings(microphones: dict[int, acoustics.Path]) -> Iterator[Finding]:
+    """Compare the polarity of the channels. `microphones` has the echo paths by channel number."""
+    heard = [number for number, path in microphones.items() if path.heard]
+    opposite = [number for number in heard if microphones[number].inverted != microphones[heard[0]].inverted]
+    if opposite:
+        text = f"channels {heard[0]} and {opposite[0]} are of opposite polarity"
+        todo = f"take one (microphone.use: [{heard[0]}]), or turn its wires round; a mono output aligns them"
+        yield Finding("polarity", NOTE, text, todo)
+    elif len(heard) > 1:
+        yield Finding("polarity", FINE, "the same in all channels")
+
+
+def _wire_findings(wires: list[int], configured: tuple[int, ...]) -> Iterator[Finding]:
+    for number in configured:
+        if number in wires:
+            yield Finding("wired reference", FINE, f"channel {number} carries what is played")
+        else:
+            todo = "far_end.microphone_channels: the right one, or none"
+            yield Finding("wired reference", WRONG, f"channel {number} does not carry what is played", todo)
+    if spare := [number for number in wires if number not in configured]:
+        todo = f"far_end: {{microphone_channels: {spare}}}, or microphone.use without it"
+        yield Finding("wired reference", NOTE, f"channel {spare[0]} carries what is played", todo)
+
+
+def _loop_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
+    lost = sum(hearing.xruns.values())
+    if lost:
+        todo = "periods: 8, or stop what else keeps the processor busy"
+        yield Finding("xruns", WRONG, f"{lost} in {duration_s():.0f} s", todo)
+    else:
+        yield Finding("xruns", FINE, f"none in {duration_s():.0f} s")
+    slow_ms = hearing.latency.processing.p99_ms
+    text = f"{slow_ms:.1f} ms for each {FRAME_MS:.0f} ms, 99 % of the time"
+    if slow_ms > PROCESSING_MAX_MS:
+        yield Finding("processor", WRONG, text, "sample_rate_hz: 16000")
+    else:
+        yield Finding("processor", FINE, text)
+    for key, ppm in hearing.drift_ppm.items():
+        yield Finding(
+            "clocks", NOTE, f"that of the {key} runs {ppm:+.0f} ppm off the microphone's; resampled"
+        )
+    if not settings.features.echo_cancellation:
+        yield Finding("echo cancellation", NOTE, "off", "features: {echo_cancellation: true}")
+        return
+    core = hearing.core
+    if not any(path.heard and not path.wire for path in paths(hearing).values()):
+        return
+    text = f"takes {core.erle_db:.0f} dB after {TALK_S:.0f} s"
+    if core.erle_db < ERLE_MIN_DB:
+        yield Finding("echo cancellation", WRONG, text, "look after what is wrong above; it may need longer")
+    else:
+        yield Finding("echo cancellation", FINE, text)
+
+
+def suggested_lines(settings: Settings, hearing: Hearing) -> list[str]:
+    """Return lines of YAML for the measured devices, channels and delay."""
+    found = paths(hearing)
+    wires = [number for number, path in found.items() if path.wire]
+    heard = [number for number in found if number not in wires]
+    microphone, speaker = settings.microphone, settings.speaker
+    more = f", channels: {microphone.channels}" if microphone.channels > 1 else ""
+    more += f", use: {heard}" if heard and len(heard) < microphone.channels else ""
+    lines = [f'microphone: {{device: "{microphone.device}"{more}}}']
+    if wires:
+        lines.append(f"far_end: {{microphone_channels: {wires}}}")
+    elif speaker and speaker.device:
+        lines.append(f'speaker: {{device: "{speaker.device}"}}')
+    delays_ms = [1000 * found[number].delay_s for number in heard if found[number].heard]
+    if delays_ms and min(delays_ms) <= config.STREAM_DELAY_MAX_MS and not wires:
+        lines.append(f"stream_delay_ms: {min(delays_ms):.0f}    # where the search begins")
+    return lines
