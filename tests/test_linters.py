@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PYTHON_CODE = ["apmpi", "tests", "native", "image", ".ci"]
@@ -106,3 +107,11 @@ def is_shell(path: Path) -> bool:
     with path.open("rb") as file:
         first = file.readline()
     return first.startswith((b"#!/bin/sh", b"#!/usr/bin/env bash", b"#!/bin/bash"))
+
+
+def test_hooks_run_every_linter() -> None:
+    """Every other test of this file has a hook of its name, and no hook downloads anything."""
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local" and {hook["language"] for hook in local["hooks"]} == {"system"}
+    linters = set(re.findall(r"^def (test_\w+)", Path(__file__).read_text(), re.MULTILINE))
+    assert {hook["id"] for hook in local["hooks"]} == linters - {"test_hooks_run_every_linter"}
