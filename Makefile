@@ -1,15 +1,15 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
-# make bench   what a frame costs, beside others where they are installed
+# make bench   what a frame costs, compared with other modules if they are installed
 # make soak    a simulated day with random faults; two hours
-# make fuzz    looks for bytes that break what reads them: an hour for each reader, a minute in make test
+# make fuzz    random bytes for everything that reads files or requests: an hour for each reader, a minute in make test
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
-# make fresh   the two commands as a newcomer would give them, in bare roots of Debian 12 and 13; an hour
+# make fresh   `make run` and `make test` in bare roots of Debian 12 and 13; an hour
 # make lock    renews the locked versions of the Python packages
-# make api     the Python interface as a page, and where it differs from LiveKit's, in build/api
-# make clean   back to a fresh clone, but for signing-key
+# make api     the Python interface as a page, and its differences from LiveKit's, in build/api
+# make clean   removes all that was made, except signing-key
 #
 #   make run DEVICE=plughw:CARD=Device    the same on a real microphone and loudspeaker
 #   make run SECONDS=60                   longer
@@ -35,11 +35,11 @@ SHELL       := /bin/bash
 given = $(filter command environment,$(firstword $(origin $(1))))
 
 VENV   := .venv$(if $(PACKAGES),-$(PACKAGES))
-# Quiet twice: errors only. What is installed is locked, so there is nothing to be resolved and nothing else to build with.
+# -qq prints errors only. All packages are locked, so pip resolves nothing and builds with nothing else.
 PIP    := $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 LOCKED  = $(VENV)/bin/python .ci/locked.py $(1) | $(PIP) install --no-deps --no-build-isolation --require-hashes --requirement /dev/stdin
 PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
-# Directories too, so that a deleted file is noticed.
+# With the directories, so that a deleted file counts as a change.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 
 .PHONY: run test bench soak fuzz image image-pi5 test-image fresh lock api setup setup-test setup-image clean
@@ -48,8 +48,8 @@ SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 run: setup
 	@$(VENV)/bin/apmpi demo --folder build/demo --seconds $(SECONDS) $(if $(DEVICE),--device $(DEVICE))
 
-# In parts, each with its own summary: what computes, on all processors; what goes by the clock, which mostly waits, two
-# at a time, while fuzzers get what is left of the processors; and what measures the machine, alone.
+# Three parts, each with its own summary: tests that compute, on all processors; tests in real time, which mostly wait,
+# two at a time, while the fuzzers use the idle processors; and tests that measure the machine, one at a time.
 test: setup-test
 	@failed=0; mkdir -p build; \
 	$(PYTEST) --numprocesses auto -m 'not (fuzz or real_time or alone)' || failed=1; \
@@ -65,7 +65,7 @@ bench: setup-test
 soak: setup-test
 	@$(VENV)/bin/python tests/soak.py --hours $(HOURS) $(if $(SEED),--seed $(SEED))
 
-# HOURS and SECONDS have other defaults elsewhere: only what was given counts.
+# HOURS and SECONDS have other defaults for other targets: here they count only if they were given.
 fuzz: FUZZ_SECONDS = $(if $(call given,SECONDS),$(SECONDS),$(if $(call given,HOURS),$(HOURS),1)*3600)
 fuzz: setup-test
 	@nice $(VENV)/bin/pytest tests/fuzz -s --fuzz-seconds "$$(python3 -c 'print($(FUZZ_SECONDS))')" $(if $(SEED),--seed $(SEED))
@@ -76,7 +76,7 @@ image: setup-image
 image-pi5: setup-image
 	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image-pi5 --pi5 $(if $(RENEW),--renew)
 
-# The image is built by itself: whoever has one built elsewhere can put it into build/image.
+# Does not depend on `image`: an image that was built elsewhere can be put into build/image.
 test-image: setup-image setup-test
 	@$(VENV)/bin/pytest image/test_machine.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
 
@@ -96,7 +96,7 @@ setup: $(VENV)/.installed
 setup-image: $(VENV)/.installed $(VENV)/.image-packages
 setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies
 
-# A signing key stays: without it no card can be updated. Earlier versions kept it in build/.
+# The signing key is kept: without it no card can be updated. Earlier versions had it in build/.
 clean:
 	@for image in image image-pi5; do \
 	    key=build/$$image/signing-key; kept=signing-key; \
@@ -109,7 +109,7 @@ clean:
 
 # Each stamp is one step; a step runs again only when what it depends on has changed.
 
-# An environment that was made elsewhere, or whose interpreter is gone, is made anew.
+# An environment that was made in another folder, or whose interpreter is missing, is made anew.
 ifneq ($(shell cat $(VENV)/.created 2>/dev/null && $(VENV)/bin/python -c '' 2>&1),$(CURDIR))
 $(shell rm -f $(VENV)/.created)
 endif
@@ -128,7 +128,7 @@ $(VENV)/.dependencies: .ci/locks/build.txt .ci/locks/run.txt $(VENV)/.created
 	@$(call LOCKED,.ci/locks/run.txt)
 	@touch $@
 
-# A plain install, not an editable one: what runs and is tested is what a user installs. The build folder is kept,
+# A plain install, not an editable one: the tests run on what a user installs. The build folder is kept,
 # so that only changed C files are compiled again.
 $(VENV)/.installed: pyproject.toml $(SOURCE) $(VENV)/.dependencies
 	@echo 'setup: apmpi itself'

@@ -1,4 +1,4 @@
-"""Writes the Python interface's page, out of its docstrings, into the folder given as argument."""
+"""Command that writes the page of the Python interface, from its docstrings, into the folder given."""
 
 import sys
 import warnings
@@ -8,7 +8,7 @@ import pdoc
 
 import apmpi
 
-# pdoc looks into modules without asking them: what is loaded on demand is loaded now.
+# pdoc reads a module's namespace, which lacks names that are loaded on first use: they are loaded here.
 vars(apmpi).update({name: getattr(apmpi, name) for name in apmpi.__all__})
 pdoc.render.configure(docformat="google")
 with warnings.catch_warnings():

@@ -1,4 +1,5 @@
-"""Writes apmpi/tools/completion/SHELL from the command line's own parser, with shtab; to be run by hand."""
+"""Command, run by hand, that writes apmpi/tools/completion/SHELL from the command line's parser, with
+shtab."""
 
 import argparse
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from apmpi.tools import cli
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser and those of its commands."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -1,4 +1,4 @@
-"""Runs the README's commands as a newcomer would, in a bare root of each Debian release.
+"""Command that runs the README's commands as a newcomer would, in a bare root of each Debian release.
 
     fresh.py [--release bookworm|trixie|forky]... [--user root|newcomer]... [--prepared] [COMMAND...]
 
@@ -7,11 +7,11 @@ the user's cache, by release and package list. The last commit is cloned into it
 argument of shell text, runs there in turn. Root runs them as in a container; "newcomer" is a user with sudo.
 Ends with a table of times, or with the status of the first command that fails.
 
-    --prepared    a root that has the packages of .ci/setup as well: for build machines, which check the
+    --prepared    a root that has the packages of .ci/setup as well: for build machines, which test the
                   project there and not the set-up
 
-Everything happens in namespaces of its own, and the root is removed at the end. Downloaded packages are kept
-for the next run, so the times are without most of the downloads.
+Everything runs in namespaces of its own, and the root is removed at the end. Downloaded packages are kept for
+the next run, so that the times do not include most of the downloads.
 """
 
 import argparse
@@ -27,18 +27,18 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 RELEASES = ("bookworm", "trixie")
-# Debian's testing, which has the next Python: when it is asked for.
+# Debian's testing, which has the next Python; only on request.
 NEXT = "forky"
 USERS = ("root", "newcomer")
-# passwd brings useradd.
+# passwd has useradd.
 BARE_PACKAGES = ("git", "make", "ca-certificates", "sudo", "passwd")
 # The last two show that a complete set-up has nothing left to do.
 COMMANDS = ("make run", "make test", "make run SECONDS=8", "make setup-test")
-# The way to the package archives is a matter of the network, so it is the same inside.
+# Variables for the way to the package archives: the same inside the root.
 NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apmpi"
-# As root no user namespace is needed, and mounts that one forbids are possible.
+# Root needs no user namespace, and can make mounts that such a namespace forbids.
 UNSHARE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
 if os.geteuid() != 0:
     UNSHARE += ["--map-auto", "--map-root-user"]
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--prepared", action="store_true")
     parser.add_argument("commands", nargs="*", metavar="COMMAND")
     given = parser.parse_args()
-    # As Ctrl-C does: the root is removed on the way out.
+    # End as Ctrl-C does, so that the root is removed.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("fresh: stopped"))
     changed = _output("git", "-C", PROJECT, "status", "--short")
@@ -103,7 +103,7 @@ def _output(*command: str | Path) -> str:
 
 
 def _try(release: str, user: str, prepared: bool, commands: list[str], times: list[str]) -> int:
-    """Runs the commands in a new root, notes their times, and returns the first status that is not 0."""
+    """Run the commands in a new root, add their times, and return the first status that is not 0."""
     packed = _packed_root(release, prepared)
     for name in (f"apt-{release}", f"pip-{user}"):
         (CACHE / name).mkdir(exist_ok=True)
@@ -128,7 +128,8 @@ def _try(release: str, user: str, prepared: bool, commands: list[str], times: li
 
 
 def _in_namespace(command: list[str], check: bool = True) -> int:
-    """Runs a command as root of its own namespaces, with nothing of this environment but the network."""
+    """Run a command as root of its own namespaces, with the network's variables only, and return its
+    status."""
     environment = {name: os.environ[name] for name in (*NETWORK, "CI") if name in os.environ}
     environment |= {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -140,7 +141,7 @@ def _in_namespace(command: list[str], check: bool = True) -> int:
 
 
 def _packed_root(release: str, prepared: bool) -> Path:
-    """Return the root's tar file; make it if there is none of this release and these packages."""
+    """Return the tar file of the root; it is made if there is none of this release and these packages."""
     packages = [*BARE_PACKAGES]
     if prepared:
         packages += _output(PROJECT / ".ci/setup", "list").split()

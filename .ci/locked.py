@@ -1,6 +1,6 @@
-"""Prints a lock file for pip, without what the virtual environment sees of the system's own Python packages.
+"""Command that prints a lock file for pip, without the system's Python packages that the environment can use.
 
-In an ordinary virtual environment that is the whole file. In one with --system-site-packages, Debian's
+In an ordinary virtual environment that is the whole file. In one with --system-site-packages Debian's
 versions are used, as in the image, and the rest is locked.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def provided(name: str) -> bool:
-    """Return whether the package is there and does not belong to the virtual environment."""
+    """Return True if the package is installed outside of the virtual environment and visible in it."""
     try:
         place = importlib.metadata.distribution(name).locate_file("")
     except importlib.metadata.PackageNotFoundError:
@@ -19,7 +19,7 @@ def provided(name: str) -> bool:
     return not Path(str(place)).is_relative_to(sys.prefix)
 
 
-# One block a package: a line that begins with its name, and indented ones with hashes and reasons.
+# One block for each package: a line that begins with its name, and indented lines with hashes and reasons.
 for block in re.split(r"^(?=\w)", Path(sys.argv[1]).read_text(), flags=re.MULTILINE):
     package = re.match(r"[\w.-]+(?===)", block)
     if package is None or not provided(package[0]):

@@ -1,13 +1,13 @@
-"""Prints the ranges of what is installed for a purpose: build, run (with the demonstration's needs) or test.
+"""Command that prints the version ranges of the packages for build, run (with those of the demo) or test.
 
-pyproject.toml stays the only list.
+pyproject.toml is the only list of them.
 """
 
 import sys
 import tomllib
 from pathlib import Path
 
-# Builds pyalsaaudio, which has no wheels: named here, since pip would fetch any version for that.
+# Builds pyalsaaudio, which has no wheels. Named here, since pip would fetch any version otherwise.
 BUILD = ["setuptools>=68"]
 
 purpose = sys.argv[1]

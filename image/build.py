@@ -6,8 +6,8 @@
     native.py    apmpi for the Pi's processors, cross-compiled            seconds
     build.py     both and root/ -> root file system (squashfs) -> SD card image
 
-Nothing needs root or a loop device. Everything carries the commit's time and fixed identifiers, so that the
-same commit and the same packages give the same image, bit by bit; which packages these were is in the list.
+Nothing needs root or a loop device. All files have the commit's time and all identifiers are fixed, so that
+the same commit and the same packages give the same image, bit by bit; the list names the packages.
 """
 
 import argparse
@@ -29,29 +29,29 @@ import native
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
 DIST_PACKAGES = "usr/lib/python3/dist-packages"
-# Room for two versions of what the firmware reads and an update; and for a root file system that grows.
+# Size for two versions of the firmware's files and an update; and for a root file system that grows.
 BOOT_SIZE = "448M"
 ROOT_SIZE = "320M"
 DATA_SIZE = "64M"
 DATA_UUID = "a9d10001-0000-4000-8000-000000000004"
 WANTS = "etc/systemd/system"
-# What the licences ask for: each package's copyright file. Some folders are links to another package's.
+# The licences require each package's copyright file. Some folders are links to another package's.
 DOC = "usr/share/doc/"
 LICENCE_FILES = re.compile(DOC + r"[^/]+(/copyright)?")
-# What an image and its updates are for; an update for other boards is refused.
+# The boards of an image and its updates; an update for other boards is refused.
 BOARD, BOARD_PI5 = "pi3-pi4", "pi5"
-# Of Debian's tar: what only its package tools need, what is on the boot partition, what the kernel makes.
+# Left out of Debian's tar: files of package tools, of the boot partition, and those that the kernel makes.
 LEFT_OUT = (
     *("dev/", "run/", "boot/", "var/cache/", "var/log/", "var/lib/apt/", "var/lib/dpkg/"),
     *("usr/lib/raspi-firmware/", "usr/lib/linux-image", "usr/lib/klibc/", "usr/share/initramfs-tools/"),
     *("usr/share/sounds/", "usr/share/doc/", "var/lib/initramfs-tools/"),
-    # Services that an appliance doesn't have, and SSH, which apmpi-network.service starts.
+    # Services that the image does not run, and SSH, which apmpi-network.service starts.
     *(f"{WANTS}/multi-user.target.wants/", f"{WANTS}/getty.target.wants/", f"{WANTS}/timers.target.wants/"),
     *(f"{WANTS}/sysinit.target.wants/systemd-pstore.service", "etc/resolv.conf", "etc/.resolv.conf"),
 )
-# Debian's services that are on; ours say so themselves (WantedBy).
+# Debian's services that are enabled; apmpi's have WantedBy in their units.
 SWITCHED_ON = {"systemd-networkd.service": "multi-user.target"}
-# At each boot they would do again what was done here, or what nobody needs.
+# Masked: at each boot they would repeat what is done here, or do what is not needed.
 MASKED = ("ldconfig.service", "systemd-hwdb-update.service", "systemd-firstboot.service")
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     status = _member(packages, "./var/lib/dpkg/status").decode()
     listed = sbom.document(status, copyrights(packages), version, epoch)
     name.with_name(name.name + ".spdx.json").write_text(listed)
-    # One thread: how work is shared between several would show in the file.
+    # One thread: the division of work among several would change the file.
     subprocess.run(["xz", "--keep", "--force", "--threads=1", "-6", image], check=True)
     for path in sorted(folder.glob(f"{name.name}.*")):
         print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
@@ -112,11 +112,11 @@ def _commit_time() -> int:
     return int(subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout)
 
 
-# ---- the root file system: Debian's tar, and over it a tree of our own
+# ---- the root file system: Debian's tar, and the tree of apmpi's files over it
 
 
 def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -> Path:
-    """Everything that is not as Debian has it, in the places where it belongs."""
+    """Make the tree of all files that are not Debian's, each at its path in the root file system."""
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(HERE / "root", tree)
     shutil.copytree(package, tree / DIST_PACKAGES)
@@ -174,7 +174,7 @@ def _switch_services(tree: Path) -> None:
 
 
 def _user_and_catalog(tree: Path, packages: Path) -> None:
-    """What systemd's own tools make of our files and Debian's."""
+    """Run systemd's tools that derive files from those of the tree and of Debian."""
     with tarfile.open(packages) as tar:
         for member in tar:
             name = member.name.removeprefix("./")
@@ -196,7 +196,8 @@ def _user_and_catalog(tree: Path, packages: Path) -> None:
 
 
 def _boot_files(tree: Path, packages: Path) -> None:
-    """boot/slot: what the firmware needs to start this root file system; apmpi_appliance.update copies it."""
+    """Make boot/slot, the files with which the firmware starts this root file system (copied by
+    update.py)."""
     slot = tree / update.SLOT_FILES
     slot.mkdir(parents=True)
     with tarfile.open(packages) as tar:
@@ -207,16 +208,16 @@ def _boot_files(tree: Path, packages: Path) -> None:
             if re.fullmatch(r"\./boot/vmlinuz-.*", member.name):
                 (slot / "vmlinuz").write_bytes(content.read())
             elif re.fullmatch(r"\./boot/initrd\.img-.*", member.name):
-                # The kernel unpacks one archive after the other.
+                # The kernel unpacks concatenated archives one after the other.
                 (slot / "initrd.img").write_bytes(_initramfs_part() + content.read())
-            # Copied there by raspi-firmware: where the kernel's package has them depends on its version.
+            # Copied there by raspi-firmware; their place in the kernel's package depends on its version.
             elif found := re.fullmatch(r"\./boot/firmware/(bcm2\d{3}-(?:d-)?rpi-.*\.dtb)", member.name):
                 (slot / found[1]).write_bytes(content.read())
     if not list(slot.glob("*.dtb")):
         raise SystemExit(f"image: {packages}: no device tree in /boot/firmware, expected bcm2...-rpi-*.dtb")
     overlays = slot / "overlays"
     overlays.mkdir()
-    # The firmware looks here for overlays only if there is a README.
+    # The firmware searches this folder for overlays only if it has a README.
     shutil.copy(HERE / "overlays/README", overlays)
     for source in sorted((HERE / "overlays").glob("*.dts")):
         target = overlays / f"apmpi-{source.stem}.dtbo"
@@ -224,7 +225,7 @@ def _boot_files(tree: Path, packages: Path) -> None:
 
 
 def _initramfs_part() -> bytes:
-    """initramfs/ as a cpio archive of the kernel's format (newc), multiple of 4 bytes long."""
+    """Return initramfs/ as a cpio archive of the kernel's format (newc), a multiple of 4 bytes long."""
     archive = b""
     files = [path for path in sorted((HERE / "initramfs").rglob("*"))]
     for number, path in enumerate([*files, None], start=1):
@@ -240,7 +241,7 @@ def _initramfs_part() -> bytes:
 
 
 def squash(packages: Path, tree: Path, squashfs: Path, epoch: int) -> None:
-    """Straight from a tar stream: owners and device nodes need no root that way."""
+    """Make the squashfs from a tar stream, so that owners and device nodes need no root."""
     squashfs.unlink(missing_ok=True)
     options = "-tar -comp zstd -Xcompression-level 15 -b 256K -root-mode 755 -noappend -no-progress -quiet"
     maker = subprocess.Popen(
@@ -276,12 +277,13 @@ def squash(packages: Path, tree: Path, squashfs: Path, epoch: int) -> None:
 
 
 def _is_left_out(name: str) -> bool:
-    # A folder is kept ("dev"), what is in it is not ("dev/").
+    # "dev" stands for the folder itself, "dev/" for its content.
     return name.startswith(LEFT_OUT) and not LICENCE_FILES.fullmatch(name)
 
 
 def copyrights(packages: Path) -> dict[str, str]:
-    """Package -> its copyright file, also where its folder is a link to another package's."""
+    """Return the copyright file of each package, also of those whose folder is a link to another
+    package's."""
     found: dict[str, str] = {}
     links: dict[str, str] = {}
     with tarfile.open(packages) as tar:
@@ -314,10 +316,10 @@ def _sd_card(folder: Path, tree: Path, squashfs: Path, packages: Path, image: Pa
     shutil.rmtree(boot, ignore_errors=True)
     boot.mkdir()
     for name in ("config.txt", "apmpi.yaml", "network.yaml", "README.txt"):
-        # For the editors of a PC; the firmware and YAML take either line end.
+        # Line ends for the editors of a PC; the firmware and YAML accept both.
         (boot / name).write_bytes((HERE / "boot" / name).read_bytes().replace(b"\n", b"\r\n"))
     update.put_slot_files(tree, boot, "a")
-    # Beside what they are about.
+    # Licences beside the files that they belong to.
     licences = boot / "licences"
     licences.mkdir()
     shutil.copy(PROJECT / "LICENSE", licences / "apmpi.txt")
@@ -366,7 +368,7 @@ def _sd_card(folder: Path, tree: Path, squashfs: Path, packages: Path, image: Pa
 
 
 def signing_key() -> Path:
-    """One for all images of the checkout, made at the first build, outside of what `make clean` deletes.
+    """Return the key of all images of the checkout; it is made at the first build. `make clean` keeps it.
 
     A device takes updates signed with the key its image was built with.
     """
@@ -394,7 +396,7 @@ def _move_here_from_build(key: Path) -> None:
 
 
 def write_update(tree: Path, squashfs: Path, target: Path) -> None:
-    """`tree`: what our part of the squashfs was made of."""
+    """Write the signed update. `tree` is that of _tree()."""
     description = update.Description.of(tree, slots.version(tree), slots.board(tree)).content()
     with target.open("wb") as file:
         file.write(bytes(update.HEADER_BYTES))

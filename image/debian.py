@@ -1,7 +1,8 @@
 """The Debian part of the image: packages, configured, with an initramfs, as one tar file.
 
-It takes minutes and depends on mmdebstrap's command line alone, most of which is packages.txt and
-left-out.txt. So it is kept in the build folder under the command line's hash. Nothing of apmpi's is in it.
+It takes minutes to make and depends only on mmdebstrap's command line, most of which is packages.txt and
+left-out.txt. So it is kept in the build folder under the hash of the command line. It contains no file of
+apmpi.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SUITE = "trixie"
 PYTHON_VERSION = "3.13"  # the suite's
-# To compile against; never configured, never in the image.
-# The time of what the packages' scripts write: any fixed one, so that the tar does not depend on the commit.
+# Packages to compile against; not configured, and not in the image.
+# Time of the files that the packages' scripts write: fixed, so that the tar does not depend on the commit.
 EPOCH = 1767225600  # 2026-01-01
 SYSROOT_PACKAGES = (
     f"libc6-dev,libasound2-dev,libpython{PYTHON_VERSION}-dev,"
@@ -26,24 +27,24 @@ SOURCES = (
     f"deb http://deb.debian.org/debian {SUITE}-updates main non-free-firmware",
     f"deb http://deb.debian.org/debian-security {SUITE}-security main non-free-firmware",
 )
-# The Pi 5's devices hang on a chip (RP1) that the suite's own kernel does not know.
+# The Pi 5's devices are behind a chip (RP1) that the suite's own kernel does not support.
 BACKPORTS = f"deb http://deb.debian.org/debian {SUITE}-backports main"
 KERNEL = "linux-image-arm64"
-# What the initramfs needs beyond storage: our file systems, and watchdogs, which bite from there on (the
-# Pi's, and the virtual machine's).
+# Modules of the initramfs beyond storage: the file systems, and the watchdogs of the Pi and of the virtual
+# machine, which run from there on.
 EARLY_MODULES = ("squashfs", "overlay", "vfat", "nls_ascii", "nls_cp437", "bcm2835_wdt", "i6300esb")
 LEFT_IN = ("/usr/share/doc/*/copyright", "/usr/lib/linux-image-*/broadcom/*")
 
 
 def lines(name: str) -> list[str]:
-    """Of a list beside this file, without comments."""
+    """Return the lines of a list beside this file, without comments."""
     return [
         text for line in (HERE / name).read_text().splitlines() if (text := line.partition("#")[0].strip())
     ]
 
 
 def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
-    """The tar file; made when there is none for this command line, or another one is wanted."""
+    """Return the tar file; it is made if there is none for this command line, or if it is to be renewed."""
     command = _mmdebstrap(backports_kernel)
     recipe = "\n".join(command)
     finished = folder / f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar"
@@ -55,7 +56,7 @@ def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
         **os.environ,
         "SOURCE_DATE_EPOCH": str(EPOCH),
         "LC_ALL": "C.UTF-8",
-        "TMPDIR": "/tmp",  # must be open to the namespace's root
+        "TMPDIR": "/tmp",  # must be accessible to the namespace's root
         "INITRD": "No",  # once at the end, not with each package
     }
     with unfinished.open("wb") as tar, (folder / "debian.log").open("wb") as log:
@@ -78,7 +79,7 @@ def age(packages: Path, now_s: float) -> str:
 
 
 def sysroot(folder: Path) -> Path:
-    """Headers and libraries of the suite for arm64, and its Python."""
+    """Return a folder with the suite's headers and libraries for arm64, and its Python."""
     finished = folder / f"sysroot-{SUITE}"
     if not finished.exists():
         command = ["mmdebstrap", "--mode=root", "--variant=extract", "--architectures=arm64"]
@@ -113,12 +114,12 @@ def _mmdebstrap(backports_kernel: bool) -> list[str]:
         "--include=" + ",".join(packages),
         # The kernel's own directory of the boot partition; apmpi's build fills it from /boot.
         '--essential-hook=mkdir -p "$1/boot/firmware"',
-        # "most": what finds a root file system on any board. Quick to unpack is worth more here than small.
+        # "most": modules for the root file system of any board. Fast decompression matters more than size.
         '--customize-hook=printf "MODULES=most\\nBUSYBOX=y\\nCOMPRESS=zstd\\nCOMPRESSLEVEL=9\\n"'
         ' > "$1/etc/initramfs-tools/conf.d/apmpi"',
         f"--customize-hook=printf '%s\\n' {' '.join(EARLY_MODULES)} >> \"$1/etc/initramfs-tools/modules\"",
         '--customize-hook=chroot "$1" update-initramfs -c -k all >&2',
-        # What would differ from build to build, or be the same on every device and must not.
+        # Removes what differs from build to build, and what must not be the same on every device.
         '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id "$1"/var/lib/systemd/random-seed'
         ' "$1"/var/cache/ldconfig/aux-cache "$1"/var/lib/dpkg/*-old "$1"/etc/*- "$1"/etc/.pwd.lock',
         SUITE, "-", *sources,

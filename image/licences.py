@@ -1,6 +1,6 @@
-"""Licences as SPDX has them, out of Debian's copyright files.
+"""SPDX licence expressions from Debian's copyright files.
 
-Most of those can be read by machines (DEP 5, debian.org/doc/packaging-manuals/copyright-format/1.0):
+Most of those are machine-readable (DEP 5, debian.org/doc/packaging-manuals/copyright-format/1.0):
 paragraphs of files with the short name of a licence, and the texts of licences. Short names that mean the
 same everywhere become SPDX identifiers; others, and files in free text, are named LicenseRef-... and given
 in full.
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 FORMAT = re.compile(r"\s*Format(-Specification)?:\s*\S*(copyright-format|dep5)", re.IGNORECASE)
-# Short names that both spell alike but for capitals, ...
+# Short names that both spell alike except for capitals, ...
 SAME = (
     *("0BSD", "AFL-2.1", "Apache-2.0", "Beerware", "BSD-2-Clause", "BSD-3-Clause", "BSD-4-Clause", "BSL-1.0"),
     *(
@@ -26,7 +26,7 @@ SAME = (
     ),
     *("MPL-1.1", "MPL-2.0", "OFL-1.1", "Unicode-DFS-2016", "X11", "Zlib"),
 )
-# ... and those that SPDX spells otherwise, in small letters.
+# ... and those that SPDX spells differently, in small letters.
 IDENTIFIERS = {name.lower(): name for name in SAME}
 IDENTIFIERS |= {"apache-2": "Apache-2.0", "cc0": "CC0-1.0", "expat": "MIT"}
 # GPL-2, GPL-2+, LGPL-2.1+, GFDL-NIV-1.3: the family, "no invariants", number, "or later".
@@ -35,12 +35,12 @@ GNU = re.compile(r"(AGPL|LGPL|GPL|GFDL)(-NIV)?-(\d)(\.\d)?(\+)?", re.IGNORECASE)
 
 @dataclass
 class Extracted:
-    """Texts of what has no SPDX identifier, by the names that they are given here."""
+    """Texts of licences without SPDX identifier, by their LicenseRef names."""
 
     texts: dict[str, str] = field(default_factory=dict)
 
     def named(self, name: str, text: str) -> str:
-        """The name for `text`: `name`, or that with a number where another text has it."""
+        """Return the name for `text`: `name`, with a number if another text has that name."""
         base = "LicenseRef-" + re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-")
         number, unique = 1, base
         while self.texts.setdefault(unique, text) != text:
@@ -50,7 +50,7 @@ class Extracted:
 
 
 def declared(source: str, copyright_text: str, extracted: Extracted) -> str:
-    """SPDX licence expression of a Debian source package; fills `extracted`."""
+    """Return the SPDX expression of a Debian source package; adds its texts to `extracted`."""
     if not FORMAT.match(copyright_text):
         return extracted.named(f"{source}-copyright", copyright_text)
     texts: dict[str, str] = {}
@@ -101,7 +101,7 @@ def _expression(
 
 
 def identifier(name: str) -> str | None:
-    """SPDX's identifier for a short name of DEP 5, if it is the same everywhere."""
+    """Return the SPDX identifier of a short name of DEP 5 if both mean the same, else None."""
     if found := GNU.fullmatch(name):
         family, no_invariants, major, minor, later = found.groups()
         free = "-no-invariants" if no_invariants else ""

@@ -1,12 +1,12 @@
-"""The image in a virtual machine, with the Pi's firmware played by us.
+"""The image in a virtual machine, with the Pi's firmware simulated.
 
-QEMU's `virt` machine has no such firmware. So what it would do is done here, from the very card image: read
-slot.txt, take kernel, initramfs and command line from the folder it names, start them; and again after each
-reset.
+QEMU's `virt` machine has no such firmware. Its work is done here, from the same card image: read slot.txt,
+take kernel, initramfs and command line from the folder that it names, and start them; again after each reset.
 
-Time in the machine is the count of executed instructions (-icount), and while it is idle the host's. So a
-busy host makes it slower, never late, and does not disturb sound through the kernel's snd-aloop. Not with
-`sleep=off`, where an idle guest's clock jumps: waiting for the disk once made it jump by 25 s.
+Time in the machine is the count of executed instructions (-icount), and the host's time while it is idle. So
+a busy host slows the machine down without making it late, and does not disturb sound through the kernel's
+snd-aloop. `sleep=off` is not used: the clock of an idle guest jumps then (measured: by 25 s while waiting for
+the disk).
 """
 
 import re
@@ -20,19 +20,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# 1 ns for an instruction: what one core of a Zero 2 W does at 1 GHz; it has four.
+# 1 ns for each instruction, as one core of a Zero 2 W at 1 GHz; it has four.
 INSTRUCTION_SHIFT = 0
 SECTOR_BYTES = 512
 MEMORY_MIB = 512  # a Zero 2 W
 # A root shell at the serial line; the image has no password to log in with.
 SHELL = "console=ttyAMA0 systemd.debug_shell=ttyAMA0"
-# What is plugged in: a second card of the kernel's snd-aloop.
+# The connected device: a second card of the kernel's snd-aloop.
 PLUGGED_IN = "snd_aloop.enable=1,1 snd_aloop.id=Loopback,Mic"
 PROMPT = b"apmpi-prompt:"
 
 
 class Card:
-    """A card image's boot partition, from outside."""
+    """Boot partition of a card image, accessed from the host."""
 
     def __init__(self, image: Path) -> None:
         self.image = image
@@ -55,7 +55,7 @@ class Card:
             subprocess.run(["mcopy", "-o", "-i", self._fat, file.name, f"::{name}"], check=True)
 
     def prefix(self) -> str:
-        """What the firmware reads out of config.txt's `include slot.txt`."""
+        """Return the folder that the firmware reads from slot.txt."""
         found = re.search(r"^os_prefix=(\S+)\s*$", self.read("slot.txt").decode(), re.MULTILINE)
         assert found is not None
         return found[1]
@@ -103,26 +103,26 @@ class Machine:
         self.cut_power()
 
     def cut_power(self) -> None:
-        """At once, whatever it does."""
+        """End the machine at once."""
         self.process.kill()
         self.process.wait()
         self._serial.close()
         self._console.close()
 
     def listen_until(self, moment_s: float) -> None:
-        """Of time.monotonic(); what the guest says is noted meanwhile."""
+        """Collect the guest's output until `time.monotonic()` has this value."""
         while time.monotonic() < moment_s:
             self._listen()
 
     def card_as_it_is(self, disk: Path, target: Path) -> Path:
-        """A copy of what a power cut at this moment would leave on the card."""
+        """Return a copy of the card as a power cut at this moment would leave it."""
         self._tell("stop")
         copy_of(disk, target)
         self._tell("cont")
         return target
 
     def wait_for_reset(self, timeout_s: float) -> None:
-        """Until the guest restarts itself. Raises subprocess.TimeoutExpired."""
+        """Wait until the guest restarts itself. Raises subprocess.TimeoutExpired."""
         end = time.monotonic() + timeout_s
         while self.process.poll() is None:
             self._listen()
@@ -159,7 +159,8 @@ class Machine:
         self._seen += text
 
     def wait_for(self, pattern: bytes, timeout_s: float) -> bytes:
-        """What came up to and with the pattern. Raises TimeoutError, also when the machine has ended."""
+        """Return the output up to and including the pattern. Raises TimeoutError, also if the machine has
+        ended."""
         end = time.monotonic() + timeout_s
         while True:
             if found := re.search(pattern, self._seen):
@@ -176,21 +177,21 @@ class Machine:
         self.take_shell()
 
     def take_shell(self) -> None:
-        """A shell that doesn't echo, from the one that just came up or was in the snapshot."""
+        """Wait for the shell that has just started or was in the snapshot, and turn off its echo."""
         self._serial.sendall(
             b"stty -echo; export LC_ALL=C TERM=dumb SYSTEMD_PAGER= PS1= PS2=; echo rea''dy\n"
         )
         self.wait_for(rb"ready\r?\n", 120)
 
     def run(self, command: str, timeout_s: float = 300) -> tuple[int, str]:
-        """Exit status and output of a shell command."""
+        """Return exit status and output of a shell command."""
         self._serial.sendall(command.encode() + b"; echo apmpi-''prompt: $?\n")
         text = self.wait_for(PROMPT + rb" \d+\r?\n", timeout_s).replace(b"\r", b"").decode(errors="replace")
         output, _, status = text.rpartition(PROMPT.decode())
         return int(status), output
 
     def check(self, command: str, timeout_s: float = 300) -> str:
-        """Output of a shell command that must succeed."""
+        """Return the output of a shell command that must succeed."""
         status, output = self.run(command, timeout_s)
         assert status == 0, f"{command}: exit status {status}\n{output}"
         return output
@@ -211,13 +212,13 @@ class Machine:
 
 
 def copy_of(image: Path, target: Path) -> Path:
-    """A card of its own; empty stretches take no room."""
+    """Return a copy of a card, as a sparse file."""
     subprocess.run(["cp", "--sparse=always", image, target], check=True)
     return target
 
 
 def overlay_of(image: Path, target: Path) -> Path:
-    """A card whose writes go to a file beside it, with room for snapshots."""
+    """Return a card whose writes go to a file beside it, which can hold snapshots."""
     target.unlink(missing_ok=True)
     command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.absolute()), "-F", "raw"]
     subprocess.run([*command, str(target)], check=True)

@@ -1,10 +1,11 @@
-"""Runs a command as root of a user namespace in which arm64 programs run, too; the machine stays as it is.
+"""Command that runs another one as root of a user namespace in which arm64 programs run, too.
 
     namespace.py COMMAND...
 
 Debian packages configure themselves with programs of their own architecture and as root. In a user namespace
-anybody is root over 65536 user ids of their own, and since Linux 6.7 it has its own binfmt_misc, where
-qemu-aarch64 is named as the interpreter of arm64 programs. On an arm64 machine none is needed.
+any user is root over 65536 user ids, and since Linux 6.7 it has its own binfmt_misc, where qemu-aarch64 is
+registered as the interpreter of arm64 programs. The machine itself is not changed. On an arm64 machine no
+interpreter is needed.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ from pathlib import Path
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 ID_COUNT = 65536
-# Without a range of their own in /etc/subuid: where Debian's own tools begin to hand them out.
+# First id outside for root, which has no range in /etc/subuid: where Debian's tools begin to assign ranges.
 ID_BASE_OF_ROOT = 100_000
 # An ELF header of 64 bits, little endian, of an executable or shared object for machine 183, arm64.
 ARM64_MAGIC = rb"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
@@ -26,7 +27,7 @@ ARM64_MASK = rb"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff
 
 
 def main(command: list[str]) -> int:
-    """Exit status of the command."""
+    """Run the command and return its exit status."""
     interpreter = _interpreter()
     unshared_read, unshared_write = os.pipe()
     mapped_read, mapped_write = os.pipe()
@@ -54,7 +55,7 @@ def main(command: list[str]) -> int:
 def _interpreter() -> str | None:
     if platform.machine() == "aarch64":
         return None
-    # Debian 13's qemu-user is linked statically, Debian 12's only under the other name.
+    # In Debian 13 qemu-aarch64 is linked statically, in Debian 12 only qemu-aarch64-static is.
     for name in ("qemu-aarch64-static", "qemu-aarch64"):
         if path := shutil.which(name):
             return path
@@ -69,7 +70,7 @@ def _unshare() -> None:
 
 
 def _map_ids(child: int) -> None:
-    """Root inside, and 65535 more, on a range outside that nobody else has."""
+    """Map root and 65535 more ids inside to a range outside that no other user has."""
     if os.geteuid() == 0:
         for name in ("gid_map", "uid_map"):
             Path(f"/proc/{child}/{name}").write_text(f"0 {ID_BASE_OF_ROOT} {ID_COUNT}\n")
@@ -96,7 +97,7 @@ def _subordinate_ids(file: Path) -> str:
 def _interpret_arm64(interpreter: str) -> None:
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)], check=True)
-    # F: the interpreter is opened now, so that it is there in a changed root, too.
+    # F: the interpreter is opened now, so that it works in a changed root, too.
     rule = b":apmpi-arm64:M::" + ARM64_MAGIC + b":" + ARM64_MASK + b":" + os.fsencode(interpreter) + b":F"
     (BINFMT / "register").write_bytes(rule)
 

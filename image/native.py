@@ -9,14 +9,14 @@ from pathlib import Path
 import debian
 
 PROJECT = Path(__file__).parents[1]
-# The smallest of the boards' processors; the larger ones run its code as well.
+# The smallest of the boards' processors; its code runs on the larger ones, too.
 PROCESSOR = "cortex-a53"
 PYTHON = f"python{debian.PYTHON_VERSION}"
 TRIPLE = "aarch64-linux-gnu"
 
 
 def build(folder: Path, version: str, epoch: int) -> Path:
-    """A folder with `apmpi/` and its metadata, compiled, for /usr/lib/python3/dist-packages."""
+    """Return a folder with `apmpi/` and its metadata, compiled, for /usr/lib/python3/dist-packages."""
     sysroot = debian.sysroot(folder)
     package = folder / "package"
     shutil.rmtree(package, ignore_errors=True)
@@ -70,7 +70,7 @@ def _compile_c(build: Path, sysroot: Path, package: Path) -> None:
 
 
 def _compile_python(sysroot: Path, package: Path) -> None:
-    """By the Pi's own Python, so that it does not have to be done at each boot."""
+    """Compile to bytecode with the Pi's Python, so that it need not be done at each boot."""
     emulated = ["qemu-aarch64-static", "-L", str(sysroot), str(sysroot / "usr/bin" / PYTHON)]
     command = ["-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     names = ["-s", str(package), "-p", f"/usr/lib/{PYTHON[:7]}/dist-packages", str(package)]

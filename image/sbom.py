@@ -1,4 +1,4 @@
-"""The list of what is in the image (SPDX 2.3, JSON): apmpi, Debian's packages, their sources and licences."""
+"""List of the image's content (SPDX 2.3, JSON): apmpi, Debian's packages, their sources and licences."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import licences
 
 
 def packages(dpkg_status: str) -> Iterator[dict[str, str]]:
-    """The fields of each installed package of /var/lib/dpkg/status."""
+    """Return the fields of each installed package of /var/lib/dpkg/status."""
     for paragraph in dpkg_status.strip().split("\n\n"):
         fields = dict(re.findall(r"^([\w-]+): (.*)$", paragraph, re.MULTILINE))
         if fields["Status"].endswith(" installed"):
@@ -17,7 +17,8 @@ def packages(dpkg_status: str) -> Iterator[dict[str, str]]:
 
 
 def document(dpkg_status: str, copyrights: dict[str, str], version: str, epoch: int) -> str:
-    """copyrights: package -> its copyright file. Raises SystemExit where one is missing."""
+    """Return the list. `copyrights` has the copyright file of each package. Raises SystemExit if one is
+    missing."""
     created = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     entries = [_entry("apmpi", version, f"pkg:generic/apmpi@{version}", "Apache-2.0")]
     extracted = licences.Extracted()
@@ -25,7 +26,7 @@ def document(dpkg_status: str, copyrights: dict[str, str], version: str, epoch: 
         name, number, architecture = fields["Package"], fields["Version"], fields["Architecture"]
         if name not in copyrights:
             raise SystemExit(f"image: /usr/share/doc/{name}/copyright: missing, expected in each package")
-        # "Source: name (version)" only where it is another one.
+        # "Source: name (version)" only if the source's version differs.
         source, _, source_version = fields.get("Source", name).partition(" ")
         declared = licences.declared(source, copyrights[name], extracted)
         entry = _entry(name, number, f"pkg:deb/debian/{name}@{number}?arch={architecture}", declared)
@@ -58,7 +59,7 @@ def _entry(name: str, version: str, locator: str, declared: str) -> dict[str, ob
         "downloadLocation": "NOASSERTION",
         "filesAnalyzed": False,
         "licenseDeclared": declared,
-        # Nobody has looked at each file.
+        # The files have not been analysed one by one.
         "licenseConcluded": "NOASSERTION",
         "copyrightText": "NOASSERTION",
         "externalRefs": [

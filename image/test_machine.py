@@ -1,7 +1,7 @@
-"""`make test-image`: the very image of build/image in a virtual machine (machine.py).
+"""`make test-image`: the image of build/image, unchanged, in a virtual machine (machine.py).
 
-What is plugged in there is a second snd-aloop card, "Mic": what is played on its DEV=1 is what the microphone
-hears, and what apmpi plays is recorded there. Nothing else is changed but what a user would change.
+The connected device is a second snd-aloop card, "Mic": sound that is played on its DEV=1 is the microphone's
+signal, and the sound that apmpi plays is recorded there. Only settings are changed, as a user would.
 
     --cuts N      power cuts; 20 unless told otherwise
     --seed N      when they happen
@@ -27,7 +27,7 @@ import build
 from apmpi.service.journal import Event
 
 SNAPSHOT = "ready"
-# Of the guest's own time, counted from the kernel's start.
+# In the guest's time, counted from the kernel's start.
 READY_LIMIT_S = 20.0
 EXPOSURE_LIMIT = 1.5
 ROOT_EXPOSURE_LIMIT = 4.0
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wait_until_ready(machine: Machine) -> None:
-    """READY, and a second of sound has gone through."""
+    """Wait for READY, and for a second of sound."""
     machine.check("until systemctl -q is-active apmpi-confirm; do sleep 1; done", timeout_s=900)
 
 
@@ -61,15 +61,15 @@ def wait_until_ready(machine: Machine) -> None:
 class Booted:
     card: Card
     disk: Path
-    seconds_to_ready: float  # of the host's time
+    seconds_to_ready: float  # in the host's time
 
 
 @pytest.fixture(scope="session")
 def booted(image: Path, folder: Path) -> Booted:
-    """A card as flashed, started, READY, with a snapshot of that.
+    """Return a card as flashed, started and READY, with a snapshot.
 
-    But for one line: snd-aloop, which is microphone and output here, ticks with the kernel's 4 ms, and 8
-    periods leave room for that twice.
+    One line is changed: snd-aloop, which is microphone and output here, advances in the kernel's ticks of 4
+    ms, and 8 periods hold two of them.
     """
     flashed = copy_of(image, folder / "flashed.img")
     card = Card(flashed)
@@ -81,7 +81,7 @@ def booted(image: Path, folder: Path) -> Booted:
         wait_until_ready(machine)
         seconds_to_ready = time.monotonic() - start_s
         machine.check("systemctl is-system-running --wait; true")
-        # Warm: what the tests use is in memory.
+        # Warm up: the programs that the tests use are in memory then.
         machine.check("arecord --version; aplay --version; systemctl --version", timeout_s=300)
         machine.save(SNAPSHOT)
     return Booted(card, disk, seconds_to_ready)
@@ -100,7 +100,7 @@ def entries(machine: Machine, event: Event) -> list[dict[str, str]]:
 
 
 def edit(machine: Machine, change: str) -> None:
-    """A change to the boot partition, as from a PC: a shell command in it."""
+    """Change the boot partition by a shell command in its folder, as a PC would."""
     boot = "/boot/firmware"
     machine.check(f"mount -o remount,rw {boot} && (cd {boot} && {change}) && mount -o remount,ro {boot}")
 
@@ -125,13 +125,13 @@ def test_the_plugged_in_card_was_chosen_and_latency_is_in_the_journal(machine: M
     assert len(figures) >= 2
     print({key: value for key, value in figures[-1].items() if key.startswith("APMPI_")})
     assert 10.0 < float(figures[-1]["APMPI_LATENCY_MEDIAN_MS"]) < 80.0
-    # What an emulated processor may still lose in ten seconds.
+    # Xruns allowed in ten seconds on an emulated processor.
     assert int(figures[-1]["APMPI_XRUNS"]) - int(figures[-2]["APMPI_XRUNS"]) <= 3
     assert re.search(r"latency \d+ ms", machine.check("systemctl status apmpi"))
 
 
 def test_any_program_records_and_plays_through_apmpi(machine: Machine) -> None:
-    """arecord -D apmpi hears the microphone, aplay -D apmpi is heard at the loudspeaker."""
+    """arecord -D apmpi gets the microphone's signal, and the loudspeaker plays that of aplay -D apmpi."""
     tone = (
         "python3 -c \"import array,math; open('/tmp/{name}.raw','wb').write(array.array('h',"
         '(int(8000*math.sin(n*{omega})) for n in range(48000*12))).tobytes())"'
@@ -151,7 +151,7 @@ def test_any_program_records_and_plays_through_apmpi(machine: Machine) -> None:
         int(machine.check(level.format(name=name)).split()[-1]) for name in ("clean", "speaker")
     )
     print(f"rms: clean microphone {clean}, loudspeaker {speaker}")
-    # A steady tone is noise to the noise suppression, but not silence.
+    # The suppressor attenuates a steady tone as noise, but not to silence.
     assert clean > 10
     assert 3000 < speaker < 9000
 
@@ -248,7 +248,7 @@ def test_writes_do_not_reach_the_root_file_system(machine: Machine) -> None:
 
 
 def test_the_room_card(machine: Machine) -> None:
-    """The simulated card of `make run`: an echo through the whole appliance, and it is cancelled."""
+    """The echo of the simulated card of `make run` is cancelled by the whole image."""
     machine.check(
         "mkdir -p /run/systemd/system/apmpi.service.d && printf '[Service]\\nEnvironment=ALSA_CONFIG_PATH="
         "/usr/share/alsa/alsa.conf:/usr/share/apmpi/room-card.conf\\n'"
@@ -276,7 +276,7 @@ def test_the_room_card(machine: Machine) -> None:
 
 # ---- power cuts
 
-# Little work for a processor that is emulated, and everything that is written to the card.
+# Little work for an emulated processor, with everything that is written to the card.
 FRUGAL = b"""sample_rate_hz: 16000
 features: {noise_suppression: false, learned_gain: false, auto_gain_control: false}
 keep_learned: disk
@@ -293,8 +293,10 @@ def frugal_card(image: Path, target: Path) -> tuple[Card, Path]:
 def test_every_boot_after_a_power_cut_reaches_ready(
     image: Path, booted: Booted, folder: Path, request: pytest.FixtureRequest
 ) -> None:
-    """What the card holds at random moments of a boot and of the first seconds of running, in which settings
-    are taken over and what was learned is saved: as many cards, and each of them is started."""
+    """Cards as they are at random moments of a boot and of the first seconds after it are all started.
+
+    In this time settings are taken over and learned states are saved.
+    """
     cuts: int = request.config.getoption("--cuts")
     seed: int = request.config.getoption("--seed")
     chance = random.Random(seed)
@@ -336,7 +338,7 @@ def test_an_update_is_installed_and_confirmed(image: Path, folder: Path) -> None
     assert b"trial, after that a" in card.read("slot.txt")
     with Machine(folder, card, disk, "raw") as machine:
         machine.wait_for_shell()
-        # From its first moment on a power cut would bring the old version back.
+        # From its start on, a power cut restores the old version.
         assert card.prefix() == "a/"
         wait_until_ready(machine)
         assert "a9d10001-03" in machine.check("cat /proc/cmdline")
@@ -347,7 +349,7 @@ def test_an_update_is_installed_and_confirmed(image: Path, folder: Path) -> None
 
 
 def test_an_update_that_does_not_reach_ready_is_taken_back(built: Path, image: Path, folder: Path) -> None:
-    """Signed with the right key, and its apmpi ends at once."""
+    """An update with a valid signature whose apmpi ends at once."""
     broken = folder / "broken"
     shutil.copytree(built / "tree", broken / "tree", symlinks=True)
     (broken / "tree/usr/bin/apmpi").write_text("#!/bin/sh\nexit 1\n")

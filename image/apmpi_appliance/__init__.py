@@ -1,5 +1,6 @@
-"""What makes a Pi with apmpi an appliance: settings from a partition that any PC can read, devices chosen by
-what is plugged in, updates that can be taken back. Runs on the device, as root, each module as a command.
+"""Programs of the image: settings from a partition that any PC can read, choice of devices, updates with a
+way back.
 
-Every function that looks at the system takes its root folder, so that a tree of files can stand in for it.
+Each module runs on the device, as root, as a command of its own. Every function that reads the system takes
+the root folder as an argument, so that tests can give it a tree of files.
 """

@@ -1,8 +1,8 @@
-"""Reads a person's file in a process that can do nothing else.
+"""Parser of user files in a child process without privileges.
 
-The programs of the appliance run as root. So the parsers of what anybody can write to the boot partition run
-in a child that has given up root, can write no file, and has bounds in time and memory. Whatever becomes of
-it, an exception of any kind, no memory, a crash, ends as one sentence about that file.
+The programs of the image run as root, and anybody can write to the boot partition. So its files are parsed in
+a child process that has given up root, can write no file, and is bounded in time and memory. Whatever happens
+to it (an exception of any kind, too little memory, a crash) is reported as one sentence about the file.
 """
 
 import json
@@ -17,21 +17,21 @@ from typing import Any, NoReturn
 
 from apmpi.errors import ConfigError, FileError
 
-# 64 KiB of the slowest YAML, a list of 32000 items, take 1.4 s of an x86-64 core; a Cortex-A53 at 1 GHz may
+# 64 KiB of the slowest YAML, a list of 32000 items, take 1.4 s on an x86-64 core; a Cortex-A53 at 1 GHz may
 # be ten times slower.
 TIMEOUT_S = 20.0
-# Beyond what the child begins with; such a file takes 20 MiB.
+# Address space beyond that at the start of the child; such a file takes 20 MiB.
 MEMORY_MAX_BYTES = 128 << 20
 ANSWER_MAX_BYTES = 1 << 20
 NOBODY = 65534  # Debian's user and group
-# For subprocess: a program that runs so.
+# Arguments of subprocess for a program without privileges.
 AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 
 
 def call(name: str, function: Callable[..., Any], *arguments: object) -> Any:
     """Return the result of `function`, anything that JSON holds. Raises FileError.
 
-    `name` is the file's, for what `function` does not say itself with a FileError or ConfigError.
+    `name` is the file's name, for errors other than the FileError and ConfigError that `function` raises.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -55,7 +55,7 @@ def call(name: str, function: Callable[..., Any], *arguments: object) -> Any:
 
 
 def _answer(writing: int, name: str, function: Callable[..., Any], arguments: tuple[object, ...]) -> NoReturn:
-    """The child's life."""
+    """Run `function` in the child, write its answer and exit."""
     answer: dict[str, object] = {"problem": None, "value": None}
     try:
         _give_up_privileges()
@@ -73,7 +73,7 @@ def _answer(writing: int, name: str, function: Callable[..., Any], arguments: tu
 
 
 def _give_up_privileges() -> None:
-    # It has been given the text, and writes nothing but its answer.
+    # The child has the text already, and writes nothing but its answer.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (int(TIMEOUT_S), int(TIMEOUT_S)))
     # statm: pages of address space, proc_pid_statm(5).
@@ -87,7 +87,7 @@ def _give_up_privileges() -> None:
 
 
 def _read(reading: int) -> bytes:
-    """All that the child writes, as far as it is in time and short."""
+    """Return all that the child writes, nothing if it is late or too long."""
     text = b""
     end_s = time.monotonic() + TIMEOUT_S
     while len(text) <= ANSWER_MAX_BYTES:

@@ -1,14 +1,15 @@
-"""Takes over apmpi.yaml from the boot partition.
+"""Command that takes over apmpi.yaml from the boot partition.
 
     python3 -m apmpi_appliance.configuration start     at boot: waits for a microphone, chooses the devices
     python3 -m apmpi_appliance.configuration reload    on `systemctl reload apmpi`: the devices stay as chosen
 
-The file is what the service reads anyway, but its four endpoints may be left out: then they are chosen by
-what is plugged in (apmpi_appliance.devices). Whoever names a microphone names the others, too.
+The file is a configuration of the service, except that its four endpoints may be left out: then they are
+chosen among the connected devices (apmpi_appliance.devices). A file that names a microphone has to name the
+others, too.
 
-A file with a mistake is not taken: apmpi-error.txt beside it says what is wrong, and what ran last goes on.
-The service's own file, /etc/apmpi/apmpi.yaml, is made anew at each boot; without a microphone there is
-none, and the service does not start.
+A file with a mistake is not taken: apmpi-error.txt beside it reports the mistake, and the last good settings
+stay in use. The service's own file, /etc/apmpi/apmpi.yaml, is written at each boot; without a microphone
+there is none, and the service does not start.
 """
 
 import sys
@@ -26,21 +27,21 @@ from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, holds, replace, tell_u
 
 NAME = "apmpi.yaml"
 ERROR_NAME = "apmpi-error.txt"
-# Below the root folder. The first is what a PC sees as delivered, the last two are chosen and made.
+# Paths below the root folder. The first is on the partition that a PC sees, the last two are generated.
 DELIVERED = "usr/share/apmpi/apmpi.yaml"
 LAST_GOOD = f"{DATA}/appliance/apmpi.yaml"
 CHOSEN = f"{RUN}/devices.yaml"
 IN_USE = "etc/apmpi/apmpi.yaml"
-# USB devices behind two hubs have been found by then; whoever comes later is noticed by udev.
+# USB devices behind two hubs are found by then; later ones are reported by udev.
 MICROPHONE_TIMEOUT_S = 10.0
-# The other half of a pair of devices, the speaker perhaps, that comes up after the first.
+# The second of two separate devices, for example the speaker, may appear after the first.
 COMPANION_S = 1.0
-# Without a microphone the rest of the file can be judged, too.
+# Stands in for a microphone, so that the rest of the file can be checked without one.
 PLACEHOLDERS = 'microphone: {device: "null"}\nfar_end: {device: "default"}\n'
 
 
 def start(root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> str:
-    """What was done, in one sentence. Waits for a microphone, unless the user has named one."""
+    """Wait for a microphone unless the user has named one, take over the file, and return a sentence."""
     endpoints = devices.chosen(root)
     waited_s = MICROPHONE_TIMEOUT_S if _names_microphone(root) else 0.0
     while not endpoints and waited_s < MICROPHONE_TIMEOUT_S:
@@ -54,7 +55,7 @@ def start(root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> str
 
 
 def take_over(root: Path = ROOT) -> str:
-    """The user's file if it is good, else the last good one. What was done, in one sentence."""
+    """Take over the user's file if it is good, else the last good one, and return a sentence."""
     chosen = (root / CHOSEN).read_text()
     try:
         text = _read(root / BOOT / NAME)
@@ -71,13 +72,13 @@ def take_over(root: Path = ROOT) -> str:
         try:
             complete = apart.call(NAME, completed, _read(root / source), chosen)
         except FileError:
-            continue  # a last good file of another version, perhaps
+            continue  # the last good file may be one of another version
         return f"{problem}; {_use(root, complete, 'the last good settings')}"
     raise AssertionError(f"{DELIVERED} is part of the image and tested")
 
 
 def _keep(root: Path, text: str) -> None:
-    """`text` as the last good settings; a card that can't be written to is no reason to do without sound."""
+    """Keep `text` as the last good settings; a card that cannot be written to must not stop the sound."""
     if not holds(root / LAST_GOOD, text.encode()):
         try:
             replace(root / LAST_GOOD, text)
@@ -102,16 +103,16 @@ def _use(root: Path, text: str | None, name: str) -> str:
 
 
 def _read(path: Path) -> str:
-    """Raises FileError."""
+    """Return the user's text. Raises FileError."""
     if not path.exists():
         raise FileError(f"{path.name}: missing, expected a YAML file")
     return read_text(path, "a YAML file", name=path.name)
 
 
 def completed(text: str, chosen: str) -> str | None:
-    """The user's settings with the chosen devices at the end. None: no microphone, neither named nor chosen.
+    """Return the user's settings with the chosen devices at the end, None without any microphone.
 
-    Lines keep their numbers. Raises ConfigError for whatever the service would refuse.
+    Lines keep their numbers. Raises ConfigError for everything that the service would refuse.
     """
     named = _keys(text)
     lines = [line for line in (chosen or PLACEHOLDERS).splitlines() if line.partition(":")[0] not in named]
@@ -123,7 +124,8 @@ def completed(text: str, chosen: str) -> str | None:
 
 
 def _keys(text: str) -> list[str]:
-    """Keys of the outermost level; what is no such file is for the service's own reader to explain."""
+    """Return the keys of the outermost level, none if the text has no such keys: the service's reader reports
+    that."""
     try:
         node = compose_yaml(text, NAME)
     except FileError:

@@ -1,9 +1,9 @@
-"""Which sound devices are used, by what is plugged in: /proc/asound -> the four endpoints.
+"""Choice of the four endpoints among the connected sound cards (/proc/asound).
 
 a card that records and plays      conference device, USB headset, I2S HAT: it is both ends; USB before HAT
 else a card that records           is the microphone; USB before HAT
  and a card that plays             is the speaker; USB, then HAT, then the Pi's own jack, then HDMI
-a PC at the USB device port        is the far end, and gets the clean signal
+a PC at the USB device port        is the far end, and receives the output
 else                               programs on the Pi do, through ALSA's `apmpi` (etc/asound.conf)
 """
 
@@ -11,16 +11,20 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a PC and what /etc/asound.conf give and take.
+# Endpoints of a PC (UAC2Gadget), and of programs on the Pi (etc/asound.conf).
 HOST_RATE_HZ = 48000
 OWN_CARDS = {"Loopback", "UAC2Gadget"}
-# Kinds in the order of preference.
+# Kinds of cards, preferred ones first.
 USB, HAT, JACK, HDMI = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """id: ALSA's short name; capture, playback: number of the first device of the direction, if any."""
+    """A sound card.
+
+    id                  ALSA's short name
+    capture, playback   number of the first device of that direction, None without one
+    """
 
     id: str
     kind: int
@@ -29,7 +33,7 @@ class Card:
 
 
 def cards(root: Path) -> list[Card]:
-    """Every card but our own, USB first, else in the kernel's order."""
+    """Return all cards but those of apmpi itself, USB first, else in the kernel's order."""
     asound = root / "proc/asound"
     pcm = (asound / "pcm").read_text() if (asound / "pcm").exists() else ""
     first: dict[tuple[int, str], int] = {}
@@ -59,7 +63,7 @@ def _kind(folder: Path, name: str) -> int:
 
 
 def chosen(root: Path) -> dict[str, str]:
-    """Endpoint -> YAML. Without a microphone there is none."""
+    """Return YAML by endpoint, nothing without a microphone."""
     every = cards(root)
     duplex = next((card for card in every if card.capture is not None and card.playback is not None), None)
     microphone = duplex or next((card for card in every if card.capture is not None), None)
@@ -79,12 +83,12 @@ def chosen(root: Path) -> dict[str, str]:
 
 
 def _card(name: str, device: int | None) -> str:
-    # plughw: ALSA converts rate and channels where the card can't do ours.
+    # plughw: ALSA converts rate and channels that the card does not have.
     return f'{{device: "plughw:CARD={name},DEV={device}"}}'
 
 
 def pc_is_connected(root: Path) -> bool:
-    """A PC has taken the Pi as its sound card (apmpi_appliance.gadget)."""
+    """Return True if a PC uses the Pi as its sound card (apmpi_appliance.gadget)."""
     card = (root / "proc/asound/UAC2Gadget").exists()
     states = (root / "sys/class/udc").glob("*/state")
     return card and any(state.read_text().strip() == "configured" for state in states)

@@ -1,9 +1,9 @@
-"""The Pi as a USB sound card: the kernel's UAC2 function, set up through configfs.
+"""Command that makes the Pi a USB sound card: the kernel's UAC2 function, set up through configfs.
 
     python3 -m apmpi_appliance.gadget
 
 Started by udev as soon as the kernel has a USB device port (Zero 2 W: the inner micro USB socket, 4: the
-USB-C socket). What a PC plays and records there is the card UAC2Gadget: mono, 16 bits, at the rate of
+USB-C socket). A PC plays on and records from the card UAC2Gadget: mono, 16 bits, at the rate of
 apmpi_appliance.devices.
 """
 
@@ -16,12 +16,12 @@ from apmpi_appliance.places import ROOT
 VENDOR, PRODUCT = "0x1d6b", "0x0101"
 BYTES_PER_SAMPLE = 2
 ONE_CHANNEL = 0b1
-# Of 2 mA units; a Pi draws more, and its port says so by not being one for charging only.
+# In mA, sent in units of 2 mA; the most that USB 2.0 can declare. A Pi draws more.
 MAX_POWER_MA = 500
 
 
 def set_up(root: Path = ROOT) -> str:
-    """Makes the gadget, or leaves it as it is. What was done, in one sentence."""
+    """Make the gadget if there is none, and return a sentence on what was done."""
     ports = sorted(path.name for path in (root / "sys/class/udc").glob("*"))
     if not ports:
         return "no USB device port"
@@ -38,7 +38,7 @@ def set_up(root: Path = ROOT) -> str:
         serialnumber=serial.read_text().strip("\0\n") if serial.exists() else "0",
     )
     function = gadget / "functions/uac2.usb0"
-    # c: what the PC plays and we capture; p: what we play and the PC records.
+    # c_*: played by the PC, captured here; p_*: played here, recorded by the PC.
     for direction in "cp":
         _write(
             function,
@@ -53,7 +53,7 @@ def set_up(root: Path = ROOT) -> str:
     link = configuration / function.name
     if not link.is_symlink():
         link.symlink_to(function)
-    # Last: from now on a PC sees it.
+    # Last: this connects it to the PC.
     udc.write_text(ports[0])
     return f"a sound card at {ports[0]}"
 

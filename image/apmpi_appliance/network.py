@@ -1,11 +1,11 @@
-"""Takes over network.yaml and authorized_keys from the boot partition: Wi-Fi, a fixed address, SSH.
+"""Command that takes over network.yaml and authorized_keys from the boot partition: Wi-Fi, address, SSH.
 
     python3 -m apmpi_appliance.network
 
 Both files are optional. Without network.yaml the wired network asks for an address (DHCP), and Wi-Fi is
-off. SSH is off unless authorized_keys has a key; there are no passwords. A network.yaml with a mistake:
-network-error.txt beside it says what is wrong, and it is as if it were not there. Lines of authorized_keys
-that are no key are left out, and authorized_keys-error.txt says so.
+off. SSH is off unless authorized_keys has a key; there are no passwords. A network.yaml with a mistake is
+ignored, and network-error.txt beside it reports the mistake. Lines of authorized_keys that are no keys are
+left out and reported in authorized_keys-error.txt.
 """
 
 import ipaddress
@@ -28,17 +28,17 @@ KEYS_ERROR_NAME = "authorized_keys-error.txt"
 HOST_KEY = f"{DATA}/ssh/ssh_host_ed25519_key"
 WIFI_KEYS = ("name", "password", "country")
 KEYS = ("wifi", "address", "gateway", "dns")
-# sshd(8): options, if any, then the key's type and the key in base64.
+# A line by sshd(8): options, if any, then the key's type and the key in base64.
 PUBLIC_KEY = re.compile(r"(^|\s)(sk-)?(ssh|ecdsa)-[\w.@-]+\s+[A-Za-z0-9+/]+=*(\s|$)", re.ASCII)
 
 
 class NetworkError(FileError):
-    """Not usable; `str()` is one sentence."""
+    """network.yaml is not usable; `str()` is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """address: with its prefix length, like 192.168.1.20/24; without it DHCP is asked."""
+    """Network settings. `address` has its prefix length, like 192.168.1.20/24; empty: DHCP."""
 
     wifi_name: str | None = None
     wifi_password: str | None = None
@@ -49,12 +49,12 @@ class Network:
 
 
 def parse(text: str) -> Network:
-    """Raises FileError."""
+    """Return the settings of a network.yaml. Raises FileError."""
     given = yaml_values(text, NAME)
     values = _mapping({} if given is None else given, "", KEYS)
     wifi = _mapping(values.get("wifi", {}), "wifi", WIFI_KEYS)
     network = Network(
-        # What IEEE 802.11 and WPA allow.
+        # Limits of IEEE 802.11 and WPA.
         wifi_name=_text(wifi, "name", "1 to 32 bytes", _is_name),
         wifi_password=_text(wifi, "password", "8 to 63 characters", r"[ -~]{8,63}"),
         wifi_country=_text(wifi, "country", "two letters, like DE", r"[A-Za-z]{2}"),
@@ -83,7 +83,7 @@ def _mapping(given: object, key: str, known: tuple[str, ...]) -> dict[str, objec
 def _text(
     values: dict[str, object], key: str, expected: str, is_good: str | Callable[[str], bool]
 ) -> str | None:
-    """is_good: a pattern, or a function that answers."""
+    """Return a value as text. `is_good` is a pattern or a predicate. Raises NetworkError."""
     if key not in values:
         return None
     text = values[key]
@@ -102,7 +102,7 @@ def _is_name(text: str) -> bool:
 
 def _is_address(text: str) -> bool:
     try:
-        # Of IPv6's zones (fe80::1%eth0) networkd knows nothing.
+        # networkd does not accept zones of IPv6 (fe80::1%eth0).
         return ipaddress.ip_address(text) is not None and "%" not in text
     except ValueError:
         return False
@@ -118,9 +118,9 @@ def _is_interface(text: str) -> bool:
 
 
 def take_over(root: Path = ROOT) -> list[str]:
-    """Writes what networkd, iwd and sshd read, for this boot only. The services to be started.
+    """Write the files of networkd, iwd and sshd for this boot, and return the services to be started.
 
-    Each file is taken by itself: what is wrong with one is written beside it, and the other one holds.
+    Each file is taken by itself: a mistake in one is reported beside it and does not affect the other one.
     """
     services = []
     for name, error_name, take in (
@@ -143,10 +143,10 @@ def take_over(root: Path = ROOT) -> list[str]:
 
 
 def _take_network(root: Path) -> tuple[list[str], str]:
-    """The services it needs, and what is wrong with it all the same. Raises FileError, and OSError."""
+    """Return the services that the network needs, and a warning or "". Raises FileError and OSError."""
     text = read_text(root / BOOT / NAME, "a YAML file", name=NAME)
     network = Network(**apart.call(NAME, _fields, text))
-    # Written into files of other programs, a line each.
+    # Each value becomes a line in a file of another program.
     if not all(isinstance(value, str) and value.isprintable() for value in asdict(network).values() if value):
         raise NetworkError(f"{NAME}: not usable, expected printable text")
     if network.address:
@@ -184,7 +184,7 @@ def _take_keys(root: Path) -> tuple[list[str], str]:
 
 
 def make_host_key(root: Path = ROOT) -> None:
-    """The device's own SSH key, unless there is one that can be read: half a key would lock everybody out.
+    """Make the device's SSH host key unless a readable one exists: half a key would prevent any login.
 
     Raises OSError and CalledProcessError.
     """
@@ -209,14 +209,14 @@ def _networkd(network: Network) -> str:
 
 
 def _iwd_name(network_name: str) -> str:
-    """iwd.network(5): the name itself if it is plain, else in hexadecimal."""
+    """Return a file name by iwd.network(5): the network's name if it is plain, else in hexadecimal."""
     plain = network_name.isascii() and all(char.isalnum() or char in " _-" for char in network_name)
     return f"{network_name}.psk" if plain else f"={network_name.encode().hex()}.psk"
 
 
 def _iwd(network: Network) -> str:
     password = network.wifi_password or ""
-    # As GLib's key files have it; leading blanks would be lost.
+    # Escaped as in GLib's key files, where leading blanks would be lost.
     escaped = password.replace("\\", r"\\")
     blanks = len(escaped) - len(escaped.lstrip(" "))
     return "[Security]\nPassphrase=" + r"\s" * blanks + escaped.lstrip(" ") + "\n"

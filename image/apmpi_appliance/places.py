@@ -1,4 +1,4 @@
-"""Where things are on the device, and how they are written so that power may fail at any time."""
+"""Paths on the device, and writing that survives a power cut at any time."""
 
 import os
 import subprocess
@@ -9,15 +9,15 @@ from pathlib import Path
 import apmpi.cards.replace
 
 ROOT = Path("/")
-# Below the root folder:
+# Paths below the root folder:
 BOOT = "boot/firmware"  # the partition that a PC sees
-DATA = "data"  # a small partition of our own; where it can't be used, a folder in memory
+DATA = "data"  # a small partition; if it cannot be used, a folder in memory
 RUN = "run/apmpi-appliance"
 
 
 @contextmanager
 def writable(boot: Path) -> Iterator[None]:
-    """The boot partition, which is mounted read-only, for the moment it takes to write to it."""
+    """Mount the boot partition writable for the duration of the context; it is read-only otherwise."""
     mounted = boot.is_mount()
     if mounted:
         subprocess.run(["mount", "-o", "remount,rw", str(boot)], check=True)
@@ -30,12 +30,12 @@ def writable(boot: Path) -> Iterator[None]:
 
 
 def replace(path: Path, content: str | bytes, mode: int = 0o644) -> None:
-    """`content` whole in `path`, or `path` as it was. Raises OSError."""
+    """Write `content` to `path` completely, or leave `path` as it was. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         apmpi.cards.replace.replace(path, content.encode() if isinstance(content, str) else content, mode)
     except OSError:
-        # A full card stays as it was.
+        # On a full card nothing is left behind.
         path.with_name(f"{path.name}.part").unlink(missing_ok=True)
         raise
 
@@ -50,13 +50,12 @@ def holds(path: Path, content: bytes) -> bool:
 
 
 def tell_user(root: Path, name: str, text: str) -> None:
-    """`text` as file `name` of the boot partition, none if it is empty. Written only when it changes.
+    """Write `text` to file `name` of the boot partition if it differs; remove the file if `text` is empty.
 
-    A partition that is full or damaged is no reason to do without sound or network: what could not be written
-    is in the journal.
+    A full or damaged partition must not stop sound or network: a failure is reported in the journal.
     """
     path = root / BOOT / name
-    # A PC's editor shows it; Windows' own wants its line ends.
+    # Line ends for the editors of Windows.
     content = text.replace("\n", "\r\n").encode()
     if holds(path, content) or not (content or path.exists()):
         return

@@ -1,20 +1,20 @@
-"""Which of the two versions on the card is started: slot.txt of the boot partition.
+"""Choice of the version that is started, by slot.txt of the boot partition.
 
 config.txt includes it, and the Pi's firmware takes kernel, initramfs, device trees and command line from
 the folder it names:
 
-    os_prefix=a/              version a is started, again and again
+    os_prefix=a/              version a is started at each boot
 
-    os_prefix=b/              b is started once: the first thing its initramfs does is to put a/slot.txt,
-    # trial, after that a     which is the case above, in this file's place. Whatever happens, a follows.
+    os_prefix=b/              version b is started once: its initramfs first replaces this file by a/slot.txt,
+    # trial, after that a     which is the case above. Whatever happens, a is started next.
 
-A trial through which sound has flowed is confirmed: b/slot.txt takes the place. The file is one sector of the
-card and only ever written in place, so that a power cut leaves the old or the new text.
+A trial in which sound has flowed is confirmed: this file is replaced by b/slot.txt. The file is one sector of
+the card and is only written in place, so that a power cut leaves the old or the new text.
 
-A version's folder is there only while its root file system is whole on the card.
+A version's folder exists only while its root file system is complete on the card.
 
-    python3 -m apmpi_appliance.slots confirm    sound flows: the version on trial stays
-    python3 -m apmpi_appliance.slots report     the old version has come back: says so to the user
+    python3 -m apmpi_appliance.slots confirm    sound flows: keeps the version on trial
+    python3 -m apmpi_appliance.slots report     the old version runs again: reports that to the user
 """
 
 import os
@@ -30,21 +30,21 @@ SLOTS = ("a", "b")
 # MBR partitions: 1 boot, 2 and 3 the root file systems, 4 data.
 DISK_ID = "a9d10001"
 ROOT_PARTITION = {"a": f"{DISK_ID}-02", "b": f"{DISK_ID}-03"}
-# Left by the initramfs on a trial's start.
+# Written by the initramfs at the start of a trial.
 TRIAL_MARK = "run/apmpi-start/trial"
-# The version that is to be tried, until it is known how that went.
+# The version on trial, until the result is known.
 TRIED = f"{DATA}/appliance/tried"
 VERSION = "usr/share/apmpi/version"
-# For which boards the image was built (image/build.py).
+# The boards that the image was built for (image/build.py).
 BOARD = "usr/share/apmpi/board"
-# What the user reads of an update, on the boot partition.
+# Result of an update, for the user, on the boot partition.
 REPORT_NAME = "update.txt"
 
 
 def text(slot: str, after: str | None = None) -> bytes:
-    """slot.txt that starts `slot`; with `after`, once, and that one from then on."""
+    """Return a slot.txt that starts `slot`; with `after`, only once, and then `after`."""
     lines = f"os_prefix={slot}/\n" + (f"# trial, after that {after}\n" if after else "")
-    # Not padded with blanks: the firmware might take them for a part of the name.
+    # Not padded with blanks: the firmware might read them as part of the name.
     return lines.encode().ljust(SECTOR_BYTES, b"\n")
 
 
@@ -52,7 +52,7 @@ def write(root: Path, content: bytes) -> None:
     assert len(content) == SECTOR_BYTES
     path = root / BOOT / NAME
     with writable(root / BOOT):
-        # Not truncated and not renamed: FAT's directory and table stay untouched.
+        # Neither truncated nor renamed: FAT's directory and table are not written.
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.write(file, content)
@@ -62,7 +62,7 @@ def write(root: Path, content: bytes) -> None:
 
 
 def running(root: Path = ROOT) -> str:
-    """The slot that was started, from the kernel's command line."""
+    """Return the running slot, from the kernel's command line."""
     found = re.search(rf"root=PARTUUID={DISK_ID}-0([23])", (root / "proc/cmdline").read_text())
     assert found is not None
     return SLOTS[int(found[1]) - 2]
@@ -81,7 +81,7 @@ def board(root: Path = ROOT) -> str:
 
 
 def confirm(root: Path = ROOT) -> str:
-    """The running version has proved itself. What was done, in one sentence."""
+    """Keep the running version permanently, and return a sentence on what was done."""
     name = version(root)
     if not (root / TRIAL_MARK).exists():
         return f"version {name} as before"
@@ -91,7 +91,7 @@ def confirm(root: Path = ROOT) -> str:
 
 
 def report(root: Path = ROOT) -> str:
-    """A version was to be tried, and this is another one's boot. What was done, in one sentence."""
+    """Report that a trial has failed if another version was to run. Returns a sentence on what was done."""
     tried = root / TRIED
     if (root / TRIAL_MARK).exists() or not tried.exists():
         return "no update was tried"

@@ -1,23 +1,23 @@
-"""Installs an update beside the running version, and starts it on trial.
+"""Command that installs an update beside the running version and starts it on trial.
 
     python3 -m apmpi_appliance.update           apmpi.update of the boot partition, at boot
     python3 -m apmpi_appliance.update FILE      any other file: scp it to /tmp first
 
-An update is the next root file system (squashfs), which brings its kernel along, behind a signature:
+An update is the next root file system (squashfs), which contains its kernel, behind a signature:
 
     HEADER_BYTES         SSH signature of the rest (ssh-keygen -Y sign), padded with line ends
     squashfs
     DESCRIPTION_BYTES    version, board and sizes (Description), padded with line ends
 
-The description is behind the squashfs, where it does not disturb: devices that know nothing of it check it
-with the signature, and install the update.
+The description is behind the squashfs, so that older versions, which do not know it, verify it with the
+signature and install the update.
 
 The file is verified against the image's own list of signers. A version that is older than the running one, is
 meant for other boards or does not fit is refused before anything is written. Then the version that is not in
-use loses its folder of the boot partition, so that nobody starts half a version; its partition is written and
-verified once more as it is read back; and the folder is made anew. Nothing that starts the running version
-is touched until the one sector that names the new one is written (apmpi_appliance.slots). After a power cut
-before that the running version starts; the file is still there and is installed at the next boot.
+use loses its folder of the boot partition, so that half a version is never started; its partition is written,
+read back and verified again; and the folder is made anew. Nothing that starts the running version is changed
+until the one sector that names the new one is written (apmpi_appliance.slots). After a power cut before that
+the running version starts, and the file, which still exists, is installed at the next boot.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ DESCRIPTION_BYTES = 4096
 DESCRIPTION_MARK = "apmpi update\n"
 NAMESPACE = "apmpi-update"
 SIGNER = "apmpi"
-# Below the root folder:
+# Paths below the root folder:
 SIGNERS = "usr/share/apmpi/update-signers"
-# In the new root file system:
+# Paths in the new root file system:
 SLOT_FILES = "boot/slot"
 CHUNK_BYTES = 1 << 20
-# Beside SLOT_FILES: the slot's folder, command line and slot.txt; update.txt, and that while it is exchanged.
+# Entries beside SLOT_FILES: the slot's folder, command line and slot.txt; update.txt, and its temporary file.
 OTHER_ENTRIES = 5
 
 
@@ -73,14 +73,14 @@ class Description:
 
     @classmethod
     def of(cls, new_root: Path, version: str, board: str) -> Self:
-        """For the root file system that was made of the folder `new_root`."""
+        """Return the description of the root file system that was made of the folder `new_root`."""
         entries = sorted((new_root / SLOT_FILES).rglob("*"))
         size = sum(path.stat().st_size for path in entries if path.is_file())
         return cls(version, board, size, len(entries))
 
     @classmethod
     def parse(cls, content: bytes) -> Self | None:
-        """None: it is no description."""
+        """Return the description, None if `text` is none."""
         pattern = DESCRIPTION_MARK + "".join(rf"{entry.name} ([a-z0-9.-]{{1,40}})\n" for entry in fields(cls))
         found = re.fullmatch(pattern + r"\n*", content.decode("ascii", errors="replace"))
         if found is None or not all(number.isdigit() for number in found.groups()[2:]):
@@ -89,11 +89,11 @@ class Description:
 
 
 class UpdateError(ValueError):
-    """Refused; `str()` is one sentence."""
+    """An update is refused; `str()` is one sentence."""
 
 
 def verify(file: Path, root: Path = ROOT) -> tuple[bytes, int]:
-    """The signature, and the bytes of the root file system behind it. Raises UpdateError."""
+    """Verify a file and return its signature and the number of bytes behind it. Raises UpdateError."""
     if file.exists() and not file.is_file():
         raise UpdateError(f"{file.name}: is no file, expected one made by `make image`")
     try:
@@ -118,11 +118,11 @@ def _verify(content: Iterator[bytes], signature: bytes, name: str, root: Path) -
         command += ["-f", str(folder / "signers"), "-s", str(folder / "signature")]
         checker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            # Whoever made the file, it is parsed without privileges.
+            # The file is not trusted yet: ssh-keygen runs without privileges.
             **(apart.AS_NOBODY if os.geteuid() == 0 else {}),
         )  # fmt: skip
         assert checker.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it may have seen enough
+        with contextlib.suppress(BrokenPipeError):  # it may have ended early
             for chunk in content:
                 checker.stdin.write(chunk)
             checker.stdin.close()
@@ -150,9 +150,10 @@ def describe(file: Path) -> Description:
 
 
 def install(file: Path, root: Path = ROOT) -> str:
-    """Everything up to the restart. The version that will be tried.
+    """Do everything up to the restart, and return the version that will be tried.
 
-    Raises UpdateError. Then the running version is as it was; whether there still is the other one, it says.
+    Raises UpdateError: the running version is unchanged then, and the sentence says whether the other one
+    still exists.
     """
     if (root / slots.TRIAL_MARK).exists():
         raise UpdateError(
@@ -198,7 +199,7 @@ def _check_meant_for(name: str, description: Description, root: Path) -> None:
 
 
 def number_of(version: str) -> tuple[int, ...]:
-    """For comparison: 1.0 is 1.0.0. Raises UpdateError for what has no order."""
+    """Return a key for comparison: 1.0 equals 1.0.0. Raises UpdateError for other than numbers."""
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}", version):
         raise UpdateError(f"version {version} given, expected numbers with dots")
     numbers = [int(number) for number in version.split(".")]
@@ -215,7 +216,7 @@ def _check_fits(
         raise UpdateError(f"{name}: {_mib(size)} given, expected at most {_mib(room)}, all that the card has")
     file_system = os.statvfs(boot)
     cluster = file_system.f_frsize
-    # A file may leave most of its last cluster empty, and its name needs a part of another one at most.
+    # A file may leave most of its last cluster empty, and its name needs at most a part of another cluster.
     needed = description.boot_bytes + 2 * cluster * (description.boot_entries + OTHER_ENTRIES)
     freed = [path for folder in _folders(boot, slot) for path in folder.rglob("*")]
     free = file_system.f_bavail * cluster + sum(path.stat().st_blocks * 512 for path in freed)
@@ -231,12 +232,12 @@ def _mib(size_bytes: int) -> str:
 
 
 def _folders(boot: Path, slot: str) -> tuple[Path, Path]:
-    """The version's folder, and the one in which it is made."""
+    """Return the folder of a version, and the temporary one in which it is made."""
     return boot / slot, boot / f"{slot}.part"
 
 
 def discard(boot: Path, slot: str) -> None:
-    """From now on nothing starts this version. `boot` must be writable."""
+    """Make a version unbootable. `boot` must be writable."""
     for folder in _folders(boot, slot):
         if folder.exists():
             shutil.rmtree(folder)
@@ -253,7 +254,7 @@ def _write(file: Path, size: int, signature: bytes, partition: Path, root: Path)
 
 
 def put_slot_files(new_root: Path, boot: Path, slot: str) -> None:
-    """What the firmware reads before there is a root file system, into the slot's folder.
+    """Copy the files that the firmware reads into the slot's folder.
 
     Raises UpdateError and OSError; then there is no such folder.
     """
@@ -274,19 +275,19 @@ def put_slot_files(new_root: Path, boot: Path, slot: str) -> None:
 
 
 def _read_anew(file: Path) -> None:
-    """Make the next reads come from the card, not from memory that was just written."""
+    """Drop the page cache, so that the next reads come from the card."""
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def command_line(new_root: Path, slot: str) -> str:
-    """The kernel's, which names the slot's root file system."""
+    """Return the kernel's command line, which names the slot's root file system."""
     options = (new_root / "usr/share/apmpi/cmdline.txt").read_text().strip()
     return f"root=PARTUUID={slots.ROOT_PARTITION[slot]} {options}\n"
 
 
 def main(given: Path | None, root: Path = ROOT) -> bool:
-    """True: restart, and the new version is tried."""
+    """Install the update, if there is one. Returns True if a restart will start it on trial."""
     boot = root / BOOT
     file = given or boot / NAME
     try:
