@@ -148,7 +148,7 @@ def room_impulse_response(rng: np.random.Generator) -> Samples:
 
 def room_card(folder: Path) -> str:
     """Return the ALSA configuration of the room card."""
-    library = Path(__file__).with_name("libasound_module_pcm_apmpi_room.so")
+    library = Path(__file__).parents[1] / "libasound_module_pcm_apmpi_room.so"
     return f"""\
 # A sound card with a simulated room, for any ALSA program:
 #   ALSA_CONFIG_PATH=/usr/share/alsa/alsa.conf:{folder.resolve()}/room.conf arecord -D room ...
