@@ -4,8 +4,7 @@
     python3 -m apmpi_appliance.configuration reload    on `systemctl reload apmpi`: the devices stay as chosen
 
 The file is a configuration of the service, except that its four endpoints may be left out: then they are
-chosen among the connected devices (apmpi_appliance.devices). A file that names a microphone has to name the
-others, too.
+chosen among the connected devices (apmpi_appliance.devices). In a file that names a microphone none is chosen.
 
 A file with a mistake is not taken: apmpi-error.txt beside it reports the mistake, and the last good settings
 stay in use. The service's own file, /etc/apmpi/apmpi.yaml, is written at each boot; without a microphone
