@@ -259,12 +259,8 @@ def _process_arguments(added: argparse.ArgumentParser) -> None:
     )
     for flag, feature in FEATURE_FLAGS.items():
         added.add_argument(flag, dest=feature, action="store_false", help=f"without {feature}")
-    added.add_argument(
-        "--delay-ms",
-        type=_delay_ms,
-        metavar="N",
-        help="loudspeaker to microphone, if known (default: found out)",
-    )
+    text = "loudspeaker to microphone, if known (default: found out)"
+    added.add_argument("--delay-ms", type=_delay_ms, metavar="N", help=text)
 
 
 def _demo_arguments(added: argparse.ArgumentParser) -> None:
@@ -278,12 +274,8 @@ def _completion_arguments(added: argparse.ArgumentParser) -> None:
 
 
 def _add_socket(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--socket",
-        type=Path,
-        metavar="PATH",
-        help="the service's socket (default: the user's own, then the system's)",
-    )
+    text = "the service's socket (default: the user's own, then the system's)"
+    command.add_argument("--socket", type=Path, metavar="PATH", help=text)
 
 
 # Made by .ci/completion.py.
@@ -304,27 +296,15 @@ COMMANDS: tuple[tuple[Command, Callable[[argparse.ArgumentParser], None], str, s
     (monitor, _monitor_arguments, "show the running service, live", ""),
     (record, _record_arguments, "record what the running service hears and does", "-o call.wav --seconds 30"),
     (report, _report_arguments, "make a page of a recording, with pictures and players", "call.wav"),
-    (
-        check,
-        _check_arguments,
-        "say what is wrong with a configuration, and which devices exist",
-        "apmpi.yaml",
-    ),
+    (check, _check_arguments,
+     "say what is wrong with a configuration, and which devices exist", "apmpi.yaml"),
     (doctor, _doctor_arguments, "measure cards and room, and say what to do", "--device plughw:CARD=Device"),
-    (
-        process,
-        _process_arguments,
-        "run recordings through the chain",
-        "--far far.wav --mic mic.wav -o clean.wav",
-    ),
-    (
-        demo,
-        _demo_arguments,
-        "a call on a simulated sound card, with figures and recordings",
-        "--folder build/demo",
-    ),
+    (process, _process_arguments,
+     "run recordings through the chain", "--far far.wav --mic mic.wav -o clean.wav"),
+    (demo, _demo_arguments,
+     "a call on a simulated sound card, with figures and recordings", "--folder build/demo"),
     (completion, _completion_arguments, "print what a shell needs to complete commands", "bash > apmpi.bash"),
-)
+)  # fmt: skip
 
 
 def _recording(text: str) -> Path:
@@ -332,17 +312,18 @@ def _recording(text: str) -> Path:
 
 
 def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} given, expected seconds above 0")
+    return _positive(text, "seconds")
 
 
 def _megabytes(text: str) -> float:
+    return _positive(text, "megabytes")
+
+
+def _positive(text: str, unit: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} given, expected megabytes above 0")
+    raise argparse.ArgumentTypeError(f"{text!r} given, expected {unit} above 0")
 
 
 def _delay_ms(text: str) -> int:

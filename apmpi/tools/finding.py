@@ -18,3 +18,8 @@ class Finding:
     verdict: str
     text: str
     todo: str = ""
+
+
+def judged(name: str, wrong: bool, text: str, todo: str) -> Finding:
+    """Return a finding that is WRONG with `todo` if `wrong`, else FINE."""
+    return Finding(name, WRONG, text, todo) if wrong else Finding(name, FINE, text)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from apmpi.api.apm import KERNELS
 from apmpi.cards import realtime
-from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
+from apmpi.tools.finding import FINE, NOTE, WRONG, Finding, judged
 
 # Bits of the Raspberry Pi firmware's get_throttled: as it is now; 16 bits higher, as it was since the start.
 POWER_FLAGS = ((0, "too little voltage"), (2, "throttled"), (3, "too hot"))
@@ -61,11 +61,9 @@ def _clock_source(root: Path) -> Iterator[Finding]:
     source = _read(root / "sys/devices/system/clocksource/clocksource0/current_clocksource")
     if source is None:
         return
-    if source in SLOW_CLOCKS:
-        todo = "take clocksource= out of the kernel's command line"
-        yield Finding("clock source", WRONG, f"{source} is slow to read", todo)
-    else:
-        yield Finding("clock source", FINE, source)
+    slow = source in SLOW_CLOCKS
+    todo = "take clocksource= out of the kernel's command line"
+    yield judged("clock source", slow, f"{source} is slow to read" if slow else source, todo)
 
 
 def _governor(root: Path) -> Iterator[Finding]:
@@ -105,7 +103,5 @@ def _power(root: Path) -> Iterator[Finding]:
         return
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _read(folder / "name") == "rpi_volt":
-            if _read(folder / "in0_lcrit_alarm") == "1":
-                yield Finding("power", WRONG, "too little voltage", todo)
-            else:
-                yield Finding("power", FINE, "no undervoltage")
+            low = _read(folder / "in0_lcrit_alarm") == "1"
+            yield judged("power", low, "too little voltage" if low else "no undervoltage", todo)

@@ -246,12 +246,8 @@ def _draw_levels(axes: Axes, sounds: dict[str, Samples], rate_hz: int) -> None:
     colours = {"far_end": "tab:orange", "microphone": "tab:red", "output": "tab:blue"}
     for name, sound in sounds.items():
         level = level_dbfs(sound, rate_hz // FRAMES_PER_S, LEVEL_WINDOW_FRAMES)
-        axes.plot(
-            (np.arange(len(level)) + 0.5) / FRAMES_PER_S,
-            level,
-            color=colours[name],
-            label=name.replace("_", " "),
-        )
+        time_s = (np.arange(len(level)) + 0.5) / FRAMES_PER_S
+        axes.plot(time_s, level, color=colours[name], label=name.replace("_", " "))
     axes.set(title="Levels", ylabel="dBFS")
     axes.legend(loc="upper right")
 
@@ -278,14 +274,8 @@ def _draw_delay(axes: Axes, call: Call) -> None:
         _, drift = call.series(name)
         if np.isfinite(drift).any():
             where = name[10:].replace("_", " ") or "found in the sound"
-            ppm.plot(
-                time_s,
-                drift,
-                linestyle="--",
-                linewidth=1,
-                color=f"C{len(ppm.lines) + 1}",
-                label=f"drift, {where}",
-            )
+            colour = f"C{len(ppm.lines) + 1}"
+            ppm.plot(time_s, drift, linestyle="--", linewidth=1, color=colour, label=f"drift, {where}")
     ppm.set(ylabel="ppm")
     lines = [*axes.lines, *ppm.lines]
     axes.legend(lines, [str(line.get_label()) for line in lines], loc="upper right")

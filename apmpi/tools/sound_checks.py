@@ -7,7 +7,7 @@ import numpy as np
 from apmpi import settings as config
 from apmpi.settings import Settings
 from apmpi.tools import acoustics
-from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
+from apmpi.tools.finding import FINE, NOTE, WRONG, Finding, judged
 from apmpi.tools.listening import QUIET_S, TALK_S, Hearing, Samples, duration_s, paths
 from apmpi.units import FRAME_MS
 
@@ -58,16 +58,10 @@ def _microphone_findings(name: str, hearing: Hearing, heard: Samples) -> Iterato
             name, WRONG, "gives nothing but zeros", "unmute it (alsamixer), or take another channel"
         )
         return
-    noise_dbfs = 10 * np.log10(
-        np.mean((quiet - quiet.mean()) ** 2) + (0.3 / 32768) ** 2
-    )  # 16-bit quantisation
-    text = f"noise floor {noise_dbfs:.1f} dBFS"
-    if noise_dbfs > NOISE_MAX_DBFS:
-        yield Finding(
-            f"{name} noise", WRONG, text, "lower its gain (alsamixer), or move it away from what hums"
-        )
-    else:
-        yield Finding(f"{name} noise", FINE, text)
+    # The second term is the power of 16-bit quantisation.
+    noise_dbfs = float(10 * np.log10(np.mean((quiet - quiet.mean()) ** 2) + (0.3 / 32768) ** 2))
+    todo = "lower its gain (alsamixer), or move it away from what hums"
+    yield judged(f"{name} noise", noise_dbfs > NOISE_MAX_DBFS, f"noise floor {noise_dbfs:.1f} dBFS", todo)
     if clipped := _clipped(heard):
         text = f"clips: {clipped} samples at full scale"
         yield Finding(f"{name} level", WRONG, text, "lower its gain (alsamixer), or the loudspeaker's volume")
@@ -110,19 +104,17 @@ def _path_findings(name: str, path: acoustics.Path, clipped: int) -> Iterator[Fi
         yield Finding(f"{name} echo", FINE, text)
     if path.decay_s is None:
         yield Finding("room", NOTE, "decay lost in the noise")
-    elif path.decay_s > DECAY_MAX_S:
-        todo = "put the microphone nearer to who talks, or something soft into the room"
-        yield Finding("room", WRONG, f"decays by 60 dB in {path.decay_s:.2f} s", todo)
     else:
-        yield Finding("room", FINE, f"decays by 60 dB in {path.decay_s:.2f} s")
+        todo = "put the microphone nearer to who talks, or something soft into the room"
+        text = f"decays by 60 dB in {path.decay_s:.2f} s"
+        yield judged("room", path.decay_s > DECAY_MAX_S, text, todo)
     if clipped:
         yield Finding("loudspeaker", NOTE, "distortion unknown while the microphone clips")
     elif path.distortion is None:
         yield Finding("loudspeaker", NOTE, "distortion lost in the noise")
-    elif path.distortion > DISTORTION_MAX:
-        yield Finding("loudspeaker", WRONG, f"distorts by {path.distortion:.1%}", "lower its volume")
     else:
-        yield Finding("loudspeaker", FINE, f"distorts by {path.distortion:.1%}")
+        text = f"distorts by {path.distortion:.1%}"
+        yield judged("loudspeaker", path.distortion > DISTORTION_MAX, text, "lower its volume")
 
 
 def _polarity_findings(microphones: dict[int, acoustics.Path]) -> Iterator[Finding]:
@@ -151,17 +143,11 @@ def _wire_findings(wires: list[int], configured: tuple[int, ...]) -> Iterator[Fi
 
 def _loop_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
     lost = sum(hearing.xruns.values())
-    if lost:
-        todo = "periods: 8, or stop what else keeps the processor busy"
-        yield Finding("xruns", WRONG, f"{lost} in {duration_s():.0f} s", todo)
-    else:
-        yield Finding("xruns", FINE, f"none in {duration_s():.0f} s")
+    todo = "periods: 8, or stop what else keeps the processor busy"
+    yield judged("xruns", lost > 0, f"{lost or 'none'} in {duration_s():.0f} s", todo)
     slow_ms = hearing.latency.processing.p99_ms
     text = f"{slow_ms:.1f} ms for each {FRAME_MS:.0f} ms, 99 % of the time"
-    if slow_ms > PROCESSING_MAX_MS:
-        yield Finding("processor", WRONG, text, "sample_rate_hz: 16000")
-    else:
-        yield Finding("processor", FINE, text)
+    yield judged("processor", slow_ms > PROCESSING_MAX_MS, text, "sample_rate_hz: 16000")
     for key, ppm in hearing.drift_ppm.items():
         yield Finding(
             "clocks", NOTE, f"that of the {key} runs {ppm:+.0f} ppm off the microphone's; resampled"
@@ -173,10 +159,8 @@ def _loop_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
     if not any(path.heard and not path.wire for path in paths(hearing).values()):
         return
     text = f"takes {core.erle_db:.0f} dB after {TALK_S:.0f} s"
-    if core.erle_db < ERLE_MIN_DB:
-        yield Finding("echo cancellation", WRONG, text, "look after what is wrong above; it may need longer")
-    else:
-        yield Finding("echo cancellation", FINE, text)
+    todo = "look after what is wrong above; it may need longer"
+    yield judged("echo cancellation", core.erle_db < ERLE_MIN_DB, text, todo)
 
 
 def suggested_lines(settings: Settings, hearing: Hearing) -> list[str]:
