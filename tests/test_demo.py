@@ -1,4 +1,4 @@
-"""The demonstration, as a newcomer meets it: it runs, it shows what it claims, it says what it lacks."""
+"""The demonstration as a user runs it: its sound, its figures, and its messages about what is missing."""
 
 from __future__ import annotations
 
@@ -47,9 +47,8 @@ def test_a_call_through_the_whole_daemon(tmp_path: Path) -> None:
         assert rate_hz == 48000
         assert len(sound[name]) == pytest.approx(seconds * rate_hz, abs=0.05 * rate_hz), name
 
-    # Second half of the far end alone. What the echo is reduced by must be heard in the files, and be the
-    # figure told. 20 dB is what the room card's plain echo path makes easy; whether the canceller is good is
-    # for its own tests to say.
+    # Second half of the far end alone: the echo reduction measured in the files is the printed one. 20 dB are
+    # easy with the room card's plain echo path; the quality of the canceller has tests of its own.
     alone = slice(seconds * 48000 // 6, seconds * 48000 // 3)
     reduction_db = power_db(sound["mic"][alone]) - power_db(sound["out"][alone])
     told = re.search(r"^Echo reduction +(-?[\d.]+) dB", done.stdout, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The README and the pages under docs are promises like any other."""
+"""The README and the other pages: their links, commands, examples and lists are right."""
 
 from __future__ import annotations
 

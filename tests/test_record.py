@@ -1,4 +1,4 @@
-"""A recording contains the service's sound and figures, and its page shows them in a real browser."""
+"""A recording has the signals and figures of the service, and its page shows them in a real browser."""
 
 from __future__ import annotations
 
