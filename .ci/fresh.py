@@ -128,8 +128,7 @@ def _try(release: str, user: str, prepared: bool, commands: list[str], times: li
 
 
 def _in_namespace(command: list[str], check: bool = True) -> int:
-    """Run a command as root of its own namespaces, with the network's variables only, and return its
-    status."""
+    """Run a command as root of its own namespaces, with the network's variables only; return its status."""
     environment = {name: os.environ[name] for name in (*NETWORK, "CI") if name in os.environ}
     environment |= {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -196,8 +196,7 @@ def _user_and_catalog(tree: Path, packages: Path) -> None:
 
 
 def _boot_files(tree: Path, packages: Path) -> None:
-    """Make boot/slot, the files with which the firmware starts this root file system (copied by
-    update.py)."""
+    """Make boot/slot, with which the firmware starts this root file system; update.py copies it."""
     slot = tree / update.SLOT_FILES
     slot.mkdir(parents=True)
     with tarfile.open(packages) as tar:
@@ -282,8 +281,7 @@ def _is_left_out(name: str) -> bool:
 
 
 def copyrights(packages: Path) -> dict[str, str]:
-    """Return the copyright file of each package, also of those whose folder is a link to another
-    package's."""
+    """Return each package's copyright file, also where its folder is a link to another package's."""
     found: dict[str, str] = {}
     links: dict[str, str] = {}
     with tarfile.open(packages) as tar:

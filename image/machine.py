@@ -159,8 +159,7 @@ class Machine:
         self._seen += text
 
     def wait_for(self, pattern: bytes, timeout_s: float) -> bytes:
-        """Return the output up to and including the pattern. Raises TimeoutError, also if the machine has
-        ended."""
+        """Return the output up to the pattern's end. Raises TimeoutError, also if the machine has ended."""
         end = time.monotonic() + timeout_s
         while True:
             if found := re.search(pattern, self._seen):

@@ -17,8 +17,7 @@ def packages(dpkg_status: str) -> Iterator[dict[str, str]]:
 
 
 def document(dpkg_status: str, copyrights: dict[str, str], version: str, epoch: int) -> str:
-    """Return the list. `copyrights` has the copyright file of each package. Raises SystemExit if one is
-    missing."""
+    """Return the list, with `copyrights` by package. Raises SystemExit if one is missing."""
     created = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     entries = [_entry("apmpi", version, f"pkg:generic/apmpi@{version}", "Apache-2.0")]
     extracted = licences.Extracted()

@@ -32,7 +32,7 @@ DISTORTION_LOW_HZ, DISTORTION_HIGH_HZ = 300.0, 3000.0
 HARMONICS = (2, 3, 4, 5)
 # Distortion that noise may hide without the result being unknown.
 HIDDEN_MAX = 0.02
-# A wired channel returns WIRE_PART of the energy within WIRE_WIDTH_S around the peak and WIRE_HEARD_DB above
+# A wired channel has WIRE_PART of the energy within WIRE_WIDTH_S around the peak and WIRE_HEARD_DB above
 # the noise; a room never does.
 WIRE_WIDTH_S, WIRE_PART, WIRE_HEARD_DB = 0.001, 0.99, 50.0
 
@@ -138,8 +138,7 @@ def _alive_samples(response: Samples, noise_power: float, rate_hz: int) -> int:
 
 
 def _decay_s(response: Samples, noise_power: float, rate_hz: int) -> float | None:
-    """Return the reverberation time from the slope between DECAY_BEGIN_DB and DECAY_END_DB, None if
-    unknown."""
+    """Return the reverberation time from the slope between DECAY_BEGIN_DB and DECAY_END_DB, else None."""
     block = round(0.01 * rate_hz)
     part = response[: _alive_samples(response, noise_power, rate_hz)]
     if len(part) < 3 * block:
@@ -159,8 +158,7 @@ def _decay_s(response: Samples, noise_power: float, rate_hz: int) -> float | Non
 
 
 def _distortion(response: Samples, first: int, noise: Samples, rate_hz: int) -> float | None:
-    """Return harmonics over fundamental (RMS), each response cut out up to that of the next lower
-    harmonic."""
+    """Return harmonics over fundamental (RMS), each response cut out up to that of the next harmonic."""
     # All windows are as long as the shortest gap between two harmonics, so that each has the same noise.
     gap_s = _earlier_s(HARMONICS[-1], rate_hz) - _earlier_s(HARMONICS[-2], rate_hz)
     length, ahead = round(0.9 * gap_s * rate_hz), round(0.05 * gap_s * rate_hz)

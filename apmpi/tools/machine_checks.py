@@ -67,8 +67,7 @@ def _clock_source(root: Path) -> Iterator[Finding]:
 
 
 def _governor(root: Path) -> Iterator[Finding]:
-    """Yield the processor's frequency governor; nothing on processors of one speed and in virtual
-    machines."""
+    """Yield the frequency governor; nothing on processors of one speed and in virtual machines."""
     folders = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
     governors = {text for folder in folders if (text := _read(folder / "scaling_governor"))}
     drivers = {text for folder in folders if (text := _read(folder / "scaling_driver"))}

@@ -4,7 +4,8 @@
     python3 -m apmpi_appliance.configuration reload    on `systemctl reload apmpi`: the devices stay as chosen
 
 The file is a configuration of the service, except that its four endpoints may be left out: then they are
-chosen among the connected devices (apmpi_appliance.devices). In a file that names a microphone none is chosen.
+chosen among the connected devices (apmpi_appliance.devices). In a file
+that names a microphone none is chosen.
 
 A file with a mistake is not taken: apmpi-error.txt beside it reports the mistake, and the last good settings
 stay in use. The service's own file, /etc/apmpi/apmpi.yaml, is written at each boot; without a microphone
@@ -123,8 +124,7 @@ def completed(text: str, chosen: str) -> str | None:
 
 
 def _keys(text: str) -> list[str]:
-    """Return the keys of the outermost level, none if the text has no such keys: the service's reader reports
-    that."""
+    """Return the keys of the outermost level, none without such keys: the service's reader reports that."""
     try:
         node = compose_yaml(text, NAME)
     except FileError:
