@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/branchless.h"
+#include "base/branchless.h"
 #include "kernels/spectrum.h"
 
 /* partitions per block: all in turn every 160 and 100 ms. More gain 0.2 dB */

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/branchless.h"
+#include "base/branchless.h"
 #include "kernels/spectrum.h"
 
 /* 25 ms: errors of single bins scatter, syllables must not blur */

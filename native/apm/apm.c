@@ -14,7 +14,7 @@
 #include "delay/delay.h"
 #include "mask/mask.h"
 #include "hpf/hpf.h"
-#include "kernels/branchless.h"
+#include "base/branchless.h"
 #include "kernels/kernels.h"
 #include "kernels/spectrum.h"
 #include "kernels/stft.h"

@@ -3,10 +3,12 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/branchless.h"
+
 enum { FLOATS = 1, FLOAT = 2, INT = 3 };
 
-/* The next `bytes`; NULL while measuring. The layout is FNV-1a (G. Fowler, L. Noll, K.-P. Vo) over kinds
- * and counts. */
+/* The place of the next `bytes`; NULL while measuring. The layout is the FNV-1a hash (G. Fowler, L. Noll,
+ * K.-P. Vo) of kinds and counts. */
 static unsigned char *take(tape_t *tape, uint32_t kind, size_t count, size_t bytes)
 {
     unsigned char *at = tape->mode == TAPE_MEASURE ? NULL : tape->bytes + tape->used;
@@ -18,21 +20,22 @@ static unsigned char *take(tape_t *tape, uint32_t kind, size_t count, size_t byt
     return at;
 }
 
-/* never for a NaN */
+/* 0 for a NaN. */
 static int within(float value, float low, float high) { return value >= low && value <= high; }
 
 static float limited(float value, float low, float high)
 {
-    return !isfinite(value) ? value : value < low ? low : value > high ? high : value;
+    return isfinite(value) ? clamp(value, low, high) : value;
 }
 
+/* The upper 16 bits, to nearest, ties to even. */
 static uint16_t rounded(float value)
 {
     uint32_t word;
     if (isnan(value))
-        return 0x7fc0; /* rounded like a number, some would become one */
+        return 0x7fc0; /* a quiet NaN: rounding carries some NaNs into the sign bit, which makes them 0 */
     memcpy(&word, &value, sizeof word);
-    return (uint16_t)((word + 0x7fffu + (word >> 16 & 1u)) >> 16); /* to nearest, ties to even */
+    return (uint16_t)((word + 0x7fffu + (word >> 16 & 1u)) >> 16);
 }
 
 static float unpacked(uint16_t kept)
@@ -46,7 +49,7 @@ static float unpacked(uint16_t kept)
 void tape_floats(tape_t *tape, float *values, size_t count, float low, float high)
 {
     unsigned char *at = take(tape, FLOATS, count, sizeof(uint16_t) * count);
-    const float least = unpacked(rounded(low)), most = unpacked(rounded(high)); /* rounding keeps the order */
+    const float least = unpacked(rounded(low)), most = unpacked(rounded(high)); /* rounding is monotonic */
     for (size_t i = 0; at && i < count; i++) {
         uint16_t kept;
         if (tape->mode == TAPE_RECORD) {
@@ -95,7 +98,7 @@ void tape_int(tape_t *tape, int *value, int low, int high)
 
 uint32_t tape_crc(const unsigned char *bytes, size_t count)
 {
-    /* by half bytes: entry n is the remainder of n, polynomial 0xedb88320 (bits reversed) */
+    /* By half bytes: entry n is the remainder of n for the polynomial 0xedb88320, bits reversed. */
     static const uint32_t half[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
                                       0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};

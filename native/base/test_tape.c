@@ -1,5 +1,5 @@
-/* tape.h: what is recorded comes back, rounded as promised; odd values are told, and never made of numbers;
- * lists are told apart. */
+/* tape.h: recorded values are restored within the stated rounding; values outside of their range are
+ * counted, and numbers never produce one; different lists have different layouts. */
 #include "base/tape.h"
 
 #include <float.h>
@@ -22,7 +22,7 @@ static void keep(learned_t *learned, tape_t *tape)
     tape_int(tape, &learned->number, -1, 100);
 }
 
-/* The same list, all values allowed: the forger's. */
+/* The same list with unlimited ranges, to forge a record. */
 static void keep_anything(learned_t *learned, tape_t *tape)
 {
     tape_floats(tape, learned->many, COUNT, -FLT_MAX, FLT_MAX);
@@ -101,7 +101,7 @@ static void records_no_odd_number(void)
         run(&learned, TAPE_RECORD, bytes);
         told += run(&back, TAPE_CHECK, bytes).odd == i + 1;
     }
-    const uint32_t all_ones = 0x7fffffffu; /* a NaN that rounding would turn into a zero */
+    const uint32_t all_ones = 0x7fffffffu; /* a NaN that rounding alone would turn into -0 */
     memcpy(learned.many + 4, &all_ones, sizeof all_ones);
     learned.one = NAN;
     run(&learned, TAPE_RECORD, bytes);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/branchless.h"
+#include "base/branchless.h"
 #include "kernels/kernels.h"
 
 /* telephone band: speech is there on any loudspeaker */

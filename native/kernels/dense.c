@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "kernels/branchless.h"
+#include "base/branchless.h"
 #include "kernels/kernels.h"
 
 static const float LARGEST = 127.0f;

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/branchless.h"
+#include "base/branchless.h"
 
 static const float NEARLY_ONE = 0.9998f; /* -0.002 dB */
 /* long enough not to buzz on a voice's pitch period, short enough not to pump */

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "kernels/branchless.h"
+#include "base/branchless.h"
 
 static const float CLICK = 2.3f;            /* 10 dB */
 static const float DECAY = 0.995f;          /* 2 s: longer than most pauses of somebody who types */
