@@ -5,45 +5,61 @@
 #include <string.h>
 
 #include "base/branchless.h"
+#include "kernels/levels.h"
 #include "kernels/spectrum.h"
 
-/* partitions per block: all in turn every 160 and 100 ms. More gain 0.2 dB */
-enum { KALMAN_CONSTRAINED = 2, FAST_CONSTRAINED = 1 };
 enum {
-    LAG_BINS = 80,       /* up to 4 kHz: half a period is 125 us, more than the filter ever trails */
-    COMPARED_BINS = 160, /* up to 8 kHz: where speech is */
+    /* Partitions constrained per block, in turn: 32 of the Kalman filter every 160 ms, the shadow filter's 10
+     * every 100 ms. Constraining more of them gains 0.2 dB. */
+    KALMAN_CONSTRAINED = 2,
+    SHADOW_CONSTRAINED = 1,
+    /* Bins of the lag, up to 4 kHz: half a period there is 125 us, more than the path ever trails. */
+    LAG_BINS = 80,
+    /* Bins of the coherence, up to 8 kHz: the band of speech. */
+    COMPARED_BINS = 160,
 };
 
-/* An echo path's power falls by 60 dB in RT60 = 0.6 s, a living room: 10^(-6 * 0.01 s / 0.6 s) a block. */
+/* Decay of an echo path's power per partition, 60 dB in RT60 = 0.6 s (a living room): 10^(-6 * 0.01 / 0.6).
+ */
 static const float DECAY = 0.794328235f;
-/* loudspeakers may be 7 dB louder at the microphone than their input */
+/* Initial variance over the prior: a loudspeaker may be 7 dB louder at the microphone than the far end. */
 static const float FIRST_GUESS = 5.0f;
-/* A^2 of the state equation: a path is forgotten over 17 s (1 / (1 - A^2) blocks) */
+/* A^2 of the state equation: a path is forgotten with a time constant of 17 s, 1 / (1 - A^2) blocks. */
 static const float KEEP = 0.9994f;
-static const float NEAR_RATE = 0.1f; /* 100 ms: about a phoneme */
-/* The near end's power over its average: as it is while it may be what the filter has yet to learn; five
- * times that for a talker, whose phonemes begin faster than the average follows (measured: 2 dB less echo in
- * double talk). */
-static const float NEAR_SILENT = 1.0f, NEAR_SPEAKS = 5.0f;
-static const float FLOOR_POWER = 1e-10f;    /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
-static const float ENERGY_RATE = 0.1f;      /* the race of the two filters is judged over 100 ms */
-static const float CLEARLY_BETTER = 0.5f;   /* 3 dB */
-static const float WORSE_THAN_NONE = 1.25f; /* 1 dB: double talk adds and subtracts by chance */
-static const float TRUST_RATE = 0.02f;      /* 0.5 s */
-/* Unrelated speech stays below a share of 0.7 for 95 % of the time, an echo path half learned above 0.8
- * for as long. */
-static const float CHANCE_SHARE = 0.7f, TRUE_SHARE = 0.95f;
-/* What can be learned at most. 60 dB louder at the microphone than the far end: its echo would clip while it
- * is itself too quiet to count (-60 dBFS). */
+/* Per block: N follows the error with a time constant of 100 ms, about a phoneme. */
+static const float NEAR_RATE = 0.1f;
+/* s, the near end's expected power over N: as measured without near-end speech, where the error may be what
+ * the filter has yet to learn. */
+static const float NEAR_SILENT = 1.0f;
+/* s during near-end speech, whose phonemes begin faster than N follows (measured: 2 dB less echo in double
+ * talk). */
+static const float NEAR_SPEAKS = 5.0f;
+/* Per block: energies by which the two filters are compared have a time constant of 100 ms. */
+static const float ENERGY_RATE = 0.1f;
+/* Ratio of error energies from which one filter is better: 3 dB. */
+static const float CLEARLY_BETTER = 0.5f;
+/* Error over microphone from which the filter counts as diverged: 1 dB, which double talk doesn't reach by
+ * chance. */
+static const float WORSE_THAN_NONE = 1.25f;
+/* Per block: the coherence has a time constant of 0.5 s of far-end sound. */
+static const float COHERENCE_RATE = 0.02f;
+/* Whitened power of an estimate from which a block counts for the coherence: 30 dB below the near end. */
+static const float LEAST_ESTIMATE = 1e-3f;
+/* Start value of the coherence's sums, a share of 1: a wrong estimate takes a second to lose confidence. */
+static const float FIRST_COHERENCE = 30.0f;
+/* Coherence of confidence 0: unrelated speech stays below it for 95 % of the time. */
+static const float CHANCE_SHARE = 0.7f;
+/* Coherence of confidence 1: a path half learned is above 0.8 for 95 % of the time. */
+static const float TRUE_SHARE = 0.95f;
+/* Largest path that can be learned: 60 dB from far end to microphone. The echo of a louder one clips while
+ * its far end is below -60 dBFS and counts as silence. */
 static const float MOST_PATH = 1000.0f;
-static const float MOST_ERROR = 2.0f; /* microphone and estimate, both at full scale */
-/* 15 dB: a path moved by whole samples may be off by half of one */
+/* Largest sample of an error: microphone and estimate at full scale. */
+static const float MOST_ERROR = 2.0f;
+/* Least variance over the prior after a move by whole samples: 15 dB, since half a sample may be missing. */
 static const float MOVED_DOUBT = 0.03f;
-static const float TINY_CLAIM = 1e-3f; /* an estimate 30 dB below the near end tells nothing */
-/* whitened power claimed truly before anything was heard: doubt takes a second to grow */
-static const float FIRST_TRUST = 30.0f;
 
-static void take_filter(aec_filter_t *filter, int partitions, size_t bins, arena_t *arena)
+static void init_filter(aec_filter_t *filter, int partitions, size_t bins, arena_t *arena)
 {
     const size_t cells = bins * (size_t)partitions;
     filter->partitions = partitions;
@@ -58,8 +74,9 @@ void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
     aec->stride = spectrum_stride(hop);
     aec->partitions = partitions;
     const size_t bins = (size_t)aec->stride, cells = bins * (size_t)partitions;
-    take_filter(&aec->kalman, partitions, bins, arena);
-    take_filter(&aec->fast, partitions < AEC_FAST_PARTITIONS ? partitions : AEC_FAST_PARTITIONS, bins, arena);
+    init_filter(&aec->kalman, partitions, bins, arena);
+    init_filter(&aec->shadow, partitions < AEC_SHADOW_PARTITIONS ? partitions : AEC_SHADOW_PARTITIONS, bins,
+                arena);
     aec->variance = arena_floats(arena, cells);
     aec->prior = arena_floats(arena, (size_t)partitions);
     aec->echo_re = arena_floats(arena, bins);
@@ -68,8 +85,8 @@ void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
     aec->sum_im = arena_floats(arena, bins);
     aec->weight = arena_floats(arena, bins);
     aec->frame = arena_floats(arena, 2 * (size_t)hop);
-    aec->fast_echo = arena_floats(arena, (size_t)hop);
-    aec->fast_error = arena_floats(arena, (size_t)hop);
+    aec->shadow_echo = arena_floats(arena, (size_t)hop);
+    aec->shadow_error = arena_floats(arena, (size_t)hop);
     if (!arena->base)
         return;
     for (int p = 0; p < partitions; p++)
@@ -84,12 +101,12 @@ static void reset_filter(const aec_t *aec, aec_filter_t *filter)
     memset(filter->re, 0, sizeof(float) * cell_of(aec, filter->partitions));
     memset(filter->im, 0, sizeof(float) * cell_of(aec, filter->partitions));
     memset(filter->near_power, 0, sizeof(float) * (size_t)aec->stride);
-    filter->error = 0.0f;
+    filter->error_energy = 0.0f;
     filter->next_constraint = 0;
 }
 
-/* Nothing is known of a partition. */
-static void doubt_partition(aec_t *aec, int partition)
+/* The variance of a partition of which nothing is known. */
+static void reset_variance(aec_t *aec, int partition)
 {
     float *variance = aec->variance + cell_of(aec, partition);
     for (int k = 0; k < aec->stride; k++)
@@ -99,16 +116,18 @@ static void doubt_partition(aec_t *aec, int partition)
 void aec_reset(aec_t *aec)
 {
     reset_filter(aec, &aec->kalman);
-    reset_filter(aec, &aec->fast);
+    reset_filter(aec, &aec->shadow);
     for (int p = 0; p < aec->partitions; p++)
-        doubt_partition(aec, p);
-    aec->mic = aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
-    aec->shared = aec->claimed = FIRST_TRUST;
+        reset_variance(aec, p);
+    aec->mic_energy = aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
+    aec->coherence = (regression_t){FIRST_COHERENCE, FIRST_COHERENCE};
     aec->diverged = aec->divergences = 0;
     aec->delay_blocks = 0;
 }
 
-/* Partition p takes what p + shift held, 0 where there was none. */
+/* ---- The path and its window on the far end */
+
+/* Partition p becomes what p + shift was; 0 where that is outside. */
 static void shift_partitions(const aec_t *aec, float *cells, int partitions, int shift)
 {
     const int moved = abs(shift) < partitions ? abs(shift) : partitions;
@@ -124,11 +143,11 @@ void aec_set_delay(aec_t *aec, int blocks)
     shift_partitions(aec, aec->kalman.re, aec->partitions, shift);
     shift_partitions(aec, aec->kalman.im, aec->partitions, shift);
     shift_partitions(aec, aec->variance, aec->partitions, shift);
-    shift_partitions(aec, aec->fast.re, aec->fast.partitions, shift);
-    shift_partitions(aec, aec->fast.im, aec->fast.partitions, shift);
+    shift_partitions(aec, aec->shadow.re, aec->shadow.partitions, shift);
+    shift_partitions(aec, aec->shadow.im, aec->shadow.partitions, shift);
     for (int p = 0; p < aec->partitions; p++)
         if (p + shift < 0 || p + shift >= aec->partitions)
-            doubt_partition(aec, p);
+            reset_variance(aec, p);
 }
 
 void aec_follow_delay(aec_t *aec, int blocks) { aec->delay_blocks = blocks; }
@@ -136,7 +155,7 @@ void aec_follow_delay(aec_t *aec, int blocks) { aec->delay_blocks = blocks; }
 void aec_slip(aec_t *aec, int blocks, int most_blocks)
 {
     if (aec->delay_blocks + blocks < 0)
-        aec_set_delay(aec, -blocks); /* the window can't go along: its content does */
+        aec_set_delay(aec, -blocks); /* the path moves within the window, which can't move below 0 */
     aec->delay_blocks += aec->delay_blocks + blocks > most_blocks ? 0 : blocks;
 }
 
@@ -157,18 +176,58 @@ int aec_peak_blocks(const aec_t *aec)
     return aec->delay_blocks + peak;
 }
 
-float aec_trust(const aec_t *aec)
+/* The variance becomes at least this share of the prior. */
+static void raise_variance(aec_t *aec, float share)
 {
-    return ramp(aec->shared / (aec->claimed + TINY_CLAIM), CHANCE_SHARE, TRUE_SHARE);
+    for (int p = 0; p < aec->partitions; p++) {
+        float *variance = aec->variance + cell_of(aec, p);
+        for (int k = 0; k < aec->stride; k++)
+            variance[k] = greater(variance[k], share * aec->prior[p]);
+    }
 }
 
-/* The filter's echo estimate (overlap-save: the last hop of the frame) and its error. aec->weight becomes the
- * power that the filter's uncertainty explains: of the Kalman filter its variance, of the fast one the prior.
+/* Copies the partitions that both filters have; others of `to` become 0. */
+static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *to)
+{
+    const size_t both = cell_of(aec, from->partitions < to->partitions ? from->partitions : to->partitions);
+    const size_t rest = cell_of(aec, to->partitions) - both;
+    memcpy(to->re, from->re, sizeof(float) * both);
+    memcpy(to->im, from->im, sizeof(float) * both);
+    memset(to->re + both, 0, sizeof(float) * rest);
+    memset(to->im + both, 0, sizeof(float) * rest);
+    to->error_energy = from->error_energy;
+}
+
+void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
+{
+    const int hop = aec->hop, kept = hop - samples;
+    float *carried = aec->shadow_echo; /* the last `samples` of the partition before */
+    memset(carried, 0, sizeof(float) * (size_t)hop);
+    for (int p = 0; p < aec->partitions && samples > 0; p++) {
+        float *re = aec->kalman.re + cell_of(aec, p), *im = aec->kalman.im + cell_of(aec, p);
+        fft_inverse(fft, re, im, aec->frame);
+        memcpy(aec->shadow_error, aec->frame + kept, sizeof(float) * (size_t)samples);
+        memmove(aec->frame + samples, aec->frame, sizeof(float) * (size_t)kept);
+        memcpy(aec->frame, carried, sizeof(float) * (size_t)samples);
+        memcpy(carried, aec->shadow_error, sizeof(float) * (size_t)samples);
+        memset(aec->frame + hop, 0, sizeof(float) * (size_t)hop);
+        fft_forward(fft, aec->frame, re, im);
+    }
+    copy_path(aec, &aec->kalman, &aec->shadow);
+    raise_variance(aec, MOVED_DOUBT);
+}
+
+/* ---- Prediction */
+
+/* Writes a filter's echo estimate and error, hop each, and aec->echo, the estimate's spectrum (overlap-save:
+ * the last hop of the frame is the linear convolution). aec->weight becomes sum_p v_p |x_p|^2, the power that
+ * the filter's uncertainty explains; v is the variance of the Kalman filter, the prior of the shadow filter.
  */
-static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *ref, const fft_t *fft,
-                         const float *mic, float *echo, float *error)
+static void filter_block(aec_t *aec, const aec_filter_t *filter, const aec_block_t *block, float *echo,
+                         float *error)
 {
     const int n = aec->stride, hop = aec->hop;
+    const reference_t *ref = block->reference;
     memset(aec->echo_re, 0, sizeof(float) * (size_t)n);
     memset(aec->echo_im, 0, sizeof(float) * (size_t)n);
     memset(aec->weight, 0, sizeof(float) * (size_t)n);
@@ -183,19 +242,22 @@ static void filter_block(aec_t *aec, aec_filter_t *filter, const reference_t *re
             kernels()->filter_lms(n, rows, -n, xr, xi, wr, wi, aec->prior + p, aec->echo_re, aec->echo_im,
                                   aec->weight);
     }
-    fft_inverse(fft, aec->echo_re, aec->echo_im, aec->frame);
+    fft_inverse(block->fft, aec->echo_re, aec->echo_im, aec->frame);
     memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
     for (int i = 0; i < hop; i++)
-        error[i] = mic[i] - echo[i];
+        error[i] = block->mic[i] - echo[i];
 }
 
-static void follow_energy(const aec_t *aec, const float *x, float *energy)
+void aec_predict(aec_t *aec, const aec_block_t *block)
 {
-    *energy += ENERGY_RATE * (kernels()->dot(aec->hop, x, x) - *energy);
+    filter_block(aec, &aec->kalman, block, block->echo, block->error);
+    aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
 }
 
-/* aec->sum = spectrum of [zeros, error] over the expected power: aec->weight comes in as the power that the
- * filter's uncertainty explains and goes out as 1 / (that + near_share of the near end's average). */
+/* ---- Observation: near-end power, lag and coherence */
+
+/* Updates N with the error's spectrum. aec->weight, of filter_block(), becomes 1 / (weight + near_share * N +
+ * floor); aec->sum becomes g, the spectrum of [zeros, error] times that. */
 static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, const float *error,
                             float near_share)
 {
@@ -203,7 +265,7 @@ static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, 
     memset(aec->frame, 0, sizeof(float) * (size_t)hop);
     memcpy(aec->frame + hop, error, sizeof(float) * (size_t)hop);
     fft_forward(fft, aec->frame, aec->sum_re, aec->sum_im);
-    const float floor_power = FLOOR_POWER * (float)hop;
+    const float floor_power = QUANTISATION_POWER * (float)hop;
     float *near_power = filter->near_power;
     for (int k = 0; k < aec->stride; k++) {
         const float now = aec->sum_re[k] * aec->sum_re[k] + aec->sum_im[k] * aec->sum_im[k];
@@ -215,10 +277,10 @@ static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, 
     }
 }
 
-/* What the estimate (spectrum in aec->echo) and the microphone have in common: by how much the echo came
- * later than estimated, and how true the estimate is. aec->sum is the error's spectrum over its power. The
- * estimate's frame is twice as long as what of it counts. */
-static void compare(aec_t *aec)
+/* Compares the error with the echo estimate: aec->sum (g) with aec->echo (y), weighted by aec->weight. Halves
+ * the power of y, whose frame is twice as long as the error. Lag: see drift.h; where the error is less than 3
+ * dB below the microphone, making up for a lag would gain nothing. */
+static void correlate_error(aec_t *aec)
 {
     const float turn = (float)M_PI / (float)aec->hop;
     float lag = 0.0f, information = 0.0f, cross = 0.0f, power = 0.0f;
@@ -230,23 +292,37 @@ static void compare(aec_t *aec)
         cross += aec->sum_re[k] * yr + aec->sum_im[k] * yi;
         power += white;
     }
-    /* else no lag that there may be is worth making up for */
-    const int takes_echo = aec->kalman.error < CLEARLY_BETTER * aec->mic;
-    aec->lag_sum = takes_echo ? lag : 0.0f;
-    aec->lag_information = takes_echo ? information : 0.0f;
+    const int reduces_echo = aec->kalman.error_energy < CLEARLY_BETTER * aec->mic_energy;
+    aec->lag_sum = reduces_echo ? lag : 0.0f;
+    aec->lag_information = reduces_echo ? information : 0.0f;
     aec->block_cross = cross;
     aec->block_power = power;
-    if (power > TINY_CLAIM) {
-        aec->shared += TRUST_RATE * (cross + power - aec->shared); /* microphone = error + estimate */
-        aec->claimed += TRUST_RATE * (power - aec->claimed);
-    }
+    if (power > LEAST_ESTIMATE)
+        coherence_update(&aec->coherence, COHERENCE_RATE, cross, power);
 }
 
-static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error,
-                         float near_share)
+float aec_confidence(const aec_t *aec)
 {
-    normalise_error(aec, &aec->kalman, fft, error, near_share);
-    compare(aec);
+    return ramp(regression_share(&aec->coherence, 0.0f), CHANCE_SHARE, TRUE_SHARE);
+}
+
+void aec_observe(aec_t *aec, const aec_block_t *block)
+{
+    normalise_error(aec, &aec->kalman, block->fft, block->error, 2.0f * NEAR_SILENT);
+    memcpy(aec->shadow.near_power, aec->kalman.near_power, sizeof(float) * (size_t)aec->stride);
+    correlate_error(aec);
+    aec->lag_sum = aec->lag_information = 0.0f;
+}
+
+/* ---- Update of the paths */
+
+static void smooth_energy(const aec_t *aec, const float *x, float *energy)
+{
+    *energy += ENERGY_RATE * (kernels()->dot(aec->hop, x, x) - *energy);
+}
+
+static void adapt_kalman(aec_t *aec, const reference_t *ref)
+{
     for (int p = 0, rows; p < aec->partitions; p += rows) {
         rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
@@ -257,21 +333,19 @@ static void adapt_kalman(aec_t *aec, const reference_t *ref, const fft_t *fft, c
     }
 }
 
-static void adapt_fast(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *error,
-                       float near_share)
+static void adapt_shadow(aec_t *aec, const reference_t *ref)
 {
-    normalise_error(aec, &aec->fast, fft, error, near_share);
-    for (int p = 0, rows; p < aec->fast.partitions; p += rows) {
-        rows = reference_run(ref, aec->delay_blocks + p, aec->fast.partitions - p);
+    for (int p = 0, rows; p < aec->shadow.partitions; p += rows) {
+        rows = reference_run(ref, aec->delay_blocks + p, aec->shadow.partitions - p);
         const int at = reference_at(ref, aec->delay_blocks + p);
         const size_t cell = cell_of(aec, p);
         kernels()->adapt_lms(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re,
-                             aec->sum_im, aec->prior + p, aec->fast.re + cell, aec->fast.im + cell);
+                             aec->sum_im, aec->prior + p, aec->shadow.re + cell, aec->shadow.im + cell);
     }
 }
 
-/* Keeps the impulse responses of the next partitions within their hop: what circular convolution wrote
- * behind it is cut. */
+/* Limits the impulse responses of the next partitions to a hop: what circular convolution wrote behind it
+ * becomes 0. */
 static void constrain(aec_t *aec, const fft_t *fft, aec_filter_t *filter, int partitions)
 {
     for (; partitions > 0; partitions--) {
@@ -286,107 +360,57 @@ static void constrain(aec_t *aec, const fft_t *fft, aec_filter_t *filter, int pa
     }
 }
 
-/* The path may be wrong by this share of its power, wherever it was surer. */
-static void doubt_path(aec_t *aec, float share)
+/* Copies the path of the clearly better filter to the other. A path from the shadow filter is wrong by as
+ * much as it leaves of the microphone: its variance is raised to that share. Detects divergence. */
+static void copy_better_path(aec_t *aec)
 {
-    for (int p = 0; p < aec->partitions; p++) {
-        float *variance = aec->variance + cell_of(aec, p);
-        for (int k = 0; k < aec->stride; k++)
-            variance[k] = greater(variance[k], share * aec->prior[p]);
-    }
-}
-
-/* The part of a path that both filters have; a longer one forgets the rest. */
-static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *to)
-{
-    const size_t both = cell_of(aec, from->partitions < to->partitions ? from->partitions : to->partitions);
-    const size_t rest = cell_of(aec, to->partitions) - both;
-    memcpy(to->re, from->re, sizeof(float) * both);
-    memcpy(to->im, from->im, sizeof(float) * both);
-    memset(to->re + both, 0, sizeof(float) * rest);
-    memset(to->im + both, 0, sizeof(float) * rest);
-    to->error = from->error;
-}
-
-void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
-{
-    const int hop = aec->hop, kept = hop - samples;
-    float *before = aec->fast_echo; /* what the last partition pushes out */
-    memset(before, 0, sizeof(float) * (size_t)hop);
-    for (int p = 0; p < aec->partitions && samples > 0; p++) {
-        float *re = aec->kalman.re + cell_of(aec, p), *im = aec->kalman.im + cell_of(aec, p);
-        fft_inverse(fft, re, im, aec->frame);
-        memcpy(aec->fast_error, aec->frame + kept, sizeof(float) * (size_t)samples);
-        memmove(aec->frame + samples, aec->frame, sizeof(float) * (size_t)kept);
-        memcpy(aec->frame, before, sizeof(float) * (size_t)samples);
-        memcpy(before, aec->fast_error, sizeof(float) * (size_t)samples);
-        memset(aec->frame + hop, 0, sizeof(float) * (size_t)hop);
-        fft_forward(fft, aec->frame, re, im);
-    }
-    copy_path(aec, &aec->kalman, &aec->fast);
-    doubt_path(aec, MOVED_DOUBT);
-}
-
-/* The better filter takes the other along. What the fast one leaves of the microphone is how wrong the
- * path may still be. */
-static void race(aec_t *aec, const float *mic)
-{
-    follow_energy(aec, mic, &aec->mic);
-    const int diverged = aec->kalman.error > WORSE_THAN_NONE * aec->mic;
+    const int diverged = aec->kalman.error_energy > WORSE_THAN_NONE * aec->mic_energy;
     aec->divergences += diverged && !aec->diverged;
     aec->diverged = diverged;
-    if (aec->fast.error < CLEARLY_BETTER * aec->kalman.error) {
-        copy_path(aec, &aec->fast, &aec->kalman);
-        doubt_path(aec, fminf(1.0f, aec->fast.error / (aec->mic + FLOOR_POWER)));
-    } else if (aec->kalman.error < CLEARLY_BETTER * aec->fast.error) {
-        copy_path(aec, &aec->kalman, &aec->fast);
+    if (aec->shadow.error_energy < CLEARLY_BETTER * aec->kalman.error_energy) {
+        copy_path(aec, &aec->shadow, &aec->kalman);
+        raise_variance(aec, fminf(1.0f, aec->shadow.error_energy / (aec->mic_energy + QUANTISATION_POWER)));
+    } else if (aec->kalman.error_energy < CLEARLY_BETTER * aec->shadow.error_energy) {
+        copy_path(aec, &aec->kalman, &aec->shadow);
     }
 }
 
-void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo,
-                 float *error)
+void aec_learn(aec_t *aec, const aec_block_t *block, float near_speech)
 {
-    filter_block(aec, &aec->kalman, ref, fft, mic, echo, error);
-    aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
-}
+    /* s, twice because N is the power of the error in half of its frame */
+    const float near_share = 2.0f * (NEAR_SILENT + near_speech * (NEAR_SPEAKS - NEAR_SILENT));
+    smooth_energy(aec, block->error, &aec->kalman.error_energy);
+    normalise_error(aec, &aec->kalman, block->fft, block->error, near_share);
+    correlate_error(aec);
+    adapt_kalman(aec, block->reference);
 
-void aec_observe(aec_t *aec, const fft_t *fft, const float *error)
-{
-    normalise_error(aec, &aec->kalman, fft, error, 2.0f * NEAR_SILENT);
-    memcpy(aec->fast.near_power, aec->kalman.near_power, sizeof(float) * (size_t)aec->stride);
-    compare(aec);
-    aec->lag_sum = aec->lag_information = 0.0f;
-}
+    filter_block(aec, &aec->shadow, block, aec->shadow_echo, aec->shadow_error);
+    smooth_energy(aec, aec->shadow_error, &aec->shadow.error_energy);
+    normalise_error(aec, &aec->shadow, block->fft, aec->shadow_error, near_share);
+    adapt_shadow(aec, block->reference);
 
-void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks,
-               const float *error)
-{
-    /* twice, because the error fills only half of its frame */
-    const float near_share = 2.0f * (NEAR_SILENT + near_speaks * (NEAR_SPEAKS - NEAR_SILENT));
-    follow_energy(aec, error, &aec->kalman.error);
-    adapt_kalman(aec, ref, fft, error, near_share);
-    filter_block(aec, &aec->fast, ref, fft, mic, aec->fast_echo, aec->fast_error);
-    follow_energy(aec, aec->fast_error, &aec->fast.error);
-    adapt_fast(aec, ref, fft, aec->fast_error, near_share);
-    race(aec, mic);
-    /* no 16-bit input does this; if one did, it would last */
-    if (!isfinite(aec->kalman.error) || !isfinite(aec->fast.error))
+    smooth_energy(aec, block->mic, &aec->mic_energy);
+    copy_better_path(aec);
+    /* an infinity or a NaN would last; 16-bit input can't produce one */
+    if (!isfinite(aec->kalman.error_energy) || !isfinite(aec->shadow.error_energy))
         aec_reset(aec);
-    constrain(aec, fft, &aec->kalman, KALMAN_CONSTRAINED);
-    constrain(aec, fft, &aec->fast, FAST_CONSTRAINED);
+    constrain(aec, block->fft, &aec->kalman, KALMAN_CONSTRAINED);
+    constrain(aec, block->fft, &aec->shadow, SHADOW_CONSTRAINED);
 }
+
+/* ---- State */
 
 void aec_keep(aec_t *aec, int most_blocks, tape_t *tape)
 {
     const size_t bins = (size_t)aec->stride, cells = cell_of(aec, aec->partitions);
     tape_int(tape, &aec->delay_blocks, 0, most_blocks);
-    const float most_spectrum = MOST_ERROR * (float)aec->hop; /* of half a frame: the other half is zeros */
+    const float most_spectrum = MOST_ERROR * (float)aec->hop; /* of [zeros, error] */
     tape_floats(tape, aec->kalman.re, cells, -MOST_PATH, MOST_PATH);
     tape_floats(tape, aec->kalman.im, cells, -MOST_PATH, MOST_PATH);
     tape_floats(tape, aec->variance, cells, 0.0f, MOST_PATH * MOST_PATH);
     tape_floats(tape, aec->kalman.near_power, bins, 0.0f, most_spectrum * most_spectrum);
     if (tape->mode == TAPE_PLAY) {
-        copy_path(aec, &aec->kalman, &aec->fast);
-        memcpy(aec->fast.near_power, aec->kalman.near_power, sizeof(float) * bins);
+        copy_path(aec, &aec->kalman, &aec->shadow);
+        memcpy(aec->shadow.near_power, aec->kalman.near_power, sizeof(float) * bins);
     }
 }

@@ -1,22 +1,29 @@
-/* Linear echo canceller: a partitioned-block frequency-domain Kalman filter, one microphone channel.
+/* Linear echo canceller of one microphone: a partitioned-block frequency-domain Kalman filter.
  *
  * G. Enzner, P. Vary, "Frequency-domain adaptive Kalman filter for acoustic echo control in hands-free
  * telephones", Signal Processing 86 (2006); partitioned as in F. Kuech, E. Mabande, G. Enzner, "State-space
- * architecture of the partitioned-block-based acoustic echo controller", ICASSP 2014, with a diagonal
- * covariance over partitions and bins. Each bin of each 10 ms partition of the echo path is a state with a
- * mean (the filter) and a variance (how wrong it may be). The near end's power is part of the model, so the
- * filter holds still by itself while the near end talks; who knows that it does may say so, and the model
- * expects more of it.
+ * architecture of the partitioned-block-based acoustic echo controller", ICASSP 2014, with a covariance that
+ * is diagonal over partitions and bins. For each block, per bin, with the partitions p of 10 ms each:
  *
- * Beside it runs a fast filter that never grows sure (the same update with the variance held at its prior: a
- * normalised LMS), over the first AEC_FAST_PARTITIONS only. It is worse than the Kalman filter except after
- * the echo path has changed; then it takes the Kalman filter along (the two-path idea of K. Ochiai et al.,
- * IEEE Trans. COM-25, 1977). By then a longer one would be no better: the head of a room's response is what
- * is learned within half a second.
+ *   y    = sum_p x_p w_p                                  echo estimate from the far end x (aec_predict)
+ *   e    = d - y                                          error: microphone less estimate
+ *   g    = e / (sum_p v_p |x_p|^2 + s N + floor)          normalised error; N: smoothed |e|^2
+ *   w_p += v_p conj(x_p) g                                echo path (aec_learn)
+ *   v_p  = A^2 (v_p - v_p^2 |x_p|^2 / (2 (...))) + (1 - A^2) |w_p|^2   variance of the path's error
+ *
+ * where (...) is the denominator of g. N makes the near end's power part of the model: the step size v /
+ * (...) falls by itself in double talk. The caller may give the probability of near-end speech, which raises
+ * s.
+ *
+ * A shadow filter of the first AEC_SHADOW_PARTITIONS runs beside it: the same update with v held at its
+ * prior, which makes it a normalised LMS filter. It is worse than the Kalman filter except after a change of
+ * the echo path; then its path is copied to the Kalman filter (the two-path method of K. Ochiai et al., IEEE
+ * Trans. COM-25, 1977). A longer one would be no better by then: what is learned within half a second is the
+ * head of a room's response.
  *
  * Left out: the off-diagonal covariance; a constraint of every partition in every block (they take turns).
- * Tried and left out, no better on recorded speech: pre-emphasis of both signals; near_power without what the
- * filter's uncertainty explains (the expectation step of S. Malik, G. Enzner, IEEE Trans. ASLP 20 (2012)).
+ * Tried and left out, no better on recorded speech: pre-emphasis of both signals; N without what the filter's
+ * uncertainty explains (the expectation step of S. Malik, G. Enzner, IEEE Trans. ASLP 20 (2012)).
  */
 #ifndef APMPI_AEC_H
 #define APMPI_AEC_H
@@ -24,72 +31,79 @@
 #include <stddef.h>
 
 #include "aec/reference.h"
+#include "aec/regression.h"
 #include "base/tape.h"
 
-enum { AEC_FAST_PARTITIONS = 10 };
+enum { AEC_SHADOW_PARTITIONS = 10 }; /* 100 ms */
 
 typedef struct {
     int partitions;
-    int next_constraint; /* partition whose tail is cut next */
-    float *re, *im;      /* echo path by partition and bin, partitions * stride */
-    float *near_power;   /* what is not echo, per bin, smoothed */
-    float error;         /* energy of a block's error, smoothed */
+    int next_constraint; /* the partition to be constrained next */
+    float *re, *im;      /* w: echo path, partitions * stride */
+    float *near_power;   /* N: smoothed power of the error, stride */
+    float error_energy;  /* of a block, smoothed */
 } aec_filter_t;
 
 typedef struct {
-    int hop, stride, partitions;
-    int delay_blocks; /* partition 0 hears the far end of this many blocks ago */
-    aec_filter_t kalman, fast;
-    float *variance; /* of the Kalman filter's error, partitions * stride */
-    /* expected power of the echo path by partition, sums to 1 (0 dB from far end to echo) */
+    int hop, stride,
+        partitions;   /* samples of a block; floats of a spectrum; partitions of the Kalman filter */
+    int delay_blocks; /* lag of partition 0: the start of the window on the far end */
+    aec_filter_t kalman, shadow;
+    float *variance; /* v, partitions * stride */
+    /* Prior of v: expected power of the echo path by partition; sums to 1, 0 dB from far end to echo. */
     float *prior;
-    float mic;                      /* energy of a block of the microphone, smoothed */
-    int diverged, divergences;      /* the estimate adds power now; how often that began */
-    float lag_sum, lag_information; /* of the last block, for drift.h; 0 where less than 3 dB of it go */
-    /* of the last block, for saturation.h: of estimate times error, and of the estimate, whitened */
+    float mic_energy; /* of a block of the microphone, smoothed */
+    int diverged;     /* 1 while the echo estimate adds power */
+    int divergences;  /* how often that began */
+    float lag_sum;    /* of the last block, for drift.h; both are 0 where the error is less than 3 dB below */
+    float lag_information; /* the microphone, or nothing was learned */
+    /* Of the last block, whitened, for saturation.h: estimate times error, and the estimate's power. */
     float block_cross, block_power;
-    float shared, claimed; /* whitened, averaged: estimate times microphone, and the estimate's power */
-    float *echo_re, *echo_im, *sum_re, *sum_im, *weight; /* per bin, scratch */
-    float *frame, *fast_echo, *fast_error;               /* 2*hop, hop and hop, scratch */
+    regression_t coherence; /* of microphone and echo estimate, whitened */
+    /* Scratch: stride each; 2*hop, hop and hop. */
+    float *echo_re, *echo_im, *sum_re, *sum_im, *weight;
+    float *frame, *shadow_echo, *shadow_error;
 } aec_t;
 
+/* What the calls for one block share. The arrays have hop samples each and do not overlap. */
+typedef struct {
+    const reference_t *reference; /* with the block's far end as lag 0 */
+    const fft_t *fft;             /* of 2*hop samples */
+    const float *mic;             /* d, [-1, 1) */
+    float *echo, *error;          /* y and e: written by aec_predict() and read by the others */
+} aec_block_t;
+
+/* arena: places the arrays, or measures. partitions: 1 and more. */
 void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena);
 void aec_reset(aec_t *aec);
 
-/* Moves the filter's window on the far end, 0 <= blocks, blocks + partitions <= ref->blocks. The echo stayed
- * where it is and the window was wrong: what was learned keeps its lags. */
+/* Sets the window's start, blocks >= 0, blocks + partitions <= reference->blocks, where the echo has stayed
+ * where it was: the learned path keeps its lags, partitions that come into the window are unknown. */
 void aec_set_delay(aec_t *aec, int blocks);
-/* The echo itself moved by as much as the window: what was learned goes with it. */
+/* Sets the window's start where the echo has moved by as much: the learned path moves with the window. */
 void aec_follow_delay(aec_t *aec, int blocks);
-/* The far end moved on by a block without the microphone (1), or the microphone without the far end (-1):
- * what lay at a lag lies one further or nearer now. The window goes along within 0 .. most_blocks. */
+/* Moves every lag by a block: 1 where the far end advanced by a block without the microphone, -1 where the
+ * microphone did without the far end. The window moves along within 0 .. most_blocks, its path stays right.
+ */
 void aec_slip(aec_t *aec, int blocks, int most_blocks);
-/* Lag in blocks at which the learned echo path is strongest. */
+/* Delays the path within the window by 0 .. hop - 1 samples, where the echo has come to be later. */
+void aec_delay_path(aec_t *aec, const fft_t *fft, int samples);
+/* Lag in blocks of the strongest partition of the learned path; delay_blocks before anything was learned. */
 int aec_peak_blocks(const aec_t *aec);
 
-/* The echo came to be later, with respect to the window, by so many samples, 0 .. hop - 1. */
-void aec_delay_path(aec_t *aec, const fft_t *fft, int samples);
+/* Writes block->echo and block->error; learns nothing. */
+void aec_predict(aec_t *aec, const aec_block_t *block);
+/* After aec_predict(): updates near_power, coherence, block_cross and block_power; the path stays. */
+void aec_observe(aec_t *aec, const aec_block_t *block);
+/* After aec_predict(): updates all state. Not for blocks of which a part of the far end is missing.
+ * near_speech: probability of near-end speech; 0 where it is unknown. */
+void aec_learn(aec_t *aec, const aec_block_t *block, float near_speech);
 
-/* mic: hop samples. echo: the estimate of the echo in them; error = mic - echo. None overlap. Nothing is
- * learned. */
-void aec_predict(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float *echo,
-                 float *error);
-/* What the block for which aec_predict() gave this error says of the loudspeaker and of what is no echo; the
- * path stays as it is. */
-void aec_observe(aec_t *aec, const fft_t *fft, const float *error);
-/* What can be learned of the block for which aec_predict() gave this error: not to be called where something
- * of its far end is missing. near_speaks: 0..1, how sure it is that somebody speaks here; 0 where that is not
- * known. */
-void aec_learn(aec_t *aec, const reference_t *ref, const fft_t *fft, const float *mic, float near_speaks,
-               const float *error);
+/* Confidence that the echo estimate is an echo, 0..1, from its coherence with the microphone. */
+float aec_confidence(const aec_t *aec);
 
-/* 0..1: whether what was estimated is in the microphone at all. The share of a true estimate is 1 or, while
- * it is learned, more; an estimate of an echo that isn't there has little in common with what the microphone
- * hears. */
-float aec_trust(const aec_t *aec);
-
-/* What is worth keeping over a restart: echo path, how sure it is, the near end's power, and the window, at
- * most most_blocks late. The fast filter begins with the Kalman filter's path. */
+/* Keeps the echo path, its variance, the near end's power and the window's start, at most most_blocks. The
+ * shadow filter starts with the Kalman filter's path. */
 void aec_keep(aec_t *aec, int most_blocks, tape_t *tape);
 
 #endif

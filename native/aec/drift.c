@@ -2,23 +2,33 @@
 
 #include <math.h>
 
-static const float MOST_PPM = 500.0f;        /* crystals keep 100 each; five times that is no clock */
-static const float FIRST_GUESS_PPM = 150.0f; /* standard deviation */
-/* Blocks overlap in what they say: the canceller's own error lasts. */
+#include "base/branchless.h"
+
+/* Largest rate: crystals keep within 100 ppm each; five times that is no clock. */
+static const float MOST_PPM = 500.0f;
+/* Standard deviation of the rate before anything is known. */
+static const float FIRST_GUESS_PPM = 150.0f;
+/* Blocks with about the same lag error, since the canceller's own error lasts: variances are multiplied. */
 static const float ALIKE_BLOCKS = 3.0f;
-static const float WATCH_KEEP = 0.995f; /* 2 s */
-/* Square of the lag over its variance: 3.5 sigma, by chance once in 2000 times 2 s, where ALIKE_BLOCKS say
- * the same and N counts the near end's power twice: 3.5^2 * 3 / 2. */
-static const float BEYOND_CHANCE = 18.4f;
-static const float MORE_PROOF = 4.0f; /* twice as many deviations after each that was given back */
-/* The canceller makes up for what it had trailed; then 3 s of far-end sound. */
+/* Per block: time constant of the detection, 2 s. */
+static const float DETECTION_KEEP = 0.995f;
+/* First threshold: 3.5 sigma, reached by chance once in 2000 times 2 s. 3.5^2 * ALIKE_BLOCKS / 2, where the 2
+ * is because N counts the near end's power twice. */
+static const float SIGNIFICANT = 18.4f;
+/* Factor of the threshold after a drift was withdrawn: twice as many deviations. */
+static const float RAISED = 4.0f;
+/* A trial: 1 s in which the canceller makes up for the lag it had, then 3 s of far-end sound. */
 enum { SETTLE_BLOCKS = 100, TRIAL_BLOCKS = 400 };
-static const float CLEARLY_WORSE = 0.25f; /* 6 dB: the best of 3 s of speech scatters by less */
-/* Of 10 ms, squared; per block. The lag wanders by 200 ns (someone moves in the room), the rate by 0.3 ppm
- * (what the model leaves out). */
-static const float LAG_WANDERS = 4e-10f, RATE_WANDERS = 8e-14f;
-static const float FIRST_LAG = 4e-5f; /* the canceller may trail by 60 us when the loop closes */
-/* samples a block that a lag is made up for: no audible jump of the estimate */
+/* Ratio of the best reductions that loses the trial: 6 dB. Between two times 3 s of speech the best differs
+ * by less. */
+static const float CLEARLY_WORSE = 0.25f;
+/* Variance that the lag gains per block, in 10 ms squared: 200 ns (somebody moves in the room). */
+static const float LAG_WANDERS = 4e-10f;
+/* The same of the rate: 0.3 ppm, for what the model leaves out. */
+static const float RATE_WANDERS = 8e-14f;
+/* Variance of the lag when steering begins, in 10 ms squared: the canceller may trail by 60 us. */
+static const float FIRST_LAG = 4e-5f;
+/* Samples per block by which a lag is made up for, at most: no audible step of the estimate. */
 static const float MOST_STEP = 0.5f;
 
 void drift_init(drift_t *drift, int hop)
@@ -29,7 +39,7 @@ void drift_init(drift_t *drift, int hop)
 
 static float square(float x) { return x * x; }
 
-static void forget(drift_t *drift)
+static void reset_variances(drift_t *drift)
 {
     drift->lag_variance = FIRST_LAG * square((float)drift->hop);
     drift->covariance = 0.0f;
@@ -40,21 +50,21 @@ void drift_reset(drift_t *drift)
 {
     drift->steering = 0;
     drift->rate = drift->lag_sum = drift->information = 0.0f;
-    drift->proof = BEYOND_CHANCE;
+    drift->threshold = SIGNIFICANT;
     drift->best_before = drift->best_since = 0.0f;
     drift->trial_blocks = 0;
-    forget(drift);
+    reset_variances(drift);
 }
 
-static void give_back(drift_t *drift)
+static void withdraw(drift_t *drift)
 {
-    const float proof = MORE_PROOF * drift->proof;
+    const float threshold = RAISED * drift->threshold;
     drift_reset(drift);
-    drift->proof = proof;
+    drift->threshold = threshold;
 }
 
-/* Whether the trial is over and lost. */
-static int is_worse(drift_t *drift, float reduction)
+/* Continues the trial; 1 if it is lost in this block. */
+static int loses_trial(drift_t *drift, float reduction)
 {
     if (drift->trial_blocks == TRIAL_BLOCKS)
         return 0;
@@ -63,15 +73,14 @@ static int is_worse(drift_t *drift, float reduction)
     return drift->trial_blocks == TRIAL_BLOCKS && drift->best_since < CLEARLY_WORSE * drift->best_before;
 }
 
-static void watch(drift_t *drift, float lag_sum, float information)
+static void detect(drift_t *drift, float lag_sum, float information)
 {
-    drift->lag_sum = WATCH_KEEP * drift->lag_sum + lag_sum;
-    drift->information = WATCH_KEEP * drift->information + information;
-    drift->steering = square(drift->lag_sum) > drift->proof * drift->information;
+    drift->lag_sum = DETECTION_KEEP * drift->lag_sum + lag_sum;
+    drift->information = DETECTION_KEEP * drift->information + information;
+    drift->steering = square(drift->lag_sum) > drift->threshold * drift->information;
 }
 
-static float limited(float x, float most) { return fmaxf(-most, fminf(most, x)); }
-
+/* The Kalman filter of lag and rate. Returns the slide. */
 static float steer(drift_t *drift, float lag_sum, float information)
 {
     const float blocks = square((float)drift->hop);
@@ -86,23 +95,24 @@ static float steer(drift_t *drift, float lag_sum, float information)
     drift->rate_variance -= information * to_innovation * square(drift->covariance);
     drift->covariance *= ALIKE_BLOCKS * to_innovation;
     drift->lag_variance *= ALIKE_BLOCKS * to_innovation;
-    drift->rate = limited(drift->rate + rate, 1e-6f * MOST_PPM * (float)drift->hop);
-    /* nothing heard for hours */
+    const float most_rate = 1e-6f * MOST_PPM * (float)drift->hop;
+    drift->rate = clamp(drift->rate + rate, -most_rate, most_rate);
+    /* after hours without a far end */
     if (drift->rate_variance > square(1e-6f * FIRST_GUESS_PPM * (float)drift->hop))
-        forget(drift);
-    return drift->rate + limited(lag, MOST_STEP);
+        reset_variances(drift);
+    return drift->rate + clamp(lag, -MOST_STEP, MOST_STEP);
 }
 
 float drift_process(drift_t *drift, float lag_sum, float information, float reduction)
 {
-    const int says_something = information > 0.0f;
-    if (drift->steering && says_something && is_worse(drift, reduction))
-        give_back(drift);
+    const int counts = information > 0.0f;
+    if (drift->steering && counts && loses_trial(drift, reduction))
+        withdraw(drift);
     if (drift->steering)
         return steer(drift, lag_sum, information);
-    if (says_something)
-        drift->best_before = fmaxf(WATCH_KEEP * drift->best_before, reduction);
-    watch(drift, lag_sum, information);
+    if (counts)
+        drift->best_before = fmaxf(DETECTION_KEEP * drift->best_before, reduction);
+    detect(drift, lag_sum, information);
     return 0.0f;
 }
 
@@ -113,6 +123,6 @@ void drift_keep(drift_t *drift, tape_t *tape)
     const float most = 1e-6f * MOST_PPM * (float)drift->hop;
     tape_int(tape, &drift->steering, 0, 1);
     tape_float(tape, &drift->rate, -most, most);
-    /* never surer of the rate than it wanders in a block */
+    /* the least is what the rate gains in a block */
     tape_float(tape, &drift->rate_variance, RATE_WANDERS * square((float)drift->hop), square(most));
 }

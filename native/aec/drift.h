@@ -1,23 +1,25 @@
-/* How much faster the microphone's clock runs than the far end's, from how the echo slides past the
- * canceller's estimate of it.
+/* Drift of the microphone's clock against the far end's, from the lag of the echo behind its estimate.
  *
- * An echo that comes late by a lag l has the spectrum Y exp(-j w l) where Y was estimated, so the canceller's
- * error E holds -j w l Y. The lag of most likelihood under Gaussian noise of power N per bin is
+ * An echo that is late by a lag of l samples has the spectrum Y exp(-j w l) where Y was estimated, so the
+ * canceller's error E holds -j w l Y. The maximum-likelihood lag under Gaussian noise of power N per bin is
  *
  *   l = - sum w Im(E conj Y) / N  /  I,   I = sum w^2 |Y|^2 / N,   with variance 1 / I,
  *
  * the gradient of M. Pawig, G. Enzner, P. Vary, "Adaptive sampling rate correction for acoustic echo control
- * in voice-over-IP", IEEE Trans. Signal Processing 58 (2010), weighed by bin. Double talk and a path not
- * learned yet make N large and say little; random errors of the path average out, because they have nothing
- * to do with the estimate's derivative. Where less than 3 dB of an echo go nothing is taken: what bends the
- * echo more than that (an overdriven loudspeaker, another device's processing) looks like a lag, and making
- * up for one would gain nothing. The canceller takes the lag over by and by, so its mean tells the sign of a
- * drift but not its size. Hence two phases: watching, until the lag of the last seconds is beyond chance;
- * then a Kalman filter of two states (lag; rate at which it grows) steers the resampler, which closes the
- * loop: the rate is right when no lag is left. Left out: that the canceller takes part of the lag over, which
- * only makes the loop slower. A drift is on trial for its first seconds: if the canceller then takes clearly
- * less of the echo than it did at its best before, the drift is given back, and the next one needs more to be
- * believed.
+ * in voice-over-IP", IEEE Trans. Signal Processing 58 (2010), weighted by bin. Double talk and a path that is
+ * not learned yet have a large N and little weight. Random errors of the path average out, since they are
+ * independent of the estimate's derivative. Blocks in which the canceller reduces the echo by less than 3 dB
+ * are left out: nonlinear echo of that amount (an overdriven loudspeaker, another device's processing)
+ * resembles a lag, and making up for one would gain nothing.
+ *
+ * The canceller's path follows the lag, so the mean lag gives the sign of a drift but not its size. Hence two
+ * phases. Detection: until the lag of the last seconds is significant. Steering: a Kalman filter of two
+ * states (the lag, and the rate at which it grows) sets the resampler's slide, which closes the loop: the
+ * rate is right when no lag is left. Left out: that the path follows a part of the lag, which only makes the
+ * loop slower.
+ *
+ * A drift is on trial for its first seconds: if the canceller then reduces the echo by clearly less than its
+ * best before, the drift is withdrawn, and the next one needs more significance.
  */
 #ifndef APMPI_AEC_DRIFT_H
 #define APMPI_AEC_DRIFT_H
@@ -26,29 +28,28 @@
 
 typedef struct {
     int hop;
-    int steering;                                  /* a drift was found: the resampler is to follow */
-    float rate;                                    /* samples a block by which the echo falls behind */
+    int steering; /* 0: detection, 1: a drift was found and the resampler is to follow drift_process() */
+    float rate;   /* samples per block by which the echo falls behind */
     float lag_variance, covariance, rate_variance; /* samples^2, of lag and rate */
-    float lag_sum, information;                    /* while watching: of the last seconds */
-    float proof; /* square of the lag over its variance from which a drift is taken up */
-    /* the canceller's reduction at its best: lately without the drift, with it */
-    float best_before, best_since;
-    int trial_blocks; /* of the trial up to now */
+    float lag_sum, information;                    /* detection: averages over the last seconds */
+    float threshold;               /* square of the lag over its variance from which a drift is accepted */
+    float best_before, best_since; /* largest reduction: in the last seconds without the drift; with it */
+    int trial_blocks;              /* of the trial up to now, TRIAL_BLOCKS after it */
 } drift_t;
 
+/* hop: samples of a block of 10 ms. */
 void drift_init(drift_t *drift, int hop);
 void drift_reset(drift_t *drift);
 
-/* lag_sum: the last block's sum - w Im(E conj Y) / N, information: its I, w in rad a sample; both 0 where the
- * block says nothing. reduction: the microphone's energy over the canceller's error's, smoothed. Returns the
- * samples by which the far end is
- * to fall back during the next block. */
+/* lag_sum, information: of the last block, - sum w Im(E conj Y) / N and I, w in rad per sample; both 0 where
+ * the block is left out. reduction: smoothed energy of the microphone over that of the canceller's error.
+ * Returns the samples by which the far end is to be read later over the next block. */
 float drift_process(drift_t *drift, float lag_sum, float information, float reduction);
 
-/* Microphone clock over far-end clock. */
+/* Microphone clock over far-end clock, deviation from 1 in ppm. */
 float drift_ppm(const drift_t *drift);
 
-/* What is worth keeping over a restart: the rate. */
+/* Keeps the phase, the rate and its variance. */
 void drift_keep(drift_t *drift, tape_t *tape);
 
 #endif

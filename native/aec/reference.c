@@ -41,7 +41,7 @@ void reference_push(reference_t *ref, const fft_t *fft, const float *far)
     memcpy(ref->samples + ref->hop, far, bytes);
     ref->newest = ref->newest + 1 == ref->blocks ? 0 : ref->newest + 1;
     const int at = reference_at(ref, 0);
-    if (is_silent(ref->samples, 2 * ref->hop)) { /* an echo canceller that nobody feeds costs nothing here */
+    if (is_silent(ref->samples, 2 * ref->hop)) { /* no transform while the far end is silent */
         memset(ref->re + at, 0, sizeof(float) * (size_t)ref->stride);
         memset(ref->im + at, 0, sizeof(float) * (size_t)ref->stride);
         return;

@@ -7,7 +7,7 @@
 
 enum {
     HALF = RESAMPLER_TAPS / 2,
-    AHEAD = HALF + 1, /* samples that must lie behind the last one read */
+    AHEAD = HALF + 1, /* samples that the taps reach beyond the last one read */
 };
 
 void resampler_init(resampler_t *resampler, int hop, arena_t *arena)
@@ -40,9 +40,9 @@ void resampler_start(resampler_t *resampler, int a_block_late)
     resampler->unread = a_block_late ? 0 : AHEAD;
 }
 
-/* The value `fraction` of a sample behind tap HALF - 1, -1 < fraction < 2. Hann's window reaches one sample
- * further than the taps, so that it covers every fraction: errors 55 dB down up to 0.7 of the Nyquist
- * frequency. */
+/* The kernel for the value `fraction` of a sample after tap HALF - 1, -1 < fraction < 2. The Hann window is
+ * one sample longer than the taps on both sides, so that it covers every fraction. Errors are below -55 dB up
+ * to 0.7 of the Nyquist frequency. */
 static void make_kernel(float fraction, float *kernel)
 {
     const float pi = (float)M_PI, nearest = rintf(fraction), rest = fraction - nearest,
@@ -55,8 +55,8 @@ static void make_kernel(float fraction, float *kernel)
     }
 }
 
-/* The fraction changes from sample to sample; between the block's first and last kernel a straight line
- * does. */
+/* Reads a block of which the fraction changes from sample to sample: by linear interpolation between the
+ * results of its first and its last kernel. */
 static void read_block(resampler_t *resampler, float *out)
 {
     const int hop = resampler->hop;
@@ -74,7 +74,7 @@ static void read_block(resampler_t *resampler, float *out)
     resampler->unread -= hop + (int)whole;
 }
 
-int resampler_push(resampler_t *resampler, const float *far, float *out)
+int resampler_process(resampler_t *resampler, const float *far, float *out)
 {
     const int hop = resampler->hop;
     const size_t kept = (RESAMPLER_BLOCKS - 1) * (size_t)hop;
@@ -88,7 +88,7 @@ int resampler_push(resampler_t *resampler, const float *far, float *out)
     int blocks = 0;
     if (resampler->unread >= hop + AHEAD)
         read_block(resampler, out + hop * blocks++);
-    /* not as soon as it can be: a slide that comes to rest must not swing between none and two */
+    /* not as soon as a second block is complete, so that a slide near 0 doesn't alternate between 0 and 2 */
     if (resampler->unread > 2 * hop)
         read_block(resampler, out + hop * blocks++);
     return blocks;
@@ -98,6 +98,6 @@ void resampler_keep(resampler_t *resampler, tape_t *tape)
 {
     tape_int(tape, &resampler->started, 0, 1);
     tape_int(tape, &resampler->unread, 0, 2 * resampler->hop);
-    if (tape->mode == TAPE_PLAY && !resampler->started) /* forged: nothing is late before the start */
+    if (tape->mode == TAPE_PLAY && !resampler->started) /* forged: there is no delay before the start */
         resampler->unread = 0;
 }

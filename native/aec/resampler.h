@@ -1,8 +1,8 @@
-/* Reads the far end onto the microphone's clock, block by block.
+/* Resampler of the far end to the microphone's clock, block by block.
  *
- * Until resampler_start() blocks go through as they are. From then on they are read at a position that slides
- * against them, between the samples by a windowed sinc (T. Laakso et al., "Splitting the unit delay", IEEE
- * Signal Processing Magazine 13 (1996), ch. 3). Where the slide has come to a whole block, a block more or
+ * Until resampler_start() blocks pass unchanged. From then on they are read at a position that slides against
+ * them, between samples by a windowed sinc (T. Laakso et al., "Splitting the unit delay", IEEE Signal
+ * Processing Magazine 13 (1996), ch. 3). Where the slide has added up to a whole block, one block more or
  * less comes out than went in.
  */
 #ifndef APMPI_AEC_RESAMPLER_H
@@ -11,34 +11,36 @@
 #include "base/arena.h"
 #include "base/tape.h"
 
-enum { RESAMPLER_TAPS = 32, RESAMPLER_BLOCKS = 4 };
+enum {
+    RESAMPLER_TAPS = 32,
+    RESAMPLER_BLOCKS = 4, /* of history: what two output blocks and the taps reach */
+};
 
 typedef struct {
     int hop;
-    float *far;  /* RESAMPLER_BLOCKS * hop: the newest blocks as they came */
+    float *far;  /* RESAMPLER_BLOCKS * hop: the newest input blocks */
     float *late; /* hop, scratch */
     int started;
-    int unread;     /* the next block begins this many samples before the end of `far`, */
+    int unread;     /* the next output block begins this many samples before the end of `far`, */
     float fraction; /* and 0..1 behind that */
-    /* samples by which the next block falls back against the far end; less than 1 either way */
-    float slide;
+    float slide;    /* samples by which the next block is read later, -1 < slide < 1; set by the caller */
 } resampler_t;
 
 void resampler_init(resampler_t *resampler, int hop, arena_t *arena);
 void resampler_reset(resampler_t *resampler);
 
-/* to: of the same hop; goes on where `from` is, with its own slide. */
+/* Copies the position and the history, not the slide; to: of the same hop. */
 void resampler_copy(const resampler_t *from, resampler_t *to);
 
-/* a_block_late: the next push gives no block, so every later one comes a block later, and no sample is lost
- * or doubled. Otherwise as little later as the interpolation needs, 17 samples, which are read twice. */
+/* a_block_late: 1: the next call gives no block and later ones are a block later; no sample is lost or
+ * repeated. 0: the delay is what the interpolation needs, 17 samples, which are repeated. */
 void resampler_start(resampler_t *resampler, int a_block_late);
 
-/* far: hop samples; out: room for 2*hop. Returns how many blocks are in `out`: 1, or, once started, now
- * and then 0 or 2. */
-int resampler_push(resampler_t *resampler, const float *far, float *out);
+/* far: hop samples; out: room for 2*hop. Returns the number of blocks in `out`: 1 before the start;
+ * afterwards 0, 1 or 2. */
+int resampler_process(resampler_t *resampler, const float *far, float *out);
 
-/* What is worth keeping over a restart: how late blocks come. */
+/* Keeps the delay of the output, in whole samples. */
 void resampler_keep(resampler_t *resampler, tape_t *tape);
 
 #endif

@@ -1,4 +1,4 @@
-/* aec.h: converges on a room, stands still in double talk and silence, finds the new path after a change,
+/* aec.h: converges on a room, keeps its path in double talk and silence, finds the new path after a change,
  * moves with the delay. */
 #include "aec/aec.h"
 
@@ -44,17 +44,18 @@ static rig_t *start(void)
     return rig;
 }
 
-static void cancel(rig_t *rig, const float *mic, float told, float *echo, float *out)
+static void cancel(rig_t *rig, const float *mic, float near_speech, float *echo, float *out)
 {
-    aec_predict(&rig->aec, &rig->reference, &rig->fft, mic, echo, out);
-    aec_learn(&rig->aec, &rig->reference, &rig->fft, mic, told, out);
+    const aec_block_t block = {&rig->reference, &rig->fft, mic, echo, out};
+    aec_predict(&rig->aec, &block);
+    aec_learn(&rig->aec, &block, near_speech);
 }
 
-/* `blocks` of far-end noise at `far_level` and near-end noise at `near_level`, in syllables and pauses of
- * `syllable_blocks`, of which the canceller is `told`; returns by how many dB the echo is down in the last
- * half. */
+/* Runs `blocks` of far-end noise at `far_level` and near-end noise at `near_level` in syllables and pauses of
+ * `syllable_blocks`, with `near_speech` as the probability given to the canceller. Returns the echo's
+ * reduction in dB over the last half. */
 static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float near_level,
-                                int syllable_blocks, float told)
+                                int syllable_blocks, float near_speech)
 {
     double in = 0.0, left = 0.0;
     for (int b = 0; b < blocks; b++) {
@@ -70,7 +71,7 @@ static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float n
             mic[i] = clean[i] + near[i];
         }
         reference_push(&rig->reference, &rig->fft, rig->far + LATE + ROOM);
-        cancel(rig, mic, told, echo, out);
+        cancel(rig, mic, near_speech, echo, out);
         for (int i = 0; i < HOP && b >= blocks / 2; i++) {
             in += (double)clean[i] * (double)clean[i];
             left += (double)(out[i] - near[i]) * (double)(out[i] - near[i]);
@@ -82,13 +83,13 @@ static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float n
     return test_db(in) - test_db(left);
 }
 
-/* Without pauses, and nobody tells. */
+/* The same without pauses, the probability of near-end speech being unknown. */
 static double talk(rig_t *rig, int blocks, float far_level, float near_level)
 {
     return talk_in_syllables(rig, blocks, far_level, near_level, blocks, 0.0f);
 }
 
-/* Blocks that came late, in the place of the silence that was pushed for them. */
+/* reference_rewind(): blocks that come late replace the silence that was pushed for them. */
 static void takes_pushes_back(void)
 {
     enum { NEVER = 3 };
@@ -125,22 +126,22 @@ int main(void)
     CHECK(first > 15.0 && second > 30.0,
           "converges: echo %.1f dB down in the first second, %.1f dB in the second", first, second);
 
-    /* the near end ten times the echo's power: without a model of it an NLMS of step 1 would stand at -10
-     * dB */
+    /* the near end has ten times the echo's power: an NLMS filter of step 1 without a model of the near end
+     * would give -10 dB */
     const double both = talk(rig, 300, 0.1f, 0.3f);
     CHECK(both > 15.0, "double talk: the echo stays %.1f dB down", both);
-    const double untold = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 0.0f),
-                 told = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 1.0f);
-    CHECK(told > untold + 1.0, "a talker's syllables: %.1f dB, %.1f dB when the canceller is told of them",
-          untold, told);
+    const double unknown = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 0.0f),
+                 known = talk_in_syllables(rig, 300, 0.1f, 0.3f, 15, 1.0f);
+    CHECK(known > unknown + 1.0, "near-end syllables: %.1f dB, %.1f dB when their probability is given",
+          unknown, known);
     const double after = talk(rig, 60, 0.1f, 1e-4f);
     CHECK(after > 25.0, "after it: %.1f dB", after);
 
-    talk(rig, 2000, 0.0f, 0.1f); /* twenty seconds of the near end alone */
+    talk(rig, 2000, 0.0f, 0.1f); /* 20 s of the near end alone */
     const double again = talk(rig, 40, 0.1f, 1e-4f);
     CHECK(again > 20.0, "after 20 s without a far end: %.1f dB", again);
 
-    /* lags change by two partitions, and back: what was learned moves along */
+    /* the window moves by two partitions and back: the path keeps its lags */
     aec_set_delay(&rig->aec, 2);
     const double later = talk(rig, 20, 0.1f, 1e-4f);
     CHECK(later > 20.0, "window moved by 20 ms: %.1f dB at once", later);
@@ -165,9 +166,9 @@ int main(void)
         for (int i = 0; i < HOP; i++)
             test_worst(&heard, fabs((double)echo[i]));
     }
-    CHECK(heard == 0.0, "a far end that never spoke: largest echo estimate %.1e", heard);
+    CHECK(heard == 0.0, "a silent far end: largest echo estimate %.1e", heard);
 
-    /* a broken sample may cost what was learned, but not the canceller */
+    /* a NaN may cost the learned path, but must not last */
     talk(rig, 100, 0.1f, 1e-4f);
     mic[HOP / 2] = NAN;
     cancel(rig, mic, 0.0f, echo, out);

@@ -1,5 +1,4 @@
-/* saturation.h: the curve, and that no state, forged ones included, makes anything but numbers of the far
- * end. */
+/* saturation.h: the curve, and that any restored state, forged ones included, gives finite samples. */
 #include "aec/saturation.h"
 
 #include "base/test_support.h"
@@ -16,7 +15,7 @@ static void bends_as_tanh(void)
     saturation_process(&saturation, x, COUNT);
     for (int i = 0; i < COUNT; i++)
         test_worst(&worst, fabs((double)x[i] - tanh(8.0 * (i - COUNT / 2) / (COUNT / 2)) / 8.0));
-    /* tanh's error over the drive, and a rounding */
+    /* tanh's error over the drive, and one rounding */
     CHECK(worst < 3e-7 / 8.0 + 2e-8, "drive 8: %.1e off the curve", worst);
 }
 

@@ -402,7 +402,7 @@ static int push_far(apm_t *apm, const int16_t *frames)
         apm->far_age_blocks++;
     saturation_process(&apm->saturation, apm->far, apm->hop);
     take_low_away(apm, &apm->far_high_pass, apm->far);
-    const int blocks = resampler_push(&apm->resampler, apm->far, apm->block);
+    const int blocks = resampler_process(&apm->resampler, apm->far, apm->block);
     for (int b = 0; b < blocks; b++) {
         reference_push(&apm->reference, &apm->fft, apm->block + b * apm->hop);
         const int at = reference_at(&apm->reference, 0);
@@ -621,22 +621,23 @@ static void cancel(apm_t *apm, channel_t *channel)
         const float near = channel->ns.speech_probability * channel->speech_probability,
                     speaks = apm->measured ? near * near : 0.0f;
         aec_t *aec = &channel->aec;
-        aec_predict(aec, &apm->reference, &apm->fft, channel->mic, channel->echo, channel->error);
+        const aec_block_t block = {&apm->reference, &apm->fft, channel->mic, channel->echo, channel->error};
+        aec_predict(aec, &block);
         const int lacks = lacks_far(apm, aec);
         if (channel == apm->channel && apm->measured && !lacks)
-            apm->jump_samples = jump_process(&apm->jump, &apm->fft, channel->mic, channel->echo,
-                                             aec->kalman.near_power);
+            apm->jump_samples = jump_process(
+                &apm->jump, &apm->fft, &(jump_input_t){channel->mic, channel->echo, aec->kalman.near_power});
         if (!lacks && apm->jump.searched_blocks > 0)
-            aec_observe(aec, &apm->fft, channel->error);
+            aec_observe(aec, &block);
         else if (!lacks)
-            aec_learn(aec, &apm->reference, &apm->fft, channel->mic, speaks, channel->error);
+            aec_learn(aec, &block, speaks);
         /* an estimate that adds power is worse than none: it waits until it helps */
         const float error = mean_square(channel->error, hop), mic = mean_square(channel->mic, hop);
         if (error > HARMFUL * mic)
             from = 0.0f; /* no fade: all of it would be heard */
         if (apm->config.echo_cancellation && error <= WORTH_IT * mic)
             /* until an echo is found, the estimate must prove itself */
-            to = apm->measured ? 1.0f : aec_trust(&channel->aec);
+            to = apm->measured ? 1.0f : aec_confidence(&channel->aec);
         /* silence refutes nothing: the echo paused, too */
         next = apm->config.echo_cancellation && mic < TINY_POWER ? channel->cancel_share : to;
     } else {
@@ -666,7 +667,7 @@ static mask_input_t hear(const apm_t *apm, const channel_t *channel, const float
 {
     const int playing = apm->config.echo_cancellation && apm->far_age_blocks < BLOCKS_PER_S && apm->measured;
     const float *silence = apm->silence;
-    if (!playing || channel->residual.believed <= BELIEVED)
+    if (!playing || channel->residual.confidence <= BELIEVED)
         return (mask_input_t){apm->error_power, silence, silence, residual, channel->ns.noise, silence};
     return (mask_input_t){apm->error_power, apm->echo_power, apm->cross, residual, channel->ns.noise, far};
 }
@@ -690,8 +691,9 @@ static void suppress(apm_t *apm, channel_t *channel)
         kernels()->power(n, apm->echo_re, apm->echo_im, apm->echo_power);
         kernels()->cross(n, apm->re, apm->im, apm->echo_re, apm->echo_im, apm->cross);
         far = far_power(apm, channel);
-        residual_process(&channel->residual, apm->error_power, apm->echo_power, apm->cross, channel->ns.noise,
-                         far, apm->jump.evidence);
+        const residual_input_t input = {
+            apm->error_power, apm->echo_power, apm->cross, channel->ns.noise, far, apm->jump.evidence};
+        residual_process(&channel->residual, &input);
         residual = channel->residual.power;
     }
     ns_track(&channel->ns, apm->error_power, residual);
@@ -707,7 +709,7 @@ static void suppress(apm_t *apm, channel_t *channel)
     channel->spoken = fmaxf(channel->speech_probability, SPOKEN_DECAY * channel->spoken);
     const ns_mask_t mask = {channel->mask.speech, channel->mask.rest, channel->mask.speech_probability};
     /* no echo, nothing to be trusted with */
-    const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.trust : 0.0f;
+    const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.convergence : 0.0f;
     ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust,
                 echo_may_be_there(apm) ? 0.0f : 1.0f);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
@@ -820,7 +822,7 @@ static void follow_clock(apm_t *apm)
         information += apm->channel[c].aec.lag_information;
     }
     const aec_t *aec = &apm->channel[0].aec;
-    const float reduction = (aec->mic + TINY_POWER) / (aec->kalman.error + TINY_POWER);
+    const float reduction = (aec->mic_energy + TINY_POWER) / (aec->kalman.error_energy + TINY_POWER);
     apm->resampler.slide = drift_process(&apm->drift, lag_sum, information, reduction);
     if (apm->drift.steering && !apm->resampler.started)
         resampler_start(&apm->resampler, apm->believed_blocks > 0);
@@ -842,11 +844,11 @@ static void doubt_restored_path(const apm_t *apm, channel_t *channel)
     aec_t *aec = &channel->aec;
     if (channel->doubted_blocks == NOT_DOUBTED || !apm->far_speaks)
         return;
-    if (aec->kalman.error > WORTH_IT * aec->mic)
+    if (aec->kalman.error_energy > WORTH_IT * aec->mic_energy)
         channel->doubted_blocks++;
     else if (channel->doubted_blocks > 0)
         channel->doubted_blocks--;
-    const int helped = CONVERGED * aec->kalman.error < aec->mic;
+    const int helped = CONVERGED * aec->kalman.error_energy < aec->mic_energy;
     const int harmed = channel->doubted_blocks == BLOCKS_PER_S;
     if (harmed) {
         const int window = aec->delay_blocks, divergences = aec->divergences;

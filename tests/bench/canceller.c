@@ -43,8 +43,9 @@ int main(int argc, char **argv)
         }
         syscall(MARK_SYSCALL, 0);
         reference_push(&rig.reference, &rig.fft, rig.far);
-        aec_predict(&rig.aec, &rig.reference, &rig.fft, rig.far, rig.echo, rig.error);
-        aec_learn(&rig.aec, &rig.reference, &rig.fft, rig.far, 0.0f, rig.error);
+        const aec_block_t block = {&rig.reference, &rig.fft, rig.far, rig.echo, rig.error};
+        aec_predict(&rig.aec, &block);
+        aec_learn(&rig.aec, &block, 0.0f);
         syscall(MARK_SYSCALL, 1);
     }
     printf("%g\n", (double)rig.error[0]);

@@ -1,15 +1,15 @@
-"""A loudspeaker's drive: where it is loud, the microphone holds less of the canceller's estimate.
+"""Model of native/aec/saturation.c: a loudspeaker's drive from the estimate's share over the loudness.
 
-A curve before the filter, learned beside it: A. Stenger, W. Kellermann, Signal Processing 80 (2000).
+Learning a curve ahead of the filter: A. Stenger, W. Kellermann, Signal Processing 80 (2000).
 """
 
 from __future__ import annotations
 
 import numpy as np
+from reference.c_constants import c_constants
 from reference.signals import Signal
 
-AVERAGE_RATE, STEP, MOST_CHANGE, MOST_DRIVE, FIRST_BLOCKS = 0.005, 0.01, 0.02, 20.0, 300
-OVERDRIVEN, NO_LONGER = 4.0, 2.0
+C = c_constants("aec/saturation.c")
 
 
 def bent(x: Signal, drive: float) -> Signal:
@@ -20,22 +20,22 @@ class Saturation:
     def __init__(self) -> None:
         self.drive = 0.0
         self.overdriven = False
-        self.heard_blocks = 0
+        self.far_blocks = 0
         self.sums = np.zeros(5)
 
     def process(self, x: Signal) -> Signal:
         return bent(x, self.drive) if self.overdriven else x
 
     def learn(self, loudness: float, power: float, cross: float) -> None:
-        """Of a block: the far end's mean square; power of the estimate, and of it times the error."""
+        """Learn from a block: mean square of the far end, power of the estimate, and estimate times error."""
         now = np.array([power, power * loudness, power * loudness**2, cross, cross * loudness])
-        self.sums += AVERAGE_RATE * (now - self.sums)
-        self.heard_blocks += 1
-        if self.heard_blocks <= FIRST_BLOCKS:
+        self.sums += C.AVERAGE_RATE * (now - self.sums)
+        self.far_blocks += 1
+        if self.far_blocks <= C.FIRST_BLOCKS:
             return
         weight, mean, square, share, product = self.sums
-        slope = (weight * product - mean * share) / (weight * square - mean**2 + 1e-20)
-        wanted = np.sqrt(max(0.0, self.drive**2 - STEP * slope))
-        least, most = max(0.0, self.drive - MOST_CHANGE), min(MOST_DRIVE, self.drive + MOST_CHANGE)
+        slope = (weight * product - mean * share) / (weight * square - mean**2 + C.TINY)
+        wanted = np.sqrt(max(0.0, self.drive**2 - C.STEP * slope))
+        least, most = max(0.0, self.drive - C.MOST_CHANGE), min(C.MOST_DRIVE, self.drive + C.MOST_CHANGE)
         self.drive = float(np.clip(wanted, least, most))
-        self.overdriven = self.drive > (NO_LONGER if self.overdriven else OVERDRIVEN)
+        self.overdriven = self.drive > (C.NO_LONGER if self.overdriven else C.OVERDRIVEN)

@@ -215,7 +215,7 @@ API void resampler_begin(resampler_t *resampler, int a_block_late)
 API int resampler_run(resampler_t *resampler, float slide, const float *far, float *out)
 {
     resampler->slide = slide;
-    return resampler_push(resampler, far, out);
+    return resampler_process(resampler, far, out);
 }
 
 /* ---- drift: returns the slide */
@@ -302,20 +302,22 @@ API void aec_lag(canceller_t *canceller, float *lag_sum, float *information)
     *information = canceller->aec.lag_information;
 }
 
-API float aec_trusted(canceller_t *canceller) { return aec_trust(&canceller->aec); }
+API float aec_confident(canceller_t *canceller) { return aec_confidence(&canceller->aec); }
 
-API void aec_run(canceller_t *canceller, const float *far, const float *mic, float near_speaks, float *echo,
+API void aec_run(canceller_t *canceller, const float *far, const float *mic, float near_speech, float *echo,
                  float *error)
 {
     reference_push(&canceller->reference, &canceller->fft, far);
-    aec_predict(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
-    aec_learn(&canceller->aec, &canceller->reference, &canceller->fft, mic, near_speaks, error);
+    const aec_block_t block = {&canceller->reference, &canceller->fft, mic, echo, error};
+    aec_predict(&canceller->aec, &block);
+    aec_learn(&canceller->aec, &block, near_speech);
 }
 
 API void aec_guess(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
 {
     reference_push(&canceller->reference, &canceller->fft, far);
-    aec_predict(&canceller->aec, &canceller->reference, &canceller->fft, mic, echo, error);
+    const aec_block_t block = {&canceller->reference, &canceller->fft, mic, echo, error};
+    aec_predict(&canceller->aec, &block);
 }
 
 API void aec_late(canceller_t *canceller, int samples)
@@ -351,7 +353,8 @@ API void jump_again(jumper_t *jumper) { jump_reset(&jumper->jump); }
 API int jump_run(jumper_t *jumper, const float *mic, const float *echo, const float *usual_power,
                  float *evidence)
 {
-    const int samples = jump_process(&jumper->jump, &jumper->fft, mic, echo, usual_power);
+    const jump_input_t input = {mic, echo, usual_power};
+    const int samples = jump_process(&jumper->jump, &jumper->fft, &input);
     *evidence = jumper->jump.evidence;
     return samples;
 }
@@ -373,13 +376,14 @@ API void *residual_new(int hop)
 
 API void residual_again(residual_t *residual) { residual_reset(residual); }
 
-/* Returns the trust. */
+/* Returns the convergence. */
 API float residual_run(residual_t *residual, const float *error, const float *echo, const float *cross,
                        const float *noise, const float *far, float moved, float *power)
 {
-    residual_process(residual, error, echo, cross, noise, far, moved);
+    const residual_input_t input = {error, echo, cross, noise, far, moved};
+    residual_process(residual, &input);
     memcpy(power, residual->power, sizeof(float) * (size_t)residual->stride);
-    return residual->trust;
+    return residual->convergence;
 }
 
 API void *ns_new(int hop, float window_power, float attenuation_db)

@@ -399,10 +399,12 @@ def test_saturation(stages: Stages, rng: np.random.Generator, truth: float) -> N
     again = [stages.call("saturation_run", handle, *parts, returns=ctypes.c_float) for parts in told]
     assert again == drives, "a reset gives another result"
     print(f"drive {truth:g}: found {drives[-1]:.2f}")
-    check("drive", worst, 100 * 200 * EPS * saturation.MOST_DRIVE)
+    check("drive", worst, 100 * 200 * EPS * saturation.C.MOST_DRIVE)
     # the block in which it is first classified as overdriven may differ
     check("bent far end", float(np.quantile(bends, 1.0 - 3 / blocks)), 1e-3)
-    assert drives[-1] < saturation.NO_LONGER if truth == 0.0 else drives[-1] == pytest.approx(truth, rel=0.2)
+    assert (
+        drives[-1] < saturation.C.NO_LONGER if truth == 0.0 else drives[-1] == pytest.approx(truth, rel=0.2)
+    )
 
 
 # ---------- echo canceller
@@ -429,7 +431,7 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     moves = {20: 3, 250: 1}
     slips = {255: 1, 262: -1, 264: -1, 265: -1, 270: 1}
     unlearned, late_samples = range(220, 226), {230: hop // 3, 240: 0}
-    first, worst, worst_trust, lags = [], 0.0, 0.0, []
+    first, worst, worst_confidence, lags = [], 0.0, 0.0, []
     for b in range(total):
         at = slice(b * hop, (b + 1) * hop)
         if b in moves:
@@ -456,19 +458,19 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         )
         lag, information = ctypes.c_float(), ctypes.c_float()
         stages.call("aec_lag", handle, ctypes.byref(lag), ctypes.byref(information))
-        trust = stages.call("aec_trusted", handle, returns=ctypes.c_float)
-        worst_trust = max(worst_trust, abs(trust - model.trust))
+        confidence = stages.call("aec_confident", handle, returns=ctypes.c_float)
+        worst_confidence = max(worst_confidence, abs(confidence - model.confidence))
         lags.append([lag.value, information.value, model.lag_sum, model.lag_information])
     lag_sum, information, right_sum, right_information = np.array(lags).T
     # sums of products of two spectra, each as exact as the error's samples are to the loudest
     heard = right_information > 1e-2 * np.max(right_information)
-    check("trust", worst_trust, 1e-3)
+    check("confidence", worst_confidence, 1e-3)
     check("information", np.max(np.abs(information[heard] / right_information[heard] - 1.0)), 1e-3)
     check(
         "lag, of its deviation", np.max(np.abs(lag_sum - right_sum) / np.sqrt(right_information + 1e-9)), 1e-2
     )
-    print(f"{rate_hz} Hz: the fast filter took the lead {model.rescues} times")
-    assert model.rescues > 0, "the test must see the race"
+    print(f"{rate_hz} Hz: the shadow filter was better {model.rescues} times")
+    assert model.rescues > 0, "the test must see the shadow filter lead"
     check("samples", worst, bound)
 
     stages.call("aec_again", handle)
@@ -554,7 +556,7 @@ def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> Non
     parts = [spectra(x, hop) for x in (heard, echo, 3.0 * far)]
     noise = np.full(bins, 1e-7 * np.sum(stft.windows(hop)[0] ** 2))
     handle, model = stages.new("residual", hop), residual.Residual(bins)
-    first, trusts, worst, worst_trust, highest = [], [], 0.0, 0.0, 0.0
+    first, convergences, worst, worst_convergence, highest = [], [], 0.0, 0.0, 0.0
     for run in range(2):
         for b in range(blocks):
             error, estimate, playing = (part[b] for part in parts)
@@ -570,23 +572,23 @@ def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> Non
                 given = [misaligned(x, 3) for x in given]
             power = np.zeros(len(cross), np.float32)
             moved = 0.6 if 340 <= b < 350 else 0.0
-            trust = stages.call("residual_run", handle, *given, moved, power, returns=ctypes.c_float)
+            convergence = stages.call("residual_run", handle, *given, moved, power, returns=ctypes.c_float)
             if run:
                 assert np.array_equal(power, first[b]), "a reset, or another address, gives another result"
                 continue
             first.append(power)
             right = model.process(*(x[:bins].astype(np.float64) for x in given), moved)
             worst = max(worst, float(np.max(np.abs(power[:bins] - right) / (right + 1e-6 * noise))))
-            worst_trust = max(worst_trust, abs(trust - model.trust))
-            trusts.append(trust)
+            worst_convergence = max(worst_convergence, abs(convergence - model.convergence))
+            convergences.append(convergence)
             highest = max(highest, float(np.max(right)))
             assert not np.any(power[bins:])
         stages.call("residual_again", handle)
     assert highest > 0.0
-    print(f"trust up to {max(trusts):.2f}, later down to {min(trusts[100:]):.2f}")
-    assert max(trusts) > 0.9 and min(trusts[100:]) < 1.0
+    print(f"convergence up to {max(convergences):.2f}, later down to {min(convergences[100:]):.2f}")
+    assert max(convergences) > 0.9 and min(convergences[100:]) < 1.0
     check("power, relative", worst, 6 * EPS * np.sqrt(50.0 * 100.0))
-    check("trust", worst_trust, 6 * EPS * np.sqrt(50.0 * 100.0))
+    check("convergence", worst_convergence, 6 * EPS * np.sqrt(50.0 * 100.0))
 
 
 @pytest.mark.parametrize("masked", [False, True])
