@@ -1,13 +1,13 @@
-/* delay.h: finds every delay from 0 to 1000 ms within two seconds of far-end sound; believes nothing where
- * there is no echo. */
+/* delay.h: finds every delay from 0 to 1000 ms within two seconds of far-end sound, and none where there is
+ * no echo. */
 #include "delay/delay.h"
 
-#include "kernels/fft.h"
 #include "base/test_support.h"
+#include "kernels/fft.h"
 
 enum { RATE_HZ = 8000, HOP = 80, LAGS = 101, SECONDS = 3, COUNT = SECONDS * RATE_HZ };
 
-/* Noise in syllables: 200 ms of each of four a second. */
+/* Noise in syllables: four per second, 200 ms each. */
 static void fill(float *x, int count, float amplitude)
 {
     for (int i = 0; i < count; i++)
@@ -20,9 +20,9 @@ static void place(fft_t *fft, delay_t *delay, arena_t *arena)
     delay_init(delay, LAGS, arena);
 }
 
-/* Listens to far and mic; returns the block after which `best` was right and stayed so, COUNT/HOP if
- * never. */
-static int listen(const float *far, const float *mic, int blocks_late, delay_t *delay, const fft_t *fft)
+/* Runs the detector over far and mic. Returns the block from which `best` is right to the end; COUNT/HOP if
+ * there is none. */
+static int run(const float *far, const float *mic, int blocks_late, delay_t *delay, const fft_t *fft)
 {
     float far_re[HOP + 1], far_im[HOP + 1], mic_re[HOP + 1], mic_im[HOP + 1];
     int found = COUNT / HOP;
@@ -56,23 +56,23 @@ int main(void)
         for (int n = 0; n < COUNT; n++)
             mic[n] = (n >= late ? 0.3f * far[n - late] : 0.0f) + 0.001f * test_random();
         delay_reset(&delay);
-        const int found = listen(far, mic, delays_ms[i] / 10, &delay, &fft);
+        const int found = run(far, mic, delays_ms[i] / 10, &delay, &fft);
         CHECK(found < 100 + delays_ms[i] / 10 && delay.confidence > 0.9f,
               "%4d ms: found %4d ms after the echo's first sound, confidence %.2f", delays_ms[i],
               10 * found - delays_ms[i], (double)delay.confidence);
     }
 
     fill(far, COUNT, 0.1f);
-    fill(mic, COUNT, 0.1f); /* another sound: the same syllables, so that levels alone can't tell */
+    fill(mic, COUNT, 0.1f); /* unrelated noise in the same syllables, so that levels don't decide */
     delay_reset(&delay);
-    listen(far, mic, 0, &delay, &fft);
-    CHECK(delay.best == -1 && delay.confidence < 0.5f, "no echo: lag %d, confidence %.2f", delay.best,
-          (double)delay.confidence);
+    run(far, mic, 0, &delay, &fft);
+    CHECK(delay.best == DELAY_UNKNOWN && delay.confidence < 0.5f, "no echo: lag %d, confidence %.2f",
+          delay.best, (double)delay.confidence);
     memset(far, 0, sizeof(float) * COUNT);
     delay_reset(&delay);
-    listen(far, mic, 0, &delay, &fft);
-    CHECK(delay.best == -1 && delay.confidence == 0.0f, "silent far end: lag %d, confidence %.2f", delay.best,
-          (double)delay.confidence);
+    run(far, mic, 0, &delay, &fft);
+    CHECK(delay.best == DELAY_UNKNOWN && delay.confidence == 0.0f, "silent far end: lag %d, confidence %.2f",
+          delay.best, (double)delay.confidence);
     free(arena.base), free(far), free(mic);
     return test_failures != 0;
 }

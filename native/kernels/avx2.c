@@ -1,6 +1,5 @@
-/* Kernels for eight floats at a time, on x86-64 processors that have AVX2 and FMA, which is found out at run
- * time. The transform takes four at a time here, too: its passes are too short for eight; of the rest it has
- * the instructions. */
+/* Kernels for eight floats at a time, on x86-64 processors that have AVX2 and FMA (checked at run time). The
+ * transform takes four at a time here, too, with FMA: its passes are too short for eight. */
 #ifdef __x86_64__
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

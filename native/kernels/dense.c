@@ -7,17 +7,17 @@
 
 static const float LARGEST = 127.0f;
 
-/* Returns the value of one step; 0 if x is silent. */
+/* Writes x in steps of its largest magnitude over LARGEST. Returns the size of a step; 0 if all x are 0. */
 static float quantise(int count, const float *restrict x, int8_t *restrict out)
 {
-    int32_t most = 0; /* bits of a float without its sign have the order of its absolute value */
+    int32_t most = 0; /* the bits of floats without the sign are ordered as their magnitudes */
     for (int i = 0; i < count; i++) {
         const int32_t bits = bits_of_float(x[i]) & INT32_MAX;
         most = bits > most ? bits : most;
     }
     float loudest;
     memcpy(&loudest, &most, sizeof loudest);
-    if (!(loudest > 1e-30f)) /* its inverse must be a number */
+    if (!(loudest > 1e-30f)) /* the inverse must be finite */
         return 0.0f;
     const float scale = LARGEST / loudest;
     for (int i = 0; i < count; i++)

@@ -1,17 +1,24 @@
-/* The text of the elementary functions; included by text.h, which says what V is. The variant also offers
+/* The text of the elementary functions; included by text.h, which defines V. The variant also defines:
  *
- *   I                        a vector of LANES int32_t, with ADD_INT(a, b), SUB_INT(a, b) and SPLAT_INT(i)
- *   TO_EXPONENT(i) FROM_EXPONENT(i)   shifts by 23 bits, to and from where a float's exponent is; the latter
- * keeps the sign BITS(v) FROM_BITS(i)     the same bits as I and as V FROM_INT(i)              the value of I
- * as V MIN(a, b) MAX(a, b) IF_LESS(a, b, x, y)      x where a < b, else y
+ *   I                                 a vector of LANES int32_t
+ *   ADD_INT(a, b) SUB_INT(a, b)       sum and difference of two I
+ *   SPLAT_INT(i)                      the same integer in every lane
+ *   TO_EXPONENT(i) FROM_EXPONENT(i)   shifts by 23 bits, to and from the place of a float's exponent; the
+ *                                     latter keeps the sign
+ *   BITS(v) FROM_BITS(i)              the same bits as I and as V
+ *   FROM_INT(i)                       the value of I as V
+ *   MIN(a, b) MAX(a, b)               of each lane
+ *   IF_LESS(a, b, x, y)               x where a < b, else y
  *
- * Coefficients: tests/reference/elementary.py computes them. Worst errors over the whole range, measured by
+ * tests/reference/elementary.py computes the coefficients. Worst errors over the whole range, measured by
  * tests/stages/test_elementary.py, are in kernels.h. */
 
-/* ln(2) in 9 bits, so that products with small integers are exact, and the rest */
-static const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
+/* ln(2) rounded to 9 bits, so that its products with small integers are exact. */
+static const float LN2_HIGH = 0.693359375f;
+/* ln(2) - LN2_HIGH */
+static const float LN2_LOW = -2.12194440e-4f;
 
-/* 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which then is
+/* 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer, which then stands
  * in the lowest bits. */
 static inline V exp_of(V x)
 {
@@ -26,8 +33,7 @@ static inline V exp_of(V x)
     return FROM_BITS(ADD_INT(BITS(power), TO_EXPONENT(BITS(moved))));
 }
 
-/* x = 2^e m, m from sqrt(1/2) to sqrt(2), whose bits are 0x3f3504f3 and more; log(m) from the series of 2
- * artanh(s). */
+/* x = 2^e m, m from sqrt(1/2), whose bits are 0x3f3504f3, to sqrt(2); log(m) = 2 artanh(s), by its series. */
 static inline V log_of(V x)
 {
     const I bits = BITS(MAX(x, SPLAT(1.17549435e-38f)));

@@ -12,7 +12,7 @@ static fft_split_t take_split(arena_t *arena, size_t count)
     return split;
 }
 
-/* Radices of the middle passes: `left` points, a product of 3, 4 and 8. */
+/* Writes the radices of the middle passes and a 0; left: points, a product of 3, 4 and 8. */
 static void factorise(int left, int *radix)
 {
     for (; left > 1; left /= *radix++)

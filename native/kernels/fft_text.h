@@ -1,9 +1,10 @@
-/* The text of the real FFT; contract in fft.h. Included by text.h for one vector V (see there), which also
- * offers
+/* The text of the real FFT; its contract is in fft.h. Included for a vector V (see text.h); the variant also
+ * defines:
  *
- *   LOAD_PAIRS(p, re, im)         2 * LANES floats re0 im0 re1 im1 ... from memory, taken apart;
- * STORE_PAIRS(p, re, im) the other way round STORE_FOURS(p, a, b, c, d)    4 * LANES floats a0 b0 c0 d0 a1
- * ... to memory REVERSED(v)                   the lanes in opposite order
+ *   LOAD_PAIRS(p, re, im)      2 * LANES floats re0 im0 re1 im1 ... from memory to two vectors
+ *   STORE_PAIRS(p, re, im)     the same to memory
+ *   STORE_FOURS(p, a, b, c, d) 4 * LANES floats a0 b0 c0 d0 a1 ... to memory
+ *   REVERSED(v)                the lanes in opposite order
  *
  * A pass over `left` points in `stride` interleaved transforms reads a_k = x[q + stride (p + k m)] and writes
  * y[q + stride (r p + j)] = w_p^j sum_k a_k exp(-2 pi i j k / r), p < m = left/r, q < stride. The first pass

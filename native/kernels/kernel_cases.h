@@ -1,7 +1,7 @@
-/* For tests and benches: every kernel behind the same call, so that a loop can go over all of them.
+/* For tests and benchmarks: every kernel behind the same call, so that a loop can go over all of them.
  *
- * A case reads n * CASE_ROWS floats from each of in[] and changes as many of out[]; with all of them in -1..1
- * it does at most `operations`, one after the other, on numbers no larger than `magnitude`. */
+ * A case reads n * CASE_ROWS floats from each of in[] and changes as many of out[]. With inputs in -1 .. 1
+ * each result is at most `operations` roundings deep, of numbers no larger than `magnitude`. */
 #ifndef APMPI_KERNELS_KERNEL_CASES_H
 #define APMPI_KERNELS_KERNEL_CASES_H
 
@@ -23,11 +23,11 @@ CASE(cross) { k->cross(n, in[0], in[1], in[2], in[3], out[0]); }
 CASE(convolve)
 {
     static const float tap[] = {0.4f, -0.3f, 0.2f, 0.1f, 0.0f, 0.2f, -0.1f, 0.3f};
-    k->convolve(n, 8, tap, in[0], out[0]); /* in[0] goes on behind n */
+    k->convolve(n, 8, tap, in[0], out[0]); /* in[0] has more than n floats */
 }
 CASE(filter_kalman)
 {
-    const int newest = n * (CASE_ROWS - 1); /* as in the far end's ring: the next row lies below */
+    const int newest = n * (CASE_ROWS - 1); /* as in the far end's ring: the next row lies before */
     k->filter_kalman(n, CASE_ROWS, -n, in[0] + newest, in[1] + newest, in[2], in[3], in[4], out[0], out[1],
                      out[2]);
 }

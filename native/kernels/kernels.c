@@ -7,7 +7,7 @@ const kernels_t *const kernel_variants[] = {
     &kernels_neon,
 #endif
 #ifdef __x86_64__
-    &kernels_avx2, /* kernels_here() knows that it comes first */
+    &kernels_avx2, /* kernels_here() relies on its being the first */
     &kernels_sse2,
 #endif
     &kernels_scalar, NULL,

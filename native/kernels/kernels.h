@@ -2,15 +2,19 @@
  * FFT, dense layers, elementary functions.
  *
  * The text of a kernel is written once (text.h and what it includes), in terms of a vector V and a few
- * operations on it. Each variant is that text for another V: scalar.c   one float: the reference of all tests
+ * operations on it. Each variant compiles that text for another V:
+ *
+ *   scalar.c   one float: the reference of all tests
  *   neon.c     four floats, on 64-bit ARM
  *   sse2.c     four floats, on x86-64
  *   avx2.c     eight floats, on x86-64 processors that have AVX2 and FMA
+ *
  * Intrinsics are in the latter three and in x86_fours.h, nowhere else. Variants differ by rounding at most.
  *
- * Arrays are float, do not overlap unless said, and need no alignment beyond a float's (64 bytes is fastest).
- * n is a multiple of KERNEL_LANES, 0 included: owners of spectra pad them with zeros (spectrum_stride).
- * Complex arrays come as a pair: re, im. */
+ * Arrays are float, do not overlap unless stated, and need no alignment beyond a float's (64 bytes is the
+ * fastest). n is a multiple of KERNEL_LANES, 0 included: owners of spectra pad them with zeros, see
+ * spectrum_stride(). A complex array is a pair of arrays, re and im. Kernels take plain arrays, not structs,
+ * so that each can be declared `restrict`. */
 #ifndef APMPI_KERNELS_KERNELS_H
 #define APMPI_KERNELS_KERNELS_H
 
@@ -18,12 +22,13 @@
 
 #include "kernels/fft.h"
 
-/* Of the widest variant. */
+/* Floats in a vector of the widest variant. */
 #ifdef __x86_64__
 enum { KERNEL_LANES = 8 };
 #else
 enum { KERNEL_LANES = 4 };
 #endif
+/* count rounded up to whole vectors */
 #define WHOLE_VECTORS(count) (((count) + KERNEL_LANES - 1) / KERNEL_LANES * KERNEL_LANES)
 
 typedef struct {
@@ -36,23 +41,23 @@ typedef struct {
     /* out[i] = sum of tap[t] x[i + t], t < taps; x: n + taps - 1 */
     void (*convolve)(int n, int taps, const float *tap, const float *x, float *out);
 
-    /* Partitioned filters: `rows` spectra of n bins each, row r of the far end x at r * x_step (negative
+    /* Partitioned filters: `rows` spectra of n bins each. Row r of the far end x is at r * x_step (negative
      * where a newer row lies higher), all others at r * n. filter_*: echo += sum over rows of x * w, complex;
-     * explained += sum of v |x|^2, what of the microphone's power the filter's variance v accounts for.
-     * kalman: v for every bin; lms: one for each row. */
+     * explained += sum of v |x|^2, the part of the error's power that the filter's variance v explains.
+     * kalman: v per bin; lms: one v per row. */
     void (*filter_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr,
                           const float *wi, const float *v, float *echo_r, float *echo_i, float *explained);
     void (*filter_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *wr,
                        const float *wi, const float *v, float *echo_r, float *echo_i, float *explained);
-    /* w += v conj(x) g. kalman: then the variance loses what the block told and gains what the path wanders:
+    /* w += v conj(x) g. kalman: then v loses the information of the block and gains the path's process noise,
      * v = keep (v - v^2 |x|^2 weight / 2) + (1 - keep) |w|^2 (Kuech, Mabande, Enzner 2014, eq. 17 to 20; 1/2
-     * = hop over frame). */
+     * is hop over frame). */
     void (*adapt_kalman)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr,
                          const float *gi, const float *weight, float keep, float *wr, float *wi, float *v);
     void (*adapt_lms)(int n, int rows, int x_step, const float *xr, const float *xi, const float *gr,
                       const float *gi, const float *v, float *wr, float *wi);
 
-    /* A cross-spectrum averaged: c = keep c + conj(x) m; returns the sum of |c|^2. */
+    /* Average of a cross-spectrum: c = keep c + conj(x) m. Returns the sum of |c|^2. */
     float (*coherence)(int n, float keep, const float *xr, const float *xi, const float *mr, const float *mi,
                        float *cr, float *ci);
 
@@ -61,16 +66,18 @@ typedef struct {
     /* sum of a * b; they may be the same */
     float (*dot)(int n, const float *a, const float *b);
 
-    /* Elementary functions; out may be in. exp: in is held between -87 and 88; relative error below 2.5e-7.
-     * log: natural, of 1.2e-38 and more; absolute error below 4e-6, between 1/2 and 2 below 1e-7. sigmoid, 1
-     * / (1 + e^-x), and tanh: absolute error below 1.5e-7 and 3e-7. */
+    /* Elementary functions; out may be in.
+     *   exp      in is limited to -87 .. 88; relative error below 2.5e-7
+     *   log      natural, of 1.2e-38 and more; absolute error below 4e-6, between 1/2 and 2 below 1e-7
+     *   sigmoid  1 / (1 + e^-x); absolute error below 1.5e-7
+     *   tanh     absolute error below 3e-7 */
     void (*exp)(int n, const float *in, float *out);
     void (*log)(int n, const float *in, float *out);
     void (*sigmoid)(int n, const float *in, float *out);
     void (*tanh)(int n, const float *in, float *out);
 
-    /* The log-spectral amplitude gain of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985): w exp(E1(w
-     * posterior) / 2), at most 1. wiener: w, 0..1; posterior: power over the disturbance's, 0 and more.
+    /* Log-spectral amplitude gain of Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985):
+     * w exp(E1(w posterior) / 2), at most 1. wiener: w, 0..1; posterior: power over the noise's, 0 and more.
      * Relative error below 1e-5. out may be an input. */
     void (*log_spectral_gain)(int n, const float *wiener, const float *posterior, float *out);
 
@@ -91,10 +98,10 @@ extern const kernels_t kernels_neon;
 extern const kernels_t kernels_sse2, kernels_avx2;
 #endif
 
-/* From the one that asks most of the processor to the scalar one, which is always there; NULL ends it. */
+/* All variants of this architecture, the most demanding first, the scalar one last, then NULL. */
 extern const kernels_t *const kernel_variants[];
 
-/* The best one for this processor, and all that it can do besides. 64-bit ARM always has NEON, x86-64
+/* The variants that this processor can run, the best first, then NULL. 64-bit ARM always has NEON, x86-64
  * always SSE2. */
 static inline const kernels_t *const *kernels_here(void)
 {
@@ -105,7 +112,7 @@ static inline const kernels_t *const *kernels_here(void)
 #endif
 }
 
-/* The best one, used by every stage. */
+/* The best variant of this processor, used by every stage. */
 static inline const kernels_t *kernels(void) { return *kernels_here(); }
 
 #endif

@@ -1,4 +1,4 @@
-/* Kernels for one float at a time: the reference of the other variants, and for any other processor. */
+/* Kernels for one float at a time: the reference of the other variants, and the fallback of any processor. */
 #include <stdint.h>
 #include <string.h>
 

@@ -1,17 +1,19 @@
-/* Split spectra of 20 ms frames, 50 Hz a bin: how they are laid out and divided into bands. */
+/* Layout of split spectra of 20 ms frames, 50 Hz per bin, and their bands. */
 #ifndef APMPI_KERNELS_SPECTRUM_H
 #define APMPI_KERNELS_SPECTRUM_H
 
 #include "kernels/kernels.h"
 
-/* Bins of a frame of 2*hop samples, rounded up to whole vectors; the padding holds zeros. */
+/* Floats of a spectrum: the hop + 1 bins of a frame of 2*hop samples, rounded up to whole vectors; the
+ * padding holds zeros. */
 static inline int spectrum_stride(int hop) { return WHOLE_VECTORS(hop + 1); }
 
-/* End of the band that begins at bin `first`: 200 Hz up to 1 kHz, then a fifth of the frequency, about the
- * ear's. */
+/* End of the band that begins at bin `first`: 200 Hz wide up to 1 kHz, then a fifth of the frequency, about
+ * the ear's critical bands. */
 static inline int spectrum_band_end(int first) { return first + (first < 20 ? 4 : first / 5); }
 
-/* x[from] + ... + x[to - 1], in four sums side by side: a vector's lanes, where bands are wide. */
+/* x[from] + ... + x[to - 1], in four partial sums, which become the lanes of a vector where bands are wide.
+ */
 static inline float spectrum_sum(const float *x, int from, int to)
 {
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f}, rest = 0.0f;

@@ -1,5 +1,5 @@
-/* Kernels for four floats at a time, on x86-64: the compiler makes vectors of most scalar loops, but not of
- * the transform, which is half of the time. */
+/* Kernels for four floats at a time, on x86-64. The compiler vectorises most loops of scalar.c by itself, but
+ * not the transform, which is half of the time. */
 #ifdef __x86_64__
 #include <emmintrin.h>
 #include <stdint.h>

@@ -31,7 +31,7 @@ static void check(int size)
     double trip = 0.0;
     for (int i = 0; i < size; i++)
         test_worst(&trip, fabs((double)back[i] - (double)x[i]));
-    /* Rounding errors grow as the root of the number of passes: 2^-24 * sqrt(7) * a few. */
+    /* Rounding errors grow with the root of the number of passes: 2^-24 * sqrt(7) times a small factor. */
     CHECK(relative < 2e-6 && trip < 5e-7, "fft %4d: worst error %.2e of the RMS, round trip %.2e", size,
           relative, trip);
     free(x), free(back), free(re), free(im), free(arena.base);

@@ -1,7 +1,7 @@
-/* kernels.h: every variant against the scalar one, on cruel buffers: many lengths, every offset, memory that
- * ends where the array ends (a sanitizer watches it), silence, full scale, denormals. */
-#include "kernels/kernel_cases.h"
+/* kernels.h: every variant against the scalar one, on adverse buffers: many lengths, every offset, memory
+ * that ends with the array (for a sanitizer), silence, full scale, denormals. */
 #include "base/test_support.h"
+#include "kernels/kernel_cases.h"
 
 enum { LENGTHS = 13, OFFSETS = 4 };
 /* in vectors of KERNEL_LANES */
@@ -23,7 +23,7 @@ static float value_of(sound_t sound)
     }
 }
 
-/* `count` floats behind `offset` more: the block ends with the array. */
+/* `offset` floats, then `count` more, with which the memory ends. */
 static float *buffer(int count, int offset, sound_t sound)
 {
     float *block = malloc(sizeof(float) * (size_t)(count + offset) + 1); /* never of size 0 */
@@ -32,8 +32,8 @@ static float *buffer(int count, int offset, sound_t sound)
     return block;
 }
 
-/* Two ways to round the same operations differ by at most one unit in the last place (2^-23) of the
- * largest number for each. */
+/* Two roundings of the same operation differ by at most one unit in the last place, 2^-23 of the largest
+ * number. */
 static void compare(const kernels_t *variant, const kernel_case_t *test)
 {
     double worst = 0.0;
@@ -102,8 +102,8 @@ static void compare_fft(const kernels_t *variant, int size)
             for (int i = 0; i < 2; i++)
                 free(y[i]);
         }
-    /* Full scale makes spectra of sqrt(size) on average and 5 times that at most; about 10 roundings on
-     * the way. */
+    /* Full scale gives spectra of sqrt(size) on average and of 5 times that at most, after about 10
+     * roundings. */
     const double allowed = 10.0 * 5.0 * sqrt((double)size) * 0x1p-23;
     CHECK(there <= allowed && back <= 1e-6,
           "%-6s fft %4d           differs from scalar by up to %.1e there (allowed %.1e), %.1e back",
@@ -111,7 +111,7 @@ static void compare_fft(const kernels_t *variant, int size)
     free(arena.base);
 }
 
-/* Layers of any shape against sums of products in double; the sums of both variants are the same integers. */
+/* Layers of many shapes against sums of products in double; the integer sums of all variants are equal. */
 static void check_dense(const kernels_t *variant)
 {
     static const int shapes[][2] = {
@@ -172,7 +172,7 @@ static void check_dense_add(void)
         }
     }
     /* half a step of 1/127 for each input at worst, all in one direction */
-    CHECK(worst <= INPUTS * 0.5 / 127.0, "dense_add: off by up to %.1e of the loudest input", worst);
+    CHECK(worst <= INPUTS * 0.5 / 127.0, "dense_add: off by up to %.1e of the largest input", worst);
     memset(x, 0, sizeof x);
     y[0] = 3.0f;
     dense_add(1, INPUTS, weight, scale, x, scratch, y);

@@ -1,8 +1,8 @@
-/* stft.h: unmodified spectra give the input back, exactly hop/2 late, at every rate. */
+/* stft.h: unmodified spectra give the input, exactly hop/2 late, at every rate. */
 #include "kernels/stft.h"
 
-#include "kernels/spectrum.h"
 #include "base/test_support.h"
+#include "kernels/spectrum.h"
 
 enum { BLOCKS = 20 };
 

@@ -1,9 +1,12 @@
-/* The text of every kernel; contracts are in kernels.h. The including variant has defined:
+/* The text of every kernel; contracts are in kernels.h. The including variant has defined, besides what
+ * fft_text.h and elementary_text.h need:
  *
- *   V, LANES            the vector and how many floats it holds; + - * work on it, and on it with a float
- * constant LOAD(p) STORE(p, v) LANES floats from and to memory SPLAT(f)            the same float in every
- * lane SUM(v)              of all lanes DOT_ROWS            rows of weights that dot_rows(inputs, row, x,
- * sum) takes at once: sum[r] = sum_i row[r][i] * x[i] and what fft_text.h and elementary_text.h ask for
+ *   V, LANES            the vector, and the number of its floats; + - * / work on vectors
+ *   LOAD(p) STORE(p, v) LANES floats from and to memory
+ *   SPLAT(f)            the same float in every lane
+ *   SUM(v)              sum of all lanes
+ *   DOT_ROWS            rows of weights that dot_rows(inputs, row, x, sum) takes at once:
+ *                       sum[r] = sum_i row[r][i] * x[i]
  */
 #include "kernels/elementary_text.h"
 #include "kernels/kernels.h"
@@ -23,8 +26,8 @@ static void cross(int n, const float *restrict ar, const float *restrict ai, con
         STORE(cross + k, LOAD(ar + k) * LOAD(br + k) + LOAD(ai + k) * LOAD(bi + k));
 }
 
-/* Filters go through all rows for CHUNK vectors of bins at a time, so that sums and gains stay in registers.
- * `vectors` and `by_bin` are constants wherever these are inlined. */
+/* Filters process all rows for CHUNK vectors of bins at a time, so that sums and gains stay in registers.
+ * `vectors` and `by_bin` are constants wherever the functions below are inlined. */
 enum { CHUNK = 4 };
 #define EACH_CHUNK(n, call)                                                                                  \
     do {                                                                                                     \
@@ -161,7 +164,7 @@ static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, con
 #undef ADAPT
 }
 
-/* Sums go into CHUNK registers side by side, each waiting for itself only. */
+/* Sums are split over CHUNK registers, so that no addition waits for the one before. */
 static inline float total_of(const V *sum) { return SUM((sum[0] + sum[1]) + (sum[2] + sum[3])); }
 
 static float coherence(int n, float keep, const float *restrict xr, const float *restrict xi,

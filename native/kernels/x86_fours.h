@@ -1,4 +1,4 @@
-/* Four floats on x86-64: what fft_text.h asks for, and the sum of a vector. */
+/* Four floats on x86-64: the definitions that fft_text.h needs, and the sum of a vector. */
 #ifndef APMPI_KERNELS_X86_FOURS_H
 #define APMPI_KERNELS_X86_FOURS_H
 

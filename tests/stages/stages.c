@@ -161,7 +161,7 @@ API float agc_run(agc_t *agc, float *x, int channels, int count, float power, fl
     return agc_gain_db(agc);
 }
 
-/* ---- delay: spectra of 20 ms frames; returns the believed lag, gives the confidence and the score of
+/* ---- delay: spectra of 20 ms frames; returns the accepted lag, gives the confidence and the score of
  * every lag */
 
 API void *delay_new(int lags)

@@ -275,10 +275,14 @@ def test_delay(stages: Stages, rng: np.random.Generator, true_blocks: int) -> No
             assert found is not None and found - true_blocks < 150
             assert model.best == min(true_blocks + 2, lags - 1) - 1
             # Averages remember 1/rate roundings of EPS; a score holds four of them, squared.
-            bound = 8 * EPS * (1.0 / delay.LEVEL_RATE + 1.0 / delay.CROSS_RATE) + 64 * EPS
+            bound = 8 * EPS * (1.0 / delay.C.LEVEL_RATE + 1.0 / delay.C.CROSS_RATE) + 64 * EPS
             check("score, of the largest", worst / largest, bound)
-            # contrast = lags * share of the score; the confidence divides it by SURE - CHANCE
-            check("confidence", worst_confidence, 2 * bound * lags / (delay.SURE - delay.CHANCE))
+            # contrast = lags * share of the score; the confidence divides it by the range of contrasts
+            check(
+                "confidence",
+                worst_confidence,
+                2 * bound * lags / (delay.C.SURE_CONTRAST - delay.C.CHANCE_CONTRAST),
+            )
         stages.call("delay_again", handle)
     assert runs[0] == runs[1], "a reset detector is not a fresh one"
 
