@@ -321,26 +321,19 @@ static void smooth_energy(const aec_t *aec, const float *x, float *energy)
     *energy += ENERGY_RATE * (kernels()->dot(aec->hop, x, x) - *energy);
 }
 
-static void adapt_kalman(aec_t *aec, const reference_t *ref)
+/* Updates a filter's path by aec->sum (g), and the Kalman filter's variance. */
+static void adapt(aec_t *aec, const aec_filter_t *filter, const reference_t *ref)
 {
-    for (int p = 0, rows; p < aec->partitions; p += rows) {
-        rows = reference_run(ref, aec->delay_blocks + p, aec->partitions - p);
-        const int at = reference_at(ref, aec->delay_blocks + p);
-        const size_t cell = cell_of(aec, p);
-        kernels()->adapt_kalman(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re,
-                                aec->sum_im, aec->weight, KEEP, aec->kalman.re + cell, aec->kalman.im + cell,
-                                aec->variance + cell);
-    }
-}
-
-static void adapt_shadow(aec_t *aec, const reference_t *ref)
-{
-    for (int p = 0, rows; p < aec->shadow.partitions; p += rows) {
-        rows = reference_run(ref, aec->delay_blocks + p, aec->shadow.partitions - p);
-        const int at = reference_at(ref, aec->delay_blocks + p);
-        const size_t cell = cell_of(aec, p);
-        kernels()->adapt_lms(aec->stride, rows, -aec->stride, ref->re + at, ref->im + at, aec->sum_re,
-                             aec->sum_im, aec->prior + p, aec->shadow.re + cell, aec->shadow.im + cell);
+    const int n = aec->stride;
+    for (int p = 0, rows; p < filter->partitions; p += rows) {
+        rows = reference_run(ref, aec->delay_blocks + p, filter->partitions - p);
+        const float *xr = ref->re + reference_at(ref, aec->delay_blocks + p), *xi = ref->im + (xr - ref->re);
+        float *wr = filter->re + cell_of(aec, p), *wi = filter->im + cell_of(aec, p);
+        if (filter == &aec->kalman)
+            kernels()->adapt_kalman(n, rows, -n, xr, xi, aec->sum_re, aec->sum_im, aec->weight, KEEP, wr, wi,
+                                    aec->variance + cell_of(aec, p));
+        else
+            kernels()->adapt_lms(n, rows, -n, xr, xi, aec->sum_re, aec->sum_im, aec->prior + p, wr, wi);
     }
 }
 
@@ -382,12 +375,12 @@ void aec_learn(aec_t *aec, const aec_block_t *block, float near_speech)
     smooth_energy(aec, block->error, &aec->kalman.error_energy);
     normalise_error(aec, &aec->kalman, block->fft, block->error, near_share);
     correlate_error(aec);
-    adapt_kalman(aec, block->reference);
+    adapt(aec, &aec->kalman, block->reference);
 
     filter_block(aec, &aec->shadow, block, aec->shadow_echo, aec->shadow_error);
     smooth_energy(aec, aec->shadow_error, &aec->shadow.error_energy);
     normalise_error(aec, &aec->shadow, block->fft, aec->shadow_error, near_share);
-    adapt_shadow(aec, block->reference);
+    adapt(aec, &aec->shadow, block->reference);
 
     smooth_energy(aec, block->mic, &aec->mic_energy);
     copy_better_path(aec);

@@ -53,7 +53,7 @@ void delay_init(delay_t *delay, int lags, arena_t *arena)
     delay->lags = lags;
     delay->first_bin = BAND_LOW_HZ / BIN_HZ;
     delay->bins = (BAND_HIGH_HZ - BAND_LOW_HZ) / BIN_HZ + 2; /* 64: whole vectors */
-    const size_t bins = (size_t)delay->bins, cells = bins * (size_t)lags;
+    const size_t bins = (size_t)delay->bins, cells = bins * (size_t)lags, before = arena->used;
     delay->far_re = arena_floats(arena, cells);
     delay->far_im = arena_floats(arena, cells);
     delay->cross_re = arena_floats(arena, cells);
@@ -68,25 +68,14 @@ void delay_init(delay_t *delay, int lags, arena_t *arena)
     delay->score = arena_floats(arena, (size_t)lags);
     delay->contrast = arena_floats(arena, (size_t)lags);
     delay->activity = arena_floats(arena, (size_t)lags);
+    delay->array_bytes = arena->used - before;
     if (arena->base)
         delay_reset(delay);
 }
 
 void delay_reset(delay_t *delay)
 {
-    const size_t row = sizeof(float) * (size_t)delay->bins, all = row * (size_t)delay->lags;
-    memset(delay->far_re, 0, all);
-    memset(delay->far_im, 0, all);
-    memset(delay->cross_re, 0, all);
-    memset(delay->cross_im, 0, all);
-    memset(delay->far_power, 0, row);
-    memset(delay->mic_power, 0, row);
-    memset(delay->far_mean, 0, sizeof(float) * (size_t)delay->lags);
-    memset(delay->mic_mean, 0, sizeof(float) * (size_t)delay->lags);
-    memset(delay->fill, 0, sizeof(float) * (size_t)delay->lags);
-    memset(delay->score, 0, sizeof(float) * (size_t)delay->lags);
-    memset(delay->contrast, 0, sizeof(float) * (size_t)delay->lags);
-    memset(delay->activity, 0, sizeof(float) * (size_t)delay->lags);
+    memset(delay->far_re, 0, delay->array_bytes);
     delay->active_blocks = delay->contrast_blocks = 0.0f;
     delay->newest = 0;
     delay->best = delay->candidate = DELAY_UNKNOWN;

@@ -23,6 +23,7 @@ typedef struct {
     int lags;                     /* 0 .. lags-1 blocks are searched */
     int first_bin, bins;          /* the speech band of a 20 ms frame's spectrum */
     int newest;                   /* ring position of lag 0 */
+    size_t array_bytes;           /* of all arrays, which are contiguous from far_re on */
     float *far_re, *far_im;       /* ring: whitened far end, lags * bins */
     float *activity;              /* ring: mean whitened power of the far end */
     float *cross_re, *cross_im;   /* by lag: averaged cross-spectrum, lags * bins */
