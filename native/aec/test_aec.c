@@ -118,10 +118,8 @@ static void takes_pushes_back(void)
     free(direct->memory), free(direct), free(again->memory), free(again);
 }
 
-int main(void)
+static void follows_the_path(rig_t *rig)
 {
-    takes_pushes_back();
-    rig_t *rig = start();
     const double first = talk(rig, 100, 0.1f, 1e-4f), second = talk(rig, 100, 0.1f, 1e-4f);
     CHECK(first > 15.0 && second > 30.0,
           "converges: echo %.1f dB down in the first second, %.1f dB in the second", first, second);
@@ -153,7 +151,10 @@ int main(void)
     talk(rig, 100, 0.1f, 1e-4f);
     const double moved = talk(rig, 200, 0.1f, 1e-4f);
     CHECK(moved > 25.0, "another room: %.1f dB within three seconds", moved);
+}
 
+static void survives_silence_and_nan(rig_t *rig)
+{
     aec_reset(&rig->aec);
     reference_reset(&rig->reference);
     float mic[HOP], echo[HOP], out[HOP], silence[HOP] = {0};
@@ -175,6 +176,14 @@ int main(void)
     talk(rig, 100, 0.1f, 1e-4f);
     const double mended = talk(rig, 100, 0.1f, 1e-4f);
     CHECK(mended > 25.0, "not a number from the microphone: %.1f dB two seconds later", mended);
+}
+
+int main(void)
+{
+    takes_pushes_back();
+    rig_t *rig = start();
+    follows_the_path(rig);
+    survives_silence_and_nan(rig);
     free(rig->memory), free(rig);
     return test_failures != 0;
 }

@@ -1,4 +1,4 @@
-"""Drives the real module over whole signals, ten milliseconds at a time."""
+"""Drive the real module over whole signals, 10 ms at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Samples = npt.NDArray[np.int16]
 
 @dataclass
 class AnyFrame:
-    """A frame of someone else's make, which may be anything but right."""
+    """A frame of another program, valid or not: the members that a frame has, of any type."""
 
     data: Any
     sample_rate: Any = 16000
@@ -25,13 +25,13 @@ class AnyFrame:
 
 
 def frame_of(block: Samples, rate_hz: int) -> AudioFrame:
-    """A frame with its own copy of `block`: (samples,) or (samples, channels)."""
+    """Return a frame with its own copy of `block`: (samples,) or (samples, channels)."""
     channels = 1 if block.ndim == 1 else block.shape[1]
     return AudioFrame(bytearray(block.tobytes()), rate_hz, channels, len(block))
 
 
 def process(apm: AudioProcessingModule, rate_hz: int, mic: Samples, far: Samples | None = None) -> Samples:
-    """What comes out for microphone samples (n,) or (n, channels) in whole blocks; the far end goes first."""
+    """Return the output for microphone samples (n,) or (n, channels); each block's far end is given first."""
     block, out = rate_hz // 100, np.zeros_like(mic)
     for at in range(0, len(mic) - block + 1, block):
         if far is not None:
@@ -48,7 +48,7 @@ def heard(
     mic: npt.NDArray[np.float64],
     far: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """The same in float, moved back by the module's own latency to line up with `mic`; zeros at the end."""
+    """Return the output in float, aligned with `mic` by the module's own latency; zeros at the end."""
     out = process(apm, rate_hz, to_int16(mic), None if far is None else to_int16(far))
     late = round(apm.latency_ms * rate_hz / 1000)
     return np.concatenate([from_int16(out[late:]), np.zeros((late, *out.shape[1:]))])

@@ -1,4 +1,4 @@
-"""Seeded sound for the tests: a voice, a room, a conversation, and what was left of it.
+"""Seeded sound for the tests: a voice, a room, a conversation, and measures of the output.
 
 Signals are float64 in [-1, 1); levels are RMS in dBFS over the whole signal unless said otherwise.
 """
@@ -17,10 +17,12 @@ RATES_HZ = (8000, 16000, 32000, 48000)
 
 
 def db(power: float) -> float:
+    """Power in dB; -300 dB for 0."""
     return 10.0 * float(np.log10(max(power, 1e-30)))
 
 
 def power(x: Signal) -> float:
+    """Mean square."""
     return float(np.mean(np.square(x)))
 
 
@@ -31,8 +33,9 @@ def at_level(x: Signal, level_dbfs: float) -> Signal:
 def voice(
     rng: np.random.Generator, rate_hz: int, seconds: float, level_dbfs: float = -26.0, pitch_hz: float = 0.0
 ) -> Signal:
-    """What a detector of speech takes for speech: pulses of a wandering pitch and breath noise through three
-    formants that move from syllable to syllable, four of them a second, with pauses. 100 Hz to 0.45 rate."""
+    """Return a signal that a speech detector accepts: pulses of a varying pitch and breath noise through
+    three formants that change with each syllable, four syllables per second, with pauses; 100 Hz to 0.45
+    rate_hz."""
     samples = round(seconds * rate_hz)
     pitch_hz = pitch_hz or float(rng.uniform(100.0, 220.0))
     out = np.zeros(samples)
@@ -62,7 +65,7 @@ def voice(
 
 
 def room(rng: np.random.Generator, rate_hz: int, rt60_s: float = 0.3) -> Signal:
-    """Impulse response: noise that decays by 60 dB in rt60_s behind a direct sound, energy 1."""
+    """Return an impulse response of energy 1: a direct sound, then noise that decays by 60 dB in rt60_s."""
     t = np.arange(round(rt60_s * rate_hz)) / rate_hz
     response = rng.standard_normal(len(t)) * 10.0 ** (-3.0 * t / rt60_s)
     response[0] = 2.0 * np.sqrt(rate_hz * rt60_s / 50.0)
@@ -71,7 +74,7 @@ def room(rng: np.random.Generator, rate_hz: int, rt60_s: float = 0.3) -> Signal:
 
 @dataclass(frozen=True)
 class Scene:
-    """far end, what the microphone hears, and the two parts of it."""
+    """A far end, the microphone signal, and its near end and echo."""
 
     rate_hz: int
     far: Signal
@@ -91,7 +94,8 @@ def scene(
     noise_dbfs: float = -70.0,
     near_dbfs: float = -26.0,
 ) -> Scene:
-    """A far end at -26 dBFS, its echo about as loud in a room of RT60 0.3 s; a near end from near_from_s."""
+    """Return a scene: a far end at -26 dBFS, its echo of about that level in a room of RT60 0.3 s, a near end
+    from near_from_s on, and noise."""
     samples = round(seconds * rate_hz)
     t = np.arange(samples) / rate_hz
     far = voice(rng, rate_hz, seconds, pitch_hz=120.0) * (t < far_until_s)
@@ -111,17 +115,17 @@ def from_int16(x: npt.NDArray[np.int16]) -> Signal:
 
 
 def float32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """A contiguous copy in single precision."""
+    """Return a contiguous copy in single precision."""
     return np.array(x, np.float32, order="C")
 
 
 def lag_samples(out: Signal, reference: Signal, most: int) -> int:
-    """By how many samples `out` trails `reference`, 0 to most."""
+    """Lag of `out` behind `reference` in samples, 0 to most."""
     cross = correlate(out, reference, mode="full", method="fft")[len(reference) - 1 : len(reference) + most]
     return int(np.argmax(np.abs(cross)))
 
 
 def si_sdr_db(out: Signal, reference: Signal) -> float:
-    """Scale-invariant signal-to-distortion ratio; both aligned."""
+    """Scale-invariant signal-to-distortion ratio in dB of two aligned signals."""
     target = reference * (np.dot(out, reference) / np.dot(reference, reference))
     return db(power(target) / max(power(out - target), 1e-30))

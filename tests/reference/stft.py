@@ -1,8 +1,8 @@
-"""Low-delay analysis and synthesis: frames of 2*hop every hop, of which only hop/2 overlap in the output.
+"""Model of native/kernels/stft.c: frames of 2*hop samples every hop, of which hop/2 overlap in the output.
 
 The analysis window is a quarter sine over the first 3/4 of the frame and a quarter cosine over the last
-quarter. Times the synthesis window it is a raised-cosine crossfade of hop/2, a flat hop/2, and the crossfade
-back; the first quarter of the frame is not used.
+quarter. Its product with the synthesis window is a raised-cosine crossfade of hop/2, a constant hop/2, and
+the crossfade back; the first quarter of the frame is not used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def windows(hop: int) -> tuple[Signal, Signal]:
 
 
 class Stft:
-    """One channel; the caller multiplies the spectrum between analyse and synthesise."""
+    """Filter bank of one channel; the caller multiplies the spectrum between analyse and synthesise."""
 
     def __init__(self, hop: int) -> None:
         self.hop = hop
@@ -36,7 +36,7 @@ class Stft:
         return np.fft.rfft(self.history * self.analysis)
 
     def synthesise(self, spectrum: np.ndarray) -> Signal:
-        """One finished block, hop/2 samples late."""
+        """Return one finished block, hop/2 samples late."""
         fade = self.hop // 2
         frame = np.fft.irfft(spectrum, 2 * self.hop) * self.synthesis
         out = frame[fade : 3 * fade].copy()

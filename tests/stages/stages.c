@@ -1,7 +1,8 @@
-/* Stages behind handles: Python allocates none of their memory and knows none of their structs.
+/* The stages behind opaque handles, for ctypes.
  *
- * NAME_new(...) -> handle; NAME_reset(handle); NAME_run(handle, ...); handle_free(handle) for all. A handle
- * is one block of memory, the stage's state first. Arrays are float32, contiguous; sizes in samples or bins.
+ * NAME_new(...) returns a handle, NAME_again(handle) resets it, NAME_run(handle, ...) processes a block,
+ * handle_free(handle) frees any. A handle is one block of memory that begins with the stage's state. Arrays
+ * are float32 and contiguous; sizes are in samples or bins.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@
 
 API void handle_free(void *handle) { free(handle); }
 
-/* Memory for a state of `size` bytes and the arrays behind it; the arena is set to the latter. */
+/* Returns memory for a state of `size` bytes and the arrays after it; the arena is set to the latter. */
 static void *allocate(size_t size, arena_t *arena)
 {
     const size_t head = arena_round(size), bytes = head + arena->used;
@@ -218,7 +219,7 @@ API int resampler_run(resampler_t *resampler, float slide, const float *far, flo
     return resampler_process(resampler, far, out);
 }
 
-/* ---- drift: returns the slide */
+/* ---- drift: returns the slide, gives the rate */
 
 API void *drift_new(int hop)
 {
@@ -236,7 +237,7 @@ API float drift_run(drift_t *drift, float lag_sum, float information, float redu
     return slide;
 }
 
-/* ---- saturation: bends x[count], then learns; returns the drive */
+/* ---- saturation: applies the curve to x[count]; learns and returns the drive */
 
 API void *saturation_new(void)
 {
@@ -247,7 +248,7 @@ API void *saturation_new(void)
 
 API void saturation_again(saturation_t *saturation) { saturation_reset(saturation); }
 
-API void saturation_bend(const saturation_t *saturation, float *x, int count)
+API void saturation_apply(const saturation_t *saturation, float *x, int count)
 {
     saturation_process(saturation, x, count);
 }

@@ -1,4 +1,4 @@
-"""The kernels' elementary functions: the coefficients are the minimax ones, the errors those of kernels.h."""
+"""The kernels' elementary functions: minimax coefficients, and errors as stated in kernels.h."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_coefficients_are_what_the_script_computes(polynomial, first: str) -> No
     written = [float(number) for number in re.findall(r"SPLAT\(([\d.]+)f\)", statement)]
     wanted = polynomial()
     print(f"{written} in the header, {list(wanted)} computed")
-    # a change in the fifth digit of a coefficient moves the result by less than a float's last place
+    # a change in the fifth digit of a coefficient changes the result by less than a float's last place
     np.testing.assert_allclose(written, wanted, rtol=1e-5)
 
 
@@ -42,7 +42,7 @@ def test_exp(stages) -> None:
     assert worst(stages, "exp", x, np.exp(x.astype(float)), relative=True) < 2.5e-7
 
 
-def test_exp_beyond_its_range_holds_still(stages) -> None:
+def test_exp_limits_its_argument(stages) -> None:
     x = np.repeat(np.array([-1e30, -100, 100, 1e30], np.float32), 2)
     assert worst(stages, "exp", x, np.exp(np.repeat([-87.0, 88.0], 4)), relative=True) < 2.5e-7
 

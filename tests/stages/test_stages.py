@@ -30,7 +30,7 @@ def check(what: str, error: float, bound: float) -> None:
 
 
 def cruel(rng: np.random.Generator, count: int) -> dict[str, Signal]:
-    """Signals that are hard for filters, within [-1, 1]."""
+    """Adverse signals within [-1, 1]."""
     t = np.arange(count)
     return {
         "noise": np.clip(0.3 * rng.standard_normal(count), -1.0, 1.0),
@@ -46,7 +46,7 @@ def cruel(rng: np.random.Generator, count: int) -> dict[str, Signal]:
 
 
 def misaligned(x: Floats, floats: int) -> Floats:
-    """A copy whose address is `floats` floats behind a multiple of 64 bytes."""
+    """Return a copy whose address is `floats` floats after a multiple of 64 bytes."""
     room = np.empty(x.size + 32, np.float32)
     start = (-room.ctypes.data // 4) % 16 + floats
     view = room[start : start + x.size].reshape(x.shape)
@@ -60,8 +60,9 @@ def misaligned(x: Floats, floats: int) -> Floats:
 
 @pytest.mark.parametrize("size", [160, 320, 640, 960])
 def test_fft(stages: Stages, rng: np.random.Generator, size: int) -> None:
-    """Each of log2(size) levels adds one rounding to every value (Higham 2002, 24.1): EPS sqrt(levels) of the
-    signal's norm, RMS; no value is off by six times that. A rounded factor scales a line as a whole: EPS."""
+    """Each of log2(size) levels adds one rounding to every value (Higham 2002, 24.1): an RMS error of EPS
+    sqrt(levels) of the signal's norm; six times that is exceeded by no value. A rounded factor scales a line
+    as a whole: EPS."""
     for name, x in cruel(rng, size).items():
         x = float32(x)
         re, im, back = (np.zeros(n, np.float32) for n in (size // 2 + 1, size // 2 + 1, size))
@@ -81,7 +82,7 @@ def test_fft(stages: Stages, rng: np.random.Generator, size: int) -> None:
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_stft(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """A gain that changes at random, beside the model; then a gain of one, which must return the input."""
+    """A random gain, as by the model; then a gain of one, which must give the input."""
     hop, blocks = rate_hz // 100, 30
     late = hop // 2
     for name, x in cruel(rng, blocks * hop).items():
@@ -102,7 +103,7 @@ def test_stft(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
                 rights.append(model.synthesise(spectrum * gain))
             out, right = np.concatenate(outs), np.concatenate(rights)
             check(f"{name}, spectrum", spectrum_error, 6 * sigma * np.sqrt(2 * hop) + EPS * line + tiny)
-            # the synthesis window rises to 2 where the analysis window is low: up to twice the error
+            # the synthesis window is up to 2 where the analysis window is low: up to twice the error
             check(f"{name}, output", np.max(np.abs(out - right)), 2 * 6 * np.sqrt(2.0) * sigma + EPS + tiny)
         wanted = np.concatenate([np.zeros(late), x[:-late]])
         check(
@@ -293,9 +294,8 @@ def test_delay(stages: Stages, rng: np.random.Generator, true_blocks: int) -> No
 @pytest.mark.parametrize("a_block_late", [True, False])
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_resampler(stages: Stages, rng: np.random.Generator, rate_hz: int, a_block_late: bool) -> None:
-    """A lag that changes in both directions by more than a block. A rounded position is off by EPS a block,
-    pi times that in phase at the Nyquist frequency; a sum has 64 products.
-    """
+    """A varying slide, over more than a block in both directions. A rounded position is off by EPS per block,
+    pi times that in phase at the Nyquist frequency; a sum has 64 products."""
     hop, blocks = rate_hz // 100, 3500
     x = float32(at_level(rng.standard_normal(blocks * hop), -15.0)).reshape(blocks, hop)
     slides = float32(0.9 * np.sin(2.0 * np.pi * np.arange(blocks) / blocks) * (np.arange(blocks) > 5))
@@ -325,7 +325,7 @@ def test_resampler(stages: Stages, rng: np.random.Generator, rate_hz: int, a_blo
 
 
 def test_resampler_is_a_delay(stages: Stages) -> None:
-    """A tone below 0.7 of the Nyquist frequency stays the same tone, read by the other clock."""
+    """A tone below 0.7 of the Nyquist frequency gives the same tone, sampled by the other clock."""
     hop, blocks, slide = 160, 600, 0.048  # 300 ppm
     t, worst = np.arange(blocks * hop), -np.inf
     for share in (0.01, 0.1, 0.3, 0.5, 0.7):
@@ -344,10 +344,9 @@ def test_resampler_is_a_delay(stages: Stages) -> None:
 
 
 def test_drift(stages: Stages, rng: np.random.Generator) -> None:
-    """A loop with a canceller that takes over a hundredth of the lag a block. As in the model, the rate is
-    found, nothing is steered without a drift, and a drift with which the echo is reduced less is discarded.
-    Roundings accumulate over the steered blocks, relative to the largest lag.
-    """
+    """A loop with a canceller whose path follows a hundredth of the lag per block: the rate is found as by
+    the model, nothing is steered without a drift, and a drift that reduces less of the echo is withdrawn.
+    Roundings add up over the steered blocks, relative to the largest lag."""
     hop, blocks = 160, 3000
     for ppm, reduction_with in ((0.0, 100.0), (3.0, 100.0), (-300.0, 100.0), (-300.0, 20.0)):
         handle, model = stages.new("drift", hop), drift.Drift(hop)
@@ -364,7 +363,7 @@ def test_drift(stages: Stages, rng: np.random.Generator) -> None:
         print(f"{ppm:+.0f} ppm: found {1e6 * model.rate / hop:+.2f}")
         check("slide in samples", worst, 1e-4)
         if reduction_with < 100.0:
-            assert np.any(np.diff(np.array(steered, int)) < 0), "the test must see a drift given back"
+            assert np.any(np.diff(np.array(steered, int)) < 0), "the test must see a drift withdrawn"
             continue
         assert model.steering == (ppm != 0.0)
         assert 1e6 * model.rate / hop == pytest.approx(ppm, abs=1.0)
@@ -375,37 +374,36 @@ def test_drift(stages: Stages, rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("truth", [0.0, 8.0, 16.0])
 def test_saturation(stages: Stages, rng: np.random.Generator, truth: float) -> None:
-    """Syllables through a loudspeaker of that drive and a filter of one tap, with near-end speech at the same
-    level: the drive as in the model, and near the true one; a linear loudspeaker gets no correction. The
-    slope is a quotient of differences that lose two digits; its roundings are averaged over two seconds.
-    """
+    """Syllables through a loudspeaker of that drive and a filter of one tap, with a near end of the same
+    level: the drive is the model's and near the true one; none is applied for a linear loudspeaker. The slope
+    is a quotient of differences that lose two digits, and its roundings are averaged over two seconds."""
     hop, blocks = 160, 6000
     handle, model = stages.new("saturation"), saturation.Saturation()
     levels = np.repeat(10.0 ** (rng.uniform(-30.0, -14.0, blocks // 20) / 20.0), 20)
     far = float32(levels[:, None] * rng.standard_normal((blocks, hop)))
     talks = np.repeat(rng.uniform(size=blocks // 50) < 0.5, 50)
     near = 0.05 * talks[:, None] * rng.standard_normal((blocks, hop))
-    drives, told = [], []
-    tap, error_power, worst, bends = 0.8, 1e-3, 0.0, []
-    for x, talker in zip(far, near, strict=True):
+    drives, given_parts = [], []
+    tap, error_power, worst, saturated = 0.8, 1e-3, 0.0, []
+    for x, near_end in zip(far, near, strict=True):
         s, given = model.process(x.astype(np.float64)), misaligned(x, 1)
-        stages.call("saturation_bend", handle, given, hop)
-        bends.append(np.max(np.abs(given - s)))
-        error = saturation.bent(x.astype(np.float64), truth) + talker - tap * s
+        stages.call("saturation_apply", handle, given, hop)
+        saturated.append(np.max(np.abs(given - s)))
+        error = saturation.bent(x.astype(np.float64), truth) + near_end - tap * s
         error_power += 0.1 * (np.mean(error**2) - error_power)
         parts = np.mean(s**2), np.mean((tap * s) ** 2) / error_power, np.mean(tap * s * error) / error_power
         tap += 0.02 * np.dot(error, s) / (np.dot(s, s) + hop * error_power)
-        told.append([float(np.float32(part)) for part in parts])
-        drives.append(stages.call("saturation_run", handle, *told[-1], returns=ctypes.c_float))
-        model.learn(*told[-1])
+        given_parts.append([float(np.float32(part)) for part in parts])
+        drives.append(stages.call("saturation_run", handle, *given_parts[-1], returns=ctypes.c_float))
+        model.learn(*given_parts[-1])
         worst = max(worst, abs(drives[-1] - model.drive))
     stages.call("saturation_again", handle)
-    again = [stages.call("saturation_run", handle, *parts, returns=ctypes.c_float) for parts in told]
+    again = [stages.call("saturation_run", handle, *parts, returns=ctypes.c_float) for parts in given_parts]
     assert again == drives, "a reset gives another result"
     print(f"drive {truth:g}: found {drives[-1]:.2f}")
     check("drive", worst, 100 * 200 * EPS * saturation.C.MOST_DRIVE)
-    # the block in which it is first classified as overdriven may differ
-    check("bent far end", float(np.quantile(bends, 1.0 - 3 / blocks)), 1e-3)
+    # the block from which it counts as overdriven may differ
+    check("saturated far end", float(np.quantile(saturated, 1.0 - 3 / blocks)), 1e-3)
     assert (
         drives[-1] < saturation.C.NO_LONGER if truth == 0.0 else drives[-1] == pytest.approx(truth, rel=0.2)
     )
@@ -414,48 +412,61 @@ def test_saturation(stages: Stages, rng: np.random.Generator, truth: float) -> N
 # ---------- echo canceller
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 48000])
-def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Convergence, a moved window, double talk, blocks without adaptation, and another room, as in the model.
-    Rounding: EPS of the signal for each level of three transforms, for every partition's product and for each
-    of the about 100 blocks that a path is averaged over, all independent; worst of many, so six sigma.
-    """
-    hop, partitions, blocks, total = rate_hz // 100, 16, 30, 400
-    count = total * hop
-    far = voice(rng, rate_hz, total / 100.0, -20.0)
+AEC_BLOCKS = 400
+AEC_MOVES = {20: 3, 250: 1}  # window by block
+AEC_SLIPS = {255: 1, 262: -1, 264: -1, 265: -1, 270: 1}
+
+
+def aec_signals(rng: np.random.Generator, rate_hz: int) -> tuple[Floats, Floats]:
+    """Return far end and microphone: an echo, double talk from block 150 to 200, another room from 280 on."""
+    hop, seconds, count = rate_hz // 100, AEC_BLOCKS / 100.0, AEC_BLOCKS * (rate_hz // 100)
+    far = voice(rng, rate_hz, seconds, -20.0)
     echoes = [np.convolve(far, np.r_[np.zeros(4 * hop), room(rng, rate_hz, 0.2)])[:count] for _ in range(2)]
-    near = voice(rng, rate_hz, total / 100.0, -26.0, pitch_hz=180.0)
+    near = voice(rng, rate_hz, seconds, -26.0, pitch_hz=180.0)
     t = np.arange(count) // hop
     mic = np.where(t < 280, echoes[0], -echoes[1]) + near * ((t >= 150) & (t < 200))
-    far, mic = float32(far), float32(mic + at_level(rng.standard_normal(count), -70.0))
+    return float32(far), float32(mic + at_level(rng.standard_normal(count), -70.0))
+
+
+def move_aec(stages: Stages, handle: object, model: aec.Canceller, block: int) -> None:
+    """Apply the moves of the path and of its window that belong ahead of a block."""
+    late_samples = {230: model.hop // 3, 240: 0}
+    if block in AEC_MOVES:
+        stages.call("aec_move", handle, AEC_MOVES[block])
+        model.set_delay(AEC_MOVES[block])
+    if block in late_samples:
+        stages.call("aec_late", handle, late_samples[block])
+        model.delay_path(late_samples[block])
+    if block in AEC_SLIPS:
+        stages.call("aec_step", handle, AEC_SLIPS[block], 14)
+        model.slip(AEC_SLIPS[block], 14)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 48000])
+def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+    """Convergence, a moved window, double talk, blocks without learning, another room: as by the model.
+    Rounding: EPS of the signal for each level of three transforms, for every partition's product and for each
+    of the about 100 blocks that a path is averaged over, all independent; worst of many, so six sigma."""
+    hop, partitions, blocks, total = rate_hz // 100, 16, 30, AEC_BLOCKS
+    far, mic = aec_signals(rng, rate_hz)
     loudest = np.sqrt(np.max(np.mean(mic.astype(np.float64).reshape(total, hop) ** 2, axis=1)))
     bound = 6 * EPS * np.sqrt(3 * np.log2(2 * hop)) * np.sqrt(partitions) * np.sqrt(100.0) * loudest
 
     handle, model = stages.new("aec", hop, partitions, blocks), aec.Canceller(hop, partitions, blocks)
-    moves = {20: 3, 250: 1}
-    slips = {255: 1, 262: -1, 264: -1, 265: -1, 270: 1}
-    unlearned, late_samples = range(220, 226), {230: hop // 3, 240: 0}
+    unlearned = range(220, 226)
     first, worst, worst_confidence, lags = [], 0.0, 0.0, []
     for b in range(total):
         at = slice(b * hop, (b + 1) * hop)
-        if b in moves:
-            stages.call("aec_move", handle, moves[b])
-            model.set_delay(moves[b])
-        if b in late_samples:
-            stages.call("aec_late", handle, late_samples[b])
-            model.delay_path(late_samples[b])
-        if b in slips:
-            stages.call("aec_step", handle, slips[b], 14)
-            model.slip(slips[b], 14)
+        move_aec(stages, handle, model, b)
         echo, error = np.zeros(hop, np.float32), np.zeros(hop, np.float32)
-        speaks = 0.7 if 150 <= b < 200 else 0.0
+        near_speech = 0.7 if 150 <= b < 200 else 0.0
         exact = far[at].astype(np.float64), mic[at].astype(np.float64)
         if b in unlearned:
             stages.call("aec_guess", handle, far[at], mic[at], echo, error)
             rights = model.predict(*exact)
         else:
-            stages.call("aec_run", handle, far[at], mic[at], speaks, echo, error)
-            rights = model.process(*exact, speaks)
+            stages.call("aec_run", handle, far[at], mic[at], near_speech, echo, error)
+            rights = model.process(*exact, near_speech)
         first.append(error)
         worst = max(
             worst, *(float(np.max(np.abs(x - y))) for x, y in zip((echo, error), rights, strict=True))
@@ -480,8 +491,8 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     stages.call("aec_again", handle)
     for b in range(total // 4):
         at = slice(b * hop, (b + 1) * hop)
-        if b in moves:
-            stages.call("aec_move", handle, moves[b])
+        if b in AEC_MOVES:
+            stages.call("aec_move", handle, AEC_MOVES[b])
         echo, error = np.zeros(hop, np.float32), np.zeros(hop, np.float32)
         stages.call("aec_run", handle, misaligned(far[at], 1), misaligned(mic[at], 2), 0.0, echo, error)
         assert np.array_equal(error, first[b]), "a reset, or another address, gives another result"
@@ -490,9 +501,8 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
 @pytest.mark.parametrize("late_ms", [37.3, -22.1])
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_jump(stages: Stages, rng: np.random.Generator, rate_hz: int, late_ms: float) -> None:
-    """Near-end speech beside an echo moves nothing; then the echo jumps, and the distance is found as in the
-    model. The evidence is a mean of at most 160 bins, each as exact as a sum of transforms.
-    """
+    """Near-end speech beside an echo gives no jump; then the echo jumps, and the jump is found, as by the
+    model. The evidence is a mean of at most 160 bins, each as exact as a sum of transforms."""
     hop, total, talks, jumps = rate_hz // 100, 360, slice(110, 125), 300
     count = total * hop
     late = round(late_ms * rate_hz / 1000.0)
@@ -521,8 +531,8 @@ def test_jump(stages: Stages, rng: np.random.Generator, rate_hz: int, late_ms: f
             if samples:
                 found[b] = samples
         stages.call("jump_again", handle)
-    print(f"{searched} blocks searched beside the talker; found {found}, {late} is true")
-    assert searched > 0, "the test must see a search that finds nothing"
+    print(f"{searched} blocks searched in double talk; found {found}, {late} is true")
+    assert searched > 0, "the test must see a search without a result"
     assert list(found.values()) == [late] and jumps < min(found) < jumps + 20
     check("evidence", worst, 1e-3)
 
@@ -531,13 +541,13 @@ def test_jump(stages: Stages, rng: np.random.Generator, rate_hz: int, late_ms: f
 
 
 def spectra(x: Signal, hop: int) -> np.ndarray:
-    """Spectrum of every block, in the suppressor's analysis."""
+    """Return the spectrum of every block by the suppressor's filter bank, (blocks, bins)."""
     bank = stft.Stft(hop)
     return np.array([bank.analyse(block) for block in x.reshape(-1, hop)])
 
 
 def padded(x: npt.ArrayLike, hop: int) -> Floats:
-    """Values of hop + 1 bins in whole vectors of eight, the widest of a kernel, padded with zeros."""
+    """Return hop + 1 bins padded with zeros to whole vectors of eight, the widest of a kernel."""
     out = np.zeros((hop + 8) // 8 * 8, np.float32)
     out[: hop + 1] = x
     return out
@@ -545,10 +555,9 @@ def padded(x: npt.ArrayLike, hop: int) -> Floats:
 
 @pytest.mark.parametrize("rate_hz", [8000, 48000])
 def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
-    """Far end alone, both, near end alone, silence, an echo that may have moved, and an estimate that is no
-    echo; later a second part of the echo arrives over paths that no filter predicts. The regression averages
-    over 50 blocks and sums up to 100 bins; roundings add up like noise.
-    """
+    """Far end alone, double talk, near end alone, silence, an echo that may have moved, and an estimate that
+    is no echo; from the first second on a part of the echo is not predictable by a filter. The regression
+    averages 50 blocks and sums up to 100 bins; roundings add up like noise."""
     hop, blocks = rate_hz // 100, 500
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     far = voice(rng, rate_hz, blocks / 100.0) * ((t < 200) | (t >= 320))
