@@ -19,11 +19,10 @@ enum {
     COMPARED_BINS = 160,
 };
 
-/* Decay of an echo path's power per partition, 60 dB in RT60 = 0.6 s (a living room): 10^(-6 * 0.01 / 0.6).
- */
+/* Decay of an echo path's power per partition: 10^(-6 * 0.01 s / RT60), RT60 = 0.6 s, a living room. */
 static const float DECAY = 0.794328235f;
 /* Initial variance over the prior: a loudspeaker may be 7 dB louder at the microphone than the far end. */
-static const float FIRST_GUESS = 5.0f;
+static const float FIRST_VARIANCE = 5.0f;
 /* A^2 of the state equation: a path is forgotten with a time constant of 17 s, 1 / (1 - A^2) blocks. */
 static const float KEEP = 0.9994f;
 /* Per block: N follows the error with a time constant of 100 ms, about a phoneme. */
@@ -33,7 +32,7 @@ static const float NEAR_RATE = 0.1f;
 static const float NEAR_SILENT = 1.0f;
 /* s during near-end speech, whose phonemes begin faster than N follows (measured: 2 dB less echo in double
  * talk). */
-static const float NEAR_SPEAKS = 5.0f;
+static const float NEAR_SPEECH = 5.0f;
 /* Per block: energies by which the two filters are compared have a time constant of 100 ms. */
 static const float ENERGY_RATE = 0.1f;
 /* Ratio of error energies from which one filter is better: 3 dB. */
@@ -57,7 +56,7 @@ static const float MOST_PATH = 1000.0f;
 /* Largest sample of an error: microphone and estimate at full scale. */
 static const float MOST_ERROR = 2.0f;
 /* Least variance over the prior after a move by whole samples: 15 dB, since half a sample may be missing. */
-static const float MOVED_DOUBT = 0.03f;
+static const float MOVED_VARIANCE = 0.03f;
 
 static void init_filter(aec_filter_t *filter, int partitions, size_t bins, arena_t *arena)
 {
@@ -81,8 +80,8 @@ void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
     aec->prior = arena_floats(arena, (size_t)partitions);
     aec->echo_re = arena_floats(arena, bins);
     aec->echo_im = arena_floats(arena, bins);
-    aec->sum_re = arena_floats(arena, bins);
-    aec->sum_im = arena_floats(arena, bins);
+    aec->error_re = arena_floats(arena, bins);
+    aec->error_im = arena_floats(arena, bins);
     aec->weight = arena_floats(arena, bins);
     aec->frame = arena_floats(arena, 2 * (size_t)hop);
     aec->shadow_echo = arena_floats(arena, (size_t)hop);
@@ -110,7 +109,7 @@ static void reset_variance(aec_t *aec, int partition)
 {
     float *variance = aec->variance + cell_of(aec, partition);
     for (int k = 0; k < aec->stride; k++)
-        variance[k] = FIRST_GUESS * aec->prior[partition];
+        variance[k] = FIRST_VARIANCE * aec->prior[partition];
 }
 
 void aec_reset(aec_t *aec)
@@ -214,15 +213,14 @@ void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
         fft_forward(fft, aec->frame, re, im);
     }
     copy_path(aec, &aec->kalman, &aec->shadow);
-    raise_variance(aec, MOVED_DOUBT);
+    raise_variance(aec, MOVED_VARIANCE);
 }
 
 /* ---- Prediction */
 
-/* Writes a filter's echo estimate and error, hop each, and aec->echo, the estimate's spectrum (overlap-save:
- * the last hop of the frame is the linear convolution). aec->weight becomes sum_p v_p |x_p|^2, the power that
- * the filter's uncertainty explains; v is the variance of the Kalman filter, the prior of the shadow filter.
- */
+/* Writes a filter's echo estimate and error, hop each, and the estimate's spectrum to aec->echo
+ * (overlap-save: the second half of the frame is the linear convolution). aec->weight becomes sum_p v_p
+ * |x_p|^2, the power that the filter's uncertainty explains; v is the prior for the shadow filter. */
 static void filter_block(aec_t *aec, const aec_filter_t *filter, const aec_block_t *block, float *echo,
                          float *error)
 {
@@ -256,30 +254,30 @@ void aec_predict(aec_t *aec, const aec_block_t *block)
 
 /* ---- Observation: near-end power, lag and coherence */
 
-/* Updates N with the error's spectrum. aec->weight, of filter_block(), becomes 1 / (weight + near_share * N +
- * floor); aec->sum becomes g, the spectrum of [zeros, error] times that. */
+/* Updates N with the spectrum of [zeros, error]. aec->weight, from filter_block(), becomes 1 / D with s given
+ * by near_share; aec->error becomes e / D. */
 static void normalise_error(aec_t *aec, aec_filter_t *filter, const fft_t *fft, const float *error,
                             float near_share)
 {
     const int hop = aec->hop;
     memset(aec->frame, 0, sizeof(float) * (size_t)hop);
     memcpy(aec->frame + hop, error, sizeof(float) * (size_t)hop);
-    fft_forward(fft, aec->frame, aec->sum_re, aec->sum_im);
+    fft_forward(fft, aec->frame, aec->error_re, aec->error_im);
     const float floor_power = QUANTISATION_POWER * (float)hop;
     float *near_power = filter->near_power;
     for (int k = 0; k < aec->stride; k++) {
-        const float now = aec->sum_re[k] * aec->sum_re[k] + aec->sum_im[k] * aec->sum_im[k];
+        const float now = aec->error_re[k] * aec->error_re[k] + aec->error_im[k] * aec->error_im[k];
         near_power[k] += NEAR_RATE * (now - near_power[k]);
         const float inverse = 1.0f / (aec->weight[k] + near_share * near_power[k] + floor_power);
         aec->weight[k] = inverse;
-        aec->sum_re[k] *= inverse;
-        aec->sum_im[k] *= inverse;
+        aec->error_re[k] *= inverse;
+        aec->error_im[k] *= inverse;
     }
 }
 
-/* Compares the error with the echo estimate: aec->sum (g) with aec->echo (y), weighted by aec->weight. Halves
- * the power of y, whose frame is twice as long as the error. Lag: see drift.h; where the error is less than 3
- * dB below the microphone, making up for a lag would gain nothing. */
+/* Correlates e / D with y, of which aec->weight is 1 / D and whose power is halved, since its frame is twice
+ * as long as the error. Lag: see drift.h; it is 0 where the error is less than 3 dB below the microphone,
+ * since making up for it would gain nothing. */
 static void correlate_error(aec_t *aec)
 {
     const float turn = (float)M_PI / (float)aec->hop;
@@ -287,9 +285,9 @@ static void correlate_error(aec_t *aec)
     for (int k = 1; k < COMPARED_BINS && k < aec->hop; k++) {
         const float w = k < LAG_BINS ? turn * (float)k : 0.0f, yr = aec->echo_re[k], yi = aec->echo_im[k];
         const float white = 0.5f * (yr * yr + yi * yi) * aec->weight[k];
-        lag += w * (aec->sum_re[k] * yi - aec->sum_im[k] * yr);
+        lag += w * (aec->error_re[k] * yi - aec->error_im[k] * yr);
         information += w * w * white;
-        cross += aec->sum_re[k] * yr + aec->sum_im[k] * yi;
+        cross += aec->error_re[k] * yr + aec->error_im[k] * yi;
         power += white;
     }
     const int reduces_echo = aec->kalman.error_energy < CLEARLY_BETTER * aec->mic_energy;
@@ -321,7 +319,7 @@ static void smooth_energy(const aec_t *aec, const float *x, float *energy)
     *energy += ENERGY_RATE * (kernels()->dot(aec->hop, x, x) - *energy);
 }
 
-/* Updates a filter's path by aec->sum (g), and the Kalman filter's variance. */
+/* Updates a filter's path by aec->error, and the Kalman filter's variance by aec->weight. */
 static void adapt(aec_t *aec, const aec_filter_t *filter, const reference_t *ref)
 {
     const int n = aec->stride;
@@ -330,10 +328,10 @@ static void adapt(aec_t *aec, const aec_filter_t *filter, const reference_t *ref
         const float *xr = ref->re + reference_at(ref, aec->delay_blocks + p), *xi = ref->im + (xr - ref->re);
         float *wr = filter->re + cell_of(aec, p), *wi = filter->im + cell_of(aec, p);
         if (filter == &aec->kalman)
-            kernels()->adapt_kalman(n, rows, -n, xr, xi, aec->sum_re, aec->sum_im, aec->weight, KEEP, wr, wi,
-                                    aec->variance + cell_of(aec, p));
+            kernels()->adapt_kalman(n, rows, -n, xr, xi, aec->error_re, aec->error_im, aec->weight, KEEP, wr,
+                                    wi, aec->variance + cell_of(aec, p));
         else
-            kernels()->adapt_lms(n, rows, -n, xr, xi, aec->sum_re, aec->sum_im, aec->prior + p, wr, wi);
+            kernels()->adapt_lms(n, rows, -n, xr, xi, aec->error_re, aec->error_im, aec->prior + p, wr, wi);
     }
 }
 
@@ -353,8 +351,8 @@ static void constrain(aec_t *aec, const fft_t *fft, aec_filter_t *filter, int pa
     }
 }
 
-/* Copies the path of the clearly better filter to the other. A path from the shadow filter is wrong by as
- * much as it leaves of the microphone: its variance is raised to that share. Detects divergence. */
+/* Copies the path of the clearly better filter to the other, and detects divergence. A path from the shadow
+ * filter is wrong by as much as it leaves of the microphone: the variance is raised to that share. */
 static void copy_better_path(aec_t *aec)
 {
     const int diverged = aec->kalman.error_energy > WORSE_THAN_NONE * aec->mic_energy;
@@ -371,7 +369,7 @@ static void copy_better_path(aec_t *aec)
 void aec_learn(aec_t *aec, const aec_block_t *block, float near_speech)
 {
     /* s, twice because N is the power of the error in half of its frame */
-    const float near_share = 2.0f * (NEAR_SILENT + near_speech * (NEAR_SPEAKS - NEAR_SILENT));
+    const float near_share = 2.0f * (NEAR_SILENT + near_speech * (NEAR_SPEECH - NEAR_SILENT));
     smooth_energy(aec, block->error, &aec->kalman.error_energy);
     normalise_error(aec, &aec->kalman, block->fft, block->error, near_share);
     correlate_error(aec);

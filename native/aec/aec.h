@@ -3,17 +3,17 @@
  * G. Enzner, P. Vary, "Frequency-domain adaptive Kalman filter for acoustic echo control in hands-free
  * telephones", Signal Processing 86 (2006); partitioned as in F. Kuech, E. Mabande, G. Enzner, "State-space
  * architecture of the partitioned-block-based acoustic echo controller", ICASSP 2014, with a covariance that
- * is diagonal over partitions and bins. For each block, per bin, with the partitions p of 10 ms each:
+ * is diagonal over partitions and bins. For each block, in each bin, with partitions p of 10 ms:
  *
- *   y    = sum_p x_p w_p                                  echo estimate from the far end x (aec_predict)
- *   e    = d - y                                          error: microphone less estimate
- *   g    = e / (sum_p v_p |x_p|^2 + s N + floor)          normalised error; N: smoothed |e|^2
- *   w_p += v_p conj(x_p) g                                echo path (aec_learn)
- *   v_p  = A^2 (v_p - v_p^2 |x_p|^2 / (2 (...))) + (1 - A^2) |w_p|^2   variance of the path's error
+ *   y    = sum_p x_p w_p                                             echo estimate from the far end x
+ *   e    = d - y                                                     error: microphone less estimate
+ *   D    = sum_p v_p |x_p|^2 + s N + floor                           expected power of the error
+ *   w_p += v_p conj(x_p) e / D                                       echo path
+ *   v_p  = A^2 (v_p - v_p^2 |x_p|^2 / (2 D)) + (1 - A^2) |w_p|^2     variance of the path's error
  *
- * where (...) is the denominator of g. N makes the near end's power part of the model: the step size v /
- * (...) falls by itself in double talk. The caller may give the probability of near-end speech, which raises
- * s.
+ * N, the smoothed |e|^2, makes the near end's power part of the model: the step size v / D falls by itself in
+ * double talk. The caller may give the probability of near-end speech, which raises s. aec_predict() computes
+ * y and e, aec_learn() the rest.
  *
  * A shadow filter of the first AEC_SHADOW_PARTITIONS runs beside it: the same update with v held at its
  * prior, which makes it a normalised LMS filter. It is worse than the Kalman filter except after a change of
@@ -45,8 +45,8 @@ typedef struct {
 } aec_filter_t;
 
 typedef struct {
-    int hop, stride,
-        partitions;   /* samples of a block; floats of a spectrum; partitions of the Kalman filter */
+    int hop, stride;  /* samples of a block; floats of a spectrum, see spectrum_stride() */
+    int partitions;   /* of the Kalman filter */
     int delay_blocks; /* lag of partition 0: the start of the window on the far end */
     aec_filter_t kalman, shadow;
     float *variance; /* v, partitions * stride */
@@ -55,13 +55,13 @@ typedef struct {
     float mic_energy; /* of a block of the microphone, smoothed */
     int diverged;     /* 1 while the echo estimate adds power */
     int divergences;  /* how often that began */
-    float lag_sum;    /* of the last block, for drift.h; both are 0 where the error is less than 3 dB below */
-    float lag_information; /* the microphone, or nothing was learned */
+    /* Of the last block, for drift.h; 0 unless it was learned and its error is 3 dB below the microphone. */
+    float lag_sum, lag_information;
     /* Of the last block, whitened, for saturation.h: estimate times error, and the estimate's power. */
     float block_cross, block_power;
     regression_t coherence; /* of microphone and echo estimate, whitened */
-    /* Scratch: stride each; 2*hop, hop and hop. */
-    float *echo_re, *echo_im, *sum_re, *sum_im, *weight;
+    /* Scratch: y, e / D and 1 / D, stride each; 2*hop, hop and hop. */
+    float *echo_re, *echo_im, *error_re, *error_im, *weight;
     float *frame, *shadow_echo, *shadow_error;
 } aec_t;
 
@@ -83,8 +83,7 @@ void aec_set_delay(aec_t *aec, int blocks);
 /* Sets the window's start where the echo has moved by as much: the learned path moves with the window. */
 void aec_follow_delay(aec_t *aec, int blocks);
 /* Moves every lag by a block: 1 where the far end advanced by a block without the microphone, -1 where the
- * microphone did without the far end. The window moves along within 0 .. most_blocks, its path stays right.
- */
+ * microphone did without the far end. The window moves along within 0 .. most_blocks. */
 void aec_slip(aec_t *aec, int blocks, int most_blocks);
 /* Delays the path within the window by 0 .. hop - 1 samples, where the echo has come to be later. */
 void aec_delay_path(aec_t *aec, const fft_t *fft, int samples);

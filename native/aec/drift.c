@@ -22,10 +22,10 @@ enum { SETTLE_BLOCKS = 100, TRIAL_BLOCKS = 400 };
 /* Ratio of the best reductions that loses the trial: 6 dB. Between two times 3 s of speech the best differs
  * by less. */
 static const float CLEARLY_WORSE = 0.25f;
-/* Variance that the lag gains per block, in 10 ms squared: 200 ns (somebody moves in the room). */
-static const float LAG_WANDERS = 4e-10f;
-/* The same of the rate: 0.3 ppm, for what the model leaves out. */
-static const float RATE_WANDERS = 8e-14f;
+/* Process noise of the lag per block, in 10 ms squared: 200 ns, as from movement in the room. */
+static const float LAG_NOISE = 4e-10f;
+/* Process noise of the rate: 0.3 ppm, for what the model leaves out. */
+static const float RATE_NOISE = 8e-14f;
 /* Variance of the lag when steering begins, in 10 ms squared: the canceller may trail by 60 us. */
 static const float FIRST_LAG = 4e-5f;
 /* Samples per block by which a lag is made up for, at most: no audible step of the estimate. */
@@ -84,9 +84,9 @@ static void detect(drift_t *drift, float lag_sum, float information)
 static float steer(drift_t *drift, float lag_sum, float information)
 {
     const float blocks = square((float)drift->hop);
-    drift->lag_variance += 2.0f * drift->covariance + drift->rate_variance + LAG_WANDERS * blocks;
+    drift->lag_variance += 2.0f * drift->covariance + drift->rate_variance + LAG_NOISE * blocks;
     drift->covariance += drift->rate_variance;
-    drift->rate_variance += RATE_WANDERS * blocks;
+    drift->rate_variance += RATE_NOISE * blocks;
 
     /* innovation: lag_sum / information, of variance ALIKE_BLOCKS / information */
     const float to_innovation = 1.0f / (ALIKE_BLOCKS + information * drift->lag_variance);
@@ -124,5 +124,5 @@ void drift_keep(drift_t *drift, tape_t *tape)
     tape_int(tape, &drift->steering, 0, 1);
     tape_float(tape, &drift->rate, -most, most);
     /* the least is what the rate gains in a block */
-    tape_float(tape, &drift->rate_variance, RATE_WANDERS * square((float)drift->hop), square(most));
+    tape_float(tape, &drift->rate_variance, RATE_NOISE * square((float)drift->hop), square(most));
 }

@@ -41,13 +41,13 @@ enum {
     /* Blocks before the first decision: fewer are coherent by chance. */
     FIRST_BLOCKS = 4,
     /* Blocks before a jump is accepted. A player may be silent for as long while the room still responds to
-     * what it played before; after a loss of sound at both ends that lies elsewhere. */
+     * what it played before; after a loss of sound at both ends that has another lag. */
     DRY_BLOCKS = 10,
     /* Longest search: 0.2 s without learning. */
     MOST_BLOCKS = 20,
     /* Rest after a search without result: 0.5 s in which the canceller learns the new path. */
     REST_BLOCKS = 50,
-    /* Rest after a result: the echo may move back, or near-end speech goes on. */
+    /* Rest after a result: the echo may move back, or near-end speech may continue. */
     SHORT_REST_BLOCKS = 4,
     /* Half width of a peak. */
     WIDTH_MS = 1,

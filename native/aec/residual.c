@@ -25,12 +25,12 @@ static const float PRIOR_COUPLING = 0.0f;
 static const float MARGIN = 3.0f;
 /* Mean natural logarithm of the leakage at convergence 0: -18 dB times ln(10) / 10. Measured: distorting
  * loudspeakers settle at -13 to -20 dB, devices with processing of their own at -20 to 0. */
-static const float DOUBTED = -4.145f;
+static const float NOT_CONVERGED = -4.145f;
 /* At convergence 1: -24 dB. Measured: linear loudspeakers in simulated rooms settle at -24 to -34 dB. */
-static const float TRUSTED = -5.526f;
+static const float CONVERGED = -5.526f;
 /* Per block: time constant of the coherence, 1 s of far-end sound. */
 static const float COHERENCE_RATE = 0.01f;
-/* Coherence before any data: the estimate is taken for an echo. */
+/* Coherence before any data: the estimate is an echo. */
 static const float PRIOR_COHERENCE = 1.0f;
 /* Coherence of confidence 0: unrelated signals stay below it. */
 static const float CHANCE_SHARE = 0.05f;
@@ -158,7 +158,7 @@ static float convergence_of(const residual_t *residual, float leakage[RESIDUAL_M
             sum += leakage[b];
             bands += 1.0f;
         }
-    return bands > 0.0f ? ramp(sum / bands, DOUBTED, TRUSTED) : 0.0f;
+    return bands > 0.0f ? ramp(sum / bands, NOT_CONVERGED, CONVERGED) : 0.0f;
 }
 
 static void expect_leakage(residual_t *residual, const residual_input_t *input)

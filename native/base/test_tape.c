@@ -62,7 +62,7 @@ static void comes_back(void)
     free(bytes);
 }
 
-static void tells_what_is_odd(void)
+static void counts_odd_values(void)
 {
     unsigned char bytes[2 * COUNT + 8];
     static const struct {
@@ -71,16 +71,16 @@ static void tells_what_is_odd(void)
     } cases[] = {{NAN, 0.5f, 0},   {INFINITY, 0.5f, 0}, {1e30f, 0.5f, 0},
                  {0.0f, NAN, 0},   {0.0f, -0.1f, 0},    {0.0f, 1.1f, 0},
                  {0.0f, 0.5f, -2}, {0.0f, 0.5f, 101},   {0.0f, 0.5f, INT32_MIN}};
-    int told = 0;
+    int found = 0;
     const int count = (int)(sizeof cases / sizeof *cases);
     for (int i = 0; i < count; i++) {
         learned_t learned = {.one = cases[i].one, .number = cases[i].number};
         learned.many[COUNT / 2] = cases[i].many;
         tape_t forged = {TAPE_RECORD, bytes, 0, 0, 0};
         keep_anything(&learned, &forged);
-        told += run(&learned, TAPE_CHECK, bytes).odd == 1;
+        found += run(&learned, TAPE_CHECK, bytes).odd == 1;
     }
-    CHECK(told == count, "%d of %d odd values told", told, count);
+    CHECK(found == count, "%d of %d odd values found", found, count);
 }
 
 static void records_no_odd_number(void)
@@ -94,18 +94,18 @@ static void records_no_odd_number(void)
     run(&back, TAPE_PLAY, bytes);
     const int at_the_ends = back.one == 1.0f && back.number == -1;
     CHECK(odd == 0 && at_the_ends, "numbers out of range: recorded as the ends, %d odd", odd);
-    int told = 0;
+    int found = 0;
     const float no_numbers[] = {NAN, -NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 4; i++) {
         learned.many[i] = no_numbers[i];
         run(&learned, TAPE_RECORD, bytes);
-        told += run(&back, TAPE_CHECK, bytes).odd == i + 1;
+        found += run(&back, TAPE_CHECK, bytes).odd == i + 1;
     }
     const uint32_t all_ones = 0x7fffffffu; /* a NaN that rounding alone would turn into -0 */
     memcpy(learned.many + 4, &all_ones, sizeof all_ones);
     learned.one = NAN;
     run(&learned, TAPE_RECORD, bytes);
-    CHECK(told == 4 && run(&back, TAPE_CHECK, bytes).odd == 6, "what is no number stays so");
+    CHECK(found == 4 && run(&back, TAPE_CHECK, bytes).odd == 6, "an infinity or a NaN stays one");
 }
 
 static void lists_differ(void)
@@ -123,7 +123,7 @@ static void lists_differ(void)
 int main(void)
 {
     comes_back();
-    tells_what_is_odd();
+    counts_odd_values();
     records_no_odd_number();
     lists_differ();
     CHECK(tape_crc((const unsigned char *)"123456789", 9) == 0xcbf43926u, "CRC-32's check value");

@@ -3,7 +3,7 @@
 #define APMPI_KERNELS_LEVELS_H
 
 /* Mean square of the quantisation noise of 16-bit samples, -100 dBFS: (2^-15)^2 / 12 = 0.8e-10, rounded up.
- * Added to denominators and used as a noise floor, since no power below it can be told from silence. */
+ * Keeps quotients finite and is the least noise floor: no lower power differs from silence. */
 static const float QUANTISATION_POWER = 1e-10f;
 
 #endif

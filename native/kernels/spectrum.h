@@ -12,8 +12,7 @@ static inline int spectrum_stride(int hop) { return WHOLE_VECTORS(hop + 1); }
  * the ear's critical bands. */
 static inline int spectrum_band_end(int first) { return first + (first < 20 ? 4 : first / 5); }
 
-/* x[from] + ... + x[to - 1], in four partial sums, which become the lanes of a vector where bands are wide.
- */
+/* x[from] + ... + x[to - 1], in four partial sums, which become a vector's lanes where bands are wide. */
 static inline float spectrum_sum(const float *x, int from, int to)
 {
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f}, rest = 0.0f;

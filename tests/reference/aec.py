@@ -33,7 +33,7 @@ class Canceller:
         self.prior = (1.0 - C.DECAY) * C.DECAY ** np.arange(partitions)[:, None]
         self.kalman = Filter(partitions, bins)
         self.shadow = Filter(min(partitions, C.AEC_SHADOW_PARTITIONS), bins)
-        self.variance = np.repeat(C.FIRST_GUESS * self.prior, bins, axis=1)
+        self.variance = np.repeat(C.FIRST_VARIANCE * self.prior, bins, axis=1)
         self.mic_energy = 0.0
         self.lag_sum = self.lag_information = 0.0
         self.coherence_cross = self.coherence_power = C.FIRST_COHERENCE
@@ -51,7 +51,7 @@ class Canceller:
             return np.where(inside[:, None], cells[old % len(cells)], unknown)
 
         self.kalman.path, self.shadow.path = moved(self.kalman.path, 0.0), moved(self.shadow.path, 0.0)
-        self.variance = moved(self.variance, C.FIRST_GUESS * self.prior)
+        self.variance = moved(self.variance, C.FIRST_VARIANCE * self.prior)
 
     def slip(self, blocks: int, most_blocks: int) -> None:
         """Move every lag for a far-end block more (1) or less (-1) than microphone blocks."""
@@ -68,11 +68,11 @@ class Canceller:
         self.kalman.path = np.fft.rfft(response, 2 * self.hop)
         self.shadow.path = self.kalman.path[: len(self.shadow.path)].copy()
         self.shadow.energy = self.kalman.energy
-        self.variance = np.maximum(self.variance, C.MOVED_DOUBT * self.prior)
+        self.variance = np.maximum(self.variance, C.MOVED_VARIANCE * self.prior)
 
     def process(self, far: Signal, mic: Signal, near_speech: float) -> tuple[Signal, Signal]:
         """Return estimate and error of a block, and learn; near_speech: probability of near-end speech."""
-        self.near_share = 2.0 * (C.NEAR_SILENT + near_speech * (C.NEAR_SPEAKS - C.NEAR_SILENT))
+        self.near_share = 2.0 * (C.NEAR_SILENT + near_speech * (C.NEAR_SPEECH - C.NEAR_SILENT))
         x = self._window(far)
         x2 = np.abs(x) ** 2
 

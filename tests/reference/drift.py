@@ -10,7 +10,7 @@ import numpy as np
 from reference.c_constants import c_constants
 
 C = c_constants("aec/drift.c")
-WANDERS = np.diag([C.LAG_WANDERS, C.RATE_WANDERS])  # variance per block of lag and rate, of 10 ms, squared
+NOISE = np.diag([C.LAG_NOISE, C.RATE_NOISE])  # variance per block of lag and rate, of 10 ms, squared
 GROWS = np.array([[1.0, 1.0], [0.0, 1.0]])  # lag += rate
 
 
@@ -46,7 +46,7 @@ class Drift:
             self.information = C.DETECTION_KEEP * self.information + information
             self.steering = self.lag_sum**2 > self.threshold * self.information
             return 0.0
-        p = GROWS @ self.covariance @ GROWS.T + WANDERS * self.hop**2
+        p = GROWS @ self.covariance @ GROWS.T + NOISE * self.hop**2
         gain = p[:, 0] / (C.ALIKE_BLOCKS + information * p[0, 0])  # of lag_sum; times information: of the lag
         self.covariance = p - information * np.outer(gain, p[0])
         lag, rate = gain * lag_sum

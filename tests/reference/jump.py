@@ -55,23 +55,23 @@ class Jump:
         """Return the samples by which the echo is later than estimated; 0 while none is clear."""
         self.mic = np.concatenate([self.mic[self.hop :], mic])
         self.echo = np.concatenate([self.echo[self.hop :], echo])
-        heard, estimated, error = (float(np.sum(x**2)) for x in (mic, echo, mic - echo))
+        energy, estimated, error = (float(np.sum(x**2)) for x in (mic, echo, mic - echo))
         if not self.searched_blocks:
             suspected = (
                 not self.rest_blocks
                 and self.usual_error < C.REDUCED * self.usual_mic
                 and error > C.UNUSUAL * self.usual_error
-                and error > C.STAYS * max(heard, estimated)
+                and error > C.STAYS * max(energy, estimated)
                 and estimated > C.ESTIMATED * error
             )
             self.rest_blocks = max(0, self.rest_blocks - 1)
             if not suspected:
-                self.usual_mic += C.USUAL_RATE * (heard - self.usual_mic)
+                self.usual_mic += C.USUAL_RATE * (energy - self.usual_mic)
                 self.usual_error += C.USUAL_RATE * (error - self.usual_error)
                 return 0
             self.usual_power = error_power[: self.bins]
         self.searched_blocks += 1
-        weight = 1.0 / (heard + estimated + C.FAINT * self.usual_mic)
+        weight = 1.0 / (energy + estimated + C.FAINT * self.usual_mic)
         self.weight, self.blocks = C.KEEP * self.weight + weight, C.KEEP * self.blocks + 1.0
         self.later.compare(self.mic, self.echo, self.hop, weight)
         self.earlier.compare(self.echo, self.mic, self.hop, weight)

@@ -33,9 +33,9 @@ class Regression:
 
     def learn(self, source: Signal, error: Signal, noise: Signal) -> Signal:
         """Add a block; return the share by bin."""
-        heard = source > C.AUDIBLE * noise
-        ratio = np.where(heard, source / (error + self.least_share * source + noise), 0.0)
-        left = np.maximum(error - noise, 0.0) / np.where(heard, source, 1.0)
+        counts = source > C.AUDIBLE * noise
+        ratio = np.where(counts, source / (error + self.least_share * source + noise), 0.0)
+        left = np.maximum(error - noise, 0.0) / np.where(counts, source, 1.0)
         for band, (low, high) in enumerate(zip(self.edges, self.edges[1:], strict=False)):
             square = float(np.sum(ratio[low:high] ** 2))
             if square > 0.0:
@@ -81,7 +81,9 @@ class Residual:
             self.leakage.square > C.PRIOR_WEIGHT
         ]  # one bin a band
         mean = float(np.mean(counted)) if len(counted) else 0.0
-        self.convergence = float(np.clip((mean - C.DOUBTED) / (C.TRUSTED - C.DOUBTED), 0.0, 1.0 - moved))
+        self.convergence = float(
+            np.clip((mean - C.NOT_CONVERGED) / (C.CONVERGED - C.NOT_CONVERGED), 0.0, 1.0 - moved)
+        )
         coupling = self.coupling.learn(self.far, self.error, noise)
         leaked = C.MARGIN * confidence * np.maximum(moved, leak) * np.maximum(echo, self.echo)
         now = np.maximum(leaked, C.MARGIN * coupling * self.far)
