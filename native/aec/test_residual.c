@@ -58,7 +58,7 @@ static double listen(rig_t *rig, int blocks, float echo, float left, float near)
 }
 
 /* Runs seconds of a far end in syllables without an echo estimate, whose echo has `coupled` times its
- * amplitude, and of a near end of another rhythm. Returns the mean residual power over the far's in dB. */
+ * amplitude, and of a near end of another rhythm. Returns the mean of residual over far-end power in dB. */
 static double overhear(rig_t *rig, int seconds, float coupled, float near)
 {
     double power = 0.0, reference = 0.0;
