@@ -710,8 +710,16 @@ static void suppress(apm_t *apm, channel_t *channel)
     const ns_mask_t mask = {channel->mask.speech, channel->mask.rest, channel->mask.speech_probability};
     /* no echo, nothing to be trusted with */
     const float trust = apm->echo_age_blocks < BLOCKS_PER_S ? channel->residual.convergence : 0.0f;
-    ns_suppress(&channel->ns, apm->re, apm->im, apm->error_power, residual, learned ? &mask : NULL, trust,
-                echo_may_be_there(apm) ? 0.0f : 1.0f);
+    const ns_input_t input = {
+        .re = apm->re,
+        .im = apm->im,
+        .power = apm->error_power,
+        .echo = residual,
+        .mask = learned ? &mask : NULL,
+        .canceller_confidence = trust,
+        .echo_confidence = echo_may_be_there(apm) ? 0.0f : 1.0f,
+    };
+    ns_suppress(&channel->ns, &input);
     stft_synthesise(&apm->stft, &apm->fft, apm->re, apm->im, channel->overlap, channel->mic);
 }
 
@@ -781,7 +789,7 @@ static void follow_level(apm_t *apm)
 {
     const ns_t *ns = &apm->channel[0].ns;
     const int before = apm->level.level;
-    ns_level_process(&apm->level, ns->heard_power, ns->noise_power, ns->echo_power,
+    ns_level_process(&apm->level, ns->bands.input_power, ns->bands.noise_power, ns->bands.echo_power,
                      apm->channel[0].speech_probability);
     if (apm->level.level != before)
         set_attenuation(apm);
@@ -796,7 +804,7 @@ static int may_be_echo(apm_t *apm)
         return apm->far_age_blocks < BLOCKS_PER_S;
     if (apm->echo_age_blocks >= ECHO_FADES_BLOCKS)
         return 0;
-    return !converged(apm) || ns->heard_power < CLEAR_OF_ECHO * ns->echo_power;
+    return !converged(apm) || ns->bands.input_power < CLEAR_OF_ECHO * ns->bands.echo_power;
 }
 
 /* Every microphone hears the same loudspeaker: the first one tells. */

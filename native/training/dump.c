@@ -46,9 +46,16 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
         for (int i = 0; i < 2; i++) {
             memcpy(shadows[i]->noise, channel->ns.noise, sizeof(float) * BINS);
             shadows[i]->speech_probability = channel->ns.speech_probability;
-            ns_suppress(shadows[i], apm->re, apm->im, apm->error_power, channel->residual.power, &all, 0.0f,
-                        0.0f); /* what stands clear is judged by the network, too, while it is trained */
-            memcpy(details[i], shadows[i]->detail, sizeof(float) * BINS);
+            /* both confidences 0: the network judges foreground sounds, too, while it is trained */
+            const ns_input_t input = {
+                .re = apm->re,
+                .im = apm->im,
+                .power = apm->error_power,
+                .echo = channel->residual.power,
+                .mask = &all,
+            };
+            ns_suppress(shadows[i], &input);
+            memcpy(details[i], shadows[i]->gains.statistical, sizeof(float) * BINS);
         }
     }
 }

@@ -58,8 +58,8 @@ INTELLIGIBILITY_SHARE, NO_ECHO = 1.0, 1.4
 SPAN_BLOCKS = 38  # 0.38 s, as ESTOI's
 SYLLABLE_POWER = 1e-3  # below 4 kHz, 30 dB under the talker's usual level
 FLOOR = 0.126  # -18 dB, ns.c at its default level
-# As in ns.c: from where on a talker stands out clearly, and how long he is left alone after it. ns.c believes
-# no mask in its first second: a scene begins as if somebody just had.
+# As in near_end.c: excess in which near-end speech becomes clear, and the decay after it. ns.c uses no mask
+# on noise in its first second: a scene begins as if there had just been clear speech.
 BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY, ECHO_CAUTION = 0.7, 1.8, 0.8, 0.98, 2.0
 CLEAR_FIRST_BIN, CLEAR_LAST_BIN = 4, 140
 RATIO_SCALE = 0.2  # of the features, gain.c
@@ -110,7 +110,7 @@ class Network(nn.Module):
 def as_used(
     logits: Tensor, features: Tensor, error: Tensor, members: Tensor, clear_talk: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Logits whose speech gain takes no noise from a talker who lately stood out clearly (ns.c's mask_share).
+    """Logits whose speech gain takes no noise from clear near-end speech (mask_share in ns/weighting.c).
 
     logits, features, error: (batch, blocks, ...); error and members of the same bins; clear_talk: (batch) of
     the block before, returned for the next.

@@ -1,6 +1,6 @@
 """Noise and residual-echo suppression by one gain per bin.
 
-Noise: T. Gerkmann, R. Hendriks, IEEE TASLP 20 (2012), lifted by the minimum of the last seconds (R. Martin,
+Noise: T. Gerkmann, R. Hendriks, IEEE TASLP 20 (2012), raised by the minimum of the last seconds (R. Martin,
 IEEE TSAP 9 (2001)). Gain: Y. Ephraim, D. Malah, IEEE Trans. ASSP 33 (1985), log-spectral amplitude, prior
 decision-directed.
 """
@@ -10,283 +10,357 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from reference.c_constants import c_constants
 from reference.signals import Signal
 from scipy.special import exp1
 
-PRIOR_SNR = 31.6
-NOISE_RATE, OUTLIER = 0.1, 3.0
-FALL_RATE, RISE_RATE = 0.5, 0.2
-MINIMUM_BIAS, MINIMUM_BLOCKS, FIRST_MINIMUM_BLOCKS = 3.0, 400, 20
-CLEAR_BLOCKS = 370
-QUIET_POWER = 1e-10
-DECISION_DIRECTED, MASKED_NOISE_DIRECTED = 0.95, 0.9
-COMFORT_SPREAD, ECHO_REPLACED, LEAST_COMFORT = 1.5, 0.7, 1e-8
-ECHO_CAUTION, SPARING_CAUTION, SURPRISING_ECHO, UNSPOKEN, PERHAPS_SPOKEN = 2.0, 0.1, 30.0, 0.25, 0.25
-TALK_RISE, TALK_FALL, PERHAPS_TALK, SURE_TALK, HIDDEN = 0.1, 0.007, 0.2, 0.6, 0.33
-MASKED_UNSPOKEN, MASKED_PERHAPS_SPOKEN = 0.5, 0.1
-BARELY_CLEAR, CLEAR, HARDLY_SPEECH, CLEAR_DECAY, FIRST_MASK_BLOCKS = 0.7, 1.8, 0.8, 0.98, 100
-BARELY_QUIET, QUIET, QUIET_RISE, QUIET_FALL = 2.6, 3.2, 0.1, 0.005
-HELD_STILL, QUIETLY_LESS_DIRECTED = 0.9, 0.08
-BAND_RATE, OVERSUBTRACTION, BAND_SHARE, BAND_CHANGE = 0.5, 1.5, 0.65, 2.0
-STEADY_BLOCKS, STEADY, STEADY_BIAS, RISEN = 40, 1.2, 2.0, 0.7
-MOST_RISEN, LEAKS, FLUCTUATES, ROUGHER = 2.1, 1e-3, 0.3, 1.1
-BANDS_FIRST_BIN, BANDS_LAST_BIN = 4, 140
-BARELY_DISTINCT, DISTINCT, AUDIBLE_FIRST_BIN = 2.2, 2.6, 2
-CLICK_BLOCKS, CLICK, CLICK_DECAY, FEW_CLICKS, MANY_CLICKS = 7, 2.3, 0.995, 1.0, 2.0
-FLOOR_RATE, FLOOR_REACHED = 0.1, 1e-3
-LEVEL_DB, DEFAULT_LEVEL = (6.0, 12.0, 18.0, 21.0), 2
-SPEAKS, CLEAR_OF_ECHO, ENOUGH_BLOCKS = 0.5, 4.0, 50
-SNR_SPEECH_RATE, SNR_NOISE_RATE, LEAST_POWER = 0.005, 0.02, 1e-9
-EDGE_DB, HOLD_DB = (30.0, 20.0, 10.0), 2.0
-NOISE_MARGIN, NO_SPEECH_VOTE, SPEECH_VOTE = 2.0, 0.5, 1.5
-SPEECH_BY_CHANCE, ATTACK_RATE, RELEASE_RATE = 0.08, 0.7, 0.2
+LEVEL = c_constants("ns/level.h", "ns/level.c")
+C = c_constants(
+    "ns/block.h",
+    "ns/bands.h",
+    "ns/bands.c",
+    "ns/noise_floor.c",
+    "ns/steady.c",
+    "ns/presence.c",
+    "ns/near_end.c",
+    "ns/clatter.h",
+    "ns/clatter.c",
+    "ns/foreground.c",
+    "ns/gain.c",
+    "ns/weighting.c",
+    "ns/comfort.c",
+    "ns/ns.c",
+)
 
 
 def ramp(x: float, low: float, high: float) -> float:
     return float(np.clip((x - low) / (high - low), 0.0, 1.0))
 
 
+def follow(average: float, value: float, rise_rate: float, fall_rate: float) -> float:
+    return average + (rise_rate if value > average else fall_rate) * (value - average)
+
+
+def follow_each(average: Signal, value: Signal) -> Signal:
+    """Smooth powers of which a minimum is taken."""
+    rate = np.where(value > average, C.SMOOTH_RISE_RATE, C.SMOOTH_FALL_RATE)
+    return average + rate * (value - average)
+
+
+class NoiseFloor:
+    """Power of the noise by bin: a tracker by speech presence, and minimum statistics."""
+
+    def __init__(self, bins: int, quiet: float) -> None:
+        self.quiet = quiet
+        self.noise, self.smooth = np.full(bins, quiet), np.zeros(bins)
+        self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
+        self.clear_blocks = np.zeros(bins)
+        self.blocks = 0
+
+    def process(self, power: Signal, echo: Signal, speech_probability: float, quiet_room: float) -> None:
+        self.smooth = follow_each(self.smooth, power) if self.blocks else power
+        posterior = np.pad(power / self.noise, 1, mode="edge")
+        mean = (posterior[:-2] + posterior[1:-1] + posterior[2:]) / 3.0
+        exponential = np.exp(-mean * C.PRIOR_SNR / (1.0 + C.PRIOR_SNR))
+        presence = 1.0 / (1.0 + (1.0 + C.PRIOR_SNR) * exponential)
+        rate = C.NOISE_RATE * (1.0 - speech_probability) * (1.0 - C.QUIET_ROOM_HOLD * quiet_room)
+        innovation = np.minimum(power, C.OUTLIER * self.noise) - self.noise
+        noise = self.noise + rate * (1.0 - presence) * innovation
+        lowest = np.minimum(self.lowest, self.smooth)
+        least = C.MINIMUM_BIAS * lowest if self.blocks >= C.FIRST_MINIMUM_BLOCKS else 0.0
+        clear = C.ECHO_MARGIN * echo <= C.MOST_ECHO * self.smooth
+        self.noise = np.where(clear, np.maximum(np.maximum(noise, least), self.quiet), self.noise)
+        self.lowest = np.where(clear, lowest, self.lowest)
+        self.lowest_next = np.where(clear, np.minimum(self.lowest_next, self.smooth), self.lowest_next)
+        self.clear_blocks += clear
+        self.blocks += 1
+        if self.blocks % C.MINIMUM_BLOCKS == 0:
+            complete = self.clear_blocks >= C.MINIMUM_CLEAR_BLOCKS
+            self.lowest = np.where(complete, self.lowest_next, self.lowest)
+            self.lowest_next[:], self.clear_blocks[:] = np.inf, 0.0
+
+    def raise_to(self, minimum: Signal) -> None:
+        """Raise noise and minima to those of a steady noise, though not above the smoothed power."""
+        self.noise = np.maximum(self.noise, np.minimum(self.smooth, C.STEADY_BIAS**2 * minimum))
+        least = np.minimum(self.smooth, minimum)
+        self.lowest = np.maximum(self.lowest, least)
+        self.lowest_next = np.maximum(self.lowest_next, least)
+
+
+class Bands:
+    """Powers of a block by band; echo with its margin."""
+
+    def __init__(self, bins: int) -> None:
+        edges = [C.BANDS_FIRST_BIN]
+        while edges[-1] < min(bins, C.BANDS_LAST_BIN):
+            at = edges[-1]
+            edges.append(min(bins, C.BANDS_LAST_BIN, at + (4 if at < 20 else at // 5)))
+        self.slices = [slice(low, high) for low, high in itertools.pairwise(edges)]
+        self.bins = slice(edges[0], edges[-1])
+        self.smooth_input = np.zeros(len(self.slices))
+
+    def process(self, power: Signal, noise: Signal, echo: Signal) -> None:
+        self.input, self.noise, self.echo = (
+            np.array([np.sum(x[band]) for band in self.slices]) for x in (power, noise, C.ECHO_MARGIN * echo)
+        )
+        self.input_power, self.noise_power, self.echo_power = (
+            float(np.sum(x)) for x in (self.input, self.noise, self.echo)
+        )
+        self.smooth_input += C.BAND_RATE * (self.input - self.smooth_input)
+
+
+class Steady:
+    """Detection of new steady noise in windows of STEADY_BLOCKS."""
+
+    def __init__(self, bands: Bands, quiet: float) -> None:
+        self.bands, self.quiet = bands, quiet
+        self.smooth = np.zeros(len(bands.slices))
+        # of each block: power and smoothed power by band; how far bins differ from their past and from
+        # their neighbours, and at most could from their past
+        self.window: list[tuple[Signal, Signal, Signal]] = []
+
+    def differences(self, power: Signal, smooth: Signal) -> Signal:
+        """Fluctuation, roughness and the largest possible fluctuation of a block, before its smoothing."""
+        neighbours = np.diff(smooth, prepend=0.0)
+        return np.abs([power - smooth, neighbours, power + smooth])[:, self.bands.bins].sum(axis=1)
+
+    def process(self, differences: Signal, floor: NoiseFloor) -> bool:
+        """Raise the noise floor at the end of a window of new noise; whether it was."""
+        bands = self.bands
+        power = bands.input + self.quiet
+        self.smooth = follow_each(self.smooth, power)
+        self.window.append((power, self.smooth, differences))
+        if bands.echo_power > C.MOST_ECHO * bands.input_power:
+            self.window.clear()
+        if len(self.window) < C.STEADY_BLOCKS:
+            return False
+        powers, smoothed, moves = (np.array(part) for part in zip(*self.window, strict=True))
+        self.window.clear()
+        lowest = np.min(smoothed, axis=0)
+        moved = np.mean(np.log(np.mean(powers, axis=0) / lowest))
+        sums = np.sum(powers, axis=0)
+        risen = np.minimum(np.log(C.STEADY_BIAS * lowest / (bands.noise + self.quiet)), C.MOST_RISEN)
+        risen = np.mean(np.where(sums > C.LEAKAGE * np.max(sums), risen, 0.0))
+        fluctuation, roughness, most = np.sum(moves, axis=0)
+        tonal = fluctuation < max(C.NOISE_ROUGHNESS * roughness, C.NOISE_FLUCTUATION * most)
+        if tonal or moved >= C.STEADY or risen <= C.RISEN:
+            return False
+        minimum = floor.smooth / C.STEADY_BIAS**2
+        for band, low in zip(bands.slices, lowest, strict=True):
+            minimum[band] = low / (band.stop - band.start)
+        floor.raise_to(minimum)
+        return True
+
+
+class NearEnd:
+    """Near-end speech over some 100 ms, and what is left alone for it."""
+
+    def __init__(self, bands: Bands, quiet: float) -> None:
+        self.bands, self.quiet = bands, quiet
+        self.activity = self.protection = self.clear_speech = self.quiet_room = self.foreground = 0.0
+
+    def _excess(self, echo_share: float) -> float:
+        expected = self.bands.noise_power + echo_share * self.bands.echo_power + self.quiet
+        return float(np.log10(1.0 + self.bands.input_power / expected))
+
+    def protect(self, presence: float, canceller_confidence: float) -> None:
+        clear = presence * ramp(self._excess(C.MASKED_ECHO), C.CLEAR_LOW, C.CLEAR_HIGH)
+        self.activity = follow(self.activity, clear, C.ACTIVITY_ATTACK_RATE, C.ACTIVITY_RELEASE_RATE)
+        self.protection = canceller_confidence * ramp(self.activity, C.PROTECTED_LOW, C.PROTECTED_HIGH)
+
+    def process(self, mask_speech: float) -> None:
+        """mask_speech: a valid mask's probability of speech, or 0."""
+        speech, excess = ramp(mask_speech, C.MASK_SPEECH_LOW, 1.0), self._excess(1.0)
+        clear = speech * ramp(excess, C.CLEAR_LOW, C.CLEAR_HIGH)
+        self.clear_speech = max(clear, C.CLEAR_DECAY * self.clear_speech)
+        quiet = speech * ramp(excess, C.QUIET_LOW, C.QUIET_HIGH)
+        self.quiet_room = follow(self.quiet_room, quiet, C.QUIET_ATTACK_RATE, C.QUIET_RELEASE_RATE)
+
+    @property
+    def echo_margin(self) -> float:
+        return C.ECHO_MARGIN + self.protection * (C.PROTECTED_ECHO_MARGIN - C.ECHO_MARGIN)
+
+
 class Clatter:
-    """Counts short broadband sounds that are no speech: each a pulse of up to 60 ms."""
+    """Count of short broadband sounds that are no speech, each a pulse of up to 60 ms."""
 
     def __init__(self) -> None:
-        self.breadth, self.loudness = np.zeros(CLICK_BLOCKS), np.zeros(CLICK_BLOCKS)
+        self.band_excess, self.log_power = np.zeros(C.CLATTER_BLOCKS), np.zeros(C.CLATTER_BLOCKS)
         self.in_click = False
         self.clicks = 0.0
 
-    def process(self, breadth: float, loudness: float, no_speech: float) -> float:
-        """0..1: how much the room clatters."""
-        self.breadth = np.append(self.breadth[1:], breadth)
-        self.loudness = np.append(self.loudness[1:], loudness)
-        pulses = [x[CLICK_BLOCKS // 2] - max(x[0], x[-1]) for x in (self.breadth, self.loudness)]
-        begins = min(pulses) > CLICK and not self.in_click
-        self.in_click = min(pulses) > CLICK
-        self.clicks = CLICK_DECAY * self.clicks + (no_speech if begins else 0.0)
-        return ramp(self.clicks, FEW_CLICKS, MANY_CLICKS)
+    def process(self, band_excess: float, log_power: float, no_speech: float) -> float:
+        """Return the degree of clatter, 0..1."""
+        self.band_excess = np.append(self.band_excess[1:], band_excess)
+        self.log_power = np.append(self.log_power[1:], log_power)
+        middle = C.CLATTER_BLOCKS // 2
+        pulses = [x[middle] - max(x[0], x[-1]) for x in (self.band_excess, self.log_power)]
+        begins = min(pulses) > C.CLICK and not self.in_click
+        self.in_click = min(pulses) > C.CLICK
+        self.clicks = C.CLICK_DECAY * self.clicks + (no_speech if begins else 0.0)
+        return ramp(self.clicks, C.CLICKS_LOW, C.CLICKS_HIGH)
 
 
 class Suppressor:
     def __init__(self, bins: int, window_power: float, attenuation_db: float) -> None:
-        self.bins = bins
-        self.quiet, self.least_comfort = QUIET_POWER * window_power, LEAST_COMFORT * window_power
+        self.quiet, self.least_comfort = C.QUIET_POWER * window_power, C.LEAST_COMFORT * window_power
         self.configure(attenuation_db)
-        self.floor_gain = self.floor_wanted
-        self.noise = np.full(bins, self.quiet)
-        self.smooth, self.speech = np.zeros(bins), np.zeros(bins)
-        self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
-        self.clear_blocks = np.zeros(bins)
-        self.block = 0
-        edges = [BANDS_FIRST_BIN]
-        while edges[-1] < min(bins, BANDS_LAST_BIN):
-            at = edges[-1]
-            edges.append(min(bins, BANDS_LAST_BIN, at + (4 if at < 20 else at // 5)))
-        self.bands = [slice(low, high) for low, high in itertools.pairwise(edges)]
-        self.band_smooth, self.band_heard = np.zeros(len(self.bands)), np.zeros(len(self.bands))
-        # of each block: power and smoothed power by band; how far bins differ from their past and from
-        # their neighbours, and at most could from their past
-        self.steady_window: list[tuple[Signal, Signal, Signal]] = []
+        self.gain_min = self.gain_min_target
+        self.floor, self.bands = NoiseFloor(bins, self.quiet), Bands(bins)
+        self.steady, self.near_end = Steady(self.bands, self.quiet), NearEnd(self.bands, self.quiet)
         self.clatter = Clatter()
-        self.breadth = self.distinct = 0.0
-        self.speech_probability = self.talk = self.clear_talk = self.quiet_room = self.spared = 0.0
+        self.speech_power = np.zeros(bins)
+        self.speech_probability = 0.0
+
+    @property
+    def noise(self) -> Signal:
+        return self.floor.noise
 
     def configure(self, attenuation_db: float) -> None:
-        self.floor_wanted = 10.0 ** (-attenuation_db / 20.0)
+        self.gain_min_target = 10.0 ** (-attenuation_db / 20.0)
 
     def process(
         self,
         power: Signal,
         echo: Signal,
         mask: tuple[Signal, Signal, float] | None = None,
-        trust: float = 0.0,
+        canceller_confidence: float = 0.0,
         echo_confidence: float = 1.0,
     ) -> tuple[Signal, Signal]:
-        """Gain, and amplitude of comfort noise (0: none), by bin. mask: gains for speech and for all but
-        echo, on top of the statistical one, and whether somebody talks; trust: in the echo canceller;
-        echo_confidence: that residual echo is not far above what is expected."""
-        judged = slice(BANDS_FIRST_BIN, min(self.bins, BANDS_LAST_BIN))
-        neighbours = np.diff(self.smooth, prepend=0.0)
-        moves = np.abs([power - self.smooth, neighbours, power + self.smooth])[:, judged].sum(axis=1)
-        self._track_noise(power, ECHO_CAUTION * echo)
-        heard, noise, feared_bands = (
-            np.array([np.sum(x[band]) for band in self.bands])
-            for x in (power, self.noise, ECHO_CAUTION * echo)
-        )
-        self.band_heard += BAND_RATE * (heard - self.band_heard)
-        self._find_new_noise(heard, noise, feared_bands, moves)
-        self._vote_on_speech(heard, noise, feared_bands)
-        self.floor_gain += FLOOR_RATE * (self.floor_wanted - self.floor_gain)
-        if abs(self.floor_gain - self.floor_wanted) < FLOOR_REACHED:
-            self.floor_gain = self.floor_wanted
-        speaks = self.speech_probability * (mask[2] if mask else 1.0)
-        heard_power, noise_power, feared_power = (float(np.sum(x)) for x in (heard, noise, feared_bands))
-        self._spare_talker(speaks, self._excess(heard_power, noise_power + HIDDEN * feared_power), trust)
-        feared = self._caution() * echo
-        tiny = self.quiet * 1e-3
-        suppress_noise = self.floor_gain < 1.0
-        disturbance = (self.noise if suppress_noise else 0.0) + feared + tiny
-        posterior = power / disturbance
-        noise_directed = DECISION_DIRECTED
-        if mask:
-            noise_directed = MASKED_NOISE_DIRECTED - QUIETLY_LESS_DIRECTED * self.quiet_room
-        directed = noise_directed + (DECISION_DIRECTED - noise_directed) * feared / disturbance
-        prior = directed * self.speech / disturbance + (1.0 - directed) * np.maximum(posterior - 1.0, 0.0)
-        wiener = prior / (1.0 + prior)
-        detail = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
-        self.speech = detail**2 * power
-        self._follow_talker(mask[2] if mask else None, self._excess(heard_power, noise_power + feared_power))
-        self._find_distinct(power, echo, heard_power + noise_power, mask[2] if mask else None)
-        self.distinct *= echo_confidence
-        # what is residual echo goes down to the floor unless somebody speaks here
-        noise_share = self.noise / (feared + self.noise)
-        rest = np.sqrt(noise_share)
-        surely = max(0.0, speaks - SPEECH_BY_CHANCE) / (1.0 - SPEECH_BY_CHANCE)
-        gain = detail * (1.0 - (1.0 - noise_share) * (1.0 - self.spared) * (1.0 - surely))
-        if mask and suppress_noise:
-            self._even_out(gain, power, noise + feared_bands)
-        if mask:
-            told = np.maximum(echo - self.quiet, 0.0)
-            possible_echo = np.minimum(1.0, SURPRISING_ECHO * told / (power + self.quiet))
-            not_echo = 1.0 - possible_echo * (1.0 - self.spared) * (1.0 - mask[1])
-            rest = np.minimum(rest, not_echo)
-            share = 0.0
-            if suppress_noise and self.block >= FIRST_MASK_BLOCKS:
-                share = (1.0 - self.spared) * (1.0 - self.clear_talk) * (1.0 - self.quiet_room)
-                share *= 1.0 - self.distinct
-            gain = gain * (not_echo + share * (mask[0] - not_echo))
-        if suppress_noise:
-            unspoken = MASKED_UNSPOKEN if mask else UNSPOKEN
-            perhaps = MASKED_PERHAPS_SPOKEN if mask else PERHAPS_SPOKEN
-            chance = unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps)
-            gain = gain * (chance + max(self.quiet_room, self.distinct) * (1.0 - chance))
-        gain = np.maximum(gain, self.floor_gain * rest)
+        """Return gain, and amplitude of comfort noise (0: none), by bin.
+
+        mask: gains for speech and for all but echo, on top of the statistical one, and the probability of
+        speech; canceller_confidence: the canceller has converged; echo_confidence: the residual echo is not
+        far above the expected.
+        """
+        band_excess = self._track(power, echo)
+        self.gain_min += C.GAIN_MIN_RATE * (self.gain_min_target - self.gain_min)
+        if abs(self.gain_min - self.gain_min_target) < C.GAIN_MIN_REACHED:
+            self.gain_min = self.gain_min_target
+        near_end, presence = self.near_end, self.speech_probability * (mask[2] if mask else 1.0)
+        near_end.protect(presence, canceller_confidence)
+        gain = self._statistical(power, near_end.echo_margin * echo, mask is not None)
+        mask_valid = mask is not None and self.floor.blocks >= C.FIRST_MASK_BLOCKS
+        near_end.process(mask[2] if mask and mask_valid else 0.0)
+        foreground = self._foreground(power, echo, band_excess, mask[2] if mask else 1.0)
+        near_end.foreground = foreground * echo_confidence
+        noise_share = self.noise / (near_end.echo_margin * echo + self.noise)
+        speech = max(0.0, presence - C.SPEECH_BY_CHANCE) / (1.0 - C.SPEECH_BY_CHANCE)
+        gain *= 1.0 - (1.0 - noise_share) * (1.0 - near_end.protection) * (1.0 - speech)
+        if mask and self.gain_min < 1.0:
+            self._correct_bands(gain, power)
+        gain, echo_free = self._combine(gain, np.sqrt(noise_share), power, echo, mask, mask_valid)
         least = np.minimum(self.least_comfort, power)
-        floor = np.where(rest < ECHO_REPLACED, self.floor_gain**2 * self.noise, 0.0)
-        missing = np.maximum(floor, least) - gain**2 * power
-        return gain, np.sqrt(COMFORT_SPREAD * np.maximum(missing, 0.0))
+        wanted = np.where(echo_free < C.ECHO_REPLACED, self.gain_min**2 * self.noise, 0.0)
+        missing = np.maximum(wanted, least) - gain**2 * power
+        return gain, np.sqrt(C.SPREAD * np.maximum(missing, 0.0))
 
-    def _caution(self) -> float:
-        return ECHO_CAUTION + self.spared * (SPARING_CAUTION - ECHO_CAUTION)
+    def _track(self, power: Signal, echo: Signal) -> float:
+        """Follow noise and speech presence; return the bands' mean excess over the expected power."""
+        differences = self.steady.differences(power, self.floor.smooth)
+        self.floor.process(power, echo, self.speech_probability, self.near_end.quiet_room)
+        bands = self.bands
+        bands.process(power, self.noise, echo)
+        if self.steady.process(differences, self.floor):
+            self.near_end.quiet_room = 0.0
+        expected = C.NOISE_MARGIN * bands.noise + bands.echo
+        band_excess = float(np.mean(np.log1p(bands.input / expected)))
+        vote = ramp(band_excess, C.NO_SPEECH_EXCESS, C.SPEECH_EXCESS)
+        self.speech_probability = follow(self.speech_probability, vote, C.ATTACK_RATE, C.RELEASE_RATE)
+        return band_excess
 
-    def _excess(self, heard: float, explained: float) -> float:
-        return float(np.log10(1.0 + heard / (explained + self.quiet)))
+    def _statistical(self, power: Signal, expected_echo: Signal, masked: bool) -> Signal:
+        """Return the log-spectral amplitude gain."""
+        noise = self.noise if self.gain_min < 1.0 else 0.0
+        disturbance = noise + expected_echo + self.quiet * C.TINY
+        posterior = power / disturbance
+        noise_directed = C.DECISION_DIRECTED
+        if masked:
+            reduction = C.QUIET_ROOM_LESS_DIRECTED * self.near_end.quiet_room
+            noise_directed = C.MASKED_DECISION_DIRECTED - reduction
+        directed = noise_directed + (C.DECISION_DIRECTED - noise_directed) * expected_echo / disturbance
+        prior = directed * self.speech_power / disturbance
+        prior = prior + (1.0 - directed) * np.maximum(posterior - 1.0, 0.0)
+        wiener = prior / (1.0 + prior)
+        gain = np.minimum(1.0, wiener * np.exp(0.5 * exp1(np.maximum(wiener * posterior, 1e-6))))
+        self.speech_power = gain**2 * power
+        return gain
 
-    def _follow_talker(self, speech_probability: float | None, excess: float) -> None:
-        """How clearly somebody lately talked, by a mask, and whether in a quiet room."""
-        speech = 0.0
-        if speech_probability is not None and self.block >= FIRST_MASK_BLOCKS:
-            speech = ramp(speech_probability, HARDLY_SPEECH, 1.0)
-        self.clear_talk = max(speech * ramp(excess, BARELY_CLEAR, CLEAR), CLEAR_DECAY * self.clear_talk)
-        now = speech * ramp(excess, BARELY_QUIET, QUIET)
-        self.quiet_room += (QUIET_RISE if now > self.quiet_room else QUIET_FALL) * (now - self.quiet_room)
-
-    def _find_distinct(
-        self, power: Signal, echo: Signal, loudness: float, speech_probability: float | None
-    ) -> None:
+    def _foreground(
+        self, power: Signal, echo: Signal, band_excess: float, speech_probability: float
+    ) -> float:
         """Degree to which the block stands clear of noise and residual echo in a room without clatter."""
-        no_speech = 0.0 if speech_probability is None else 1.0 - speech_probability
-        clatter = self.clatter.process(self.breadth, float(np.log(loudness + self.quiet)), no_speech)
-        explained = np.sum((self.noise + ECHO_CAUTION * echo)[AUDIBLE_FIRST_BIN:]) + self.quiet
-        clear = np.log10(1.0 + np.sum(power[AUDIBLE_FIRST_BIN:]) / explained)
-        self.distinct = ramp(float(clear), BARELY_DISTINCT, DISTINCT) * (1.0 - clatter)
+        log_power = float(np.log(self.bands.input_power + self.bands.noise_power + self.quiet))
+        clatter = self.clatter.process(band_excess, log_power, 1.0 - speech_probability)
+        expected = np.sum((self.noise + C.ECHO_MARGIN * echo)[C.AUDIBLE_FIRST_BIN :]) + self.quiet
+        excess = np.log10(1.0 + np.sum(power[C.AUDIBLE_FIRST_BIN :]) / expected)
+        return ramp(float(excess), C.FOREGROUND_LOW, C.FOREGROUND_HIGH) * (1.0 - clatter)
 
-    def _even_out(self, gain: Signal, power: Signal, explained: Signal) -> None:
-        """Towards what spectral subtraction leaves of a band, in place."""
-        share = BAND_SHARE * (1.0 - self.spared) * self.clear_talk * (1.0 - self.quiet_room)
-        share *= 1.0 - self.distinct
-        tiny = self.quiet * 1e-3
-        for band, heard, known in zip(self.bands, self.band_heard, explained, strict=True):
-            wanted = max(heard - OVERSUBTRACTION * known, self.floor_gain**2 * heard)
+    def _correct_bands(self, gain: Signal, power: Signal) -> None:
+        """Move a gain, in place, towards what spectral subtraction leaves of each band."""
+        near_end, bands, tiny = self.near_end, self.bands, self.quiet * C.TINY
+        share = C.BAND_SHARE * (1.0 - near_end.protection) * near_end.clear_speech
+        share *= (1.0 - near_end.quiet_room) * (1.0 - near_end.foreground)
+        expected = bands.noise + bands.echo
+        for band, smooth, known in zip(bands.slices, bands.smooth_input, expected, strict=True):
+            wanted = max(smooth - C.OVERSUBTRACTION * known, self.gain_min**2 * smooth)
             left = np.sum(gain[band] ** 2 * power[band])
-            ratio = np.clip(np.sqrt((wanted + tiny) / (left + tiny)), 1.0 / BAND_CHANGE, BAND_CHANGE)
+            ratio = np.clip(np.sqrt((wanted + tiny) / (left + tiny)), 1.0 / C.BAND_CHANGE, C.BAND_CHANGE)
             gain[band] = np.minimum(1.0, (1.0 + share * (ratio - 1.0)) * gain[band])
 
-    def _spare_talker(self, speaks: float, excess: float, trust: float) -> None:
-        """Who talked lately, clear of noise and echo, is spared as far as the canceller is trusted."""
-        now = speaks * ramp(excess, BARELY_CLEAR, CLEAR)
-        self.talk += (TALK_RISE if now > self.talk else TALK_FALL) * (now - self.talk)
-        share = (self.talk - PERHAPS_TALK) / (SURE_TALK - PERHAPS_TALK)
-        self.spared = trust * float(np.clip(share, 0.0, 1.0))
-
-    def _track_noise(self, power: Signal, echo: Signal) -> None:
-        rate = np.where(power > self.smooth, RISE_RATE, FALL_RATE) if self.block else 1.0
-        self.smooth = self.smooth + rate * (power - self.smooth)
-        posterior = np.pad(power / self.noise, 1, mode="edge")
-        mean = (posterior[:-2] + posterior[1:-1] + posterior[2:]) / 3.0
-        presence = 1.0 / (1.0 + (1.0 + PRIOR_SNR) * np.exp(-mean * PRIOR_SNR / (1.0 + PRIOR_SNR)))
-        rate = NOISE_RATE * (1.0 - self.speech_probability) * (1.0 - HELD_STILL * self.quiet_room)
-        step = rate * (1.0 - presence)
-        noise = self.noise + step * (np.minimum(power, OUTLIER * self.noise) - self.noise)
-        lowest = np.minimum(self.lowest, self.smooth)
-        least = MINIMUM_BIAS * lowest if self.block >= FIRST_MINIMUM_BLOCKS else 0.0
-        clear = echo <= 0.5 * self.smooth  # of echo: elsewhere nothing is told of the noise
-        self.noise = np.where(clear, np.maximum(np.maximum(noise, least), self.quiet), self.noise)
-        self.lowest = np.where(clear, lowest, self.lowest)
-        self.lowest_next = np.where(clear, np.minimum(self.lowest_next, self.smooth), self.lowest_next)
-        self.clear_blocks += clear
-        self.block += 1
-        if self.block % MINIMUM_BLOCKS == 0:
-            # the minimum of few blocks is that of a word, not of the pauses
-            self.lowest = np.where(self.clear_blocks >= CLEAR_BLOCKS, self.lowest_next, self.lowest)
-            self.lowest_next, self.clear_blocks = np.full(self.bins, np.inf), np.zeros(self.bins)
-
-    def _find_new_noise(self, heard: Signal, noise: Signal, echo: Signal, moves: Signal) -> None:
-        """Lift the noise where many bands were steady for a while and hold no tone."""
-        now = heard + self.quiet
-        rate = np.where(now > self.band_smooth, RISE_RATE, FALL_RATE)
-        self.band_smooth = self.band_smooth + rate * (now - self.band_smooth)
-        self.steady_window.append((now, self.band_smooth, moves))
-        if np.sum(echo) > 0.5 * np.sum(heard):
-            self.steady_window.clear()
-        if len(self.steady_window) < STEADY_BLOCKS:
-            return
-        powers, smoothed, moved_by = (np.array(part) for part in zip(*self.steady_window, strict=True))
-        self.steady_window.clear()
-        lowest = np.min(smoothed, axis=0)
-        moved = np.mean(np.log(np.mean(powers, axis=0) / lowest))
-        sums = np.sum(powers, axis=0)
-        risen = np.minimum(np.log(STEADY_BIAS * lowest / (noise + self.quiet)), MOST_RISEN)
-        risen = np.mean(np.where(sums > LEAKS * np.max(sums), risen, 0.0))
-        fluctuation, roughness, most = np.sum(moved_by, axis=0)
-        tonal = fluctuation < max(ROUGHER * roughness, FLUCTUATES * most)
-        if not tonal and moved < STEADY and risen > RISEN:
-            floor = self.smooth / STEADY_BIAS**2
-            for band, low in zip(self.bands, lowest, strict=True):
-                floor[band] = low / (band.stop - band.start)
-            self.noise = np.maximum(self.noise, np.minimum(self.smooth, STEADY_BIAS**2 * floor))
-            least = np.minimum(self.smooth, floor)
-            self.lowest = np.maximum(self.lowest, least)
-            self.lowest_next = np.maximum(self.lowest_next, least)
-            self.quiet_room = 0.0
-
-    def _vote_on_speech(self, heard: Signal, noise: Signal, echo: Signal) -> None:
-        """Bands vote whether more is heard than noise and echo explain."""
-        vote = self.breadth = float(np.mean(np.log1p(heard / (NOISE_MARGIN * noise + echo))))
-        now = float(np.clip((vote - NO_SPEECH_VOTE) / (SPEECH_VOTE - NO_SPEECH_VOTE), 0.0, 1.0))
-        rate = ATTACK_RATE if now > self.speech_probability else RELEASE_RATE
-        self.speech_probability += rate * (now - self.speech_probability)
+    def _combine(
+        self,
+        gain: Signal,
+        echo_free: Signal,
+        power: Signal,
+        echo: Signal,
+        mask: tuple[Signal, Signal, float] | None,
+        mask_valid: bool,
+    ) -> tuple[Signal, Signal]:
+        """Return the total gain, and the amplitude's share that is no echo."""
+        near_end, suppress_noise = self.near_end, self.gain_min < 1.0
+        if mask:
+            expected = np.maximum(echo - self.quiet, 0.0)
+            possible_echo = np.minimum(1.0, C.SURPRISING_ECHO * expected / (power + self.quiet))
+            not_echo = 1.0 - possible_echo * (1.0 - near_end.protection) * (1.0 - mask[1])
+            echo_free = np.minimum(echo_free, not_echo)
+            share = 0.0
+            if suppress_noise and mask_valid:
+                share = (1.0 - near_end.protection) * (1.0 - near_end.clear_speech)
+                share *= (1.0 - near_end.quiet_room) * (1.0 - near_end.foreground)
+            gain = gain * (not_echo + share * (mask[0] - not_echo))
+        if suppress_noise:
+            unspoken = C.MASKED_UNSPOKEN if mask else C.UNSPOKEN
+            perhaps = C.MASKED_PERHAPS_SPOKEN if mask else C.PERHAPS_SPOKEN
+            non_speech = unspoken + (1.0 - unspoken) * min(1.0, self.speech_probability / perhaps)
+            audible = 1.0 - max(near_end.quiet_room, near_end.foreground)
+            gain = gain * (1.0 - audible * (1.0 - non_speech))
+        return np.maximum(gain, self.gain_min * echo_free), echo_free
 
 
 class Level:
-    """Which of LEVEL_DB the signal-to-noise ratio asks for."""
+    """Level of suppression that the signal-to-noise ratio requires."""
+
+    BELOW_DB = (LEVEL.MODERATE_BELOW_DB, LEVEL.HIGH_BELOW_DB, LEVEL.VERY_HIGH_BELOW_DB)
 
     def __init__(self) -> None:
         self.speech_power = self.noise_power = 0.0
-        self.heard_blocks = 0
+        self.speech_blocks = 0
         self.snr_db = 0.0
-        self.level = DEFAULT_LEVEL
+        self.level = LEVEL.NS_LEVEL_DEFAULT
 
-    def process(self, heard: float, noise: float, echo: float, speech_probability: float) -> int:
-        self.noise_power += SNR_NOISE_RATE * (noise - self.noise_power)
-        if speech_probability > SPEAKS and heard > CLEAR_OF_ECHO * echo:
-            self.heard_blocks += 1
-            rate = max(SNR_SPEECH_RATE, 1.0 / self.heard_blocks)
-            self.speech_power += rate * (max(0.0, heard - noise) - self.speech_power)
-        if self.heard_blocks < ENOUGH_BLOCKS:
+    def process(self, power: float, noise: float, echo: float, speech_probability: float) -> int:
+        self.noise_power += LEVEL.NOISE_RATE * (noise - self.noise_power)
+        if speech_probability > LEVEL.SPEECH and power > LEVEL.CLEAR_OF_ECHO * echo:
+            self.speech_blocks += 1
+            rate = max(LEVEL.SPEECH_RATE, 1.0 / self.speech_blocks)
+            self.speech_power += rate * (max(0.0, power - noise) - self.speech_power)
+        if self.speech_blocks < LEVEL.ENOUGH_BLOCKS:
             return self.level
-        ratio = (self.speech_power + LEAST_POWER) / (self.noise_power + LEAST_POWER)
+        ratio = (self.speech_power + LEVEL.LEAST_POWER) / (self.noise_power + LEVEL.LEAST_POWER)
         self.snr_db = 10.0 * float(np.log10(ratio))
-        if self.level < len(EDGE_DB) and self.snr_db < EDGE_DB[self.level] - HOLD_DB:
+        if self.level < len(self.BELOW_DB) and self.snr_db < self.BELOW_DB[self.level] - LEVEL.HYSTERESIS_DB:
             self.level += 1
-        elif self.level > 0 and self.snr_db > EDGE_DB[self.level - 1] + HOLD_DB:
+        elif self.level > 0 and self.snr_db > self.BELOW_DB[self.level - 1] + LEVEL.HYSTERESIS_DB:
             self.level -= 1
         return self.level

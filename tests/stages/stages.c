@@ -404,12 +404,21 @@ API void ns_attenuate(ns_t *ns, float attenuation_db) { ns_configure(ns, attenua
 /* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats and the
  * mask's own probability. */
 API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask,
-                 float trust, float echo_confidence, float *gain, float *noise)
+                 float canceller_confidence, float echo_confidence, float *gain, float *noise)
 {
     const ns_mask_t rows = {mask, mask ? mask + ns->stride : NULL, mask ? mask[2 * ns->stride] : 0.0f};
+    const ns_input_t input = {
+        .re = re,
+        .im = im,
+        .power = power,
+        .echo = echo,
+        .mask = mask ? &rows : NULL,
+        .canceller_confidence = canceller_confidence,
+        .echo_confidence = echo_confidence,
+    };
     ns_track(ns, power, echo);
-    ns_suppress(ns, re, im, power, echo, mask ? &rows : NULL, trust, echo_confidence);
-    memcpy(gain, ns->gain, sizeof(float) * (size_t)ns->stride);
+    ns_suppress(ns, &input);
+    memcpy(gain, ns->gains.total, sizeof(float) * (size_t)ns->stride);
     memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);
     return ns->speech_probability;
 }

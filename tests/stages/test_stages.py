@@ -623,12 +623,12 @@ def test_ns(
     echoes = np.where(
         rng.uniform(size=(blocks, 1)) < 0.5, 0.0, np.abs(heard) ** 2 * rng.uniform(size=heard.shape) ** 4
     )
-    trusts, confidences = float32(rng.uniform(size=(2, blocks)))
+    converged, confidences = float32(rng.uniform(size=(2, blocks)))
     masks, talks = float32(rng.uniform(size=(blocks, 2, bins))), float32(rng.uniform(size=blocks))
     handle = stages.new("ns", hop, window_power, attenuation_db)
     model = ns.Suppressor(bins, window_power, attenuation_db)
     first: list[Floats] = []
-    errors, fills, levels, worst_speech, most_distinct, most_clicks = [], [], [], 0.0, 0.0, 0.0
+    errors, fills, levels, worst_speech, most_foreground, most_clicks = [], [], [], 0.0, 0.0, 0.0
     for run in range(2):
         for b in range(blocks):
             if b in (0, 550):  # another level on the way
@@ -647,7 +647,7 @@ def test_ns(
                 power,
                 echo,
                 float32([*padded(masks[b][0], hop), *padded(masks[b][1], hop), talks[b]]) if masked else None,
-                float(trusts[b]),
+                float(converged[b]),
                 float(confidences[b]),
                 gain,
                 noise,
@@ -660,19 +660,19 @@ def test_ns(
             exact = (x[:bins].astype(np.float64) for x in (power, echo))
             mask = tuple(row.astype(np.float64) for row in masks[b])
             judged = (mask[0], mask[1], float(talks[b])) if masked else None
-            right, comfort = model.process(*exact, judged, float(trusts[b]), float(confidences[b]))
+            right, comfort = model.process(*exact, judged, float(converged[b]), float(confidences[b]))
             errors.append(
                 np.maximum(np.abs(gain[:bins] - right) / right, np.abs(noise[:bins] / model.noise - 1.0))
             )
             worst_speech = max(worst_speech, abs(speech - model.speech_probability))
-            most_distinct = max(most_distinct, model.distinct)
+            most_foreground = max(most_foreground, model.near_end.foreground)
             most_clicks = max(most_clicks, model.clatter.clicks)
             fills.append((out_re - gain * re)[:bins] + 1j * (out_im - gain * im)[:bins])
             levels.append(comfort)
         stages.call("ns_again", handle)
-    print(f"distinct up to {most_distinct:.2f}, {most_clicks:.1f} clicks")
-    assert most_distinct > 0.5 and (most_clicks > 2.0) == masked
-    # Twenty operations a block, averaged by the prior over 1/0.05 blocks; and twice that, since gains feed
+    print(f"foreground up to {most_foreground:.2f}, {most_clicks:.1f} clicks")
+    assert most_foreground > 0.5 and (most_clicks > 2.0) == masked
+    # Twenty operations a block, remembered by the prior for 1/0.05 blocks; and twice that, since gains feed
     # back.
     bound = 20 * EPS * 20 * 2
     error = np.array(errors)

@@ -1,0 +1,152 @@
+#include "ns/noise_floor.h"
+
+#include "base/branchless.h"
+#include "kernels/kernels.h"
+
+/* A-priori SNR of speech where it is present: 15 dB (Gerkmann & Hendriks 2012, sec. III). */
+static const float PRIOR_SNR = 31.6f;
+/* Smoothing of the noise per block, 100 ms; their 0.2 at hops of 16 ms corresponds to 0.13. */
+static const float NOISE_RATE = 0.1f;
+/* Largest ratio of a power to the noise that counts in the average. 5 % of the blocks of noise exceed 3 times
+ * the mean; what does is mostly speech that the probability missed. */
+static const float OUTLIER = 3.0f;
+/* Reduction of NOISE_RATE in a quiet room, where the power of speech itself would leak into the noise. */
+static const float QUIET_ROOM_HOLD = 0.9f;
+/* Window of the minimum, 4 s. */
+enum { MINIMUM_BLOCKS = 400 };
+/* Blocks after a reset until the minimum raises the noise, 0.2 s. */
+enum { FIRST_MINIMUM_BLOCKS = 20 };
+/* Least noise over the minimum. The mean of a stationary noise is 8 to 9 times the minimum of its smoothed
+ * power in MINIMUM_BLOCKS to twice that (measured, white noise). A third of that, so that speech whose pauses
+ * are filled by reverberation does not raise the noise; from there on the tracker converges by itself. */
+static const float MINIMUM_BIAS = 3.0f;
+/* Blocks without echo that a window's minimum needs. Under an echo only words exceed it, and the minimum of
+ * fewer blocks is that of words and not of pauses (in double talk, with 200 of 300 blocks, up to 10 dB too
+ * high). */
+enum { MINIMUM_CLEAR_BLOCKS = 370 };
+
+void noise_floor_init(noise_floor_t *floor, int bins, int stride, float window_power, arena_t *arena)
+{
+    floor->bins = bins;
+    floor->stride = stride;
+    floor->window_power = window_power;
+    floor->noise = arena_floats(arena, (size_t)stride);
+    floor->smooth = arena_floats(arena, (size_t)stride);
+    floor->lowest = arena_floats(arena, (size_t)stride);
+    floor->lowest_next = arena_floats(arena, (size_t)stride);
+    floor->clear_blocks = arena_floats(arena, (size_t)stride);
+    if (arena->base)
+        noise_floor_reset(floor);
+}
+
+void noise_floor_reset(noise_floor_t *floor)
+{
+    for (int k = 0; k < floor->stride; k++) {
+        floor->noise[k] = QUIET_POWER * floor->window_power;
+        floor->smooth[k] = floor->clear_blocks[k] = 0.0f;
+        floor->lowest[k] = floor->lowest_next[k] = NO_MINIMUM;
+    }
+    floor->window_block = floor->blocks = 0;
+}
+
+/* presence = speech probability of each bin, from the mean a-posteriori SNR of the bin and its neighbours,
+ * since speech rarely fills a single bin. */
+static void find_presence(const noise_floor_t *floor, const float *restrict input, float *restrict posterior,
+                          float *restrict presence)
+{
+    const float per_bin = -PRIOR_SNR / (1.0f + PRIOR_SNR) / 3.0f;
+    const float *restrict noise = floor->noise;
+    const int last = floor->bins - 1;
+    for (int k = 0; k < floor->stride; k++)
+        posterior[k] = input[k] / noise[k];
+    for (int k = 1; k < last; k++)
+        presence[k] = per_bin * (posterior[k - 1] + posterior[k] + posterior[k + 1]);
+    presence[0] = per_bin * (2.0f * posterior[0] + posterior[1]);
+    for (int k = last; k < floor->stride; k++)
+        presence[k] = per_bin * (posterior[last - 1] + 2.0f * posterior[last]);
+    kernels()->exp(floor->stride, presence, presence);
+    for (int k = 0; k < floor->stride; k++)
+        presence[k] = 1.0f / (1.0f + (1.0f + PRIOR_SNR) * presence[k]);
+}
+
+/* clear = the smoothed power in bins without echo, NO_MINIMUM in the others. */
+static void find_clear(const noise_floor_t *floor, const float *restrict input, const float *restrict echo,
+                       float *restrict clear)
+{
+    /* the first block sets the average */
+    const float rise_rate = floor->blocks ? SMOOTH_RISE_RATE : 1.0f,
+                fall_rate = floor->blocks ? SMOOTH_FALL_RATE : 1.0f;
+    float *restrict smooth = floor->smooth;
+    for (int k = 0; k < floor->bins; k++) {
+        smooth[k] = follow(smooth[k], input[k], rise_rate, fall_rate);
+        clear[k] = ECHO_MARGIN * echo[k] <= MOST_ECHO * smooth[k] ? smooth[k] : NO_MINIMUM;
+    }
+}
+
+static void follow_minimum(const noise_floor_t *floor, const float *restrict clear)
+{
+    float *restrict lowest = floor->lowest, *restrict lowest_next = floor->lowest_next,
+                    *restrict clear_blocks = floor->clear_blocks;
+    for (int k = 0; k < floor->bins; k++) {
+        lowest[k] = lesser(lowest[k], clear[k]);
+        lowest_next[k] = lesser(lowest_next[k], clear[k]);
+        clear_blocks[k] += clear[k] < NO_MINIMUM ? 1.0f : 0.0f;
+    }
+}
+
+/* Average in bins without echo as far as they hold no speech; not below the minimum with its bias. */
+static void follow_noise(const noise_floor_t *floor, const float *restrict input,
+                         const float *restrict presence, const float *restrict clear, float rate)
+{
+    const float bias = floor->blocks >= FIRST_MINIMUM_BLOCKS ? MINIMUM_BIAS : 0.0f,
+                quiet = QUIET_POWER * floor->window_power;
+    const float *restrict lowest = floor->lowest;
+    float *restrict noise = floor->noise;
+    for (int k = 0; k < floor->bins; k++) {
+        const float innovation = lesser(input[k], OUTLIER * noise[k]) - noise[k];
+        const float tracked = noise[k] + rate * (1.0f - presence[k]) * innovation,
+                    least = bias * (lowest[k] < NO_MINIMUM ? lowest[k] : 0.0f);
+        const float raised = greater(greater(tracked, least), quiet);
+        noise[k] = clear[k] < NO_MINIMUM ? raised : noise[k];
+    }
+}
+
+static void begin_window(noise_floor_t *floor)
+{
+    floor->window_block = 0;
+    for (int k = 0; k < floor->bins; k++) {
+        if (floor->clear_blocks[k] >= MINIMUM_CLEAR_BLOCKS)
+            floor->lowest[k] = floor->lowest_next[k];
+        floor->lowest_next[k] = NO_MINIMUM;
+        floor->clear_blocks[k] = 0.0f;
+    }
+}
+
+void noise_floor_process(noise_floor_t *floor, const ns_block_t *block, float speech_probability,
+                         float quiet_room)
+{
+    const float rate = NOISE_RATE * (1.0f - speech_probability) * (1.0f - QUIET_ROOM_HOLD * quiet_room);
+    float *posterior = block->scratch[0], *clear = block->scratch[0], *presence = block->scratch[1];
+    find_presence(floor, block->in.power, posterior, presence);
+    find_clear(floor, block->in.power, block->in.echo, clear);
+    follow_minimum(floor, clear);
+    follow_noise(floor, block->in.power, presence, clear, rate);
+    if (++floor->window_block == MINIMUM_BLOCKS)
+        begin_window(floor);
+    floor->blocks += floor->blocks < FIRST_MINIMUM_BLOCKS;
+}
+
+void noise_floor_raise(noise_floor_t *floor, int bin, float noise, float minimum)
+{
+    const float least = lesser(floor->smooth[bin], minimum);
+    floor->noise[bin] = greater(floor->noise[bin], lesser(floor->smooth[bin], noise));
+    floor->lowest[bin] = greater(floor->lowest[bin], least);
+    floor->lowest_next[bin] = greater(floor->lowest_next[bin], least);
+}
+
+void noise_floor_keep(noise_floor_t *floor, tape_t *tape)
+{
+    /* up to white noise at full scale */
+    tape_floats(tape, floor->noise, (size_t)floor->bins, QUIET_POWER * floor->window_power,
+                floor->window_power);
+}
