@@ -82,9 +82,9 @@ static double process(rig_t *rig, int blocks, float noise, float speech, float e
     return process_converged(rig, blocks, noise, speech, echo, 0.0f);
 }
 
-int main(void)
+/* Returns the noise floor, mean power of a bin. */
+static double check_noise(rig_t *rig)
 {
-    rig_t *rig = start((float)ATTENUATION_DB);
     process(rig, 300, 0.01f, 0.0f, 0.0f);
     const double quiet = process(rig, 200, 0.01f, 0.0f, 0.0f);
     /* the gain's peaks at random peaks of the noise reduce the attenuation */
@@ -107,7 +107,11 @@ int main(void)
     const double true_noise = 2.0 * 0.01 * 0.01;
     CHECK(fabs(test_db(noise) - test_db(true_noise)) < 3.0, "noise floor found at %.1f dB, true %.1f dB",
           test_db(noise), test_db(true_noise));
+    return noise;
+}
 
+static void check_echo(rig_t *rig, double noise)
+{
     process(rig, 20, 0.01f, 0.0f, 0.3f);
     const double echo = process(rig, 100, 0.01f, 0.0f, 0.3f);
     const double floor = test_db(noise) - ATTENUATION_DB - test_db(2.0 * (0.3 * 0.3 + 0.01 * 0.01));
@@ -129,10 +133,13 @@ int main(void)
     ns_reset(&rig->ns);
     const double first = process(rig, 100, 0.01f, 0.2f, 0.0f);
     CHECK(first > -2.0, "speech in the first second, before the noise is known: %.2f dB", first);
-    stop(rig);
+}
 
-    rig = start(0.0f);
-    static const float nothing[STRIDE];
+static const float nothing[STRIDE];
+
+static void check_mask_of_echo(void)
+{
+    rig_t *rig = start(0.0f);
     const ns_mask_t all_is_echo = {nothing, nothing, 1.0f};
     rig->mask = &all_is_echo;
     const double hardly = (process(rig, 200, 0.01f, 0.3f, 0.003f), process(rig, 200, 0.01f, 0.3f, 0.003f));
@@ -140,8 +147,11 @@ int main(void)
     const double leaks = (process(rig, 200, 0.01f, 0.0f, 0.1f), process(rig, 200, 0.01f, 0.0f, 0.1f));
     CHECK(leaks < -15.0, "residual echo alone, a mask rejecting all as echo: %.1f dB", leaks);
     stop(rig);
+}
 
-    rig = start((float)ATTENUATION_DB);
+static void check_foreground(void)
+{
+    rig_t *rig = start((float)ATTENUATION_DB);
     const ns_mask_t all_is_noise = {nothing, nothing, 0.0f};
     rig->mask = &all_is_noise;
     process_with(rig, 200, 0.001f, 0.0f, 0.0f, 0.0f, 1.0f);
@@ -157,8 +167,11 @@ int main(void)
     const double clicks = process_with(rig, 2, 0.1f, 0.0f, 0.0f, 0.0f, 1.0f);
     CHECK(clicks < -15.0, "the last of nine clicks 40 dB above the noise: %.1f dB", clicks);
     stop(rig);
+}
 
-    rig = start(0.0f);
+static void check_off(void)
+{
+    rig_t *rig = start(0.0f);
     double worst = 0.0;
     for (int b = 0; b < 200; b++) {
         process(rig, 1, 0.01f, b % 2 ? 0.2f : 0.0f, 0.0f);
@@ -167,5 +180,15 @@ int main(void)
     }
     CHECK(worst < 1e-6, "attenuation of 0 dB: the gain differs from 1 by %.1e", worst);
     stop(rig);
+}
+
+int main(void)
+{
+    rig_t *rig = start((float)ATTENUATION_DB);
+    check_echo(rig, check_noise(rig));
+    stop(rig);
+    check_mask_of_echo();
+    check_foreground();
+    check_off();
     return test_failures != 0;
 }
