@@ -7,7 +7,7 @@ import pytest
 
 from apmpi.cards.clock import Drift, Resampler, Settling
 
-BLOCK_S = 0.01
+FRAME_S = 0.01
 RATE_HZ = 48000
 
 
@@ -16,13 +16,13 @@ def follow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lateness (s) and ppm found after each block, of a card that is `true_ppm` off and whose positions are
     rounded to `noise_s`."""
-    count = int(seconds / BLOCK_S)
+    count = int(seconds / FRAME_S)
     noise = (noise_s * (rng.random(count) - 0.5)).tolist()
     late, found = np.zeros(count), np.zeros(count)
     late_s = 0.0
     for block in range(count):
         ratio = drift.ratio(late_s + noise[block])
-        late_s += (ratio - 1 - true_ppm * 1e-6) * BLOCK_S
+        late_s += (ratio - 1 - true_ppm * 1e-6) * FRAME_S
         late[block], found[block] = late_s, drift.ppm
     return late, found
 
@@ -30,7 +30,7 @@ def follow(
 @pytest.mark.parametrize("true_ppm", [-1000, -30, 0, 1000])
 @pytest.mark.parametrize("noise_s", [1 / RATE_HZ, 0.001], ids=["to the sample", "to the millisecond"])
 def test_a_clock_is_found_within_20_s(true_ppm: float, noise_s: float, rng: np.random.Generator) -> None:
-    late, found = follow(Drift(BLOCK_S), true_ppm, 60, noise_s, rng)
+    late, found = follow(Drift(FRAME_S), true_ppm, 60, noise_s, rng)
     error_ppm = np.abs(found[2000:] - true_ppm).max()
     first_ms, later_ms = np.abs(late[:2000]).max() * 1e3, np.abs(late[2000:]).max() * 1e3
     wander_samples = late[2000:].std() * RATE_HZ
@@ -45,13 +45,13 @@ def test_a_clock_is_found_within_20_s(true_ppm: float, noise_s: float, rng: np.r
 
 def test_nothing_grows_in_24_hours(rng: np.random.Generator) -> None:
     """A day on crystals that warm up each hour, by 17 ppm, and cool down at once."""
-    drift, late_s, worst_s, worst_ratio = Drift(BLOCK_S), 0.0, 0.0, 0.0
+    drift, late_s, worst_s, worst_ratio = Drift(FRAME_S), 0.0, 0.0, 0.0
     hour = 360_000
     for _ in range(24):
         true_ppm = 500 + 20 * np.sin(np.arange(hour) / hour)
         for noise, ppm in zip(rng.random(hour).tolist(), true_ppm.tolist(), strict=True):
             ratio = drift.ratio(late_s + (noise - 0.5) / RATE_HZ)
-            late_s += (ratio - 1 - ppm * 1e-6) * BLOCK_S
+            late_s += (ratio - 1 - ppm * 1e-6) * FRAME_S
             worst_s = max(worst_s, abs(late_s))
             worst_ratio = max(worst_ratio, abs(ratio - 1))
     print(f"at most {worst_s * RATE_HZ:.2f} samples from its place, ratio off by {worst_ratio * 1e6:.0f} ppm")
@@ -60,12 +60,12 @@ def test_nothing_grows_in_24_hours(rng: np.random.Generator) -> None:
 
 def test_a_placement_is_made_good_at_once(rng: np.random.Generator) -> None:
     """An offset after an xrun, about a sample, is corrected at once, and the ratio stays."""
-    drift = Drift(BLOCK_S, ppm=300)
+    drift = Drift(FRAME_S, ppm=300)
     follow(drift, 300, 60, 1 / RATE_HZ, rng)
     drift.placed()
     late_s = 1.0 / RATE_HZ
     for _ in range(100):
-        late_s += (drift.ratio(late_s) - 1 - 300e-6) * BLOCK_S
+        late_s += (drift.ratio(late_s) - 1 - 300e-6) * FRAME_S
     print(f"{late_s * RATE_HZ:.3f} samples late 1 s later, {drift.ppm:.2f} ppm")
     assert abs(late_s) * RATE_HZ < 0.15
     assert drift.ppm == pytest.approx(300, abs=1)

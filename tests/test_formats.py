@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from daemon import RATE_HZ, RoomCard, impulse_response, level_db, talk, write
 
-from apmpi.cards import pcm
+from apmpi.cards import formats
 from apmpi.cards.latency import FrameTimes
 from apmpi.service import loop
 from apmpi.settings import Endpoint, Features, Settings
@@ -41,11 +41,11 @@ class Heard:
         return level_db(before[-count:]) - level_db(after[-count:])
 
 
-@pytest.mark.parametrize("sample_format", list(pcm.FORMATS))
+@pytest.mark.parametrize("sample_format", list(formats.FORMATS))
 def test_16_bits_survive_each_format(sample_format: str, rng: np.random.Generator) -> None:
     samples = rng.integers(-32768, 32768, 1000).astype("<i2")
     samples[:2] = -32768, 32767
-    through = pcm.to_int16(pcm.from_int16(samples.tobytes(), sample_format), sample_format)
+    through = formats.to_int16(formats.from_int16(samples.tobytes(), sample_format), sample_format)
     assert np.array_equal(np.frombuffer(through, "<i2"), samples)
 
 
@@ -66,7 +66,7 @@ def test_16_bits_survive_each_format(sample_format: str, rng: np.random.Generato
     ],
 )
 def test_more_bits_are_rounded(sample_format: str, samples: np.ndarray, expected: list[int]) -> None:
-    got = np.frombuffer(pcm.to_int16(samples.tobytes(), sample_format), "<i2")
+    got = np.frombuffer(formats.to_int16(samples.tobytes(), sample_format), "<i2")
     assert got.tolist() == expected
 
 

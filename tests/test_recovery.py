@@ -15,8 +15,9 @@ import soundfile
 from daemon import RATE_HZ, RoomCard, impulse_response, level_db, talk, write
 from room.alsa import SharedCard
 
-from apmpi.cards import endpoints, pcm
+from apmpi.cards import pcm
 from apmpi.cards.latency import FrameTimes
+from apmpi.cards.slot import Slot
 from apmpi.errors import DeviceLost, EndpointError
 from apmpi.service import loop
 from apmpi.settings import Endpoint, Features, Settings
@@ -112,13 +113,13 @@ def test_what_each_fault_costs(
         faults = " ".join(fault.text for fault in FAULTS if fault.device == device)
         room_card(name=device, card=f"{device}-{tmp_path.name}", faults=faults, **more)
     call = Call()
-    lose = endpoints.Slot.lose
+    lose = Slot.lose
 
-    def remember(slot: endpoints.Slot, error: DeviceLost) -> None:
+    def remember(slot: Slot, error: DeviceLost) -> None:
         call.lost_s.append(time.monotonic())
         lose(slot, error)
 
-    monkeypatch.setattr(endpoints.Slot, "lose", remember)
+    monkeypatch.setattr(Slot, "lose", remember)
     settings = Settings(
         microphone=Endpoint("room"), speaker=Endpoint("room"),
         far_end=Endpoint("far_end"), output=Endpoint("output"),

@@ -37,8 +37,8 @@ def read_all(path: Path, rate_hz: int | None = None, channels: int | None = None
     """All blocks of a file, [samples with padding, channels]."""
     with WavSource(path, rate_hz, channels) as source:
         blocks = list(iter(source.read, None))
-        assert all(len(block) == source.block_samples * source.channels * 2 for block in blocks)
-        assert len(blocks) == -(-source.samples // source.block_samples)
+        assert all(len(block) == source.frame_samples * source.channels * 2 for block in blocks)
+        assert len(blocks) == -(-source.samples // source.frame_samples)
         return np.frombuffer(b"".join(blocks), dtype="<i2").reshape(-1, source.channels)
 
 
@@ -107,7 +107,7 @@ def test_the_last_block_is_padded_and_its_length_known(tmp_path: Path) -> None:
     path = tmp_path / "in.wav"
     soundfile.write(path, np.full(2 * 160 + 3, 7, np.int16), RATE_HZ)
     with WavSource(path) as source:
-        assert (source.rate_hz, source.channels, source.block_samples, source.samples) == (16000, 1, 160, 323)
+        assert (source.rate_hz, source.channels, source.frame_samples, source.samples) == (16000, 1, 160, 323)
     assert read_all(path)[:, 0].tolist() == [7] * 323 + [0] * 157
 
 
@@ -252,8 +252,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, rng: np.random.Generator, 
     path = tmp_path / "out.wav"
     sound = rng.integers(-32768, 32768, (48000 + 17, channels)).astype("<i2")
     with WavSink(path, 48000, channels) as sink:
-        for begin in range(0, len(sound), sink.block_samples):
-            sink.write(sound[begin : begin + sink.block_samples].tobytes())
+        for begin in range(0, len(sound), sink.frame_samples):
+            sink.write(sound[begin : begin + sink.frame_samples].tobytes())
         assert not path.exists()
     assert [file.name for file in tmp_path.iterdir()] == ["out.wav"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o400

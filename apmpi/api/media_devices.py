@@ -35,8 +35,11 @@ import numpy.typing as npt
 
 from apmpi.api.apm import MAX_DELAY_MS, RATES_HZ, AudioProcessingModule, Frame
 from apmpi.api.frame import AudioFrame
-from apmpi.cards import endpoints, pcm
+from apmpi.cards import pcm
 from apmpi.cards.clock import Resampler, Timebase
+from apmpi.cards.live import Player
+from apmpi.cards.slot import Slot
+from apmpi.cards.sync import Follower
 from apmpi.errors import EndpointError
 from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S
 
@@ -210,7 +213,7 @@ class OutputPlayer:
 
     def __init__(
         self,
-        slot: endpoints.Slot[pcm.Playback],
+        slot: Slot[pcm.Playback],
         duplex: _Duplex,
         loop: asyncio.AbstractEventLoop,
         margin_ns: int,
@@ -229,7 +232,7 @@ class OutputPlayer:
         self._playing = asyncio.Lock()  # one frame after the other
         # What the thread mixes: replaced as a whole, never changed.
         self._mixed: tuple[_Track, ...] = (self._own,)
-        self._silence = np.zeros((slot.card.block_samples, slot.card.channels), np.int16)
+        self._silence = np.zeros((slot.card.frame_samples, slot.card.channels), np.int16)
         self._ended_underruns = self._ended_dropped = 0
 
     @property
@@ -528,7 +531,7 @@ class MediaDevices:
         if input_channel_index is not None:
             card_channels, channels = _channels_with(device, input_channel_index), 1
         rate_hz = self._input_rate_hz
-        slot = endpoints.Slot(
+        slot = Slot(
             "microphone",
             lambda: pcm.Capture("microphone", device, rate_hz, card_channels, self._periods(rate_hz)),
         )
@@ -567,7 +570,7 @@ class MediaDevices:
         rate_hz = self._output_rate_hz
         periods = self._periods(rate_hz)
         device = self._name(output_device)
-        slot = endpoints.Slot(
+        slot = Slot(
             "speaker", lambda: pcm.Playback("speaker", device, rate_hz, self._channels, periods)
         )
         self._player = OutputPlayer(slot, self._duplex, loop, FRAME_NS * periods // MARGIN_PART)
@@ -607,7 +610,7 @@ class _Stream:
 
     def __init__(
         self,
-        slot: endpoints.Slot[pcm.Capture] | endpoints.Slot[pcm.Playback],
+        slot: Slot[pcm.Capture] | Slot[pcm.Playback],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.loop = loop
@@ -652,7 +655,7 @@ async def _close(stream: _Stream, task: asyncio.Task[None]) -> None:
 class _Microphone(_Stream):
     def __init__(
         self,
-        slot: endpoints.Slot[pcm.Capture],
+        slot: Slot[pcm.Capture],
         card: pcm.Capture,
         loop: asyncio.AbstractEventLoop,
         source: MicrophoneSource,
@@ -710,7 +713,7 @@ class _Microphone(_Stream):
 class _Speaker(_Stream):
     def __init__(
         self,
-        slot: endpoints.Slot[pcm.Playback],
+        slot: Slot[pcm.Playback],
         loop: asyncio.AbstractEventLoop,
         margin_ns: int,
         mix: Callable[[], Samples],
@@ -721,17 +724,17 @@ class _Speaker(_Stream):
         self.device = slot.card.device
         self.rate_hz = slot.card.rate_hz
         self.channels = slot.card.channels
-        self.player = endpoints.Player(slot, self.follower(None), Timebase())
+        self.player = Player(slot, self.follower(None), Timebase())
         self.margin_ns = margin_ns
         self.next_ns = 0  # when the block after the last one is due by the card's own pace
         self._mix = mix
 
-    def follower(self, microphone: _Microphone | None) -> endpoints.Follower:
+    def follower(self, microphone: _Microphone | None) -> Follower:
         """What keeps in step with a microphone. Raises EndpointError if that takes a resampler that is not
         there."""
         other = microphone is not None and microphone.card.device != self.device
         pace = microphone.slot if microphone and other else None
-        return endpoints.Follower(pace, self.channels, self.rate_hz, self.rate_hz)
+        return Follower(pace, self.channels, self.rate_hz, self.rate_hz)
 
     def play(self, due_ns: int) -> tuple[Samples, int]:
         """Plays the next block; returns it and when it will be heard. Raises EndpointError."""
@@ -875,7 +878,7 @@ class _Duplex:
         self._lock = threading.Lock()
         self._microphone: _Microphone | None = None
         self._speaker: _Speaker | None = None
-        self._follower: endpoints.Follower | None = None  # of the speaker, while both are open
+        self._follower: Follower | None = None  # of the speaker, while both are open
         self._thread: threading.Thread | None = None
 
     def add(self, *, microphone: _Microphone | None = None, speaker: _Speaker | None = None) -> None:

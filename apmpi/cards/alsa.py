@@ -50,8 +50,8 @@ class Offer:
     sample_format: str
     rate_hz: int
     channels: int
-    period_frames: int
-    buffer_frames: int
+    period_samples: int
+    buffer_samples: int
     formats: list[str]
     rates_hz: range
     channel_counts: range
@@ -63,7 +63,7 @@ def offer(
     formats: list[str],
     rate_hz: int,
     channels: int,
-    period_frames: int,
+    period_samples: int,
     periods: int,
 ) -> Offer:
     """Opens a device as pyalsaaudio does, with the first of `formats` that it has, and closes it again.
@@ -111,7 +111,7 @@ def offer(
             _alsa.snd_pcm_hw_params_set_format(pcm, hardware, known[chosen])
         _alsa.snd_pcm_hw_params_set_channels(pcm, hardware, channels)
         _alsa.snd_pcm_hw_params_set_rate_near(pcm, hardware, byref(c_uint(rate_hz)), None)
-        _alsa.snd_pcm_hw_params_set_period_size_near(pcm, hardware, byref(c_ulong(period_frames)), None)
+        _alsa.snd_pcm_hw_params_set_period_size_near(pcm, hardware, byref(c_ulong(period_samples)), None)
         _alsa.snd_pcm_hw_params_set_periods_near(pcm, hardware, byref(c_uint(periods)), None)
         check(_alsa.snd_pcm_hw_params(pcm, hardware))
         return Offer(
@@ -119,8 +119,8 @@ def offer(
             sample_format=_alsa.snd_pcm_format_name(got("format", c_int)).decode(),
             rate_hz=got("rate", c_uint, None),
             channels=got("channels", c_uint),
-            period_frames=got("period_size", c_ulong, None),
-            buffer_frames=got("buffer_size", c_ulong),
+            period_samples=got("period_size", c_ulong, None),
+            buffer_samples=got("buffer_size", c_ulong),
             formats=list(known),
             rates_hz=rates_hz,
             channel_counts=channel_counts,

@@ -55,8 +55,8 @@ class Drift:
     # What is further off was a look at a bad moment (the thread was stopped between time and position).
     ERROR_MAX_S = 0.002
 
-    def __init__(self, block_s: float, ppm: float = 0.0) -> None:
-        self._block_s = block_s
+    def __init__(self, frame_s: float, ppm: float = 0.0) -> None:
+        self._frame_s = frame_s
         self._integral = ppm * 1e-6
         self._since_start_s = 0.0
         self._since_placed_s = 0.0
@@ -75,10 +75,10 @@ class Drift:
         late_s = min(max(late_s, -self.ERROR_MAX_S), self.ERROR_MAX_S)
         w = max(self.W_FINAL, 4.0 / (self._since_start_s + 1.0))
         proportional = max(2.0 * w, 1.0 / (self._since_placed_s + 0.1))
-        self._since_start_s += self._block_s
-        self._since_placed_s += self._block_s
+        self._since_start_s += self._frame_s
+        self._since_placed_s += self._frame_s
         limit = self.PPM_MAX * 1e-6
-        self._integral = min(max(self._integral - w * w * late_s * self._block_s, -limit), limit)
+        self._integral = min(max(self._integral - w * w * late_s * self._frame_s, -limit), limit)
         limit = self.RATIO_PPM_MAX * 1e-6
         return 1.0 + min(max(self._integral - proportional * late_s, -limit), limit)
 

@@ -31,12 +31,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import alsaaudio
-import numpy as np
-from numpy.typing import NDArray
 
 from apmpi.cards import alsa
 from apmpi.cards.alsa import AlsaError, Offer
 from apmpi.cards.clock import Timebase
+from apmpi.cards.formats import FORMAT_BYTES, FORMATS, from_int16, to_int16
 from apmpi.errors import DeviceLost, EndpointError
 from apmpi.units import FRAMES_PER_S, NS_PER_S
 
@@ -49,21 +48,12 @@ XRUNS_IN_A_ROW_MAX = 8
 # sleep keeps the wait from turning into a busy loop and still is far below a period.
 FALSE_WAKE_SLEEP_S = 0.0005
 
-# What is tried, in this order; the processing works with 16 bits.
-FORMATS = {
-    "S16_LE": alsaaudio.PCM_FORMAT_S16_LE,
-    "S32_LE": alsaaudio.PCM_FORMAT_S32_LE,
-    "S24_3LE": alsaaudio.PCM_FORMAT_S24_3LE,
-    "FLOAT_LE": alsaaudio.PCM_FORMAT_FLOAT_LE,
-}
-FORMAT_BYTES = {"S16_LE": 2, "S32_LE": 4, "S24_3LE": 3, "FLOAT_LE": 4}
-
 
 class Pcm:
     """What both directions share: opening with exactly what was asked for, positions, xruns, closing.
 
     key             the key of the endpoint in the configuration: "microphone", "speaker", ...
-    rate_hz, channels, block_samples (per channel)
+    rate_hz, channels, frame_samples (per channel)
     period_bytes    of ALSA's period, as int16
     xruns           how often the card ran dry or over
     card_number     the kernel's; -1 for plugins that are no card
@@ -80,21 +70,21 @@ class Pcm:
         channels: int,
         periods: int,
         timebase: Timebase | None = None,
-        block_parts: int = 1,
+        periods_per_frame: int = 1,
     ) -> None:
         """Opens `device` with a buffer of `periods` blocks, ALSA's own period being a block's
-        `block_parts`-th part. Raises EndpointError."""
+        `periods_per_frame`-th part. Raises EndpointError."""
         self.key = key
         self.device = device
         self.rate_hz = rate_hz
         self.channels = channels
-        self.block_samples = rate_hz // FRAMES_PER_S
+        self.frame_samples = rate_hz // FRAMES_PER_S
         self.xruns = 0
         self._time = timebase or Timebase()
-        self._period_frames = self.block_samples // block_parts
+        self._period_samples = self.frame_samples // periods_per_frame
         self._xruns_in_a_row = 0
         try:
-            self._open(periods * block_parts)
+            self._open(periods * periods_per_frame)
             self._pcm.set_tstamp_mode(alsaaudio.PCM_TSTAMP_ENABLE)
             self._pcm.set_tstamp_type(alsaaudio.PCM_TSTAMP_TYPE_MONOTONIC)
             self._begin()
@@ -119,18 +109,18 @@ class Pcm:
                 [*FORMATS],
                 self.rate_hz,
                 self.channels,
-                self._period_frames,
+                self._period_samples,
                 periods,
             )
         except AlsaError as error:
             raise _open_failure(self.key, self.device, self._direction, error) from None
         self._check(offer)
         self.card_number = offer.card_number
-        self._buffer_frames = offer.buffer_frames
+        self._buffer_samples = offer.buffer_samples
         self._format = offer.sample_format
-        self._frame_bytes = FORMAT_BYTES[self._format] * self.channels
-        self._block_bytes = self.block_samples * self._frame_bytes
-        self.period_bytes = self._period_frames * self.channels * 2
+        self._alsa_frame_bytes = FORMAT_BYTES[self._format] * self.channels
+        self._frame_bytes = self.frame_samples * self._alsa_frame_bytes
+        self.period_bytes = self._period_samples * self.channels * 2
         try:
             with alsa.complaints([]):
                 self._pcm = alsaaudio.PCM(
@@ -140,7 +130,7 @@ class Pcm:
                     rate=self.rate_hz,
                     channels=self.channels,
                     format=FORMATS[self._format],
-                    periodsize=self._period_frames,
+                    periodsize=self._period_samples,
                     periods=periods,
                 )
         except alsaaudio.ALSAAudioError as error:
@@ -173,12 +163,12 @@ class Pcm:
             self._fail(f"cannot do {self.rate_hz} Hz, it can do {_choices(offer.rates_hz)} Hz")
         if offer.channels != self.channels:
             self._fail(f"cannot do {self.channels} channel(s), it can do {_choices(offer.channel_counts)}")
-        if offer.period_frames != self._period_frames:
-            wanted = f"{self._period_frames} samples ({1000 * self._period_frames / self.rate_hz:g} ms)"
-            self._fail(f"cannot do periods of {wanted}, it does {offer.period_frames}; try 'plughw:...'")
-        if offer.buffer_frames < 2 * self.block_samples:
+        if offer.period_samples != self._period_samples:
+            wanted = f"{self._period_samples} samples ({1000 * self._period_samples / self.rate_hz:g} ms)"
+            self._fail(f"cannot do periods of {wanted}, it does {offer.period_samples}; try 'plughw:...'")
+        if offer.buffer_samples < 2 * self.frame_samples:
             self._fail(
-                f"has a buffer of {offer.buffer_frames} samples, expected at least two periods of 10 ms"
+                f"has a buffer of {offer.buffer_samples} samples, expected at least two periods of 10 ms"
             )
 
     def rest(self) -> None:
@@ -190,14 +180,14 @@ class Pcm:
         """(time in ns, frames available at that time), or None while the card is not running."""
         seconds, nanoseconds, available = self._pcm.htimestamp()
         # After, not before: htimestamp() hides errors and then returns numbers without meaning.
-        if self._pcm.state() != alsaaudio.PCM_STATE_RUNNING or not 0 <= available <= self._buffer_frames:
+        if self._pcm.state() != alsaaudio.PCM_STATE_RUNNING or not 0 <= available <= self._buffer_samples:
             return None
         at_ns, now_ns = seconds * NS_PER_S + nanoseconds, time.monotonic_ns()
         # A card just started may have no time stamp yet, and some plugins have one of another clock.
         at_ns = at_ns if 0 <= now_ns - at_ns < NS_PER_S else now_ns
         return self._time.of_monotonic(at_ns), available
 
-    def _frames_to_ns(self, frames: int) -> int:
+    def _samples_to_ns(self, frames: int) -> int:
         return frames * NS_PER_S // self.rate_hz
 
     def _xrun(self) -> None:
@@ -258,11 +248,11 @@ class Capture(Pcm):
         while True:
             position = self._position()
             # poll() wakes for a whole period: what is read before would make it oversleep.
-            if position is None or position[1] >= self._period_frames:
+            if position is None or position[1] >= self._period_samples:
                 moved = self._read()
-                if len(self._pending) >= self._block_bytes:
-                    block = bytes(self._pending[: self._block_bytes])
-                    del self._pending[: self._block_bytes]
+                if len(self._pending) >= self._frame_bytes:
+                    block = bytes(self._pending[: self._frame_bytes])
+                    del self._pending[: self._frame_bytes]
                     return to_int16(block, self._format)
                 if not moved:  # poll() may think otherwise, at once and again and again
                     time.sleep(FALSE_WAKE_SLEEP_S)
@@ -308,13 +298,13 @@ class Capture(Pcm):
     @property
     def captured_ns(self) -> int:
         """When the first sample of the block read last was at the converter."""
-        return self.unread_ns - self._frames_to_ns(self.block_samples)
+        return self.unread_ns - self._samples_to_ns(self.frame_samples)
 
     @property
     def unread_ns(self) -> int:
         """When the next sample to be read was at the converter."""
         now_ns, available = self._position() or (self._time.now_ns(), 0)
-        return now_ns - self._frames_to_ns(available + len(self._pending) // self._frame_bytes)
+        return now_ns - self._samples_to_ns(available + len(self._pending) // self._alsa_frame_bytes)
 
     def _wait(self, timeout_s: float) -> None:
         """Until there may be something to read. Woken for nothing at once, sleeps a little: never a busy
@@ -337,8 +327,8 @@ class Playback(Pcm):
     def _begin(self) -> None:
         self.moving = False
         self._started = False
-        self._written_frames = 0
-        self._played_frames = -1  # last seen, and when it last moved
+        self._written_samples = 0
+        self._played_samples = -1  # last seen, and when it last moved
         self._moved_ns = 0
 
     def rest(self) -> None:
@@ -355,21 +345,21 @@ class Playback(Pcm):
                 self._xrun()
             return None
         now_ns, available = position
-        queued_frames = self._buffer_frames - available
-        played_frames = self._written_frames - queued_frames
-        if played_frames != self._played_frames:
-            if self._played_frames >= 0:
+        queued_samples = self._buffer_samples - available
+        played_samples = self._written_samples - queued_samples
+        if played_samples != self._played_samples:
+            if self._played_samples >= 0:
                 self.moving = True
                 self._xruns_in_a_row = 0
-            self._played_frames, self._moved_ns = played_frames, now_ns
+            self._played_samples, self._moved_ns = played_samples, now_ns
         elif now_ns - self._moved_ns > STALL_S * NS_PER_S:
             self._lost(f"has stopped: played nothing for {STALL_S * 1000:.0f} ms")
-        return now_ns + self._frames_to_ns(queued_frames)
+        return now_ns + self._samples_to_ns(queued_samples)
 
     @property
-    def room_frames(self) -> int:
+    def room_samples(self) -> int:
         """The longest first write."""
-        return self._buffer_frames
+        return self._buffer_samples
 
     def write(self, block: bytes) -> bool:
         """Queue interleaved int16. False: an xrun came first, nothing was queued, the card stands. Raises
@@ -379,40 +369,9 @@ class Playback(Pcm):
             self._started = False
             return False
         if not self._started:
-            self._started, self._written_frames, self._played_frames = True, 0, -1
-        self._written_frames += written
+            self._started, self._written_samples, self._played_samples = True, 0, -1
+        self._written_samples += written
         return True
-
-
-def to_int16(samples: bytes, sample_format: str) -> bytes:
-    """Little endian samples of one of FORMATS as int16: rounded, saturated, no number is silence."""
-    if sample_format == "S16_LE":
-        return samples
-    if sample_format == "FLOAT_LE":
-        scaled = np.nan_to_num(np.frombuffer(samples, "<f4") * np.float32(32768), nan=0.0)
-        return np.clip(np.rint(scaled), -32768, 32767).astype("<i2").tobytes()
-    if sample_format == "S24_3LE":
-        three = np.frombuffer(samples, "u1").reshape(-1, 3)
-        high = np.ascontiguousarray(three[:, 1:]).view("<i2")[:, 0].astype(np.int32)
-        half = three[:, 0] >> 7
-    else:
-        whole = np.frombuffer(samples, "<i4")
-        high, half = whole >> 16, (whole >> 15) & 1
-    return np.minimum(high + half, 32767).astype("<i2").tobytes()
-
-
-def from_int16(samples: bytes, sample_format: str) -> bytes:
-    """Int16 as samples of one of FORMATS: exact."""
-    if sample_format == "S16_LE":
-        return samples
-    sixteen: NDArray[np.int16] = np.frombuffer(samples, "<i2")
-    if sample_format == "FLOAT_LE":
-        return (sixteen * np.float32(1 / 32768)).astype("<f4").tobytes()
-    if sample_format == "S32_LE":
-        return (sixteen.astype("<i4") << 16).tobytes()
-    three = np.zeros((len(sixteen), 3), "u1")
-    three[:, 1:] = sixteen.view("u1").reshape(-1, 2)
-    return three.tobytes()
 
 
 # ---- what ALSA says when a device can't be opened

@@ -164,7 +164,7 @@ class WavSource:
     """A WAV file read in blocks of 10 ms.
 
     rate_hz, channels   of the file
-    block_samples       samples per channel in one block
+    frame_samples       samples per channel in one block
     samples             samples per channel in the whole file: the last block is padded with zeros beyond it
     """
 
@@ -178,7 +178,7 @@ class WavSource:
             raise
         self.rate_hz, self.channels = self._reader.rate_hz, self._reader.channels
         self.samples = self._reader.samples or 0
-        self.block_samples = self.rate_hz // FRAMES_PER_S
+        self.frame_samples = self.rate_hz // FRAMES_PER_S
 
     def _check(self, rate_hz: int | None, channels: int | None) -> None:
         reader = self._reader
@@ -193,11 +193,11 @@ class WavSource:
             raise EndpointError(f"{reader.name}: has {_count(reader.channels)}, expected {_count(channels)}")
 
     def read(self) -> bytes | None:
-        """The next `block_samples` of all channels, interleaved; None after the end. Raises EndpointError."""
+        """The next `frame_samples` of all channels, interleaved; None after the end. Raises EndpointError."""
         if self._reader.samples_read == self.samples:
             return None
-        block = self._reader.read(self.block_samples)
-        return block.tobytes() + bytes((self.block_samples - len(block)) * self.channels * SAMPLE_BYTES)
+        block = self._reader.read(self.frame_samples)
+        return block.tobytes() + bytes((self.frame_samples - len(block)) * self.channels * SAMPLE_BYTES)
 
     def close(self) -> None:
         self._reader.close()
@@ -219,7 +219,7 @@ class WavSink:
         """Opens PATH.part. Raises EndpointError."""
         self.rate_hz = rate_hz
         self.channels = channels
-        self.block_samples = rate_hz // FRAMES_PER_S
+        self.frame_samples = rate_hz // FRAMES_PER_S
         self._path = path
         target = _target(path)
         self._samples = 0
@@ -236,7 +236,7 @@ class WavSink:
             raise _write_failure(self._path, error) from None
 
     def write(self, block: bytes) -> None:
-        """Append interleaved samples, usually `block_samples` per channel; the last block may be shorter.
+        """Append interleaved samples, usually `frame_samples` per channel; the last block may be shorter.
 
         Raises EndpointError (disk full, for instance). What was written before is still good: close() keeps
         it, abort() removes it.

@@ -9,7 +9,7 @@ read and written by threads of their own, and the reporter (report.py) does the 
 leaves its card a fixed time after the microphone's frame of the same number came in. So the delay that the
 canceller sees never changes, not even through an xrun: whatever was lost, the next frame goes where it
 belongs. Devices that go away and come back, and those on other clocks, are the endpoints' business
-(apmpi.cards.endpoints, apmpi.cards.clock): here they only give nothing for a while.
+(apmpi.cards.live, apmpi.cards.sync): here they only give nothing for a while.
 
 With a WAV file as microphone there is no card and no pace: all endpoints are files, and frames follow each
 other as fast as they are processed.
@@ -31,24 +31,13 @@ from apmpi.api.frame import AudioFrame
 from apmpi.cards import realtime
 from apmpi.cards.clock import Timebase
 from apmpi.cards.downmix import Downmix
-from apmpi.cards.endpoints import (
-    Card,
-    Caretaker,
-    FarEnd,
-    FileFarEnd,
-    FileMicrophone,
-    FileSink,
-    Follower,
-    Microphone,
-    Player,
-    ReadAhead,
-    Slot,
-    WriteBehind,
-    picked,
-    repeated,
-)
+from apmpi.cards.files import FileFarEnd, FileMicrophone, FileSink, ReadAhead, WriteBehind
+from apmpi.cards.formats import picked, repeated
 from apmpi.cards.latency import FrameTimes, LatencyLog
+from apmpi.cards.live import FarEnd, Microphone, Player
 from apmpi.cards.pcm import Capture, Playback
+from apmpi.cards.slot import Card, Caretaker, Slot
+from apmpi.cards.sync import Follower
 from apmpi.cards.wav import WavSink, WavSource
 from apmpi.errors import EndpointError
 from apmpi.service import journal, learned, protocol, report, sound_mark

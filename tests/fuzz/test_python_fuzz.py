@@ -347,7 +347,7 @@ def test_sound_files_as_endpoints(fuzzer: Fuzzer, tmp_path: Path) -> None:
                 for _ in range(1000):
                     if (block := source.read()) is None:
                         break
-                    assert len(block) == source.block_samples * source.channels * 2
+                    assert len(block) == source.frame_samples * source.channels * 2
         except EndpointError as error:
             assert str(error).startswith(f"{path}: ")
             return str(error).removeprefix(str(path))
