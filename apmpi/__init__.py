@@ -1,10 +1,10 @@
 """Echo cancellation, noise suppression, high-pass filter and gain control for a Raspberry Pi.
 
-- `AudioProcessingModule` processes frames of 10 ms that a program has from somewhere,
+- `AudioProcessingModule` processes frames of 10 ms that the program records and plays itself,
 - `AudioFrame` is such a frame,
-- `MediaDevices` opens microphone and loudspeaker, and does all of it by itself.
+- `MediaDevices` opens microphone and loudspeaker, and records, processes and plays frames.
 
-Names and meaning are those of LiveKit's Python API (`livekit.rtc`), and each takes the other's frames.
+Names and meaning are those of LiveKit's Python API (`livekit.rtc`); each library accepts the other's frames.
 """
 
 import importlib
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from apmpi.api.apm import AudioProcessingModule, Frame, Stats
+    from apmpi.api.capture import InputCapture, MicrophoneSource
+    from apmpi.api.devices import MediaDevices
     from apmpi.api.frame import AudioFrame
-    from apmpi.api.media_devices import InputCapture, MediaDevices, MicrophoneSource, OutputPlayer
+    from apmpi.api.player import OutputPlayer
 
     __version__: str
 
@@ -31,7 +33,7 @@ __all__ = [
 ]
 
 # Held while a name is loaded, and while the process forks: a child that is forked in the middle of another
-# thread's import would wait for that import for ever. Reentrant, because what is loaded may fork.
+# thread's import would wait for that import without end. Reentrant, because what is loaded may fork.
 _loading = threading.RLock()
 os.register_at_fork(
     before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
@@ -39,8 +41,11 @@ os.register_at_fork(
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a name when it is first used, for good: the processing needs no ALSA, and whoever only reads a
-    configuration at boot no NumPy, which takes a small Pi seconds."""
+    """Load a name at its first use, bind it and return it.
+
+    The processing needs no ALSA, and a program that reads a configuration at boot needs no NumPy, whose
+    import takes a small Pi seconds.
+    """
     if name not in __all__ and name != "__version__":
         raise AttributeError(f"module 'apmpi' has no attribute {name!r}")
     with _loading:
@@ -51,7 +56,7 @@ def __getattr__(name: str) -> Any:
 def _load(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("apmpi")
-    homes = (importlib.import_module(f"apmpi.api.{home}") for home in ("apm", "frame", "media_devices"))
+    homes = (importlib.import_module(f"apmpi.api.{home}") for home in ("apm", "frame", "devices"))
     return next(vars(home)[name] for home in homes if name in vars(home))
 
 

@@ -19,7 +19,7 @@ PYTHON = {
     "tools": {"service", "api", "cards", "settings"},
     "service": {"api", "cards", "settings"},
     "api": {"cards", "settings", "_native"},
-    "cards": {"api", "settings"},
+    "cards": {"settings"},
     "settings": {"cards"},
     "errors": set(),
     "units": set(),

@@ -20,7 +20,7 @@ from conftest import RoomCard
 from reference.signals import RATES_HZ, at_level, db, from_int16, power, to_int16, voice
 
 from apmpi import AudioFrame, MediaDevices, OutputPlayer
-from apmpi.api.media_devices import TRACK_AHEAD_BLOCKS
+from apmpi.api.track import TRACK_AHEAD_FRAMES
 
 PLAIN = {
     "enable_aec": False,
@@ -391,14 +391,14 @@ def test_a_live_track_that_is_too_fast_loses_its_oldest_and_says_how_much(
         await player.add_track(track)
         await player.start()
         await asyncio.sleep(0.6)
-        assert player.dropped == 100 - TRACK_AHEAD_BLOCKS and player.underruns == 1
+        assert player.dropped == 100 - TRACK_AHEAD_FRAMES and player.underruns == 1
         await player.remove_track(track)
-        assert player.dropped == 100 - TRACK_AHEAD_BLOCKS
+        assert player.dropped == 100 - TRACK_AHEAD_FRAMES
         await player.aclose()
 
     run(test())
     played = played_from(record)
-    kept = sound[-TRACK_AHEAD_BLOCKS * 160 :]
+    kept = sound[-TRACK_AHEAD_FRAMES * 160 :]
     start = int(np.argmax(np.correlate(played.astype(float), kept.astype(float), "valid")))
     assert np.array_equal(played[start : start + len(kept)], kept)
 
