@@ -9,8 +9,11 @@ Names and meaning are those of LiveKit's Python API (`livekit.rtc`); each librar
 
 import importlib
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
+
+from apmpi import moved
 
 if TYPE_CHECKING:
     from apmpi.api.apm import AudioProcessingModule, Frame, Stats
@@ -38,6 +41,7 @@ _loading = threading.RLock()
 os.register_at_fork(
     before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
 )
+sys.meta_path.append(moved.MovedFinder)
 
 
 def __getattr__(name: str) -> Any:
