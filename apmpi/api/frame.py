@@ -1,4 +1,4 @@
-"""AudioFrame: a block of interleaved 16-bit samples, with LiveKit's names and meaning."""
+"""AudioFrame: interleaved 16-bit samples of some milliseconds, with LiveKit's names and meaning."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from apmpi.units import SAMPLE_BYTES
 
-# From least to most. The rate is LiveKit's uint32; a WAV header holds 16 bits of channels.
+# Smallest and largest values. The rate is LiveKit's uint32; a WAV header has 16 bits for the channels.
 SHAPE_RANGES = {
     "sample_rate": (1, 2**32 - 1),
     "num_channels": (1, 2**16 - 1),
     "samples_per_channel": (0, 2**32 - 1),
 }
 SAMPLE_FORMATS = ("h", "B", "b", "c")
-"""elements that a frame's buffer may have: int16, or bytes"""
+"""Element formats that a frame's buffer may have: int16, or bytes."""
 
 
 class AudioFrame:
@@ -31,12 +31,12 @@ class AudioFrame:
     because frames are processed in place. Wherever livekit.rtc takes an AudioFrame, it takes this one, and
     reads and writes the same buffer.
 
-    A frame can be pickled and copied; copy.copy() shares the samples, the others have samples of their own.
+    A frame can be pickled and copied; copy.copy() shares the samples, copy.deepcopy() and pickle copy them.
 
     Raises:
-        TypeError: data is of another type, has other elements or is not contiguous; a figure is not whole.
-        ValueError: data is too short, or not whole samples; a rate or channel count below 1, or a negative
-            number of samples.
+        TypeError: data is of another type, has other elements or is not contiguous; a number is no integer.
+        ValueError: data is too short, or no whole number of samples; a rate or channel count below 1, or a
+            negative number of samples.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class AudioFrame:
 
     def _hold(self, data: memoryview) -> None:
         """Takes writable bytes as the samples."""
-        self._data = data  # under this name, in bytes: LiveKit's own classes look here
+        self._data = data  # in bytes, and under this name, which LiveKit's own classes read
         self._samples = data.cast("h")
 
     @staticmethod
     def create(sample_rate: int, num_channels: int, samples_per_channel: int) -> AudioFrame:
-        """A frame of silence. Raises TypeError and ValueError as the constructor."""
+        """Return a frame of silence. Raises TypeError and ValueError as the constructor."""
         sample_rate, num_channels, samples_per_channel = _shape(
             sample_rate, num_channels, samples_per_channel
         )
@@ -80,13 +80,12 @@ class AudioFrame:
 
     @staticmethod
     def from_ndarray(samples: npt.NDArray[np.int16], sample_rate: int) -> AudioFrame:
-        """A frame over an int16 array of shape (samples_per_channel,) or (samples_per_channel, num_channels).
+        """Return a frame of an int16 array (samples_per_channel,) or (samples_per_channel, num_channels).
 
-        The frame and the array share their memory: what is done to one is seen in the other. Only of a
-        read-only array a copy is made, as of any read-only buffer.
+        The frame and the array share their memory. A read-only array is copied, as any read-only buffer.
 
         Raises:
-            TypeError: not an int16 array. (Floats are not converted: nobody could know their full scale.)
+            TypeError: not an int16 array. (Floats are not converted: their full scale is not known.)
             ValueError: not one- or two-dimensional, or not C-contiguous.
         """
         if not isinstance(samples, np.ndarray) or samples.dtype != np.int16:
@@ -102,13 +101,13 @@ class AudioFrame:
         return AudioFrame(samples.reshape(-1).data, sample_rate, channels, len(samples))
 
     def to_ndarray(self) -> npt.NDArray[np.int16]:
-        """The samples as a writable int16 array (samples_per_channel, num_channels) over the same memory."""
+        """Return the samples, not copied, as a writable int16 array (samples_per_channel, num_channels)."""
         shape = (self._samples_per_channel, self._num_channels)
         return np.frombuffer(self._samples, np.int16, shape[0] * shape[1]).reshape(shape)
 
     @property
     def data(self) -> memoryview:
-        """The samples, a writable memoryview of format 'h', interleaved."""
+        """Interleaved samples, a writable memoryview of format 'h'."""
         return self._samples
 
     @property
@@ -131,14 +130,14 @@ class AudioFrame:
 
     @property
     def userdata(self) -> dict[str, Any]:
-        """Whatever the owner attaches."""
+        """Data attached by the application."""
         return self._userdata
 
     def to_wav_bytes(self) -> bytes:
-        """The frame as a WAV file in memory.
+        """Return the frame as the bytes of a WAV file.
 
         Raises:
-            ValueError: a WAV header has no room for so many channels or bytes a second.
+            ValueError: the channels or bytes per second exceed the fields of a WAV header.
         """
         bytes_per_s = self._sample_rate * self._num_channels * SAMPLE_BYTES
         if self._num_channels * SAMPLE_BYTES >= 2**16 or bytes_per_s >= 2**32:
@@ -155,7 +154,7 @@ class AudioFrame:
             return memory.getvalue()
 
     def __getstate__(self) -> dict[str, Any]:
-        """The attributes, with the samples as bytes: what pickle and copy.deepcopy need."""
+        """Return the attributes with the samples as bytes, for pickle and copy.deepcopy."""
         state = vars(self) | {"_data": bytes(self._data)}
         del state["_samples"]
         return state
@@ -165,7 +164,7 @@ class AudioFrame:
         self._hold(memoryview(bytearray(state["_data"])))
 
     def __copy__(self) -> Self:
-        """Another frame over the same samples, with the same userdata."""
+        """Return another frame with the same samples in memory and the same userdata."""
         frame = type(self).__new__(type(self))
         vars(frame).update(vars(self))
         return frame
@@ -177,7 +176,7 @@ class AudioFrame:
         )
 
     def _proto_info(self) -> Any:
-        """What LiveKit's AudioSource.capture_frame asks of a frame; only LiveKit calls it, so it is there."""
+        """Return LiveKit's description of the buffer, for its AudioSource.capture_frame, the only caller."""
         from livekit.rtc._proto import audio_frame_pb2
 
         return audio_frame_pb2.AudioFrameBufferInfo(
@@ -189,7 +188,7 @@ class AudioFrame:
 
 
 def _shape(*given: int) -> tuple[int, ...]:
-    """sample_rate, num_channels and samples_per_channel as plain ints, each within its range."""
+    """Return sample_rate, num_channels and samples_per_channel as ints. Raises TypeError and ValueError."""
     shape = []
     for (name, (least, most)), figure in zip(SHAPE_RANGES.items(), given, strict=True):
         try:
@@ -203,15 +202,15 @@ def _shape(*given: int) -> tuple[int, ...]:
 
 
 def _as_bytes(view: memoryview) -> memoryview:
-    """The same memory by bytes. Raises TypeError if its elements are no samples, or not in one piece."""
+    """Return the same memory as bytes. Raises TypeError if it has no sample format or is not contiguous."""
     if view.format not in SAMPLE_FORMATS:
         raise TypeError(f"data has elements of format {view.format!r}, expected int16 ('h') or bytes ('B')")
-    # A view without elements cannot be cast.
+    # An empty view cannot be cast.
     return view.cast("B") if view.nbytes else memoryview(bytearray())
 
 
 def shown(value: object) -> str:
-    """repr() cut to 80 characters, for an error. An int of more than 4300 digits has no repr()."""
+    """Return repr() cut to 80 characters, for an error. An int of more than 4300 digits has no repr()."""
     try:
         text = repr(value)
     except ValueError:

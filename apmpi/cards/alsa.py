@@ -1,8 +1,7 @@
-"""Asks ALSA's own library what a device would do, and what stands in the way.
+"""Queries to ALSA's own library: the parameters that a device would take, or the reason why it takes none.
 
-pyalsaaudio can be asked that, too, but 0.11 loses memory with each answer: 80 bytes when a device
-can't be opened, 50 in info(), 65 for each format in getformats(). An endpoint that is away is looked for
-twice a second, for months.
+pyalsaaudio has these queries, too, but 0.11 leaks memory with each: 80 bytes when a device cannot be opened,
+50 in info(), 65 for each format in getformats(). A lost device is tried twice a second, for months.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ _LocalErrorHandler = ctypes.CFUNCTYPE(None, c_char_p, c_int, c_char_p, c_int, c_
 
 NONBLOCK, RW_INTERLEAVED, FORMAT_LAST = 1, 3, 52  # SND_PCM_... of <alsa/pcm.h>
 CONFIG_STRING, CONFIG_COMPOUND = 3, 1024  # SND_CONFIG_TYPE_... of <alsa/conf.h>
-# A name whose definition refers to more others than this is taken for one without end; ALSA itself follows 64
-# from one to the next (SND_CONF_MAX_HOPS), and one may have several slaves.
+# Number of names from which a definition counts as endless; ALSA itself follows a chain of 64
+# (SND_CONF_MAX_HOPS), and a name may have several slaves.
 DEFINITIONS_MAX = 256
 
 
 class AlsaError(Exception):
-    """What ALSA refused: its error number, and its reason if it gave one."""
+    """A refusal by ALSA: its error number, and its reason if it gave one."""
 
     def __init__(self, code: int, complaint: str) -> None:
         super().__init__(complaint or _alsa.snd_strerror(code).decode())
@@ -42,9 +41,11 @@ class AlsaError(Exception):
 
 @dataclass(frozen=True)
 class Offer:
-    """What a device does when it is asked for something, each parameter being the next to it; and what it
-    could do. Periods and buffers are in frames; the card's number is the kernel's, -1 for a plugin that is
-    none."""
+    """Parameters of a device nearest to those requested, and its ranges.
+
+    Periods and buffers are in samples per channel, which ALSA calls frames. The card's number is the
+    kernel's, -1 for a plugin that is no card.
+    """
 
     card_number: int
     sample_format: str
@@ -66,15 +67,15 @@ def offer(
     period_samples: int,
     periods: int,
 ) -> Offer:
-    """Opens a device as pyalsaaudio does, with the first of `formats` that it has, and closes it again.
+    """Return the offer of a device opened as pyalsaaudio does, with the first of `formats` that it has.
 
-    Raises AlsaError.
+    It is closed again. Raises AlsaError.
     """
     said: list[str] = []
 
     def check(code: int) -> int:
         if code < 0:
-            # The first complaint says what is wrong; what follows are consequences.
+            # The first complaint is the cause, later ones are its consequences.
             raise AlsaError(code, said[0] if said else "")
         return code
 
@@ -128,20 +129,20 @@ def offer(
 
 
 def command_of(device: str) -> str | None:
-    """The shell command that ALSA would run for a device, None if it is only a device.
+    """Return the shell command that ALSA would run for a device, None if it would run none.
 
-    ALSA's `file` plugin gives its sound to a command if its file's name begins with "|". It is reachable from
+    ALSA's `file` plugin pipes its sound to a command if its file's name begins with "|". It is reachable from
     any name ("file:'|...'", "plug:...", "tee:..."), so ALSA's own definition of the name is searched.
     Raises AlsaError for a definition without end.
     """
     bases = {b"pcm": b"pcm", b"slave": b"pcm_slave", b"pcm_slave": b"pcm_slave"}
     seen = [(b"pcm", device.encode(errors="surrogateescape"))]
-    with complaints([]), contextlib.ExitStack() as at_the_end:  # what else is wrong is said when it is opened
+    with complaints([]), contextlib.ExitStack() as at_the_end:  # other errors are reported when it is opened
         top = c_void_p()
         if _alsa.snd_config_update_ref(byref(top)) < 0:
             return None
         at_the_end.callback(_alsa.snd_config_unref, top)
-        for base, name in seen:  # which grows meanwhile
+        for base, name in seen:  # grows during the loop
             for key, value in _definition(top, base, name):
                 if key == b"file" and b"|" in value:
                     return value.decode(errors="replace").partition("|")[2].strip()
@@ -153,7 +154,7 @@ def command_of(device: str) -> str | None:
 
 
 def _definition(top: c_void_p, base: bytes, name: bytes) -> list[tuple[bytes, bytes]]:
-    """All texts in the definition of a name, with their keys; of what is an alias, the name meant."""
+    """Return (key, text) of all texts in the definition of a name; of an alias, that of its target."""
     node = c_void_p()
     if _alsa.snd_config_search_definition(top, base, name, byref(node)) < 0:
         return []
@@ -180,8 +181,10 @@ def _texts(node: int | None, key: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @contextlib.contextmanager
 def complaints(said: list[str]) -> Iterator[None]:
-    """Puts into `said` what ALSA would write to standard error: its reasons are worth a place in our
-    sentence, its lines are not worth a user's screen. For this thread only (snd_lib_error_set_local)."""
+    """Collects in `said` the messages that ALSA would write to standard error, for apmpi's own messages.
+
+    Applies to the calling thread only (snd_lib_error_set_local).
+    """
 
     def keep(file: bytes, line: int, function: bytes, code: int, form: bytes, arguments: int) -> None:
         text = ctypes.create_string_buffer(512)

@@ -1,11 +1,10 @@
-"""Clocks: what the time is, how far another card's clock is off the microphone's, and sound moved from one
-to the other.
+"""Clocks: the time base, the drift of another card's clock against the microphone's, and resampling.
 
-The microphone's card sets the pace. A card on another crystal gains or loses up to 100 samples a second on it
-(+-500 ppm each); left alone, its queue would run dry or over within minutes and the echo path would seem to
-grow. So what goes to or comes from such a card is resampled by `Resampler`, with the ratio that `Drift` finds
-from how early or late the sound is. A card that shares the microphone's clock needs neither: `Settling` puts
-it in place to the sample, once.
+The microphone's card sets the pace. A card on another crystal gains or loses up to 48 samples a second on it
+at 48 kHz (two crystals, +-500 ppm each); uncorrected, its queue would underrun or overrun within minutes and
+the delay of the echo path would seem to grow. So sound to or from such a card is resampled by `Resampler`,
+with the ratio that `Drift` estimates from the lateness of the sound. A card that shares the microphone's
+clock needs neither: `Settling` corrects its placement to the sample, once.
 """
 
 import ctypes
@@ -18,7 +17,7 @@ from apmpi.errors import EndpointError
 
 
 class Timebase:
-    """What the time is for the cards: CLOCK_MONOTONIC, unless a room card lives `speed` times as fast."""
+    """Clock of the cards: CLOCK_MONOTONIC, or `speed` times as fast with a room card."""
 
     def __init__(self, speed: float = 1.0) -> None:
         self._speed = speed
@@ -30,29 +29,30 @@ class Timebase:
         return monotonic_ns if self._speed == 1.0 else int(monotonic_ns * self._speed)
 
     def real_s(self, seconds: float) -> float:
-        """How long somebody must really wait for `seconds` to pass."""
+        """Return the real seconds in which `seconds` of this clock pass."""
         return seconds / self._speed
 
 
 class Drift:
-    """A PI loop on how late the sound of one card is, one step for each block.
+    """PI controller on the lateness of one card's sound, one step per frame.
 
-    The loop is critically damped with the bandwidth w (rad/s): proportional gain 2 w, integral gain w^2. It
-    starts wide and narrows as 4 / (t + 1 s), about as fast as a regression over all that was seen would, so
-    that 1000 ppm are found to 20 ppm in 5 s and to 1 ppm in 20 s, and stays at W_FINAL: there the rounding of
-    positions to whole samples moves the sound by some hundredths of a sample, and one of 1 ms, as USB has it,
-    by half a sample. After a placement, which is as good as a single look at the positions, the proportional
-    gain alone is that of a running mean (1 / t): it puts the sound where it was within some 0.1 s.
+    It is critically damped with the bandwidth w (rad/s): proportional gain 2 w, integral gain w^2. The
+    bandwidth starts wide and narrows as 4 / (t + 1 s), about as fast as that of a regression over all
+    readings, so that 1000 ppm are found to 20 ppm in 5 s and to 1 ppm in 20 s. It ends at W_FINAL: there
+    positions rounded to whole samples move the sound by some hundredths of a sample, and positions rounded to
+    1 ms, as USB reports them, by half a sample. After a placement, which is as exact as one reading of the
+    positions, the proportional gain alone is that of a running mean (1 / t), which restores the place of the
+    sound within about 0.1 s.
 
-    ppm   how much faster the card's clock is than the microphone's
+    ppm   card clock over microphone clock
     """
 
-    W_FINAL = 0.1
-    # Two crystals off by 500 ppm each, and a bit.
+    W_FINAL = 0.1  # rad/s
+    # Two crystals off by 500 ppm each, with a margin of a fifth.
     PPM_MAX = 1200.0
-    # The ratio's whole range: 1500 ppm are 2.6 cents, half of what a trained ear hears in a held note.
+    # Range of the ratio: 1500 ppm are 2.6 cents, half of what a trained ear hears in a held note.
     RATIO_PPM_MAX = 1500.0
-    # What is further off was a look at a bad moment (the thread was stopped between time and position).
+    # Limit of one reading: a larger one is false (the thread was interrupted between time and position).
     ERROR_MAX_S = 0.002
 
     def __init__(self, frame_s: float, ppm: float = 0.0) -> None:
@@ -66,12 +66,14 @@ class Drift:
         return self._integral * 1e6
 
     def placed(self) -> None:
-        """The sound has just been put where it belongs."""
+        """Restarts the proportional gain: the sound has been placed."""
         self._since_placed_s = 0.0
 
     def ratio(self, late_s: float) -> float:
-        """How many samples the card needs for one of the microphone's, in the next block. `late_s`: by how
-        much its queue of sound is too long."""
+        """Return the card's samples per sample of the microphone for the next frame.
+
+        late_s: lateness of the sound, by which the card's queue is too long
+        """
         late_s = min(max(late_s, -self.ERROR_MAX_S), self.ERROR_MAX_S)
         w = max(self.W_FINAL, 4.0 / (self._since_start_s + 1.0))
         proportional = max(2.0 * w, 1.0 / (self._since_placed_s + 0.1))
@@ -84,34 +86,35 @@ class Drift:
 
 
 class Settling:
-    """For a card with the microphone's clock: puts the sound where it belongs, to the sample.
+    """Exact placement of the sound of a card on the microphone's clock, to the sample.
 
-    A placement is only as exact as one look at two positions, each rounded to a whole sample or worse. The
-    mean of some looks later says by how many samples it was wrong.
+    A placement is only as exact as one reading of two positions, each rounded to a whole sample or more. The
+    mean of READINGS later ones is the error of the placement in samples.
     """
 
-    LOOKS = 10
+    READINGS = 10
 
     def __init__(self) -> None:
         self.placed()
 
     def placed(self) -> None:
-        """The sound has just been put about where it belongs."""
-        self._looks = 0
+        """Restarts the readings: the sound has been placed."""
+        self._readings = 0
         self._sum = self._sum_of_squares = 0.0
 
     def late_samples(self, late_samples: float) -> int:
-        """`late_samples`: one look. Returns by how many samples to correct now; 0 nearly always."""
-        if self._looks == self.LOOKS:
+        """Take one reading of the lateness; return by how many samples to correct now, which is 0 unless the
+        mean of READINGS is above half a sample and three times its standard error."""
+        if self._readings == self.READINGS:
             return 0
-        self._looks += 1
+        self._readings += 1
         self._sum += late_samples
         self._sum_of_squares += late_samples**2
-        if self._looks < self.LOOKS:
+        if self._readings < self.READINGS:
             return 0
-        mean = self._sum / self.LOOKS
-        variance = max(self._sum_of_squares / self.LOOKS - mean**2, 0.0)
-        if abs(mean) < max(0.5, 3.0 * (variance / self.LOOKS) ** 0.5):
+        mean = self._sum / self.READINGS
+        variance = max(self._sum_of_squares / self.READINGS - mean**2, 0.0)
+        if abs(mean) < max(0.5, 3.0 * (variance / self.READINGS) ** 0.5):
             return 0
         self.placed()
         return round(mean)
@@ -133,15 +136,15 @@ class _SrcData(ctypes.Structure):
 
 
 class Resampler:
-    """libsamplerate on a stream of interleaved int16, its ratio moving from block to block without a click.
+    """libsamplerate on a stream of interleaved int16; its ratio may change between calls without clicks.
 
-    SINC_FASTEST: 97 dB, flat to 80 % of the band; 20 samples (of the lower rate) wait in the filter, 0.4 ms
-    at 48 kHz. SINC_MEDIUM_QUALITY: 121 dB, 90 %, 46 samples, twice the processor; the best one takes 143
-    samples and six times the processor. It is called directly because it is in Debian, and its Python
-    packages allocate for each block. Nothing is allocated here but the bytes returned.
+    SINC_FASTEST: 97 dB, flat to 80 % of the band; its filter holds back 20 samples (of the lower rate),
+    0.4 ms at 48 kHz. SINC_MEDIUM_QUALITY: 121 dB, 90 %, 46 samples, twice the processor time; the best one
+    takes 143 samples and six times the processor time. The library is called directly because Debian has it
+    and its Python packages allocate with each call. Nothing is allocated here but the bytes returned.
 
-    pending   output samples per channel that the input so far is still worth, with their fraction: the next
-              one to come out belongs this much before the next one to go in
+    pending   output samples per channel, with their fraction, that the input so far has not yet given: the
+              time from the next output sample to the next input sample
     """
 
     SINC_MEDIUM_QUALITY, SINC_FASTEST = 1, 2
@@ -149,8 +152,8 @@ class Resampler:
     def __init__(
         self, channels: int, samples_max: int, ratio_max: float, converter: int = SINC_FASTEST
     ) -> None:
-        """Blocks of at most `samples_max` per channel; `ratio_max` samples out for one in. Raises
-        EndpointError if the library is missing."""
+        """For at most `samples_max` per channel in a call, and at most `ratio_max` output samples per input
+        sample. Raises EndpointError if the library is missing."""
         try:
             self._library = ctypes.CDLL("libsamplerate.so.0")
         except OSError:
@@ -160,7 +163,7 @@ class Resampler:
         self._library.src_process.argtypes = [ctypes.c_void_p, ctypes.POINTER(_SrcData)]
         self._library.src_delete.argtypes = [ctypes.c_void_p]
         self._in: NDArray[np.float32] = np.zeros((samples_max, channels), np.float32)
-        # The filter's start and the fraction of a sample come on top.
+        # 64 more for the start of the filter and the fraction of a sample.
         self._out: NDArray[np.float32] = np.zeros((int(samples_max * ratio_max) + 64, channels), np.float32)
         code = ctypes.c_int()
         self._state = self._library.src_new(converter, channels, ctypes.byref(code))
@@ -172,16 +175,16 @@ class Resampler:
         self.pending = 0.0
 
     def process(self, samples: bytes, ratio: float) -> bytes:
-        """The samples that `samples` give, `ratio` for each."""
-        block = np.frombuffer(samples, "<i2").reshape(-1, self._channels)
-        count = len(block)
-        np.multiply(block, np.float32(1 / 32768), out=self._in[:count])
+        """Return `samples` resampled, `ratio` output samples for each."""
+        given = np.frombuffer(samples, "<i2").reshape(-1, self._channels)
+        count = len(given)
+        np.multiply(given, np.float32(1 / 32768), out=self._in[:count])
         data = self._data
         data.input_frames, data.output_frames, data.src_ratio = count, len(self._out), ratio
         code = self._library.src_process(self._state, ctypes.byref(data))
         if code != 0 or data.input_frames_used != count:
             raise RuntimeError(f"libsamplerate: error {code}, {data.input_frames_used} of {count} samples")
-        # The ratio moves evenly from where it was, and would be there when all of data_out were filled.
+        # libsamplerate interpolates the ratio linearly, to reach the new one when data_out is full.
         before = self._ratio or ratio
         self._ratio = before + (ratio - before) * data.output_frames_gen / data.output_frames
         self.pending += count * (before + self._ratio) / 2 - data.output_frames_gen

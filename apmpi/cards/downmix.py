@@ -1,14 +1,14 @@
-"""Several channels as one, without what a plain mean does to channels that do not fit together.
+"""Downmix of several channels to mono, without the cancellation that a plain mean can cause.
 
-A mean of channels of opposite polarity is silence, and one of channels that are late against each other is a
-comb filter. So channels are aligned in sign, and averaged only if they are alike; of microphones that are
-not, the better one is taken. What is alike is decided once in WINDOW_FRAMES from the covariance of the
-channels; a change is cross-faded over one frame.
+The mean of channels of opposite polarity is silence, and that of channels with a delay between them is a comb
+filter. So channels are aligned in sign, and averaged only if they are alike; of microphones that are not
+alike, the better one is used. Likeness is decided once in WINDOW_FRAMES from the covariance of the channels;
+a change is cross-faded over one frame.
 
-With a channel i of the level a against the channel r that is kept, correlation rho between them, and noise
-that is as strong in both and independent, averaging changes the signal's power by (1 + a^2 + 2 a rho) / 4
-and the noise's by 1 / 2. For equal levels the signal loses 2 / (1 + rho), unevenly over frequency, and the
-signal-to-noise ratio gains 1 + rho: the gain is the larger one from rho = sqrt(2) - 1 on. For rho = 1 and
+With a channel i of the level a relative to the channel r that is kept, a correlation rho between them, and
+independent noise of equal power in both, averaging changes the signal's power by (1 + a^2 + 2 a rho) / 4 and
+the noise's by 1 / 2. For equal levels the signal loses 2 / (1 + rho), unevenly over frequency, and the
+signal-to-noise ratio gains 1 + rho: the gain exceeds the loss from rho = sqrt(2) - 1 on. For rho = 1 and
 a < 1 there is a gain from a = sqrt(2) - 1 on. So the smaller one of rho a and rho / a decides.
 """
 
@@ -17,42 +17,47 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# 1 s: some syllables.
-WINDOW_FRAMES = 100
-# 100 ms: the pauses between syllables show the noise floor.
-PART_FRAMES = 10
-# Both sides of the break-even: the mean loses 0.7 dB at 1 / sqrt(2).
+from apmpi.units import FRAMES_PER_S
+
+# Interval between decisions, 1 s: several syllables.
+WINDOW_FRAMES = FRAMES_PER_S
+# Parts of a window, 100 ms: the smallest power of a part, between syllables, is the noise floor.
+PART_FRAMES = FRAMES_PER_S // 10
+# Likeness above which channels are averaged, and down to which they stay so: hysteresis about the break-even.
+# The mean loses 0.7 dB at 1 / sqrt(2).
 ALIKE_FROM, ALIKE_UNTIL = 2**-0.5, 2**0.5 - 1
-# The band of speech: what is above it is averaged away before the channels are compared.
+# Rate at which channels are compared, by averaging: the band of speech.
 COMPARED_AT_HZ = 16000
-# Power of the rounding to 16 bits, 1/12, of a difference of two samples.
+# Noise power of a difference of two samples rounded to 16 bits, 1/12 each.
 ROUNDING_POWER = 1 / 6
-# Signal-to-noise ratios as power. Below 0 dB a channel shows nothing but noise.
+# Smallest signal-to-noise ratio (power) of a usable channel, 0 dB: below it there is only noise.
 SNR_MIN = 1.0
-# 3 dB: less is no reason for a change, which can be heard.
+# Ratio of two channels' signal-to-noise ratios from which the better one replaces the other, 3 dB: a change
+# is audible.
 SNR_BETTER = 2.0
-# 30 dB: noise is masked by speech from there on, and a higher ratio makes a channel no better.
+# Signal-to-noise ratio from which channels count as equal, 30 dB: speech masks the noise.
 SNR_MAX = 1000.0
 FULL_SCALE = 32767
 
 
 class Downmix:
-    """For one thread.
+    """State of the downmix of one signal; for one thread.
 
-    finding   what is done and why, as a sentence, if it is not the plain mean; "" else
+    finding   the treatment of the channels and its reason, as a sentence; "" for the plain mean
     """
 
     def __init__(self, rate_hz: int, numbers: Sequence[int], *, every: bool = False) -> None:
-        """`numbers` are the channels' numbers in sentences. With `every` all channels stay in, as those of
-        music must, and only their signs are aligned."""
+        """numbers: of the channels, for `finding`
+        every: average all channels with their signs aligned, as music needs it
+        """
         self.finding = ""
         self._numbers = numbers
         self._every = every
         count = len(numbers)
         self._step = max(rate_hz // COMPARED_AT_HZ, 1)
-        self._kept = 0  # the channel whose polarity and level the output has
+        self._kept = 0  # channel whose polarity and level the output has
         self._sign = 1.0
-        # Sign of each that is averaged, relative to the kept one; 0: left out.
+        # Sign of each averaged channel, relative to the kept one; 0: not averaged.
         self._alike: NDArray[np.float64] = np.ones(count)
         if not every:
             self._alike[1:] = 0
@@ -61,8 +66,10 @@ class Downmix:
         self._forget()
 
     def mix(self, block: bytes, heard: bytes | None = None) -> bytes:
-        """Return the mono int16 frame of an interleaved one. `heard` is the frame before processing, which
-        shows what channels reached full scale."""
+        """Return the mono int16 frame of an interleaved one.
+
+        heard: the frame before processing, in which channels at full scale are detected
+        """
         samples = np.frombuffer(block, "<i2").reshape(-1, len(self._numbers)).astype(np.float32)
         if heard is not None:
             unprocessed = np.frombuffer(heard, "<i2").reshape(samples.shape)
@@ -88,7 +95,7 @@ class Downmix:
         self._frames = 0
 
     def _measure(self, samples: NDArray[np.float32]) -> None:
-        """The covariance of the first differences, in which speech is about white."""
+        """Adds the covariance of the first differences, whose spectrum is about white for speech."""
         band = sum((samples[k :: self._step] for k in range(1, self._step)), samples[:: self._step])
         rises = band[1:] - band[:-1]
         if self._frames % PART_FRAMES == 0:
@@ -107,7 +114,7 @@ class Downmix:
             self._choose_quickly(self._covariance)
 
     def _choose_quickly(self, covariance: NDArray[np.float64]) -> None:
-        """Until there was speech for a decision: the loudest channel, or the signs of all."""
+        """Decides until the first decision on speech: for the loudest channel, or on the signs of all."""
         power = covariance.diagonal()
         if self._every:
             self._align(covariance)
@@ -133,7 +140,7 @@ class Downmix:
         self._describe()
 
     def _keep(self, channel: int, covariance: NDArray[np.float64]) -> None:
-        """Another channel, in the polarity that the output has."""
+        """Keeps another channel, in the polarity that the output has."""
         relative = -1.0 if covariance[self._kept, channel] < 0 else 1.0
         self._alike *= relative
         self._sign *= relative

@@ -1,15 +1,15 @@
-"""How long sound takes through the device, per 10 ms frame, and its median, 99th percentile and maximum.
+"""Latency through the device per 10 ms frame, with its median, 99th percentile and maximum.
 
-    capture_wait     oldest sample of the period at the microphone's converter -> period in our hands: the
-                     10 ms of the period itself, and how late the loop woke up
+    capture_wait     oldest sample of the period at the microphone's converter -> period read: the 10 ms of
+                     the period itself and the lateness of the loop
     processing       -> frame processed
     playback_queue   -> first sample of the frame at the output's converter (0 for a file)
-    algorithmic      how far the chain's output lags behind its input, a constant of the chain
+    algorithmic      delay of the chain's output behind its input, a constant of the chain
 
-The four follow each other without gap or overlap, so their sum is what a click takes from microphone to
-output. Of the first, the 10 ms are certain; `wake_up` is the rest: how late the loop came for a frame that
-was complete, and what that varies by is its jitter. The converters' own delay (filters, USB packets: about
-1 ms) is not seen by ALSA and not in these figures.
+The four follow each other without gap or overlap, so their sum is the time of a click from microphone to
+output. `wake_up` is capture_wait less the constant 10 ms: the lateness of the loop for a frame that was
+complete, and its variation is the loop's jitter. The converters' own delay (filters, USB packets: about 1 ms)
+is not visible to ALSA and not included.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,8 @@ class FrameTimes:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
+    """Distribution of one latency over some frames."""
+
     median_ms: float
     p99_ms: float
     max_ms: float
@@ -46,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class LatencySummary:
-    """Latency over a stretch of frames. Percentiles of the total are its own, not sums of the parts'."""
+    """Latency over a number of frames. Percentiles of the total are its own, not sums of the parts'."""
 
     frames: int
     total: Spread
@@ -58,16 +60,16 @@ class LatencySummary:
 
 
 class LatencyLog:
-    """The last `capacity_frames` frames; one thread adds, another one summarises, without a lock.
+    """Ring of the last `capacity_frames` frames; one thread adds, another one summarises, without a lock.
 
-    frames   how many were added since the beginning; written after the frame's figures, so whoever sees
-             the new count sees the figures
+    frames   number of frames added since the start; written after the frame's figures, so that a reader of
+             the new count reads these figures, too
     """
 
     def __init__(self, capacity_frames: int, algorithmic_ms: float) -> None:
         self.algorithmic_ms = algorithmic_ms
         self.frames = 0
-        # Twice the room: the stretch being summarised is not overwritten meanwhile.
+        # Twice the capacity: the frames being summarised are not overwritten meanwhile.
         self._ring = np.zeros((2 * capacity_frames, len(PARTS)), dtype=np.float32)
         self._capacity_frames = capacity_frames
 
@@ -76,8 +78,10 @@ class LatencyLog:
         self.frames += 1
 
     def summary(self, since_frame: int) -> LatencySummary | None:
-        """Over all frames from number `since_frame`, at most the last `capacity_frames`; None if there are
-        none."""
+        """Return the latency from frame number `since_frame` on, None without frames.
+
+        It covers the last `capacity_frames` at most.
+        """
         end = self.frames
         begin = max(since_frame, end - self._capacity_frames)
         if begin >= end:
@@ -92,6 +96,6 @@ class LatencyLog:
 
 
 def _spread(values_ms: NDArray[np.float32]) -> Spread:
-    """Percentiles are values that occurred: of 100 frames the 99th percentile is the worst but one."""
+    """Return percentiles that occurred: of 100 frames the 99th percentile is the second largest value."""
     low, high = np.percentile(values_ms, (50, 99), method="inverted_cdf")
     return Spread(float(low), float(high), float(values_ms.max()))

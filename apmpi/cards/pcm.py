@@ -1,24 +1,25 @@
-"""One ALSA endpoint: blocks of 10 ms, interleaved 16-bit little endian, in from a card or out to one.
+"""An ALSA device: frames of 10 ms, interleaved 16-bit little endian, read from a card or written to it.
 
-Every device is opened non-blocking, because nothing but the microphone may hold up the loop: `Capture.read`
-alone waits, in poll() and never longer than STALL_S.
+Every device is opened non-blocking, because only the microphone may block the loop: `Capture.read` alone
+waits, in poll() and at most STALL_S.
 
-    Capture.read()         next block; `captured_ns` is when its first sample was at the converter
-    Capture.take(most)     what there is, without waiting
-    Playback.next_ns()     when the next sample that is written will leave the converter
-    Playback.write(block)  queue it
+    Capture.read()         the next frame; `captured_ns` is the time of its first sample at the converter
+    Capture.take()         the samples available, without waiting
+    Playback.next_ns()     the time at which the next sample written will leave the converter
+    Playback.write(frame)  queue it
 
-A device that goes away, or moves no sample for STALL_S, raises DeviceLost: it may come back
-(apmpi.cards.endpoints). Any other EndpointError is a mistake that waiting does not cure.
+A device that disappears, or moves no sample for STALL_S, raises DeviceLost: it may come back
+(apmpi.cards.slot). Any other EndpointError is an error that waiting does not cure.
 
-Cards that have no 16-bit samples are opened with the widest format of theirs that is known here, and samples
-are converted: rounded coming in, exact going out.
+Cards without 16-bit samples are opened with the first other format of FORMATS that they have, and samples
+are converted (apmpi.cards.formats).
 
-Times are nanoseconds of the `Timebase`, CLOCK_MONOTONIC as a rule. ALSA gives them in pairs: at this time
-that many frames were available.
+Times are nanoseconds of the `Timebase`, usually CLOCK_MONOTONIC. ALSA reports a position as a pair: a time,
+and the number of samples per channel (ALSA's frames) available at that time. A frame here has 10 ms;
+`samples` count per channel.
 
 Written for pyalsaaudio 0.10 (Debian 13) and 0.11. 0.10 has no avail(); it raises EPIPE where 0.11 returns
-it, and after an xrun it restarts without a word, hence the look at state() before each transfer.
+it, and after an xrun it restarts without an error, hence the call of state() before each transfer.
 """
 
 import contextlib
@@ -39,24 +40,25 @@ from apmpi.cards.formats import FORMAT_BYTES, FORMATS, from_int16, to_int16
 from apmpi.errors import DeviceLost, EndpointError
 from apmpi.units import FRAMES_PER_S, NS_PER_S
 
-# A card that moved no sample for so long is gone or broken: 50 blocks, far beyond any scheduling delay.
+# Time without a moved sample after which a card counts as lost: 50 frames, far beyond any scheduling delay.
 STALL_S = 0.5
-# An unplugged device can look like an endless row of xruns (ENODEV gets lost on its way through ALSA's
-# plugins).
+# Xruns without sound in between after which a card counts as lost: ALSA's plugins can hide ENODEV, and then
+# an unplugged device reports xruns without end.
 XRUNS_IN_A_ROW_MAX = 8
-# When poll() says "ready" and nothing can be read (0.10 can't ask plugins what their poll means): a short
-# sleep keeps the wait from turning into a busy loop and still is far below a period.
+# Sleep after poll() has reported data and none could be read (0.10 cannot translate the poll events of
+# plugins): it prevents a busy loop and is far below a period.
 FALSE_WAKE_SLEEP_S = 0.0005
 
 
 class Pcm:
-    """What both directions share: opening with exactly what was asked for, positions, xruns, closing.
+    """Both directions' common part: opening with exactly the parameters given, positions, xruns, closing.
 
-    key             the key of the endpoint in the configuration: "microphone", "speaker", ...
-    rate_hz, channels, frame_samples (per channel)
-    period_bytes    of ALSA's period, as int16
-    xruns           how often the card ran dry or over
-    card_number     the kernel's; -1 for plugins that are no card
+    key             of the endpoint in the configuration: "microphone", "speaker", ...
+    rate_hz, channels
+    frame_samples   samples per channel in 10 ms
+    period_bytes    bytes of an ALSA period as int16
+    xruns           number of underruns or overruns
+    card_number     the kernel's; -1 for a plugin that is no card
     """
 
     _direction: int
@@ -72,8 +74,8 @@ class Pcm:
         timebase: Timebase | None = None,
         periods_per_frame: int = 1,
     ) -> None:
-        """Opens `device` with a buffer of `periods` blocks, ALSA's own period being a block's
-        `periods_per_frame`-th part. Raises EndpointError."""
+        """Opens `device` with a buffer of `periods` frames of 10 ms, each `periods_per_frame` ALSA periods.
+        Raises EndpointError."""
         self.key = key
         self.device = device
         self.rate_hz = rate_hz
@@ -96,12 +98,12 @@ class Pcm:
             self._fail(f"cannot be set up ({error})")
 
     def _begin(self) -> None:
-        """What a direction has to remember."""
+        """Initialises the state of one direction."""
         raise NotImplementedError
 
     def _open(self, periods: int) -> None:
-        """Raises EndpointError before pyalsaaudio is asked, which loses memory with each refusal: a device
-        that is away is looked for again and again."""
+        """Opens the device. Raises EndpointError, where possible before pyalsaaudio is called, which leaks
+        memory with each refusal: a lost device is tried twice a second."""
         try:
             offer = alsa.offer(
                 self.device,
@@ -137,7 +139,7 @@ class Pcm:
             self._lost(f"has gone while it was opened ({error})")
 
     def close(self) -> None:
-        """Drop what is queued and close: without drop() pyalsaaudio waits until all has been played."""
+        """Closes the device and discards its queue: without drop() pyalsaaudio waits until all is played."""
         if self._pcm is None:
             return
         with contextlib.suppress(alsaaudio.ALSAAudioError):
@@ -154,8 +156,8 @@ class Pcm:
         return f"{self.key}.device: '{self.device}' {problem}"
 
     def _check(self, offer: Offer) -> None:
-        """pyalsaaudio sets each parameter "near" the request; anything but the request itself is refused
-        here."""
+        """Raises EndpointError for any parameter that is not as requested; pyalsaaudio would take the
+        nearest one."""
         if offer.sample_format not in FORMATS:
             formats, known = ", ".join(sorted(offer.formats)), ", ".join(FORMATS)
             self._fail(f"has none of {known} but {formats}, expected 'plughw:...' in front of it")
@@ -172,27 +174,26 @@ class Pcm:
             )
 
     def rest(self) -> None:
-        """Stop and forget what is queued; the next transfer starts it again, and that is no xrun."""
-        with contextlib.suppress(alsaaudio.ALSAAudioError):  # it will be told by that transfer
+        """Stops the card and discards its queue; the next transfer starts it again, without an xrun."""
+        with contextlib.suppress(alsaaudio.ALSAAudioError):  # that transfer will raise it
             self._pcm.drop()
 
     def _position(self) -> tuple[int, int] | None:
-        """(time in ns, frames available at that time), or None while the card is not running."""
+        """Return a time in ns and the samples available at that time, None while the card does not run."""
         seconds, nanoseconds, available = self._pcm.htimestamp()
-        # After, not before: htimestamp() hides errors and then returns numbers without meaning.
+        # state() after htimestamp(), which hides errors and then returns undefined numbers.
         if self._pcm.state() != alsaaudio.PCM_STATE_RUNNING or not 0 <= available <= self._buffer_samples:
             return None
         at_ns, now_ns = seconds * NS_PER_S + nanoseconds, time.monotonic_ns()
-        # A card just started may have no time stamp yet, and some plugins have one of another clock.
+        # A card just started may have no time stamp yet, and some plugins use another clock.
         at_ns = at_ns if 0 <= now_ns - at_ns < NS_PER_S else now_ns
         return self._time.of_monotonic(at_ns), available
 
-    def _samples_to_ns(self, frames: int) -> int:
-        return frames * NS_PER_S // self.rate_hz
+    def _samples_to_ns(self, samples: int) -> int:
+        return samples * NS_PER_S // self.rate_hz
 
     def _xrun(self) -> None:
-        """Count, and stop the card: the next transfer prepares and starts it. Raises DeviceLost if it's
-        gone."""
+        """Counts an xrun and stops the card; the next transfer starts it. Raises DeviceLost if it's gone."""
         self.xruns += 1
         self._xruns_in_a_row += 1
         if self._xruns_in_a_row > XRUNS_IN_A_ROW_MAX:
@@ -203,14 +204,15 @@ class Pcm:
             self._broken(error)
 
     def _broken(self, error: Exception) -> NoReturn:
-        """It failed while it ran. pyalsaaudio gives text only: no errno."""
+        """Raises DeviceLost for an error while the card ran. pyalsaaudio gives its text only, no errno."""
         text = str(error)
         if text.startswith((os.strerror(errno.ENODEV), os.strerror(errno.EBADFD))):
             self._lost("has gone (unplugged?)")
         self._lost(f"failed ({text.split(' [')[0]})")
 
     def _transfer(self, transfer: Any, *data: bytes) -> Any:
-        """read() or write(). None is an xrun, counted, the card stopped. Raises DeviceLost."""
+        """Return the result of read() or write(), None after an xrun, which is counted and stops the card.
+        Raises DeviceLost."""
         if self._pcm.state() == alsaaudio.PCM_STATE_XRUN:
             return self._xrun()
         try:
@@ -225,36 +227,36 @@ class Pcm:
 
 
 class Capture(Pcm):
-    """A source of samples.
+    """A recording device.
 
-    restarted   True after the first samples that follow a start or an overrun: some before them were lost
+    restarted   True after the first samples that follow a start or an overrun: samples before them were lost
     """
 
     _direction = alsaaudio.PCM_CAPTURE
 
     def _begin(self) -> None:
         self.restarted = True
-        self._pending = bytearray()  # of a block that is not complete yet
+        self._pending = bytearray()  # of a frame that is not complete yet
         self._stopped = True
-        self._moved_ns = 0  # when it gave something, or was started; 0 until then
+        self._moved_ns = 0  # time of the last samples, or of the start; 0 until then
         self._poll = select.poll()
         for descriptor, events in self._pcm.polldescriptors():
             self._poll.register(descriptor, events)
-        # Plugins (the room card too) have to be told that poll() woke us; 0.10 can't, hardware needs it not.
+        # Plugins (the room card too) need a call after poll(); 0.10 lacks it, hardware does not need it.
         self._demangle = getattr(self._pcm, "polldescriptors_revents", None)
 
     def read(self) -> bytes:
-        """The next block; waits at most STALL_S. Raises DeviceLost."""
+        """Return the next frame; waits at most STALL_S. Raises DeviceLost."""
         while True:
             position = self._position()
-            # poll() wakes for a whole period: what is read before would make it oversleep.
+            # poll() wakes for a whole period: samples read before that would delay it.
             if position is None or position[1] >= self._period_samples:
                 moved = self._read()
                 if len(self._pending) >= self._frame_bytes:
-                    block = bytes(self._pending[: self._frame_bytes])
+                    frame = bytes(self._pending[: self._frame_bytes])
                     del self._pending[: self._frame_bytes]
-                    return to_int16(block, self._format)
-                if not moved:  # poll() may think otherwise, at once and again and again
+                    return to_int16(frame, self._format)
+                if not moved:  # poll() may return at once all the same, without end
                     time.sleep(FALSE_WAKE_SLEEP_S)
             left_ns = self._moved_ns + STALL_S * NS_PER_S - self._time.now_ns()
             if left_ns <= 0:
@@ -262,7 +264,7 @@ class Capture(Pcm):
             self._wait(left_ns / NS_PER_S)
 
     def take(self) -> bytes:
-        """What there is, at most a period; starts a card that stands. Raises DeviceLost."""
+        """Return the samples available, at most a period; starts a stopped card. Raises DeviceLost."""
         self._read()
         if not self._pending:
             if self._time.now_ns() - self._moved_ns > STALL_S * NS_PER_S:
@@ -273,14 +275,14 @@ class Capture(Pcm):
         return samples
 
     def _read(self) -> bool:
-        """Moves what can be read at once, at most a period, to `_pending`. Whether there was anything."""
+        """Append the samples available, at most a period, to `_pending`; return True if there were any."""
         if not self._moved_ns:  # starts now
             self._stopped, self._moved_ns = True, self._time.now_ns()
         result = self._transfer(self._pcm.read)
         if result is None:
             self._pending.clear()
             self._stopped = True
-            result = self._transfer(self._pcm.read)  # starts it again: a card that stands wakes nobody
+            result = self._transfer(self._pcm.read)  # restarts it: poll() waits for no stopped card
         count, data = result or (0, b"")
         if count <= 0:
             return False
@@ -297,18 +299,17 @@ class Capture(Pcm):
 
     @property
     def captured_ns(self) -> int:
-        """When the first sample of the block read last was at the converter."""
+        """Time at which the first sample of the last frame was at the converter."""
         return self.unread_ns - self._samples_to_ns(self.frame_samples)
 
     @property
     def unread_ns(self) -> int:
-        """When the next sample to be read was at the converter."""
+        """Time at which the next sample to be read was at the converter."""
         now_ns, available = self._position() or (self._time.now_ns(), 0)
         return now_ns - self._samples_to_ns(available + len(self._pending) // self._alsa_frame_bytes)
 
     def _wait(self, timeout_s: float) -> None:
-        """Until there may be something to read. Woken for nothing at once, sleeps a little: never a busy
-        loop."""
+        """Waits until samples may be available; sleeps FALSE_WAKE_SLEEP_S after a wake-up without any."""
         ready = self._poll.poll(self._time.real_s(timeout_s) * 1000)
         if ready and self._demangle and self._demangle(ready) & (select.POLLIN | select.POLLERR):
             return
@@ -317,9 +318,9 @@ class Capture(Pcm):
 
 
 class Playback(Pcm):
-    """A sink of samples. It starts with its first write, after opening as after an xrun.
+    """A playing device. It starts with its first write, after opening as after an xrun.
 
-    moving   True since the card has been seen to play
+    moving   True once the card's position has advanced
     """
 
     _direction = alsaaudio.PCM_PLAYBACK
@@ -328,16 +329,16 @@ class Playback(Pcm):
         self.moving = False
         self._started = False
         self._written_samples = 0
-        self._played_samples = -1  # last seen, and when it last moved
-        self._moved_ns = 0
+        self._played_samples = -1  # last position; -1: none yet
+        self._moved_ns = 0  # time at which that position last changed
 
     def rest(self) -> None:
         super().rest()
         self._started = False
 
     def next_ns(self) -> int | None:
-        """When the next sample that is written will leave the converter; None while the card stands and the
-        next write will start it. Raises DeviceLost."""
+        """Return the time at which the next sample written will leave the converter; None while the card is
+        stopped, until the next write starts it. Raises DeviceLost."""
         position = self._position()
         if position is None:
             if self._started:
@@ -358,13 +359,13 @@ class Playback(Pcm):
 
     @property
     def room_samples(self) -> int:
-        """The longest first write."""
+        """Samples per channel that the first write can have."""
         return self._buffer_samples
 
-    def write(self, block: bytes) -> bool:
-        """Queue interleaved int16. False: an xrun came first, nothing was queued, the card stands. Raises
-        DeviceLost."""
-        written = self._transfer(self._pcm.write, from_int16(block, self._format))
+    def write(self, samples: bytes) -> bool:
+        """Queue interleaved int16; return False if an xrun prevented it, which leaves the card stopped.
+        Raises DeviceLost."""
+        written = self._transfer(self._pcm.write, from_int16(samples, self._format))
         if written is None:
             self._started = False
             return False
@@ -374,7 +375,7 @@ class Playback(Pcm):
         return True
 
 
-# ---- what ALSA says when a device can't be opened
+# ---- reasons why a device cannot be opened
 
 
 def _open_failure(key: str, device: str, direction: int, error: AlsaError) -> EndpointError:
@@ -397,20 +398,20 @@ def _open_failure(key: str, device: str, direction: int, error: AlsaError) -> En
 
 
 def hardware(direction: int) -> list[str]:
-    """ALSA names of the cards that are plugged in and have this direction ("hw:CARD=Device,DEV=0")."""
+    """Return the ALSA names of the cards present that have this direction ("hw:CARD=Device,DEV=0")."""
     names = (name for name in alsaaudio.pcms(direction) if name)
     return [name for name in names if name.startswith("hw:")]
 
 
 def names(direction: int) -> list[str]:
-    """ALSA names of this direction, as `aplay -L` or `arecord -L` shows them, but null: it has no clock."""
+    """Return the ALSA names of this direction as `aplay -L` or `arecord -L`, but null, which has no clock."""
     return [name for name in alsaaudio.pcms(direction) if name and name != "null"]
 
 
 def abilities(device: str, direction: int, channels: int) -> tuple[int, range] | None:
-    """The channel count next to `channels` that a device can do, and its rates (Hz) from lowest to highest.
+    """Return the channel count nearest to `channels` that a device can do, and its range of rates (Hz).
 
-    None if it can't be opened. A device in use can't be asked: it has one channel at least.
+    None if it cannot be opened. A device in use cannot be queried; it has one channel at least.
     """
     try:
         offer = alsa.offer(device, direction, [*FORMATS], 48000, channels, 480, 4)
@@ -420,7 +421,7 @@ def abilities(device: str, direction: int, channels: int) -> tuple[int, range] |
 
 
 def busy_with(device: str, direction: int, proc: Path = Path("/proc")) -> list[str]:
-    """Who has the card of an ALSA name open: "arecord (123)", by process id. Empty if that can't be known."""
+    """Return the processes that have the card of an ALSA name open, as "arecord (123)"; [] if unknown."""
     match = re.search(r":(?:CARD=)?(\w+)(?:,(?:DEV=)?(\d+))?", device)
     if not match:
         return []

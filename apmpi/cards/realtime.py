@@ -1,12 +1,12 @@
-"""What keeps other work from delaying the audio thread, as far as the system permits it.
+"""Real-time measures for the audio thread, as far as the system permits them.
 
-real-time scheduling   the audio thread above all that a machine usually runs; this program's other threads
-                       below it, but still real time: one of them that is kept from running while it has
-                       the interpreter would hold up the audio thread
-a core of its own      where there are four or more: the last one, while the first ones serve interrupts
+real-time scheduling   the audio thread above everything that usually runs on the machine; this program's
+                       other threads below it, but still real time: a thread that is preempted while it holds
+                       the interpreter lock would block the audio thread
+a core of its own      where there are four or more: the last one, since the first ones serve interrupts
 locked memory          a page read back from an SD card takes longer than a frame
-no garbage collection  what exists at the start is never looked at again (gc.freeze), and the little that
-                       comes later is collected by the reporter's thread
+no garbage collection  objects that exist at the start are exempt (gc.freeze), and the few later ones are
+                       collected by the reporter's thread
 """
 
 import contextlib
@@ -16,25 +16,26 @@ import os
 import sys
 from collections.abc import Iterator
 
-# Above the 50 that Linux gives its interrupt threads where it has any: a busy disk or network must wait.
+# SCHED_FIFO priority above the 50 of Linux's interrupt threads, where it has any: disk and network can wait.
 AUDIO_PRIORITY = 60
+# Priority of this program's other threads: the lowest real-time one.
 OTHERS_PRIORITY = 1
-# How long another thread may keep the interpreter when the audio thread wants it; Python's 5 ms are half a
-# frame.
+# Time after which another thread must release the interpreter lock; Python's default, 5 ms, is half a frame.
 SWITCH_INTERVAL_S = 0.0005
-# Locked memory is all there at once: Python's usual 8 MiB per thread would be too.
+# Stack of each thread. Locked memory is resident as a whole, and so would be Python's usual 8 MiB.
 THREAD_STACK_BYTES = 512 * 1024
-# With fewer cores one that only waits for sound is missed elsewhere, and the scheduler does as well.
+# Cores from which the audio thread gets one. With fewer, the rest of the system lacks the core, and the
+# scheduler alone is as good.
 CORES_MIN = 4
 MCL_CURRENT, MCL_FUTURE = 1, 2  # <sys/mman.h>
 
-# Cores for all threads but the audio thread: new threads inherit its one.
+# Cores of all threads but the audio thread, whose core new threads inherit.
 _other_cores: set[int] = set()
 
 
 @contextlib.contextmanager
 def real_time() -> Iterator[list[str]]:
-    """Makes the calling thread the audio thread. Gives what was not permitted, in words."""
+    """Makes the calling thread the audio thread. Yields the measures that were not permitted, in words."""
     refused = []
     scheduler, parameters, cores = os.sched_getscheduler(0), os.sched_getparam(0), os.sched_getaffinity(0)
     try:
@@ -68,11 +69,13 @@ def real_time() -> Iterator[list[str]]:
 
 
 def audio_cores(allowed: set[int]) -> set[int]:
+    """Return the core of the audio thread, or all `allowed` ones if they are fewer than CORES_MIN."""
     return {max(allowed)} if len(allowed) >= CORES_MIN else allowed
 
 
 def give_way() -> None:
-    """Puts the calling thread below the audio thread, and off its core, if that one is real time."""
+    """Lowers the calling thread's priority below the audio thread's, and moves it off that core, if it
+    is real time."""
     if os.sched_getscheduler(0) == os.SCHED_FIFO:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(OTHERS_PRIORITY))
     if _other_cores:

@@ -1,4 +1,4 @@
-"""Files exchanged as a whole: a reader, or a power cut, finds the old content or the new."""
+"""Atomic replacement of files: after a power cut, too, a reader finds the old content or the new one."""
 
 import errno
 import fcntl
@@ -6,21 +6,21 @@ import os
 import stat
 from pathlib import Path
 
-# Of what carries voices: for their owner, and for the group that was given the right to listen.
+# Permissions of recordings: the owner, and the group that has the right to listen.
 RECORDING_MODE = 0o640
 
 
 class Part:
-    """A file that grows as NAME.part beside its place, and gets its name when it is complete.
+    """A file that grows as NAME.part beside its place and is renamed when it is complete.
 
-    It is a new file always, whatever had that name: a link there is not followed but removed, as is what a
-    killed program left. A part that another program still writes is not touched.
+    It is always a new file: a link of that name is removed, not followed, as is the part of a killed program.
+    A part that another program is writing is left alone.
 
     file   to write to, unbuffered
     """
 
     def __init__(self, target: Path, mode: int = 0o666) -> None:
-        """`mode`: permissions, less the umask. Raises OSError."""
+        """Creates the part with the permissions `mode`, less the umask. Raises OSError."""
         self._target = target
         self.path = target.with_name(target.name + ".part")
         self._remove_older()
@@ -29,14 +29,14 @@ class Part:
         _lock(self.file.fileno())
 
     def write(self, content: bytes | memoryview) -> None:
-        """All of it. Raises OSError."""
+        """Writes all of `content`. Raises OSError."""
         rest = memoryview(content)
         while rest:
             rest = rest[self.file.write(rest) :]
 
     def finish(self) -> None:
-        """Give it its name; on the disk before that is done. Raises OSError."""
-        os.fsync(self.file.fileno())  # before the name: a power cut leaves the old file or the new one
+        """Renames the part; returns when content and name are on the disk. Raises OSError."""
+        os.fsync(self.file.fileno())  # before the rename: a power cut leaves the old file or the new one
         self.path.rename(self._target)
         self.file.close()
         folder = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,7 +46,7 @@ class Part:
             os.close(folder)
 
     def abort(self) -> None:
-        """Remove it; what has its name already stays."""
+        """Removes the part; after finish() it does nothing."""
         if not self.file.closed:
             self.path.unlink(missing_ok=True)
             self.file.close()
@@ -66,7 +66,7 @@ class Part:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock the file; return whether nobody else has. A file system without locks knows of nobody."""
+    """Lock a file; return False if another program has locked it. True on a file system without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -77,13 +77,13 @@ def _lock(descriptor: int) -> bool:
 
 
 def replace(path: Path, content: bytes, mode: int | None = None) -> None:
-    """`content` whole in `path`, or `path` as it was; permissions as the umask has them unless given.
+    """Replaces the content of `path`, or leaves the file as it was. Raises OSError.
 
-    Raises OSError.
+    mode: permissions; None: 0666 less the umask
     """
     part = Part(path, 0o666 if mode is None else mode)
     try:
-        if mode is not None:  # that exactly, whatever the umask
+        if mode is not None:  # exactly, without the umask
             os.fchmod(part.file.fileno(), mode)
         part.write(content)
         part.finish()

@@ -1,9 +1,9 @@
-"""A file that a person wrote, read without trust: its text or its YAML, or one sentence saying what is wrong.
+"""Untrusted text files: their text or YAML, or an error of one sentence.
 
-Whatever the file is and whatever stands in it, these functions return or raise FileError, soon and within
-little memory: only regular files are opened, no more is read than was allowed, and YAML is bounded in length
-and depth before anything is made of it. Aliases, anchors, tags and merge keys are refused (no file here needs
-them), so a small file can't unfold into a huge one.
+For every file and content these functions return or raise FileError, within bounded time and memory: only
+regular files are opened, no more is read than allowed, and YAML is limited in length and depth before it is
+composed. Aliases, anchors, tags and merge keys are refused (no file here needs them), so that a small file
+cannot expand into a huge one.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ import yaml
 
 from apmpi.errors import FileError
 
-# Some ten times the commented default configuration; what is longer is another file, named by mistake.
+# About ten times the commented default configuration; a longer file is another one, named by mistake.
 SIZE_MAX_BYTES = 64 * 1024
-# Document > endpoint > value is all there is; without a bound `[[[[...` would exhaust the stack.
+# Document > endpoint > value are the levels in use; without a limit `[[[[...` would exhaust the stack.
 DEPTH_MAX = 8
 
 
 def open_regular(path: Path, expected: str, name: str = "") -> BinaryIO:
-    """The file for reading, if it is a regular one; never waits for a pipe's other end.
+    """Open a regular file for reading; never waits for the other end of a pipe. Raises FileError.
 
-    `expected` ends the sentence ("a YAML file"), `name` begins it (default: the path). Raises FileError.
+    expected, name: end ("a YAML file") and beginning (default: the path) of the error's sentence
     """
     name = name or str(path)
     try:
-        # Looked at before it is opened, for opening alone starts some devices (a watchdog); and again
-        # afterwards, for the name may stand for something else by then.
+        # Checked before it is opened, since opening alone starts some devices (a watchdog), and once more
+        # afterwards, since the name may refer to another file by then.
         _check_regular(path.stat().st_mode, name, expected)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
@@ -49,13 +49,13 @@ def open_regular(path: Path, expected: str, name: str = "") -> BinaryIO:
 
 
 def read_bytes(path: Path, expected: str, size_max_bytes: int = SIZE_MAX_BYTES, name: str = "") -> bytes:
-    """All of a regular file of at most `size_max_bytes`. Raises FileError."""
+    """Return the content of a regular file of at most `size_max_bytes`. Raises FileError."""
     name = name or str(path)
     content = bytearray()
     with open_regular(path, expected, name) as file:
         try:
-            # As far as a byte more than allowed. os.read: a file of /proc that has nothing to give now is an
-            # OSError, not a wait.
+            # Up to one byte more than allowed. os.read: a file of /proc without data is an OSError, not a
+            # wait.
             while more := os.read(file.fileno(), size_max_bytes + 1 - len(content)):
                 content += more
         except OSError as error:
@@ -66,12 +66,12 @@ def read_bytes(path: Path, expected: str, size_max_bytes: int = SIZE_MAX_BYTES, 
 
 
 def read_text(path: Path, expected: str, size_max_bytes: int = SIZE_MAX_BYTES, name: str = "") -> str:
-    """The text of a regular file in UTF-8, with or without a byte order mark. Raises FileError."""
+    """Return the text of a regular file in UTF-8, with or without a byte order mark. Raises FileError."""
     return decoded(read_bytes(path, expected, size_max_bytes, name), name or str(path))
 
 
 def decoded(content: bytes, name: str) -> str:
-    """The text of `content`, UTF-8 with or without a byte order mark. Raises FileError."""
+    """Return the text of `content`, UTF-8 with or without a byte order mark. Raises FileError."""
     if encoding := _other_encoding(content):
         raise FileError(f"{name}: is {encoding} text, expected UTF-8: save it again with that encoding")
     try:
@@ -83,9 +83,9 @@ def decoded(content: bytes, name: str) -> str:
 
 
 def compose_yaml(text: str, name: str) -> yaml.Node | None:
-    """The node tree of the one document in `text`, every node with its line; None if there is none.
+    """Return the node tree of the one document in `text`, every node with its line; None if it is empty.
 
-    Scalars are text still: their tags say what YAML takes them for. Raises FileError.
+    Scalars are still text, with tags for the types that YAML resolves them to. Raises FileError.
     """
     if len(text) > SIZE_MAX_BYTES:
         raise FileError(f"{name}: more than {_size(SIZE_MAX_BYTES)}, expected a short YAML file")
@@ -126,13 +126,13 @@ def _yaml_errors(text: str, name: str) -> Iterator[None]:
         if not isinstance(error, _Refusal):
             problem = f"not valid YAML ({problem}), expected KEY: VALUE lines"
         raise FileError(f"{name}:{line}: {problem}") from None
-    except Exception:  # PyYAML has others, too: on "\UFFFFFFFF", on the date 2026-13-32, on the number 0x_
+    except Exception:  # PyYAML raises others on "\UFFFFFFFF", the date 2026-13-32, the number 0x_
         problem = "an escape, number or date out of range"
         raise FileError(f"{name}:1: not readable as YAML ({problem}), expected KEY: VALUE lines") from None
 
 
 def one_line(text: str) -> str:
-    """`text` for one line of a terminal: what would end the line or move the cursor as an escape."""
+    """Return `text` for one line of a terminal, with escapes for characters that are not printable."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
@@ -140,13 +140,13 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str, length_max: int = 60) -> str:
-    """`text` for a place within a sentence: as in one_line(), and no longer than `length_max`."""
+    """Return `text` for a place within a sentence: as one_line(), cut to `length_max` characters."""
     shown = one_line(text[: length_max + 1])
     return shown if len(shown) <= length_max else shown[: length_max - 3] + "..."
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's node composer without aliases, anchors, tags, merge keys and bottomless nesting."""
+    """PyYAML's node composer without aliases, anchors, tags, merge keys and unlimited nesting."""
 
     _depth = 0
 
@@ -164,7 +164,7 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Called before a mapping's values are made: where PyYAML would unfold merge keys."""
+        """Raises _Refusal for keys not allowed, where PyYAML would expand merge keys."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
@@ -179,7 +179,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _Refusal(yaml.MarkedYAMLError):
-    """Valid YAML that has no place in a person's file."""
+    """Valid YAML that is not allowed in these files."""
 
     def __init__(self, problem: str, where: Any) -> None:
         super().__init__(problem=problem, problem_mark=where.start_mark)
@@ -191,13 +191,13 @@ def _check_regular(mode: int, name: str, expected: str) -> None:
 
 
 def _kind(mode: int) -> str:
-    """Return the kind of a file that is no regular one, in a word."""
+    """Return the kind of a file that is no regular one, as a word."""
     names = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
     return names.get(stat.S_IFMT(mode), "device")
 
 
 def _other_encoding(content: bytes) -> str | None:
-    """Other Unicode encodings, by their byte order mark, or by every second byte of plain words being 0."""
+    """Return another Unicode encoding, found by its byte order mark or by every second byte being 0."""
     begin = content[:64]
     for mark, encoding in (
         (b"\xff\xfe\x00\x00", "UTF-32"),

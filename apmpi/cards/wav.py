@@ -1,14 +1,13 @@
-"""WAV files as endpoints: 10 ms blocks of interleaved 16-bit samples, as ALSA devices give and take them.
+"""WAV files as endpoints: frames of 10 ms, interleaved 16-bit samples, as of ALSA devices (pcm.py).
 
-Reading takes WAV, WAVEX and RF64 with 8 to 32-bit integers, 32 or 64-bit floats, mu-law or A-law. Everything
-becomes int16: rounded to the nearest, saturated at full scale, a float that is no number is silence. 16-bit
-samples pass unchanged; of 24-bit and float ones at most half a 16-bit step is lost. `apmpi process` reads
-FLAC as well (SoundReader).
+Formats read: WAV, WAVEX and RF64 with 8 to 32-bit integers, 32 or 64-bit floats, mu-law or A-law. All become
+int16: rounded to the nearest, saturated at full scale; a NaN becomes 0. 16-bit samples pass unchanged; 24-bit
+and float ones lose at most half a 16-bit step. `apmpi process` reads FLAC as well (SoundReader).
 
-Writing gives 16-bit PCM. The file grows as NAME.part beside its place and gets its name only when it is
-complete: under the final name there is never half a recording, and an older file of that name stays until
-then. The header is made valid once a second: after SIGKILL the .part plays, but for the last second at most.
-Beyond 4 GiB (12 h of mono at 48 kHz) the header becomes RF64, in the place kept for it (EBU Tech 3306).
+Format written: 16-bit PCM. The file grows as NAME.part beside its place and is renamed only when complete:
+the final name never has half a recording, and an older file of that name stays until then. The header is
+made valid once a second, so that after SIGKILL the .part plays up to its last second. Beyond 4 GiB (12 h of
+mono at 48 kHz) the header becomes RF64, in the place reserved for it (EBU Tech 3306).
 """
 
 import logging
@@ -37,33 +36,34 @@ UINT32_MAX = 0xFFFF_FFFF
 CONTAINERS = ("WAV", "WAVEX", "RF64")
 ENCODINGS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 FLAC_ENCODINGS = ("PCM_S8", "PCM_16", "PCM_24")
-# How files begin that are sound, but none of these.
+# First bytes of sound files in other containers, and their names in messages.
 OTHER_SOUND = {b"ID3": "an MP3", b"OggS": "an Ogg", b"FORM": "an AIFF", b"caff": "a CAF", b"fLaC": "a FLAC"}
 
-# Programs that write into a pipe don't know the length: they leave a number near the largest signed or
-# unsigned one, which means "to the end of the file"; of a FLAC file libsndfile then says 2^63 - 1 samples.
+# Lengths in a header from which the length is unknown, to the end of the file. Programs that write into a
+# pipe leave a number near the largest signed or unsigned one; for such a FLAC file libsndfile reports
+# 2^63 - 1 samples.
 UNKNOWN_LENGTH_MIN_BYTES = 0x7FFF_0000
 UNKNOWN_LENGTH_MIN_SAMPLES = 1 << 62
 
 
 class _Sound(soundfile.SoundFile):  # type: ignore[misc]
-    """libsndfile read from the beginning to the end: soundfile would seek after each block, which libsndfile
-    refuses at the end of a FLAC file whose length it does not know."""
+    """A file that is only read forward: soundfile would seek after each read, which libsndfile refuses at the
+    end of a FLAC file of unknown length."""
 
     def seekable(self) -> bool:
         return False
 
 
 class SoundReader:
-    """A WAV file's samples as int16, from its beginning to its end; a FLAC file's, too, where that is wanted.
+    """Forward reader of a WAV file's samples as int16, with `with_flac` also of a FLAC file's.
 
     rate_hz, channels   of the file
-    samples             samples per channel in the whole file; None: not known before the end
-    samples_read        how many were read
+    samples             samples per channel in the whole file; None if unknown before the end
+    samples_read        samples per channel read so far
     """
 
     def __init__(self, file: BinaryIO, name: str, with_flac: bool = False) -> None:
-        """`name` opens every message. Closes `file` in the end. Raises EndpointError."""
+        """Takes over `file`; `name` begins every message. Raises EndpointError."""
         self.name = name
         self._file = file
         self._expected = "a WAV or FLAC file" if with_flac else "a WAV file"
@@ -91,7 +91,7 @@ class SoundReader:
             raise
 
     def _check_beginning(self, begin: bytes, with_flac: bool) -> None:
-        """No decoder of libsndfile's but these is given anything that comes from outside."""
+        """Raises EndpointError for other containers: libsndfile's other decoders get no untrusted input."""
         if begin[:4] in (b"RIFF", b"RF64") and begin[8:] == b"WAVE":
             return
         if with_flac and begin[:4] == b"fLaC":
@@ -112,7 +112,7 @@ class SoundReader:
             raise EndpointError(f"{self.name}: holds {sound.subtype} samples, {expected}")
         if self.samples == 0:
             raise self.without_samples()
-        # libsndfile reads what is there and tells only in its log that the header promised more.
+        # libsndfile reads a truncated file without an error; its log has the length in the header.
         promise = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
         if promise and int(promise[2]) < int(promise[1]) < UNKNOWN_LENGTH_MIN_BYTES:
             extent = f"{promise[2]} of {promise[1]} bytes of sound"
@@ -122,21 +122,21 @@ class SoundReader:
         return EndpointError(f"{self.name}: holds no samples, expected {self._expected} with sound")
 
     def read(self, samples: int) -> NDArray[np.int16]:
-        """The next ones as [samples, channels]; fewer at the end of the file. Raises EndpointError."""
+        """Return the next ones as (samples, channels), fewer at the end of the file. Raises EndpointError."""
         expected = samples if self.samples is None else min(samples, self.samples - self.samples_read)
         try:
-            block = self._sound.read(expected, dtype="float64", always_2d=True)
+            read = self._sound.read(expected, dtype="float64", always_2d=True)
         except soundfile.SoundFileError as error:
             reason = getattr(error, "error_string", "").removeprefix("Error : ").rstrip(".") or "damaged"
             raise EndpointError(
                 f"{self.name}: cannot be read on ({reason}), expected a file that is whole"
             ) from None
-        if self.samples is not None and len(block) < expected:
+        if self.samples is not None and len(read) < expected:
             raise EndpointError(
                 f"{self.name}: ends early, expected a file that nobody changes while it is read"
             )
-        self.samples_read += len(block)
-        full_scale = np.clip(np.nan_to_num(block, nan=0.0), -1.0, 1.0)
+        self.samples_read += len(read)
+        full_scale = np.clip(np.nan_to_num(read, nan=0.0), -1.0, 1.0)
         rounded: NDArray[np.int16] = np.minimum(np.rint(full_scale * 32768.0), 32767).astype("<i2")
         return rounded
 
@@ -152,7 +152,7 @@ class SoundReader:
 
 
 def open_sound(path: Path, with_flac: bool = False) -> SoundReader:
-    """Raises EndpointError."""
+    """Return a reader of the file. Raises EndpointError."""
     try:
         file = open_regular(path, "a WAV or FLAC file" if with_flac else "a WAV file")
     except FileError as error:
@@ -161,15 +161,15 @@ def open_sound(path: Path, with_flac: bool = False) -> SoundReader:
 
 
 class WavSource:
-    """A WAV file read in blocks of 10 ms.
+    """A WAV file read in frames of 10 ms.
 
     rate_hz, channels   of the file
-    frame_samples       samples per channel in one block
-    samples             samples per channel in the whole file: the last block is padded with zeros beyond it
+    frame_samples       samples per channel in one frame
+    samples             samples per channel in the whole file; zeros pad the last frame
     """
 
     def __init__(self, path: Path, rate_hz: int | None = None, channels: int | None = None) -> None:
-        """Opens `path`; a `rate_hz` or `channels` given must be the file's. Raises EndpointError."""
+        """Opens `path`. Raises EndpointError, also if it has another `rate_hz` or `channels` than given."""
         self._reader = open_sound(path)
         try:
             self._check(rate_hz, channels)
@@ -193,11 +193,11 @@ class WavSource:
             raise EndpointError(f"{reader.name}: has {_count(reader.channels)}, expected {_count(channels)}")
 
     def read(self) -> bytes | None:
-        """The next `frame_samples` of all channels, interleaved; None after the end. Raises EndpointError."""
+        """Return the next frame, all channels interleaved, None after the end. Raises EndpointError."""
         if self._reader.samples_read == self.samples:
             return None
-        block = self._reader.read(self.frame_samples)
-        return block.tobytes() + bytes((self.frame_samples - len(block)) * self.channels * SAMPLE_BYTES)
+        frame = self._reader.read(self.frame_samples)
+        return frame.tobytes() + bytes((self.frame_samples - len(frame)) * self.channels * SAMPLE_BYTES)
 
     def close(self) -> None:
         self._reader.close()
@@ -210,9 +210,9 @@ class WavSource:
 
 
 class WavSink:
-    """A 16-bit WAV file, complete under its name after close() and not there before.
+    """A 16-bit WAV file that has its name from close() on, complete, and not before.
 
-    Leaving a `with` block closes it, or aborts it when an exception is the reason.
+    Leaving a `with` statement closes the file, or aborts it after an exception.
     """
 
     def __init__(self, path: Path, rate_hz: int, channels: int = 1) -> None:
@@ -235,22 +235,22 @@ class WavSink:
             self.abort()
             raise _write_failure(self._path, error) from None
 
-    def write(self, block: bytes) -> None:
-        """Append interleaved samples, usually `frame_samples` per channel; the last block may be shorter.
+    def write(self, samples: bytes) -> None:
+        """Appends interleaved samples, usually `frame_samples` per channel.
 
-        Raises EndpointError (disk full, for instance). What was written before is still good: close() keeps
-        it, abort() removes it.
+        Raises EndpointError (disk full, for instance). Samples written before remain: close() keeps them,
+        abort() removes them.
         """
         try:
-            self._part.write(block)
-            self._samples += len(block) // (SAMPLE_BYTES * self.channels)
+            self._part.write(samples)
+            self._samples += len(samples) // (SAMPLE_BYTES * self.channels)
             if self._samples - self._samples_in_header >= self.rate_hz:
                 self._update_header()
         except OSError as error:
             raise _write_failure(self._path, error) from None
 
     def close(self) -> None:
-        """Complete the file and give it its name. Raises EndpointError. A second close() does nothing."""
+        """Completes and renames the file. Raises EndpointError. A second close() does nothing."""
         if self._file.closed:
             return
         try:
@@ -261,7 +261,7 @@ class WavSink:
             raise _write_failure(self._path, error) from None
 
     def abort(self) -> None:
-        """Remove what was written; nothing appears under the final name. After close() it does nothing."""
+        """Removes the unfinished file; nothing gets the final name. After close() it does nothing."""
         self._part.abort()
 
     def _update_header(self) -> None:
@@ -280,9 +280,9 @@ class WavSink:
 
 
 def wav_header(rate_hz: int, channels: int, samples: int) -> bytes:
-    """What comes before the samples (HEADER_BYTES), for `samples` per channel of 16 bits.
+    """Return the HEADER_BYTES in front of `samples` per channel of 16 bits.
 
-    RIFF counts in 32 bits. What doesn't fit becomes RF64, whose ds64 chunk takes the place of the JUNK chunk.
+    RIFF has 32-bit lengths. A longer file is RF64, whose ds64 chunk takes the place of the JUNK chunk.
     """
     sample_bytes = SAMPLE_BYTES * channels
     data_bytes = samples * sample_bytes
@@ -299,7 +299,7 @@ def wav_header(rate_hz: int, channels: int, samples: int) -> bytes:
 
 
 def check_writable(path: Path) -> None:
-    """Could WavSink write here? Touches neither the file nor its .part. Raises EndpointError."""
+    """Raises EndpointError if WavSink could not write here. Leaves the file and its .part as they are."""
     target = _target(path)
     try:
         with tempfile.TemporaryFile(dir=target.parent, buffering=0) as file:
@@ -309,7 +309,7 @@ def check_writable(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """The file that a WavSink puts in place: what a link points to, not the link. Raises EndpointError."""
+    """Return the path of the file itself, behind symbolic links. Raises EndpointError if it is no file."""
     target = Path(os.path.realpath(path))
     try:
         # As root a rename would even put a file in the place of /dev/null.
