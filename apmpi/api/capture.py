@@ -134,7 +134,7 @@ class InputCapture:
         source: the processed frames.
         input_stream: the ALSA endpoint; its `xruns` counts how often sound was lost before it could be read.
         task: ends with the capture, raises RuntimeError if the device failed; cancelled, it ends the capture.
-        apm: for its stats() and configure(); None if no processing was asked for.
+        apm: for its stats() and configure(); None without any processing.
         delay_estimator: the measured delay; None without apm.
     """
 
@@ -178,7 +178,7 @@ class MicrophoneStream(Stream):
         self._hint_ms = -DELAY_CHANGE_MIN_MS  # the delay that the canceller was given last
 
     def deliver(self, recorded: bytes, far: Samples | None, out_ns: int) -> None:
-        """Processes a recorded frame with the far-end frame played meanwhile, and passes it to the source.
+        """Processes a recorded frame with the far-end frame played at that time, and passes it to the source.
 
         out_ns: time from recording the first sample of `recorded` to playing that of `far`, by the cards'
             clocks

@@ -5,8 +5,8 @@
                                                 ▼                 ▼
     capture.source ◄── queue ◄── AudioProcessingModule ◄── microphone
 
-Everything here and in capture.py, player.py and track.py belongs to the event loop's thread unless it says
-otherwise; duplex.py is the audio thread.
+The code here and in capture.py, player.py and track.py belongs to the event loop's thread, except what is
+marked for the audio thread; duplex.py is that thread.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class MediaDevices:
             input_channel_index: the one channel of the device to record as mono, counted from 0.
 
         Raises:
-            RuntimeError: the input is open already, no event loop runs, or the device can't be used as asked
-                (the message says which and why).
+            RuntimeError: the input is open already, no event loop runs, or the device cannot be used as
+                requested (the message names it and the reason).
             ValueError: no such index, or no room in the queue.
         """
         loop = self._loop or asyncio.get_running_loop()
@@ -219,8 +219,8 @@ class MediaDevices:
             output_device: an index of list_output_devices(), an ALSA name, or None for ALSA's "default".
 
         Raises:
-            RuntimeError: the output is open already, no event loop runs, or the device can't be used (the
-                message says which and why).
+            RuntimeError: the output is open already, no event loop runs, or the device cannot be used (the
+                message names it and the reason).
             ValueError: no such index.
         """
         loop = self._loop or asyncio.get_running_loop()

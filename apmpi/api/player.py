@@ -84,8 +84,7 @@ class OutputPlayer:
         """Adds to what is played: an async iterator of frames, LiveKit's AudioStream, or a LiveKit track.
 
         Frames have any rate and length, and the player's channel count or one channel. An iterator is
-        asked for more while it is less than 200 ms ahead; LiveKit's streams cannot wait and lose what
-        exceeds that.
+        read while it is less than 200 ms ahead; LiveKit's streams cannot wait and lose what exceeds that.
 
         Raises:
             ValueError: the track has been added already.
@@ -140,7 +139,7 @@ class OutputPlayer:
 
         Raises:
             RuntimeError: not started, closed, the device has failed, or the frame has neither one channel nor
-                as many as the player, a rate beyond 1 to 384 kHz, or fewer samples than it says.
+                as many as the player, a rate outside of 1 to 384 kHz, or fewer samples than it states.
             TypeError: the frame's samples are neither int16 nor bytes.
         """
         self._raise_if_ended()

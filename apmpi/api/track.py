@@ -61,7 +61,7 @@ class Track:
         """Queues a frame of any length; `waits` until there is room, or drops the oldest frames.
 
         Raises:
-            RuntimeError: it does not fit the player, or holds fewer samples than it says.
+            RuntimeError: it does not fit the player, or holds fewer samples than it states.
             TypeError: its samples are neither int16 nor bytes.
         """
         if not FRAME_RATE_MIN_HZ <= frame.sample_rate <= FRAME_RATE_MAX_HZ:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes import byref, c_char_p, c_int, c_uint, c_ulong, c_void_p
 from dataclasses import dataclass
 
@@ -82,16 +82,7 @@ def offer(
     if command := command_of(device):
         raise AlsaError(-errno.EPERM, f"it runs the command {command!r}, expected a device that runs none")
     with complaints(said), contextlib.ExitStack() as at_the_end:
-        pcm, hardware, info = c_void_p(), c_void_p(), c_void_p()
-        check(_alsa.snd_pcm_open(byref(pcm), device.encode(errors="surrogateescape"), direction, NONBLOCK))
-        at_the_end.callback(_alsa.snd_pcm_close, pcm)
-        check(_alsa.snd_pcm_hw_params_malloc(byref(hardware)))
-        at_the_end.callback(_alsa.snd_pcm_hw_params_free, hardware)
-        check(_alsa.snd_pcm_info_malloc(byref(info)))
-        at_the_end.callback(_alsa.snd_pcm_info_free, info)
-        check(_alsa.snd_pcm_info(pcm, info))
-        check(_alsa.snd_pcm_hw_params_any(pcm, hardware))
-
+        pcm, hardware, info = _opened(device, direction, check, at_the_end)
         known = {
             _alsa.snd_pcm_format_name(number).decode(): number
             for number in range(FORMAT_LAST + 1)
@@ -126,6 +117,22 @@ def offer(
             rates_hz=rates_hz,
             channel_counts=channel_counts,
         )
+
+
+def _opened(
+    device: str, direction: int, check: Callable[[int], int], at_the_end: contextlib.ExitStack
+) -> tuple[c_void_p, c_void_p, c_void_p]:
+    """Open a device; return its handle, all its hardware parameters and its info, freed by `at_the_end`."""
+    pcm, hardware, info = c_void_p(), c_void_p(), c_void_p()
+    check(_alsa.snd_pcm_open(byref(pcm), device.encode(errors="surrogateescape"), direction, NONBLOCK))
+    at_the_end.callback(_alsa.snd_pcm_close, pcm)
+    check(_alsa.snd_pcm_hw_params_malloc(byref(hardware)))
+    at_the_end.callback(_alsa.snd_pcm_hw_params_free, hardware)
+    check(_alsa.snd_pcm_info_malloc(byref(info)))
+    at_the_end.callback(_alsa.snd_pcm_info_free, info)
+    check(_alsa.snd_pcm_info(pcm, info))
+    check(_alsa.snd_pcm_hw_params_any(pcm, hardware))
+    return pcm, hardware, info
 
 
 def command_of(device: str) -> str | None:

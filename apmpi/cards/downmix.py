@@ -65,22 +65,22 @@ class Downmix:
         self._decided = self._begun = False
         self._forget()
 
-    def mix(self, block: bytes, heard: bytes | None = None) -> bytes:
+    def mix(self, frame: bytes, unprocessed: bytes | None = None) -> bytes:
         """Return the mono int16 frame of an interleaved one.
 
-        heard: the frame before processing, in which channels at full scale are detected
+        unprocessed: the frame before processing, in which channels at full scale are detected
         """
-        samples = np.frombuffer(block, "<i2").reshape(-1, len(self._numbers)).astype(np.float32)
-        if heard is not None:
-            unprocessed = np.frombuffer(heard, "<i2").reshape(samples.shape)
-            self._clipped |= (unprocessed.max(axis=0) == FULL_SCALE) | (unprocessed.min(axis=0) < -FULL_SCALE)
+        samples = np.frombuffer(frame, "<i2").reshape(-1, len(self._numbers)).astype(np.float32)
+        if unprocessed is not None:
+            before = np.frombuffer(unprocessed, "<i2").reshape(samples.shape)
+            self._clipped |= (before.max(axis=0) == FULL_SCALE) | (before.min(axis=0) < -FULL_SCALE)
         self._measure(samples)
-        before, self._weights = self._weights, self._target()
-        if np.array_equal(before, self._weights):
+        weights, self._weights = self._weights, self._target()
+        if np.array_equal(weights, self._weights):
             mixed = samples @ self._weights
         else:
             fade = np.linspace(0, 1, len(samples), dtype=np.float32)[:, np.newaxis]
-            mixed = (samples * (before + fade * (self._weights - before))).sum(axis=1)
+            mixed = (samples * (weights + fade * (self._weights - weights))).sum(axis=1)
         return bytes(np.clip(np.rint(mixed), -FULL_SCALE - 1, FULL_SCALE).astype("<i2").tobytes())
 
     def _target(self) -> NDArray[np.float32]:

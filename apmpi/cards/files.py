@@ -19,7 +19,7 @@ from apmpi.units import FRAMES_PER_S
 READ_AHEAD_FRAMES = 2 * FRAMES_PER_S
 # Frames that wait in memory for a disk that blocks, at most 60 s.
 WRITE_BEHIND_FRAMES = 60 * FRAMES_PER_S
-# Interval at which the disk threads look for work.
+# Sleep of the disk threads between two runs.
 DISK_SLEEP_S = 0.05
 
 

@@ -69,7 +69,7 @@ class LatencyLog:
     def __init__(self, capacity_frames: int, algorithmic_ms: float) -> None:
         self.algorithmic_ms = algorithmic_ms
         self.frames = 0
-        # Twice the capacity: the frames being summarised are not overwritten meanwhile.
+        # Twice the capacity: frames are not overwritten while they are summarised.
         self._ring = np.zeros((2 * capacity_frames, len(PARTS)), dtype=np.float32)
         self._capacity_frames = capacity_frames
 

@@ -107,7 +107,7 @@ class FarEnd:
                 self._forget()
             self._queue += follower.convert(part)
             came = not card.restarted
-            if len(part) < card.period_bytes:  # the last one; what arrives meanwhile is for the next frame
+            if len(part) < card.period_bytes:  # the last one; later samples are for the next frame
                 break
         if not came:  # nothing was read, or the card has just started: there are no positions yet
             return

@@ -193,7 +193,7 @@ class Pcm:
         return samples * NS_PER_S // self.rate_hz
 
     def _xrun(self) -> None:
-        """Counts an xrun and stops the card; the next transfer starts it. Raises DeviceLost if it's gone."""
+        """Counts an xrun and stops the card; the next transfer starts it. Raises DeviceLost."""
         self.xruns += 1
         self._xruns_in_a_row += 1
         if self._xruns_in_a_row > XRUNS_IN_A_ROW_MAX:

@@ -1,7 +1,7 @@
-"""Synchronisation of one card with the microphone's: is its sound in place, and how is it kept there.
+"""Synchronisation of one card's sound with the microphone's.
 
-`Place` detects sound that has left its place in time, `Follower` corrects what the difference of two clocks
-does. Lateness is in nanoseconds on the microphone's clock; positive means that sound comes too late.
+`Place` detects sound that has left its place in time, `Follower` corrects the drift between two clocks.
+Lateness is in nanoseconds on the microphone's clock; positive means that sound comes too late.
 """
 
 from apmpi.cards.clock import Drift, Resampler, Settling
@@ -18,7 +18,7 @@ class Follower:
     """Keeps one card's sound synchronous with the microphone's.
 
     Sound of a card on the microphone's clock is placed to the sample and passes unchanged; that of any other
-    card is resampled. Both cards must be open to tell the two cases apart.
+    card is resampled. The two cases are distinguished when both cards are open.
 
     channels, out_rate_hz   of the samples that convert() returns
     """
