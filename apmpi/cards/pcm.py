@@ -6,7 +6,7 @@ waits, in poll() and at most STALL_S.
     Capture.read()         the next frame; `captured_ns` is the time of its first sample at the converter
     Capture.take()         the samples available, without waiting
     Playback.next_ns()     the time at which the next sample written will leave the converter
-    Playback.write(frame)  queue it
+    Playback.write(frame)  queue the samples of a frame
 
 A device that disappears, or moves no sample for STALL_S, raises DeviceLost: it may come back
 (apmpi.cards.slot). Any other EndpointError is an error that waiting does not cure.
@@ -38,7 +38,7 @@ from apmpi.cards.alsa import AlsaError, Offer
 from apmpi.cards.clock import Timebase
 from apmpi.cards.formats import FORMAT_BYTES, FORMATS, from_int16, to_int16
 from apmpi.errors import DeviceLost, EndpointError
-from apmpi.units import FRAMES_PER_S, NS_PER_S
+from apmpi.units import FRAMES_PER_S, NS_PER_S, SAMPLE_BYTES
 
 # Time without a moved sample after which a card counts as lost: 50 frames, far beyond any scheduling delay.
 STALL_S = 0.5
@@ -122,7 +122,7 @@ class Pcm:
         self._format = offer.sample_format
         self._alsa_frame_bytes = FORMAT_BYTES[self._format] * self.channels
         self._frame_bytes = self.frame_samples * self._alsa_frame_bytes
-        self.period_bytes = self._period_samples * self.channels * 2
+        self.period_bytes = self._period_samples * self.channels * SAMPLE_BYTES
         try:
             with alsa.complaints([]):
                 self._pcm = alsaaudio.PCM(
@@ -282,7 +282,7 @@ class Capture(Pcm):
         if result is None:
             self._pending.clear()
             self._stopped = True
-            result = self._transfer(self._pcm.read)  # restarts it: poll() waits for no stopped card
+            result = self._transfer(self._pcm.read)  # restarts it: a stopped card does not wake poll()
         count, data = result or (0, b"")
         if count <= 0:
             return False
@@ -414,7 +414,7 @@ def abilities(device: str, direction: int, channels: int) -> tuple[int, range] |
     None if it cannot be opened. A device in use cannot be queried; it has one channel at least.
     """
     try:
-        offer = alsa.offer(device, direction, [*FORMATS], 48000, channels, 480, 4)
+        offer = alsa.offer(device, direction, [*FORMATS], 48000, channels, 48000 // FRAMES_PER_S, 4)
     except AlsaError as error:
         return (1, range(0)) if error.errno == errno.EBUSY else None
     return offer.channels, offer.rates_hz

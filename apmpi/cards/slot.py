@@ -98,7 +98,7 @@ class Slot(Generic[Card]):
                 self.problem = str(error)
 
     def close(self) -> None:
-        """Closes every card of the slot; both threads have ended."""
+        """Closes every card of the slot, which no thread uses any more."""
         fresh = self._fresh[0] if self._fresh else None
         for card in (*self._dead, fresh, self.card):
             if card is not None:
