@@ -12,7 +12,7 @@ import scenes
 from scipy.signal import lfilter
 
 NATIVE = Path(__file__).resolve().parents[1]
-ROOMS = ("base", "kernels", "hpf", "delay", "aec", "ns", "mask", "agc", "limiter")
+ROOMS = ("base", "kernels", "hpf", "delay", "aec", "ns", "mask", "agc", "limiter", "apm")
 HOP = scenes.RATE_HZ // 100
 BINS = HOP + 1
 BANDS = 17

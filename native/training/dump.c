@@ -1,7 +1,10 @@
-/* For training/dataset.py: runs the chain over a scene and writes down, block by block, what the network
- * would be told and what its gains would be applied to. Knows the chain from the inside, hence the include.
+/* Probe of the training (training/dataset.py): runs the chain over a scene and records of every block the
+ * network's features and the spectrum and statistical gains that its mask would be applied to.
  */
-#include "apm/apm.c" // NOLINT(bugprone-suspicious-include): looks into the chain, which nothing else may
+#include <string.h>
+
+#include "apm/block.h"
+#include "apm/internal.h"
 
 enum { RATE_HZ = 16000, HOP = RATE_HZ / BLOCKS_PER_S, BINS = HOP + 1 };
 
@@ -24,37 +27,41 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
     const size_t size = apm_size(RATE_HZ, 1);
     memset(memory, 0, 3 * size);
     apm_t *apm = apm_init(memory, RATE_HZ, 1, &config);
+    workspace_t *ws = &apm->workspace;
     channel_t *channel = &apm->channel[0];
     ns_t both, echo_only;
     arena_t arena = {memory + size, 0};
-    ns_init(&both, BINS, apm->stride, channel->ns.window_power, &arena);
-    ns_init(&echo_only, BINS, apm->stride, channel->ns.window_power, &arena);
+    ns_init(&both, BINS, ws->stride, channel->ns.window_power, &arena);
+    ns_init(&echo_only, BINS, ws->stride, channel->ns.window_power, &arena);
     ns_configure(&both, NS_LEVEL_DB[NS_LEVEL_DEFAULT]);
     ns_configure(&echo_only, 0.0f);
-    /* ones: nobody asks the network here */
+    /* the network does not run here: its masks are ones */
     const ns_mask_t all = {channel->mask.speech, channel->mask.rest, 1.0f};
     for (int b = 0; b < blocks; b++) {
         apm_render(apm, far + b * HOP, 1);
         apm_capture(apm, microphone + b * HOP);
-        stft_analyse(&apm->stft, &apm->fft, channel->error_history, apm->re, apm->im);
-        memcpy(rows[b].re, apm->re, sizeof rows[b].re);
-        memcpy(rows[b].im, apm->im, sizeof rows[b].im);
-        const mask_input_t heard = hear(apm, channel, far_power(apm, channel), channel->residual.power);
-        mask_features(&channel->mask, &heard, rows[b].features);
+        stft_analyse(&ws->stft, &ws->fft, channel->error_history, ws->re, ws->im);
+        memcpy(rows[b].re, ws->re, sizeof rows[b].re);
+        memcpy(rows[b].im, ws->im, sizeof rows[b].im);
+        const channel_input_t input = apm_channel_input(apm);
+        const float *far_power = channel_far_power(channel, ws, &input);
+        const mask_input_t mask_input = channel_mask_input(channel, ws, &input, far_power,
+                                                           channel->residual.power);
+        mask_features(&channel->mask, &mask_input, rows[b].features);
         ns_t *const shadows[] = {&both, &echo_only};
         float *const details[] = {rows[b].detail_both, rows[b].detail_echo_only};
         for (int i = 0; i < 2; i++) {
             memcpy(shadows[i]->noise, channel->ns.noise, sizeof(float) * BINS);
             shadows[i]->speech_probability = channel->ns.speech_probability;
-            /* both confidences 0: the network judges foreground sounds, too, while it is trained */
-            const ns_input_t input = {
-                .re = apm->re,
-                .im = apm->im,
-                .power = apm->error_power,
+            /* confidence 0: in training the network also judges what stands clear of noise and echo */
+            const ns_input_t block = {
+                .re = ws->re,
+                .im = ws->im,
+                .power = ws->error_power,
                 .echo = channel->residual.power,
                 .mask = &all,
             };
-            ns_suppress(shadows[i], &input);
+            ns_suppress(shadows[i], &block);
             memcpy(details[i], shadows[i]->gains.statistical, sizeof(float) * BINS);
         }
     }

@@ -1,0 +1,328 @@
+#include "apm/far.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apm/block.h"
+
+enum {
+    FIFO_WATCH_BLOCKS = 50, /* 0.5 s: longer than the period of any caller's bursts */
+    /* blocks that may wait for the microphone, more than FIFO_WATCH_BLOCKS: callers come in bursts */
+    FIFO_BLOCKS = 56,
+    /* 0.3 s: a far end that stays away longer has paused; threads are seldom late by 0.2 s */
+    LATEST_BLOCKS = 30,
+    SETTLED_BLOCKS = 20, /* 0.2 s: after so many blocks of which none was late, the far end had paused */
+    FIFO_RING_BLOCKS = FIFO_BLOCKS + SETTLED_BLOCKS, /* blocks behind the gap may be read a second time */
+};
+
+void far_init(far_t *far, int rate_hz, arena_t *arena)
+{
+    const int hop = rate_hz / BLOCKS_PER_S;
+    const size_t block = (size_t)hop;
+    far->hop = hop;
+    reference_init(&far->reference, hop, FAR_LATEST_WINDOW + FAR_PARTITIONS, arena);
+    reference_init(&far->microphone, hop, 1, arena);
+    delay_init(&far->delay, FAR_DELAY_LAGS, arena);
+    resampler_init(&far->resampler, hop, arena);
+    drift_init(&far->drift, hop);
+    far->fifo = arena_take(arena, sizeof(int16_t) * FIFO_RING_BLOCKS * block);
+    far->block = arena_floats(arena, block);
+    resampler_init(&far->gap.resampler, hop, arena);
+    far->gap.samples = arena_floats(arena, 2 * block);
+}
+
+void far_configure(far_t *far, int rate_hz, const apm_config_t *config)
+{
+    far->high_pass_filter = config->high_pass_filter;
+    hpf_configure(&far->high_pass.hpf, rate_hz, config->high_pass_hz);
+}
+
+void far_reset(far_t *far)
+{
+    saturation_reset(&far->saturation);
+    high_pass_reset(&far->high_pass, far->high_pass_filter);
+    resampler_reset(&far->resampler);
+    drift_init(&far->drift, far->hop);
+    reference_reset(&far->reference);
+    reference_reset(&far->microphone);
+    delay_reset(&far->delay);
+    far->hint_blocks = far->placed_blocks = FAR_DELAY_UNKNOWN;
+    far->measured = far->started = far->restored = 0;
+    far->age_blocks = BLOCKS_PER_S;
+    far->fifo_first = far->fifo_count = far->fifo_watched_blocks = far->fifo_came_blocks = 0;
+    far->fifo_lowest = FIFO_BLOCKS;
+    far->burst_blocks = far->least_burst_blocks = 0;
+    far->gap.kind = GAP_CLOSED;
+}
+
+static void drop_oldest(far_t *far, int blocks)
+{
+    far->fifo_first = (far->fifo_first + blocks) % FIFO_RING_BLOCKS;
+    far->fifo_count -= blocks;
+}
+
+void far_push(far_t *far, const int16_t *frames, int channels)
+{
+    if (far->fifo_count == FIFO_BLOCKS) { /* the microphone is not read */
+        drop_oldest(far, 1);
+        far->gap.kind = GAP_CLOSED; /* a number is missing */
+    }
+    const int place = (far->fifo_first + far->fifo_count) % FIFO_RING_BLOCKS;
+    int16_t *block = far->fifo + (size_t)place * (size_t)far->hop;
+    if (channels == 1)
+        memcpy(block, frames, sizeof *block * (size_t)far->hop);
+    for (int i = 0; i < far->hop && channels > 1; i++) {
+        int sum = 0;
+        for (int c = 0; c < channels; c++)
+            sum += frames[i * channels + c];
+        block[i] = (int16_t)lrintf((float)sum / (float)channels);
+    }
+    far->fifo_count++;
+    far->burst_blocks += far->burst_blocks < FIFO_BLOCKS;
+}
+
+/* Passes a block (silence where frames is NULL) through the far end's stages; it becomes lag 0 of the
+ * reference. Returns the number of reference blocks that this gave. */
+static int enter_reference(far_t *far, workspace_t *ws, const int16_t *frames)
+{
+    if (frames)
+        read_channel(far->hop, frames, 1, far->block);
+    else
+        memset(far->block, 0, sizeof(float) * (size_t)far->hop);
+    if (mean_square(far->block, far->hop) > FAR_PRESENT_POWER)
+        far->age_blocks = 0;
+    else if (far->age_blocks < BLOCKS_PER_S)
+        far->age_blocks++;
+    saturation_process(&far->saturation, far->block, far->hop);
+    high_pass_process(&far->high_pass, ws, far->high_pass_filter, far->block);
+    const int blocks = resampler_process(&far->resampler, far->block, ws->block);
+    for (int b = 0; b < blocks; b++) {
+        reference_push(&far->reference, &ws->fft, ws->block + b * far->hop);
+        const int at = reference_at(&far->reference, 0);
+        delay_push(&far->delay, far->reference.re + at, far->reference.im + at);
+    }
+    return blocks;
+}
+
+/* The block at `place` in the FIFO, 0 being the next; negative places hold those that were taken last. */
+static const int16_t *fifo_block(const far_t *far, int place)
+{
+    const int at = (far->fifo_first + place + FIFO_RING_BLOCKS) % FIFO_RING_BLOCKS;
+    return far->fifo + (size_t)at * (size_t)far->hop;
+}
+
+/* Keeps the state of the far end's stages, so that they can go on from here a second time. */
+static void start_gap(far_t *far)
+{
+    far_gap_t *gap = &far->gap;
+    gap->since_blocks = gap->pushed_blocks = 0;
+    gap->high_pass = far->high_pass;
+    resampler_copy(&far->resampler, &gap->resampler);
+    memcpy(gap->samples, far->reference.samples, sizeof(float) * 2 * (size_t)far->hop);
+}
+
+/* Back to the state at start_gap(). */
+static void undo_gap(far_t *far)
+{
+    const far_gap_t *gap = &far->gap;
+    reference_rewind(&far->reference, gap->pushed_blocks, gap->samples);
+    delay_rewind(&far->delay, gap->pushed_blocks);
+    resampler_copy(&gap->resampler, &far->resampler);
+    far->high_pass = gap->high_pass;
+}
+
+/* Takes the next block, silence if none came. Returns the number of reference blocks that it gave. */
+static int take_block(far_t *far, workspace_t *ws)
+{
+    far_gap_t *gap = &far->gap;
+    const int came = far->fifo_count > 0;
+    if (!came && gap->kind == GAP_CLOSED && far->least_burst_blocks > 0) {
+        gap->kind = GAP_PAUSE;
+        gap->silent_blocks = gap->settled_blocks = 0;
+        start_gap(far);
+    }
+    const int blocks = enter_reference(far, ws, came ? fifo_block(far, 0) : NULL);
+    drop_oldest(far, came);
+    gap->pushed_blocks += blocks;
+    gap->since_blocks += came;
+    gap->silent_blocks += !came;
+    gap->settled_blocks += came;
+    if (gap->silent_blocks > LATEST_BLOCKS || (gap->kind == GAP_PAUSE && gap->since_blocks > SETTLED_BLOCKS))
+        gap->kind = GAP_CLOSED;
+    return blocks;
+}
+
+void far_slip(far_t *far, int blocks)
+{
+    const int step = blocks < 0 ? -1 : 1;
+    for (; blocks != 0; blocks -= step) {
+        delay_slip(&far->delay, step);
+        if (far->placed_blocks >= 0 && far->placed_blocks + step >= 0 &&
+            far->placed_blocks + step < FAR_DELAY_LAGS)
+            far->placed_blocks += step;
+    }
+}
+
+/* Takes `blocks` blocks beyond the one that belongs to this microphone block: they are not early, they are of
+ * the past. Callers begin with the far end, or lose microphone blocks. Every lag grows with them. Returns the
+ * slip. */
+static int catch_up(far_t *far, workspace_t *ws, int blocks)
+{
+    int slip = 0;
+    for (; blocks > 0; blocks--)
+        slip += take_block(far, ws);
+    far_slip(far, slip);
+    return slip;
+}
+
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* Size of a caller's bursts: the smallest falls at once and rises by one with each burst, so that a thread
+ * that is late once does not raise it for long. */
+static void track_bursts(far_t *far)
+{
+    const int burst = far->burst_blocks, before = far->least_burst_blocks;
+    if (burst > 0)
+        far->least_burst_blocks = before > 0 ? least(before + 1, burst) : burst;
+    far->fifo_came_blocks += far->burst_blocks;
+    far->burst_blocks = 0;
+}
+
+/* Late blocks: those that wait move to the start of the gap, and with them those that came since the gap.
+ * Returns the slip. */
+static int fill_gap(far_t *far, workspace_t *ws)
+{
+    far_gap_t *gap = &far->gap;
+    const int before = gap->pushed_blocks, late = least(far->fifo_count, gap->silent_blocks);
+    int pushed = 0;
+    undo_gap(far);
+    for (int place = -gap->since_blocks; place < late; place++)
+        pushed += enter_reference(far, ws, fifo_block(far, place));
+    gap->kind = late < gap->silent_blocks ? GAP_LATE : GAP_CLOSED;
+    gap->silent_blocks -= late;
+    gap->settled_blocks = late > 1 ? 0 : gap->settled_blocks + 1;
+    drop_oldest(far, late);
+    start_gap(far);
+    for (int b = 0; b < gap->silent_blocks; b++)
+        gap->pushed_blocks += enter_reference(far, ws, NULL);
+    return pushed + gap->pushed_blocks - before;
+}
+
+/* The far end had paused, and the blocks that came since were not late. Returns the slip. */
+static int end_pause(far_t *far)
+{
+    undo_gap(far);
+    far->gap.kind = GAP_CLOSED;
+    return far->gap.silent_blocks - far->gap.pushed_blocks;
+}
+
+/* More blocks than the caller's bursts have are late, and so are all that follow until the gap is full.
+ * Returns the slip. */
+static int follow_gap(far_t *far, workspace_t *ws)
+{
+    const far_gap_t *gap = &far->gap;
+    int slip = 0;
+    if (gap->kind == GAP_LATE && gap->settled_blocks > SETTLED_BLOCKS && far->fifo_count > 0)
+        slip = end_pause(far);
+    else if (gap->kind != GAP_CLOSED &&
+             far->fifo_count > (gap->kind == GAP_LATE ? 0 : far->least_burst_blocks))
+        slip = fill_gap(far, ws);
+    far_slip(far, slip);
+    return slip;
+}
+
+/* Blocks that waited throughout a watch are taken at its end. Returns the slip. */
+static int follow_backlog(far_t *far, workspace_t *ws)
+{
+    int slip = 0;
+    far->fifo_lowest = least(far->fifo_lowest, far->fifo_count);
+    if (++far->fifo_watched_blocks == FIFO_WATCH_BLOCKS) {
+        if (far->fifo_came_blocks >= FIFO_WATCH_BLOCKS) /* else a late microphone is catching up */
+            slip = catch_up(far, ws, far->fifo_lowest);
+        far->fifo_lowest = FIFO_BLOCKS;
+        far->fifo_watched_blocks = far->fifo_came_blocks = 0;
+    }
+    return slip;
+}
+
+far_slips_t far_advance(far_t *far, workspace_t *ws)
+{
+    far_slips_t slips = {0};
+    while (!far->started && far->restored && far->fifo_count > 1)
+        take_block(far, ws); /* the restored lags have grown with blocks like these */
+    if (!far->started)
+        slips.start = catch_up(far, ws, far->fifo_count - 1);
+    far->started = 1;
+    slips.gap = follow_gap(far, ws);
+    track_bursts(far);
+    slips.block = take_block(far, ws) - 1;
+    far_slip(far, slips.block);
+    slips.backlog = follow_backlog(far, ws);
+    return slips;
+}
+
+far_placement_t far_locate(far_t *far, const workspace_t *ws, const float *microphone)
+{
+    far_placement_t placement = {0};
+    reference_push(&far->microphone, &ws->fft, microphone);
+    const int at = reference_at(&far->microphone, 0);
+    delay_process(&far->delay, far->microphone.re + at, far->microphone.im + at);
+    const int measured = far->delay.best >= 0, before = far->placed_blocks;
+    const int now = measured ? far->delay.best : far->hint_blocks;
+    /* a delay between two blocks, or with a strong reflection, may be measured as either, and differently in
+     * double talk: both lie within the headroom */
+    const int tolerance = measured && far->measured ? FAR_HEADROOM_BLOCKS : 0;
+    if (now < 0 || (measured == far->measured && abs(now - before) <= tolerance))
+        return placement;
+    far->placed_blocks = now;
+    far->measured = measured;
+    placement.moved = 1;
+    placement.before_blocks = before;
+    placement.now_blocks = now;
+    placement.window_blocks = now > FAR_HEADROOM_BLOCKS ? now - FAR_HEADROOM_BLOCKS : 0;
+    return placement;
+}
+
+void far_track_drift(far_t *far, float lag_sum, float information, float reduction)
+{
+    far->resampler.slide = drift_process(&far->drift, lag_sum, information, reduction);
+    /* an echo that comes within 10 ms leaves no block by which the far end could be read later */
+    if (far->drift.steering && !far->resampler.started)
+        resampler_start(&far->resampler, far->placed_blocks > 0);
+}
+
+float far_mean_square(const far_t *far, int lag_blocks)
+{
+    const int at = reference_at(&far->reference, lag_blocks), n = far->reference.stride;
+    const float *re = far->reference.re + at, *im = far->reference.im + at;
+    const float energy = kernels()->dot(n, re, re) + kernels()->dot(n, im, im);
+    /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
+    return energy / (float)(2 * far->hop * far->hop);
+}
+
+int far_is_missing(const far_t *far, int delay_blocks)
+{
+    const far_gap_t *gap = &far->gap;
+    return far->measured && gap->kind != GAP_CLOSED && gap->since_blocks + gap->silent_blocks > delay_blocks;
+}
+
+void far_keep(far_t *far, tape_t *tape)
+{
+    delay_keep(&far->delay, tape);
+    drift_keep(&far->drift, tape);
+    saturation_keep(&far->saturation, tape);
+    resampler_keep(&far->resampler, tape);
+    tape_int(tape, &far->placed_blocks, FAR_DELAY_UNKNOWN, FAR_DELAY_LAGS - 1);
+    tape_int(tape, &far->measured, 0, 1);
+}
+
+void far_resume(far_t *far, int placed)
+{
+    far->restored = 1;
+    far->gap.kind = GAP_CLOSED; /* its kept state is not the restored one */
+    if (!placed)
+        far->placed_blocks = FAR_DELAY_UNKNOWN; /* the delay search places the windows anew */
+    if (far->placed_blocks < 0)
+        far->measured = 0;
+}
