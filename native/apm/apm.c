@@ -15,10 +15,11 @@
  *                                     ▼
  *                                  limiter ─► out
  *
- * Feedback between stages. "Same" is used in the block it was made of, "next" in the one after.
+ * Feedback between stages: used in the same block, or in the next one.
  *
  *      from                                    to                                                      block
  *   1  reference, delay, missing blocks        canceller, residual echo, mask                          same
+ *      far end active at the echo's delay      suppressor's trust in the canceller; path check         next
  *   2  canceller: lag and information          drift, which slides the resampler                       next
  *      canceller: estimate against loudness    saturation, the loudspeaker's curve                     next
  *   3  mean of the microphones                 delay search, which places the cancellers               same
@@ -28,10 +29,10 @@
  *   6  jump: samples                           far end's lags, windows and paths of the cancellers     next
  *   7  powers and speech of channel 0          SNR level                                               same
  *   8  SNR level                               suppressor's attenuation                                next
- *      far end active at the echo's delay      suppressor's trust in the canceller; path check         next
  *   9  converged, echo against what is heard   gain control: whether speech may be echo                same
  *
- * Channel 0 stands for all in 6 to 9, since every microphone receives the same loudspeaker.
+ * Channel 0 stands for all in 5 to 9 and for the curve in 2, since every microphone receives the same
+ * loudspeaker. Lags are summed over all channels. The gain control takes their highest speech probability.
  */
 #include "apm/apm.h"
 
@@ -323,11 +324,10 @@ static void watch_clipping(apm_t *apm, const int16_t *frames)
 
 void apm_capture(apm_t *apm, int16_t *frames)
 {
-    const channel_input_t input = apm_channel_input(apm);
     const int hop = apm->workspace.hop, channels = apm->channels;
     watch_clipping(apm, frames);
     for (int c = 0; c < channels; c++)
-        channel_read(&apm->channel[c], &apm->workspace, &input, frames + c, channels);
+        channel_read(&apm->channel[c], &apm->workspace, apm->config.high_pass_filter, frames + c, channels);
     advance_far(apm);
     const float mic_power = mean_square(apm->channel[0].mic, hop);
     const float speech = process_channels(apm);

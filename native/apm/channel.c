@@ -64,11 +64,11 @@ void channel_reset(channel_t *channel, const apm_config_t *config)
     channel->harmful_blocks = 0;
 }
 
-void channel_read(channel_t *channel, workspace_t *ws, const channel_input_t *input, const int16_t *frames,
+void channel_read(channel_t *channel, workspace_t *ws, int high_pass_filter, const int16_t *frames,
                   int channels)
 {
     read_channel(channel->hop, frames, channels, channel->mic);
-    high_pass_process(&channel->high_pass, ws, input->config->high_pass_filter, channel->mic);
+    high_pass_process(&channel->high_pass, ws, high_pass_filter, channel->mic);
 }
 
 static aec_block_t canceller_block(const channel_t *channel, const workspace_t *ws,
@@ -136,7 +136,8 @@ void channel_cancel(channel_t *channel, const workspace_t *ws, const channel_inp
     append(channel->echo_history, channel->echo, hop);
 }
 
-const float *channel_far_power(const channel_t *channel, workspace_t *ws, const channel_input_t *input)
+/* Fills ws->far_power: far end at the echo's delay. Returns it, or silence while the delay is unknown. */
+static const float *far_power(const channel_t *channel, workspace_t *ws, const channel_input_t *input)
 {
     const reference_t *reference = &input->far->reference;
     if (!input->far->measured)
@@ -146,19 +147,18 @@ const float *channel_far_power(const channel_t *channel, workspace_t *ws, const 
     return ws->far_power;
 }
 
-mask_input_t channel_mask_input(const channel_t *channel, const workspace_t *ws, const channel_input_t *input,
-                                const float *far, const float *residual)
+mask_input_t channel_mask_input(const channel_t *channel, const workspace_t *ws, const channel_input_t *input)
 {
-    const int playing = input->config->echo_cancellation && input->far->age_blocks < BLOCKS_PER_S &&
-                        input->far->measured;
-    const int echo = playing && channel->residual.confidence > ECHO_CONFIDENT;
+    const int cancels = input->config->echo_cancellation;
+    const int playing = cancels && input->far->age_blocks < BLOCKS_PER_S && input->far->measured;
+    const int echo = playing && channel->residual.believed > ECHO_CONFIDENT;
     return (mask_input_t){
         .error = ws->error_power,
         .echo = echo ? ws->echo_power : ws->silence,
         .cross = echo ? ws->cross : ws->silence,
-        .residual = residual,
+        .residual = cancels ? channel->residual.power : ws->silence,
         .noise = channel->ns.noise,
-        .far = echo ? far : ws->silence,
+        .far = echo ? ws->far_power : ws->silence,
     };
 }
 
@@ -186,13 +186,11 @@ static void analyse(const channel_t *channel, workspace_t *ws, const channel_inp
 void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t *input)
 {
     const apm_config_t *config = input->config;
-    const float *residual = ws->silence, *far = ws->silence;
+    const float *residual = ws->silence;
     analyse(channel, ws, input);
     if (config->echo_cancellation) {
-        far = channel_far_power(channel, ws, input);
-        const residual_input_t powers = {
-            ws->error_power, ws->echo_power, ws->cross, channel->ns.noise, far, input->jump->evidence};
-        residual_process(&channel->residual, &powers);
+        residual_process(&channel->residual, ws->error_power, ws->echo_power, ws->cross, channel->ns.noise,
+                         far_power(channel, ws, input), input->jump->evidence);
         residual = channel->residual.power;
     }
     ns_track(&channel->ns, ws->error_power, residual);
@@ -201,7 +199,7 @@ void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t
               learned = config->learned_gain && suppresses;
     /* the gain control uses the network's speech probability, too */
     if (learned || (config->learned_gain && config->auto_gain_control)) {
-        const mask_input_t mask_input = channel_mask_input(channel, ws, input, far, residual);
+        const mask_input_t mask_input = channel_mask_input(channel, ws, input);
         mask_process(&channel->mask, &mask_input);
         channel->speech_probability = channel->mask.speech_probability;
     }

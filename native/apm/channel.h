@@ -58,9 +58,9 @@ void channel_configure(channel_t *channel, int rate_hz, const apm_config_t *conf
 /* After channel_configure() with the same config. */
 void channel_reset(channel_t *channel, const apm_config_t *config);
 
-/* frames: of `channels` channels, interleaved, beginning with this one's first sample. Result in
- * channel->mic, high-passed. */
-void channel_read(channel_t *channel, workspace_t *ws, const channel_input_t *input, const int16_t *frames,
+/* frames: of `channels` channels, interleaved, beginning with this one's first sample; high_pass_filter: 0 or
+ * 1. Result in channel->mic. */
+void channel_read(channel_t *channel, workspace_t *ws, int high_pass_filter, const int16_t *frames,
                   int channels);
 /* Estimates the echo. Returns 0 if the canceller is off and faded out, else 1, with channel->echo and
  * channel->error valid. */
@@ -83,11 +83,9 @@ void channel_place(channel_t *channel, const far_placement_t *placement);
  * ws->block. */
 float channel_level_power(channel_t *channel, workspace_t *ws);
 
-/* Power of the far end at the echo's delay, silence while that is unknown; and the network's input. Of the
- * block that is, or was last, suppressed; for the training, too. */
-const float *channel_far_power(const channel_t *channel, workspace_t *ws, const channel_input_t *input);
-mask_input_t channel_mask_input(const channel_t *channel, const workspace_t *ws, const channel_input_t *input,
-                                const float *far, const float *residual);
+/* The network's input of the block that is, or was last, suppressed; for the training, too. */
+mask_input_t channel_mask_input(const channel_t *channel, const workspace_t *ws,
+                                const channel_input_t *input);
 
 /* Learned values, for a saved state. */
 void channel_keep(channel_t *channel, tape_t *tape);

@@ -5,18 +5,20 @@
 
 #include "base/branchless.h"
 
-static const float NEARLY_ONE = 0.9998f; /* -0.002 dB */
-/* long enough not to buzz on a voice's pitch period, short enough not to pump */
+/* -0.002 dB: from here the release ends at once, for steps of float precision would stop just short of 1 */
+static const float NEARLY_ONE = 0.9998f;
+/* longer than a voice's pitch period, which it would modulate; short enough not to pump */
 static const float RELEASE_S = 0.05f;
-/* Kaiser's beta: of 12 taps it misses least of full-band noise (0.5 dB at 0.9 of the Nyquist frequency) */
+/* Kaiser's beta: with 12 taps it has the smallest error for full-band noise (0.5 dB at 0.9 of the Nyquist
+ * frequency) */
 static const double SHARPNESS = 4.0;
-/* 0.25 dB: the highest of four points lies so much below the curve's top at 0.6 of the Nyquist frequency */
+/* 0.25 dB: at 0.6 of the Nyquist frequency the highest of four points is so far below the maximum */
 static const float MISSED = 1.03f;
-
-/* sum of the taps' sizes: no curve between samples is higher than this times the highest */
+/* sum of the taps' magnitudes: the curve between samples is at most this times their highest magnitude */
 static const float MOST = 2.06f;
 
-enum { NEWEST_JUDGED = LIMITER_REACH }; /* samples behind the newest */
+/* samples from the newest one to the newest whose curve to the next can be interpolated */
+enum { NEWEST_JUDGED = LIMITER_REACH };
 
 /* Modified Bessel function of order 0 by its power series: (x/2)^2k / k!^2 */
 static double bessel_i0(double x)
@@ -50,7 +52,7 @@ void limiter_init(limiter_t *limiter, int rate_hz, int channels, arena_t *arena)
     limiter->lookahead = delay - NEWEST_JUDGED;
     limiter->memory = delay > LIMITER_TAPS - 1 ? delay : LIMITER_TAPS - 1;
     limiter->release = 1.0f - expf(-1.0f / (RELEASE_S * (float)rate_hz));
-    limiter->heard = arena_floats(arena, (size_t)(limiter->memory + LIMITER_CHUNK) * (size_t)channels);
+    limiter->input = arena_floats(arena, (size_t)(limiter->memory + LIMITER_CHUNK) * (size_t)channels);
     limiter->needed = arena_floats(arena, (size_t)limiter->lookahead);
     limiter->reached = arena_floats(arena, (size_t)limiter->lookahead);
     if (arena->base) {
@@ -66,7 +68,7 @@ void limiter_configure(limiter_t *limiter, float headroom_db)
 
 void limiter_reset(limiter_t *limiter)
 {
-    memset(limiter->heard, 0,
+    memset(limiter->input, 0,
            sizeof(float) * (size_t)(limiter->memory + LIMITER_CHUNK) * (size_t)limiter->channels);
     for (int i = 0; i < limiter->lookahead; i++)
         limiter->needed[i] = limiter->reached[i] = 1.0f;
@@ -85,8 +87,8 @@ static float highest(int count, const float *x)
     return highest;
 }
 
-/* peak[i] = the highest of itself and of the curve behind x[i], seen from x[i - LIMITER_REACH + 1] to x[i
- * + LIMITER_REACH]. */
+/* peak[i] = maximum of itself and of the curve between x[i] and x[i + 1], which reads x[i - LIMITER_REACH +
+ * 1] to x[i + LIMITER_REACH]. */
 static void find_between(const float taps[3][LIMITER_TAPS], int count, const float *restrict x,
                          float *restrict peak)
 {
@@ -102,9 +104,9 @@ static void find_between(const float taps[3][LIMITER_TAPS], int count, const flo
     }
 }
 
-/* The lowest of a sliding window at three comparisons a sample (M. van Herk, Pattern Recognition Letters 13
- * (1992)): with each round of the ring, every old need becomes the lowest of it and those behind it; the new
- * ones are compared as they come. */
+/* Minimum of a sliding window with three comparisons a sample (M. van Herk, Pattern Recognition Letters 13
+ * (1992)): at the start of each round of the ring the old round becomes its suffix minimum; the minimum of
+ * the new round is updated sample by sample. */
 static void begin_round(limiter_t *limiter)
 {
     for (int k = limiter->lookahead - 2; k >= 0; k--)
@@ -112,12 +114,12 @@ static void begin_round(limiter_t *limiter)
     limiter->lowest = 1.0f;
 }
 
-/* The gain of the sample that leaves `lookahead` samples after one with this need came. */
+/* Gain of the sample that leaves now, while one that needs the gain `needed` enters the look-ahead. */
 static float next_gain(limiter_t *limiter, float needed)
 {
     const int lookahead = limiter->lookahead;
-    /* The ring still holds the need of the sample that leaves now: with it every one of the `lookahead`
-     * averaged gains was no higher than that need. */
+    /* The ring still holds what the sample that leaves now needs: so each of the `lookahead` averaged gains
+     * was at most that. */
     if (limiter->at == 0)
         begin_round(limiter);
     limiter->lowest = fminf(limiter->lowest, needed);
@@ -125,7 +127,7 @@ static float next_gain(limiter_t *limiter, float needed)
     limiter->needed[limiter->at] = needed;
     limiter->held = fminf(lowest, limiter->held + limiter->release * (1.0f - limiter->held));
     if (limiter->held > NEARLY_ONE)
-        limiter->held = lowest; /* float steps would stop just short of 1 */
+        limiter->held = lowest;
     limiter->at_rest = limiter->held < 1.0f ? 0 : limiter->at_rest + (limiter->at_rest < lookahead);
     limiter->sum += (double)limiter->held - (double)limiter->reached[limiter->at];
     limiter->reached[limiter->at] = limiter->held;
@@ -133,12 +135,12 @@ static float next_gain(limiter_t *limiter, float needed)
     return (float)(limiter->sum / lookahead);
 }
 
-/* gain[i] for `count` samples from the peaks there; 0 if all of them are 1. */
+/* gain[i] of `count` samples from the peaks behind them. Returns 0, without gains, if all of them are 1. */
 static int find_gains(limiter_t *limiter, int count, const float *between, float *gain)
 {
     const int needless = highest(count, between) <= limiter->ceiling && limiter->between <= limiter->ceiling;
     if (needless && limiter->at_rest >= limiter->lookahead) {
-        limiter->sum = limiter->lookahead; /* rounding does not add up over years */
+        limiter->sum = limiter->lookahead; /* rounding errors do not accumulate */
         limiter->between = between[count - 1];
         return 0; /* every gain in the rings is 1 and stays 1 */
     }
@@ -154,24 +156,24 @@ static void process_chunk(limiter_t *limiter, float *const *x, int at, int count
 {
     float between[LIMITER_CHUNK] = {0}, gain[LIMITER_CHUNK];
     const int memory = limiter->memory, stride = memory + LIMITER_CHUNK;
-    /* first sample whose neighbours have come now */
+    /* first sample whose curve to the next can be interpolated now; first one that leaves */
     const int judged = memory - NEWEST_JUDGED;
     const int leaving = memory - (limiter->lookahead + NEWEST_JUDGED);
     for (int c = 0; c < limiter->channels; c++) {
-        float *heard = limiter->heard + c * stride;
-        memcpy(heard + memory, x[c] + at, sizeof(float) * (size_t)count);
+        float *input = limiter->input + c * stride;
+        memcpy(input + memory, x[c] + at, sizeof(float) * (size_t)count);
         for (int i = 0; i < count; i++)
-            between[i] = greater(between[i], fabsf(heard[judged + i]));
-        if (highest(count + LIMITER_TAPS - 1, heard + judged - (LIMITER_REACH - 1)) * MOST > limiter->ceiling)
-            find_between(limiter->taps, count, heard + judged, between);
+            between[i] = greater(between[i], fabsf(input[judged + i]));
+        if (highest(count + LIMITER_TAPS - 1, input + judged - (LIMITER_REACH - 1)) * MOST > limiter->ceiling)
+            find_between(limiter->taps, count, input + judged, between);
     }
     const int limited = find_gains(limiter, count, between, gain);
     for (int c = 0; c < limiter->channels; c++) {
-        float *heard = limiter->heard + c * stride;
-        memcpy(x[c] + at, heard + leaving, sizeof(float) * (size_t)count);
+        float *input = limiter->input + c * stride;
+        memcpy(x[c] + at, input + leaving, sizeof(float) * (size_t)count);
         for (int i = 0; i < count && limited; i++)
             x[c][at + i] *= gain[i];
-        memmove(heard, heard + count, sizeof(float) * (size_t)memory);
+        memmove(input, input + count, sizeof(float) * (size_t)memory);
     }
 }
 

@@ -1,11 +1,11 @@
-/* Look-ahead limiter: neither a sample nor the curve between two leaves above the ceiling.
+/* Look-ahead limiter: neither a sample nor the curve between two exceeds the ceiling.
  *
- * Peaks between samples are found at four times the rate, as by the meter of ITU-R BS.1770-4, annex 2; the
- * interpolator is a Kaiser-windowed sinc of our own. The gain that the highest peak of the coming look-ahead
- * needs is reached just in time by a moving average as long as the look-ahead less the interpolator's reach
+ * Peaks between samples are estimated at four times the rate, as by the meter of ITU-R BS.1770-4, annex 2;
+ * the interpolator is a Kaiser-windowed sinc of our own. The gain for the highest peak of the coming
+ * look-ahead is reached in time by a moving average as long as the look-ahead less the interpolator's reach
  * (a minimum filter followed by a box filter: the classic construction of G. Nielsen/F. Adriaensen's
- * limiters), and given back exponentially. All channels share one gain, so that the stereo picture holds
- * still.
+ * limiters), and released exponentially. All channels share one gain, so that the stereo image does not move.
+ * The delay is 1 ms.
  */
 #ifndef APMPI_LIMITER_H
 #define APMPI_LIMITER_H
@@ -19,27 +19,27 @@ enum {
 };
 
 typedef struct {
-    /* samples from the interpolator's middle to the output: its reach less than the delay */
-    int channels, lookahead;
+    int channels;
+    int lookahead; /* samples from the newest judged one to the output: the delay less the interpolator's
+                      reach */
     int memory;    /* samples kept of each channel */
     float ceiling; /* linear */
-    float release; /* per-sample rate */
+    float release; /* share of the remaining way a sample */
     /* the curve at 1/4, 1/2 and 3/4 between the two middle ones of LIMITER_TAPS samples */
     float taps[3][LIMITER_TAPS];
-    float *heard; /* channels * (memory + LIMITER_CHUNK): what has come, the newest last */
-    /* ring of lookahead: gain each peak needs; of the last round, the lowest from there on */
-    float *needed;
+    float *input;   /* channels * (memory + LIMITER_CHUNK) samples, the newest last */
+    float *needed;  /* ring of lookahead: gain that each peak needs; of the last round its suffix minimum */
     float *reached; /* ring of lookahead: minimum-filtered gains in the box filter */
-    float lowest;   /* need of this round */
+    float lowest;   /* minimum of the gains needed in this round */
     double sum;     /* of `reached` */
     int at;         /* in both rings */
-    float between;  /* the peak behind the last sample judged */
-    float held;     /* the minimum, given back at `release` */
-    int at_rest;    /* samples in a row without need or memory of gain, saturating */
+    float between;  /* the peak behind the last judged sample */
+    float held;     /* the minimum filter's output with release */
+    int at_rest;    /* samples in a row for which `held` was 1, saturating */
 } limiter_t;
 
 void limiter_init(limiter_t *limiter, int rate_hz, int channels, arena_t *arena);
-/* How far below full scale the ceiling is. */
+/* headroom_db: 0..20, from the ceiling to full scale. */
 void limiter_configure(limiter_t *limiter, float headroom_db);
 void limiter_reset(limiter_t *limiter);
 /* x[c]: `count` samples of channel c, in place, delayed by limiter_latency_samples(). */

@@ -1,4 +1,4 @@
-/* mask.h: echo alone goes, a talker alone stays, at every level; nothing heard leaves no trace. */
+/* mask.h: echo alone is attenuated, near-end speech alone is not, at every level; silence leaves no state. */
 #include "mask/mask.h"
 
 #include "base/test_support.h"
@@ -8,7 +8,7 @@ enum { BINS = 161, STRIDE = 164, TALKER_BINS = 80 };
 static const float WINDOW_POWER = 160.0f; /* about that of 16 kHz */
 
 typedef struct {
-    mask_t gain;
+    mask_t mask;
     void *memory;
     float power[6][STRIDE];
 } rig_t;
@@ -17,10 +17,10 @@ static rig_t *start(void)
 {
     rig_t *rig = test_memory(sizeof *rig);
     arena_t arena = {0};
-    mask_init(&rig->gain, BINS, STRIDE, WINDOW_POWER, &arena);
+    mask_init(&rig->mask, BINS, STRIDE, WINDOW_POWER, &arena);
     rig->memory = test_memory(arena.used);
     arena = (arena_t){rig->memory, 0};
-    mask_init(&rig->gain, BINS, STRIDE, WINDOW_POWER, &arena);
+    mask_init(&rig->mask, BINS, STRIDE, WINDOW_POWER, &arena);
     return rig;
 }
 
@@ -57,9 +57,9 @@ static double listen(rig_t *rig, float near, float echo)
         }
         const mask_input_t input = {rig->power[0], rig->power[1], rig->power[2],
                                     rig->power[3], rig->power[4], rig->power[5]};
-        mask_process(&rig->gain, &input);
+        mask_process(&rig->mask, &input);
         for (int k = 0; b >= 50 && b % (near > 0.0f ? 25 : 37) < 15 && k < TALKER_BINS; k++, count++)
-            sum += (double)rig->gain.speech[k];
+            sum += (double)rig->mask.speech[k];
     }
     return sum / count;
 }
@@ -69,7 +69,7 @@ int main(void)
     rig_t *rig = start();
     for (int level_db = -40; level_db <= 0; level_db += 20) {
         const float level = powf(10.0f, (float)level_db / 10.0f);
-        mask_reset(&rig->gain);
+        mask_reset(&rig->mask);
         const double alone = listen(rig, level, 0.0f), both = listen(rig, level, 0.1f * level),
                      echo = listen(rig, 0.0f, level);
         CHECK(alone > 0.5, "talker alone at %d dB: gain %.2f", level_db, alone);
@@ -81,7 +81,7 @@ int main(void)
     const mask_input_t silence = {rig->power[0], rig->power[1], rig->power[2],
                                   rig->power[3], rig->power[4], rig->power[5]};
     for (int b = 0; b < 6000; b++)
-        mask_process(&rig->gain, &silence);
+        mask_process(&rig->mask, &silence);
     const double again = listen(rig, 1.0f, 0.0f);
     CHECK(again > 0.5, "talker after a minute of digital silence: gain %.2f", again);
 
@@ -90,12 +90,12 @@ int main(void)
             rig->power[i][k] = i % 2 ? 1e30f : 1e-40f;
     double worst = 0.0;
     for (int b = 0; b < 100; b++) {
-        mask_process(&rig->gain, &silence);
+        mask_process(&rig->mask, &silence);
         for (int k = 0; k < BINS; k++)
-            test_worst(&worst, fabs((double)rig->gain.speech[k] - 0.5));
+            test_worst(&worst, fabs((double)rig->mask.speech[k] - 0.5));
     }
     CHECK(worst <= 0.5, "absurd powers: gains stay within 0..1 (%.2f from the middle)", worst);
-    mask_reset(&rig->gain);
+    mask_reset(&rig->mask);
     const double after = listen(rig, 1.0f, 0.0f);
     CHECK(after > 0.5, "talker after a reset: gain %.2f", after);
     free(rig->memory), free(rig);

@@ -44,9 +44,7 @@ void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, 
         memcpy(rows[b].re, ws->re, sizeof rows[b].re);
         memcpy(rows[b].im, ws->im, sizeof rows[b].im);
         const channel_input_t input = apm_channel_input(apm);
-        const float *far_power = channel_far_power(channel, ws, &input);
-        const mask_input_t mask_input = channel_mask_input(channel, ws, &input, far_power,
-                                                           channel->residual.power);
+        const mask_input_t mask_input = channel_mask_input(channel, ws, &input);
         mask_features(&channel->mask, &mask_input, rows[b].features);
         ns_t *const shadows[] = {&both, &echo_only};
         float *const details[] = {rows[b].detail_both, rows[b].detail_echo_only};

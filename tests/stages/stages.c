@@ -442,33 +442,33 @@ API int ns_level_run(ns_level_t *level, float heard, float noise, float echo, fl
     return level->level;
 }
 
-/* ---- gain: powers[6][stride] in the order of mask_input_t; masks[2][stride]; returns the speech
+/* ---- mask: powers[6][stride] in the order of mask_input_t; masks[2][stride]; returns the speech
  * probability */
 
-API void *gain_new(int hop, float window_power)
+API void *mask_new(int hop, float window_power)
 {
     arena_t arena = {0};
     mask_t measure;
     mask_init(&measure, hop + 1, spectrum_stride(hop), window_power, &arena);
-    mask_t *gain = allocate(sizeof *gain, &arena);
-    mask_init(gain, hop + 1, spectrum_stride(hop), window_power, &arena);
-    return gain;
+    mask_t *mask = allocate(sizeof *mask, &arena);
+    mask_init(mask, hop + 1, spectrum_stride(hop), window_power, &arena);
+    return mask;
 }
 
-API void gain_again(mask_t *gain) { mask_reset(gain); }
+API void mask_again(mask_t *mask) { mask_reset(mask); }
 
-API float gain_run(mask_t *gain, const float *powers, float *masks)
+API float mask_run(mask_t *mask, const float *powers, float *masks)
 {
-    const int stride = spectrum_stride(gain->bins - 1);
+    const int stride = spectrum_stride(mask->bins - 1);
     const mask_input_t input = {powers,
                                 powers + stride,
                                 powers + 2 * stride,
                                 powers + 3 * stride,
                                 powers + 4 * stride,
                                 powers + 5 * stride};
-    mask_process(gain, &input);
-    const float *const rows[] = {gain->speech, gain->rest};
+    mask_process(mask, &input);
+    const float *const rows[] = {mask->speech, mask->rest};
     for (int i = 0; i < 2; i++)
-        memcpy(masks + i * stride, rows[i], sizeof(float) * (size_t)gain->bins);
-    return gain->speech_probability;
+        memcpy(masks + i * stride, rows[i], sizeof(float) * (size_t)mask->bins);
+    return mask->speech_probability;
 }

@@ -145,7 +145,7 @@ def test_hpf(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_limiter(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     channels, count, lookahead = 2, rate_hz // 2, rate_hz // 1000
-    release = 1.0 - np.exp(-1.0 / (limiter.RELEASE_S * rate_hz))
+    release = 1.0 - np.exp(-1.0 / (limiter.C.RELEASE_S * rate_hz))
     for name, first in cruel(rng, count).items():
         x = float32(np.stack([3.0 * first, 0.5 * rng.standard_normal(count) * (name != "zeros")]))
         right = limiter.process(x.T.astype(np.float64), rate_hz, 1.0).T
@@ -742,7 +742,7 @@ def test_mask(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
     # syllables over noise: harmonics of 200 Hz, down by 6 dB an octave above 0.5 kHz
     voice = (np.arange(bins) % 4 == 0) / (1.0 + np.arange(bins) / 10.0) ** 2
     powers[300:, 0] *= 1.0 + 1e4 * (np.arange(100) % 50 < 30)[:, None] * voice
-    handle, model = stages.new("gain", hop, window_power), Mask(bins, window_power)
+    handle, model = stages.new("mask", hop, window_power), Mask(bins, window_power)
     first: list[Floats] = []
     errors: list[float] = []
     lowest, highest = 1.0, 0.0
@@ -750,7 +750,7 @@ def test_mask(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         for b in range(blocks):
             given = np.array([padded(row, hop) for row in powers[b]])
             masks = np.zeros((2, given.shape[1]), np.float32)
-            speech = stages.call("gain_run", handle, misaligned(given, run), masks, returns=ctypes.c_float)
+            speech = stages.call("mask_run", handle, misaligned(given, run), masks, returns=ctypes.c_float)
             if run:
                 assert np.array_equal(masks, first[b]), "a reset, or another address, gives another result"
                 continue
@@ -758,7 +758,7 @@ def test_mask(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
             *rights, right_speech = model.process(*given[:, :bins].astype(np.float64))
             errors.append(max(float(np.max(np.abs(masks[:, :bins] - rights))), abs(speech - right_speech)))
             lowest, highest = min(lowest, float(np.min(rights[0]))), max(highest, float(np.max(rights[0])))
-        stages.call("gain_again", handle)
+        stages.call("mask_again", handle)
     print(f"{rate_hz} Hz: speech gains from {lowest:.3f} to {highest:.3f}")
     assert lowest < 0.1 and highest > 0.7, "the test must see both"
     check("masks", max(errors), 10 / 127 / 4)
