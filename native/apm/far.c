@@ -264,7 +264,6 @@ far_slips_t far_advance(far_t *far, workspace_t *ws)
 
 far_placement_t far_locate(far_t *far, const workspace_t *ws, const float *microphone)
 {
-    far_placement_t placement = {0};
     reference_push(&far->microphone, &ws->fft, microphone);
     const int at = reference_at(&far->microphone, 0);
     delay_process(&far->delay, far->microphone.re + at, far->microphone.im + at);
@@ -274,14 +273,10 @@ far_placement_t far_locate(far_t *far, const workspace_t *ws, const float *micro
      * double talk: both lie within the headroom */
     const int tolerance = measured && far->measured ? FAR_HEADROOM_BLOCKS : 0;
     if (now < 0 || (measured == far->measured && abs(now - before) <= tolerance))
-        return placement;
+        return (far_placement_t){0};
     far->placed_blocks = now;
     far->measured = measured;
-    placement.moved = 1;
-    placement.before_blocks = before;
-    placement.now_blocks = now;
-    placement.window_blocks = now > FAR_HEADROOM_BLOCKS ? now - FAR_HEADROOM_BLOCKS : 0;
-    return placement;
+    return (far_placement_t){1, before, now, now > FAR_HEADROOM_BLOCKS ? now - FAR_HEADROOM_BLOCKS : 0};
 }
 
 void far_track_drift(far_t *far, float lag_sum, float information, float reduction)

@@ -20,8 +20,7 @@ enum {
 
 typedef struct {
     int channels;
-    int lookahead; /* samples from the newest judged one to the output: the delay less the interpolator's
-                      reach */
+    int lookahead; /* samples from the newest judged one to the output: delay less interpolator's reach */
     int memory;    /* samples kept of each channel */
     float ceiling; /* linear */
     float release; /* share of the remaining way a sample */

@@ -10,8 +10,7 @@
 
 static const float QUIET_POWER = 1e-10f; /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float TRAINED_HOP = 160.0f; /* samples of a block at 16 kHz, the rate of the training */
-/* of the log ratios: 22 dB and more exceed 1, so most lie where tanh and 8-bit inputs have their resolution
- */
+/* of the natural log of a ratio: 22 dB become 1, the range in which tanh and 8-bit inputs work well */
 static const float RATIO_SCALE = 0.2f;
 static const float RATIO_LIMIT = 3.0f; /* 65 dB */
 /* Decay per block of the held speech probability, time constant 0.3 s: a sibilant alone may be taken for
