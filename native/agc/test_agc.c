@@ -1,4 +1,4 @@
-/* agc.h: a talker of any level comes to the target; noise and echo move nothing; the gain never jumps. */
+/* agc.h: speech of any level reaches the target; noise and echo do not change the gain; it never jumps. */
 #include "agc/agc.h"
 
 #include "base/test_support.h"
@@ -42,7 +42,8 @@ static void reaches_the_target(float level_dbfs)
     agc_t agc = start();
     const float wanted = fminf(fmaxf(TARGET_DBFS - level_dbfs, LOWEST_GAIN_DB), MAX_GAIN_DB);
     const float gain = talk(&agc, 5.0f, level_dbfs, 1.0f, 1, NULL);
-    /* a talker's level is 0.8 dB above the mean counted, noise's is not; and the last dB is slow */
+    /* the level is 0.8 dB above the counted mean, which holds for speech, not for noise; the last dB is slow
+     */
     CHECK(gain - wanted < 0.1f && gain - wanted > -1.8f,
           "talker at %5.1f dBFS: gain %5.1f dB, wanted %5.1f dB", (double)level_dbfs, (double)gain,
           (double)wanted);
@@ -53,8 +54,8 @@ static void learns_from_speech_alone(void)
     agc_t agc = start();
     const float gain = talk(&agc, 5.0f, -40.0f, 1.0f, 1, NULL);
     talk(&agc, 5.0f, -50.0f, 0.1f, 1, NULL); /* noise */
-    talk(&agc, 5.0f, -10.0f, 0.2f, 1, NULL); /* what is left of a loud echo */
-    talk(&agc, 5.0f, -80.0f, 1.0f, 1, NULL); /* quieter than any room, whatever the detector says */
+    talk(&agc, 5.0f, -10.0f, 0.2f, 1, NULL); /* residual echo of a loud one */
+    talk(&agc, 5.0f, -80.0f, 1.0f, 1, NULL); /* below AGC_QUIETEST_DBFS, at any probability */
     CHECK(agc.gain_db == gain, "gain %.2f dB after speech, %.2f dB after noise, echo and silence",
           (double)gain, (double)agc.gain_db);
 }
@@ -74,7 +75,7 @@ static void steps_are_small(void)
           (double)off, back);
 }
 
-/* A step of the talker's level: the gain has followed after so many seconds of speech. */
+/* A step of the speech level: the gain follows within a number of seconds of speech. */
 static void follows_a_step(float from_dbfs, float to_dbfs)
 {
     agc_t agc = start();
@@ -90,7 +91,7 @@ static void forgives_a_cough(void)
 {
     agc_t agc = start();
     const float before = talk(&agc, 4.0f, -40.0f, 1.0f, 1, NULL);
-    talk(&agc, 0.4f, -8.0f, 1.0f, 1, NULL); /* taken for speech at that */
+    talk(&agc, 0.4f, -8.0f, 1.0f, 1, NULL); /* detected as speech by mistake */
     const float ducked = agc_gain_db(&agc);
     talk(&agc, 0.3f, -40.0f, 1.0f, 1, NULL);
     CHECK(ducked < before - 15.0f && fabsf(agc_gain_db(&agc) - before) < 1.0f,
@@ -123,7 +124,7 @@ static void tells_what_is_out_of_reach(void)
           "a talker at -54 dBFS is in reach (%d), one at -60 dBFS is not (%d)", near, agc_out_of_reach(&agc));
 }
 
-/* A constant through changing gains: the samples follow a line, across blocks as well. */
+/* A constant input while the gain changes: the samples lie on a line, also across blocks. */
 static void samples_do_not_jump(void)
 {
     agc_t agc = start();

@@ -96,7 +96,7 @@ static void survives(int rate_hz, int channels)
         odd += !isfinite(stats.erle_db) || !isfinite(stats.erl_db) || !isfinite(stats.noise_floor_dbfs) ||
                !isfinite(stats.agc_gain_db);
     }
-    /* sound again after all that: nothing is stuck */
+    /* sound comes through again */
     apm_configure(apm, &everything);
     double power = 0.0;
     for (int b = 0; b < 40; b++) {
@@ -144,7 +144,7 @@ static void is_late_by_what_it_says(int rate_hz)
     }
 }
 
-/* Used and reset, at another address: the same samples as from a fresh one. */
+/* A used and reset chain at another address gives the same samples as a new one. */
 static void starts_anew(int rate_hz)
 {
     const int hop = rate_hz / 100;
@@ -204,8 +204,8 @@ static void babble(int16_t *samples, int count)
     }
 }
 
-/* Direct sound and a reflection 18 ms later, nearly as strong: beside a talker the delay comes to be measured
- * as the reflection's, but the echo has not moved, and what was learned of it stays right. */
+/* Direct sound and a reflection 18 ms later, nearly as strong: in double talk the delay may be measured as
+ * the reflection's, but the echo has not moved, and the learned path stays valid. */
 static void takes_no_reflection_for_a_move(void)
 {
     enum {
@@ -246,8 +246,8 @@ static void takes_no_reflection_for_a_move(void)
     free(memory);
 }
 
-/* A state goes through another chain and comes out as it was. Whatever is wrong with one, it is refused,
- * and nothing changes. */
+/* A state restored by another chain is saved by it unchanged. A state with any error is refused, and changes
+ * nothing. */
 static void keeps_its_state(int rate_hz, int channels)
 {
     unsigned char *memory[2] = {guarded(apm_size(rate_hz, channels)), guarded(apm_size(rate_hz, channels))};
@@ -288,7 +288,7 @@ static void keeps_its_state(int rate_hz, int channels)
               memcmp(state, again, bytes) == 0,
           "%5d Hz, %d channels: a state of %zu bytes comes back as it was", rate_hz, channels, bytes);
 
-    /* well sealed nonsense: refused, or harmless */
+    /* random bytes with a valid checksum: refused, or harmless */
     int accepted = 0, odd = 0;
     int16_t mic[MOST_SAMPLES];
     for (int n = 0; n < 60; n++) {

@@ -1,5 +1,5 @@
-/* limiter.h: never a sample over the ceiling, whatever comes; unity again afterwards; quiet sound
- * untouched and exactly late. */
+/* limiter.h: no sample over the ceiling for any input; unity gain again afterwards; quiet sound unchanged but
+ * for the delay. */
 #include "limiter/limiter.h"
 
 #include "base/test_support.h"
