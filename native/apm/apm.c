@@ -145,7 +145,7 @@ void apm_reset(apm_t *apm)
     limiter_reset(&apm->limiter);
     apm->far_active = 0;
     apm->echo_age_blocks = apm->clip_age_blocks = BLOCKS_PER_S;
-    set_attenuation(apm); /* the level was reset */
+    apm_configure(apm, &apm->config); /* the level was reset, and a gap may have held an older cut-off */
 }
 
 void apm_configure(apm_t *apm, const apm_config_t *config)

@@ -90,9 +90,9 @@ int channel_predict(channel_t *channel, const workspace_t *ws, const channel_inp
 static void adapt(channel_t *channel, const workspace_t *ws, const channel_input_t *input)
 {
     aec_t *aec = &channel->aec;
-    /* The statistical speech probability times the network's, if that ran (otherwise it is the same): where
-     * both are nearly 1, to the power of 4. Until an echo is found, the filter's path may be no echo, and
-     * must not be protected from unlearning. */
+    /* The statistical speech probability times the network's (the same once more if that did not run),
+     * squared: near 1 only where both are. Until an echo is found, the filter's path may be no echo, and must
+     * not be protected from unlearning. */
     const float near = channel->ns.speech_probability * channel->speech_probability,
                 near_speech = input->far->measured ? near * near : 0.0f;
     if (far_is_missing(input->far, aec->delay_blocks))
