@@ -21,7 +21,7 @@ CLIPPED_MAX = 2
 ECHO_MAX_DB = 6.0
 # Below, the echo is weaker than the noise of most rooms.
 ECHO_MIN_DB = -60.0
-# Range of the delay search (FAR_DELAY_LAGS in native/apm/far.h). A cable and a room stay far below DELAY_LONG_MS;
+# Range of the delay search (FAR_DELAY_LAGS in far.h). A cable and a room stay far below DELAY_LONG_MS;
 # Bluetooth and networks do not.
 DELAY_MAX_MS, DELAY_LONG_MS = 1000.0, 300.0
 # The canceller models the beginning of the decay and estimates the rest; living rooms have 0.3 to 0.6 s.

@@ -2,8 +2,7 @@
  *
  *   far end ──► FIFO ──► loudspeaker's curve ──► spectra ──► delay ─┐
  *                                                   │               ▼
- *   microphone ─ high-pass ─────────────────────────┴─► echo canceller ─► suppressor ─► gain ─► limiter ─►
- * out
+ *   microphone ─ high-pass ─────────────────────────┴─► canceller ─► suppressor ─► gain ─► limiter ─► output
  *
  * Blocks of 10 ms, interleaved 16-bit samples. Every microphone channel has a canceller and a suppressor of
  * its own; gain and limiter are shared, so that the balance of the channels stays. Far-end channels are

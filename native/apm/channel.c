@@ -151,7 +151,7 @@ mask_input_t channel_mask_input(const channel_t *channel, const workspace_t *ws,
 {
     const int cancels = input->config->echo_cancellation;
     const int playing = cancels && input->far->age_blocks < BLOCKS_PER_S && input->far->measured;
-    const int echo = playing && channel->residual.believed > ECHO_CONFIDENT;
+    const int echo = playing && channel->residual.confidence > ECHO_CONFIDENT;
     return (mask_input_t){
         .error = ws->error_power,
         .echo = echo ? ws->echo_power : ws->silence,
@@ -189,8 +189,15 @@ void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t
     const float *residual = ws->silence;
     analyse(channel, ws, input);
     if (config->echo_cancellation) {
-        residual_process(&channel->residual, ws->error_power, ws->echo_power, ws->cross, channel->ns.noise,
-                         far_power(channel, ws, input), input->jump->evidence);
+        const residual_input_t powers = {
+            .error = ws->error_power,
+            .echo = ws->echo_power,
+            .cross = ws->cross,
+            .noise = channel->ns.noise,
+            .far = far_power(channel, ws, input),
+            .moved = input->jump->evidence,
+        };
+        residual_process(&channel->residual, &powers);
         residual = channel->residual.power;
     }
     ns_track(&channel->ns, ws->error_power, residual);
