@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from apmpi import settings as config
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
 from apmpi.service.feed import Feed
 from apmpi.service.report import Board, Instruments
 from apmpi.service.socket_server import SocketServer
+from apmpi.service.yaml_reader import parse
 
 FRAME = bytes(960)
 
@@ -25,7 +25,7 @@ class Served:
     """A server, and the data that the audio thread would leave for it."""
 
     def __init__(self, folder: Path, yaml: str = "") -> None:
-        settings = config.parse("microphone: {device: none}\n" + yaml, "test.yaml")
+        settings = parse("microphone: {device: none}\n" + yaml, "test.yaml")
         self.path = folder / "socket"
         self.board = Board(
             settings, settings, core=Stats(erle_db=31.6, converged=True, reference_present=True)

@@ -21,7 +21,8 @@ from apmpi import AudioFrame, AudioProcessingModule, Stats
 from apmpi import settings as config
 from apmpi.api import apm as apm_module
 from apmpi.errors import ConfigError
-from apmpi.settings import Features, Tuning, parse
+from apmpi.service.yaml_reader import parse
+from apmpi.settings import Features, Tuning
 
 ALL = {
     "echo_cancellation": True,

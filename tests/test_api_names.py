@@ -67,9 +67,9 @@ assert all(vars(apmpi)[name] is value for name, value in zip(names, used))
 
 def test_importing_loads_neither_numpy_nor_alsa(tmp_path: Path) -> None:
     """Reading a configuration at boot needs neither: they take seconds on a small Pi."""
-    program = "import json, sys, apmpi, apmpi.settings; print(json.dumps(list(sys.modules)))"
+    program = "import json, sys, apmpi, apmpi.service.yaml_reader; print(json.dumps(list(sys.modules)))"
     loaded = set(json.loads(in_a_new_process(program, cwd=tmp_path)))
-    assert "apmpi.settings" in loaded
+    assert "apmpi.service.yaml_reader" in loaded
     assert not loaded & {"numpy", "alsaaudio", "asyncio", "importlib.metadata", "apmpi._native"}
 
 

@@ -20,7 +20,7 @@ PYTHON = {
     "service": {"api", "cards", "settings"},
     "api": {"cards", "settings", "_native"},
     "cards": {"settings"},
-    "settings": {"cards"},
+    "settings": set(),
     "errors": set(),
     "moved": set(),
     "units": set(),

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apmpi.errors import ConfigError
-from apmpi.settings import NOISE_SUPPRESSION_LEVELS, Endpoint, Features, Settings, Tuning, load, parse
+from apmpi.service.yaml_reader import load, parse
+from apmpi.settings import NOISE_SUPPRESSION_LEVELS, Endpoint, Features, Settings, Tuning
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ROOT / "config" / "apmpi.yaml"
@@ -425,7 +426,7 @@ def test_one_device_by_two_names_is_one_device(
     for number, name in enumerate(["Device", "Loopback"]):
         (tmp_path / f"card{number}").mkdir()
         (tmp_path / f"card{number}" / "id").write_text(f"{name}\n")
-    monkeypatch.setattr("apmpi.settings.SOUND_CARDS", tmp_path)
+    monkeypatch.setattr("apmpi.service.layout.SOUND_CARDS", tmp_path)
     assert refusal(f'microphone: {{device: "{one}"}}\nfar_end: {{device: "{other}"}}\n') == (
         f"apmpi.yaml:2: far_end.device: '{other}' given for microphone too as '{one}', "
         "expected another device"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apmpi import settings as config
+from apmpi.service.yaml_reader import parse
 from apmpi.tools import cli
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def test_what_a_page_says_can_be_done(page: Path) -> None:
         if words[-1] != "--help" and not words[0].isupper():
             cli.parser().parse_args(words)
     for yaml in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
-        config.parse(yaml, str(page))
+        parse(yaml, str(page))
 
 
 def test_readme_leads_to_every_page() -> None:

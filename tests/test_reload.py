@@ -15,7 +15,8 @@ import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, level_db, write
 from scipy.signal import butter, sosfilt
 
-from apmpi.settings import Endpoint, Features, Settings, taken_live
+from apmpi.service.layout import taken_live
+from apmpi.settings import Endpoint, Features, Settings
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
 

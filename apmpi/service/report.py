@@ -58,8 +58,10 @@ from apmpi.cards.latency import LatencyLog, LatencySummary, Spread
 from apmpi.cards.realtime import give_way
 from apmpi.errors import ConfigError
 from apmpi.service.journal import Calm, Event, notify
+from apmpi.service.layout import taken_live
 from apmpi.service.sound_mark import SoundMark
-from apmpi.settings import Features, Settings, load, taken_live
+from apmpi.service.yaml_reader import load
+from apmpi.settings import Features, Settings
 from apmpi.units import FRAMES_PER_S
 
 # How often the thread looks: soon enough for a person who stops the program, rare enough to cost nothing.

@@ -20,6 +20,7 @@ from typing import NoReturn
 from apmpi import settings as config
 from apmpi.cards.text_file import one_line
 from apmpi.errors import CommandError, ConfigError, EndpointError
+from apmpi.service import yaml_reader
 from apmpi.settings import Settings
 from apmpi.tools.progress import Progress
 
@@ -64,7 +65,7 @@ def run(given: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from apmpi.service import loop
 
-    return loop.run(config.load(given.config), config_path=given.config, seconds=given.seconds)
+    return loop.run(yaml_reader.load(given.config), config_path=given.config, seconds=given.seconds)
 
 
 def demo(given: argparse.Namespace) -> int:
@@ -112,7 +113,7 @@ def report(given: argparse.Namespace) -> int:
 def check(given: argparse.Namespace) -> int:
     """Check the configuration, open each endpoint as `run` would, and list the devices."""
     try:
-        problems = _check_endpoints(given.file, config.load(given.file))
+        problems = _check_endpoints(given.file, yaml_reader.load(given.file))
     except ConfigError as error:
         problems = [str(error)]
     for problem in problems:

@@ -23,13 +23,13 @@ import numpy as np
 import soundfile
 from alsaaudio import PCM_CAPTURE, PCM_PLAYBACK
 
-from apmpi import settings as config
 from apmpi.cards import pcm
 from apmpi.cards.latency import FrameTimes
 from apmpi.cards.replace import RECORDING_MODE, replace
 from apmpi.cards.text_file import one_line
 from apmpi.errors import CommandError
-from apmpi.service import loop
+from apmpi.service import loop, yaml_reader
+from apmpi.settings import Settings
 from apmpi.tools.picture import Samples, draw_spectrogram, level_dbfs
 from apmpi.units import FRAMES_PER_S
 
@@ -88,7 +88,7 @@ def main(folder: Path, seconds: float, device: str | None) -> int:
 # ---- before: the call, the room, the configuration
 
 
-def prepare(folder: Path, seconds: float, device: str | None) -> config.Settings:
+def prepare(folder: Path, seconds: float, device: str | None) -> Settings:
     """Write the far end's WAV, the configuration and, for the room card, its room into `folder`.
 
     Returns the settings. Raises CommandError if something is missing or `seconds` are too few.
@@ -118,7 +118,7 @@ def prepare(folder: Path, seconds: float, device: str | None) -> config.Settings
         os.environ["ALSA_CONFIG_PATH"] = f"/usr/share/alsa/alsa.conf:{folder.resolve() / 'room.conf'}"
     path = folder / "apmpi.yaml"
     replace(path, configuration(device or "room").encode())
-    return config.load(path)
+    return yaml_reader.load(path)
 
 
 def speech(voice: str, text: str, samples: int) -> Samples:

@@ -16,6 +16,7 @@ from apmpi import settings as config
 from apmpi.cards import pcm
 from apmpi.cards.text_file import one_line
 from apmpi.errors import EndpointError
+from apmpi.service.yaml_reader import load
 from apmpi.settings import Endpoint, Settings
 from apmpi.tools.endpoint_check import endpoint_states
 from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
@@ -43,7 +44,7 @@ def main(path: Path | None, device: str | None, with_sound: bool) -> int:
 def _settings(path: Path | None, device: str | None) -> Settings | None:
     """Return those of the configuration or of one card for both directions, None without any card."""
     if path is not None:
-        return config.load(path)
+        return load(path)
     if device is None:
         both = set(pcm.hardware(alsaaudio.PCM_CAPTURE)) & set(pcm.hardware(alsaaudio.PCM_PLAYBACK))
         if not both:

@@ -21,7 +21,7 @@ import yaml
 
 from apmpi.cards.text_file import compose_yaml, read_text
 from apmpi.errors import FileError
-from apmpi.settings import parse
+from apmpi.service.yaml_reader import parse
 from apmpi_appliance import apart, devices
 from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, holds, replace, tell_user
 

@@ -23,11 +23,10 @@ import socket_rig
 import soundfile
 from socket_rig import Served
 
-from apmpi import settings as config
 from apmpi.cards import text_file
 from apmpi.cards.wav import WavSource, open_sound
 from apmpi.errors import CommandError, ConfigError, EndpointError, FileError
-from apmpi.service import learned
+from apmpi.service import learned, yaml_reader
 from apmpi.service.learned import LearnedError
 from apmpi.settings import Settings
 from apmpi.tools import page
@@ -226,7 +225,7 @@ def test_configurations(fuzzer: Fuzzer, tmp_path: Path) -> None:
     def read(content: bytes) -> str | None:
         path.write_bytes(content)
         try:
-            assert isinstance(config.load(path), Settings)
+            assert isinstance(yaml_reader.load(path), Settings)
         except ConfigError as error:
             assert str(error).startswith(f"{path}:")
             return str(error).removeprefix(str(path))
@@ -286,7 +285,7 @@ def test_requests(fuzzer: Fuzzer, served: Served) -> None:
 def test_learned_files(fuzzer: Fuzzer, tmp_path: Path) -> None:
     """Mutated within a valid checksum, and occasionally the checksum itself."""
     path = tmp_path / "learned"
-    settings = config.parse("microphone: {device: x}", "apmpi.yaml")
+    settings = yaml_reader.parse("microphone: {device: x}", "apmpi.yaml")
     learned.save(path, learned.Learned(b"chain", settings, {"speaker": 12.5}))
     real = path.read_bytes().partition(b"\n")[2]
     number = 0

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from plugged import LOOPBACK, SPEAKERPHONE, tree
 
 from apmpi.errors import ConfigError, FileError
-from apmpi.settings import load
+from apmpi.service.yaml_reader import load
 
 IMAGE = Path(__file__).parents[2] / "image"
 

@@ -21,7 +21,7 @@ from plugged import (
     tree,
 )
 
-from apmpi.settings import parse
+from apmpi.service.yaml_reader import parse
 
 
 @pytest.mark.parametrize(
