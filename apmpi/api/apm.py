@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Protocol
 
 from apmpi import _native
 from apmpi.api.frame import SAMPLE_FORMATS, shown
+from apmpi.settings import (
+    NOISE_SUPPRESSION_DEFAULT,
+    NOISE_SUPPRESSION_LEVELS,
+    SAMPLE_RATES_HZ,
+    STREAM_DELAY_MAX_MS,
+    STREAM_DELAY_MIN_MS,
+    Features,
+    Tuning,
+    rows,
+)
 
-RATES_HZ = (8000, 16000, 32000, 48000)
-MAX_DELAY_MS = 500
-NOISE_SUPPRESSION_LEVELS = ("low", "moderate", "high", "very_high", "auto")
-DEFAULT_LEVEL = "high"
-RANGES = {
-    "high_pass_hz": (20.0, 300.0),
-    "gain_target_dbfs": (-40.0, -6.0),
-    "gain_max_db": (0.0, 50.0),
-    "headroom_db": (0.0, 20.0),
-}
+FLAGS, NUMBERS = rows(Features), rows(Tuning)
 KERNELS = _native.KERNELS
 """the variant of the arithmetic that this processor gets: neon, avx2, sse2 or scalar"""
 
@@ -129,17 +131,7 @@ class AudioProcessingModule:
         headroom_db: float = 1.0,
         stream_delay_ms: int | None = None,
     ) -> None:
-        self._settings = _read(
-            echo_cancellation=echo_cancellation,
-            noise_suppression=noise_suppression,
-            high_pass_filter=high_pass_filter,
-            auto_gain_control=auto_gain_control,
-            learned_gain=learned_gain,
-            high_pass_hz=high_pass_hz,
-            gain_target_dbfs=gain_target_dbfs,
-            gain_max_db=gain_max_db,
-            headroom_db=headroom_db,
-        )
+        self._settings = _read(locals())  # the parameters by name, while there are no other local variables
         self._delay_ms: int | None = None
         self._chain: _native.Chain | None = None
         # For settings and for another chain; what a chain does to a block, its own lock keeps apart. No code
@@ -208,8 +200,9 @@ class AudioProcessingModule:
             delay = index(delay_ms)
         except TypeError:
             delay = -1
-        if isinstance(delay_ms, bool) or not 0 <= delay <= MAX_DELAY_MS:
-            raise RuntimeError(f"set_stream_delay_ms: got {shown(delay_ms)}, expected 0 to {MAX_DELAY_MS} ms")
+        low, high = STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS
+        if isinstance(delay_ms, bool) or not low <= delay <= high:
+            raise RuntimeError(f"set_stream_delay_ms: got {shown(delay_ms)}, expected {low} to {high} ms")
         with self._lock:
             self._delay_ms = delay
             if self._chain is not None:
@@ -235,22 +228,12 @@ class AudioProcessingModule:
         Raises:
             TypeError, ValueError: as for the constructor; nothing is changed then.
         """
-        given = dict(
-            echo_cancellation=echo_cancellation,
-            noise_suppression=noise_suppression,
-            high_pass_filter=high_pass_filter,
-            auto_gain_control=auto_gain_control,
-            learned_gain=learned_gain,
-            high_pass_hz=high_pass_hz,
-            gain_target_dbfs=gain_target_dbfs,
-            gain_max_db=gain_max_db,
-            headroom_db=headroom_db,
-        )
-        wanted = _read(**{name: value for name, value in given.items() if value is not None})
+        given = dict(locals())
+        wanted = _read({name: value for name, value in given.items() if value is not None})
         with self._lock:
             self._settings |= wanted
             if self._chain is not None:
-                self._chain.configure(tuple(self._settings.values()))
+                self._chain.configure(self._settings)
 
     def reset(self) -> None:
         """Forgets everything learned; settings and delay stay."""
@@ -300,7 +283,7 @@ class AudioProcessingModule:
             chain = self._chain
             if chain is None:
                 rate_hz, channels = _native.state_shape(state)
-                if rate_hz not in RATES_HZ or not 1 <= channels <= _native.MAX_CHANNELS:
+                if rate_hz not in SAMPLE_RATES_HZ or not 1 <= channels <= _native.MAX_CHANNELS:
                     raise ValueError("load_state: not a saved state")
                 chain = self._new_chain(rate_hz, channels)
             try:
@@ -316,7 +299,7 @@ class AudioProcessingModule:
         return 1000.0 * _native.latency_samples(chain.rate_hz) / chain.rate_hz if chain else 0.0
 
     def _new_chain(self, rate_hz: int, channels: int) -> _native.Chain:
-        chain = _native.Chain(rate_hz, channels, tuple(self._settings.values()))
+        chain = _native.Chain(rate_hz, channels, self._settings)
         self._hint(chain)
         return chain
 
@@ -353,21 +336,24 @@ def _after_fork() -> None:
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def _read(**given: object) -> dict[str, float]:
-    """Settings as the chain takes them, in the order given."""
+def _read(given: Mapping[str, object]) -> dict[str, float]:
+    """Return the settings among the names given, with values as the chain takes them.
+
+    Raises TypeError or ValueError for the first one that is wrong.
+    """
     settings: dict[str, float] = {}
     for name, value in given.items():
-        if name in RANGES:
+        if name in NUMBERS:
             settings[name] = _number(name, value)
         elif name == "noise_suppression":
             settings[name] = _suppression(value)
-        else:
+        elif name in FLAGS:
             settings[name] = bool(index(value))  # type: ignore[arg-type]
     return settings
 
 
 def _number(name: str, value: object) -> float:
-    low, high = RANGES[name]
+    low, high = NUMBERS[name].low, NUMBERS[name].high
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: got {shown(value)}, expected a number from {low:g} to {high:g}")
     if not low <= value <= high:
@@ -378,7 +364,7 @@ def _number(name: str, value: object) -> float:
 def _suppression(value: object) -> int:
     """apm_noise_t: 0 is none, then the levels."""
     if not isinstance(value, str):
-        value = DEFAULT_LEVEL if index(value) else ""  # type: ignore[arg-type]
+        value = NOISE_SUPPRESSION_DEFAULT if index(value) else ""  # type: ignore[arg-type]
     elif value not in NOISE_SUPPRESSION_LEVELS:
         levels = ", ".join(NOISE_SUPPRESSION_LEVELS)
         raise ValueError(f"noise_suppression: got {shown(value)}, expected True, False or one of {levels}")
@@ -427,10 +413,9 @@ def _checked(call: str, frame: Frame) -> tuple[int, int]:
     except TypeError:
         names, given = "sample_rate, num_channels and samples_per_channel", (rate_hz, channels, count)
         raise TypeError(f"{call}: {names} are {shown(given)}, expected whole numbers") from None
-    if rate_hz not in RATES_HZ:
-        raise RuntimeError(
-            f"{call}: sample rate is {shown(rate_hz)} Hz, expected one of {', '.join(map(str, RATES_HZ))}"
-        )
+    if rate_hz not in SAMPLE_RATES_HZ:
+        rates = ", ".join(map(str, SAMPLE_RATES_HZ))
+        raise RuntimeError(f"{call}: sample rate is {shown(rate_hz)} Hz, expected one of {rates}")
     if not 1 <= channels <= _native.MAX_CHANNELS:
         raise RuntimeError(
             f"{call}: frame has {shown(channels)} channels, expected 1 to {_native.MAX_CHANNELS}"

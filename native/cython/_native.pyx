@@ -29,6 +29,7 @@ cdef extern from "apm/apm.h" nogil:
     enum: APM_MAX_CHANNELS
     ctypedef enum apm_state_t:
         APM_STATE_GOOD, APM_STATE_FOREIGN, APM_STATE_SHAPE, APM_STATE_LAYOUT, APM_STATE_DAMAGED, APM_STATE_ODD
+    apm_config_t apm_everything()
     int apm_valid(int rate_hz, int channels)
     size_t apm_size(int rate_hz, int channels)
     apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config)
@@ -52,6 +53,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
 MAX_CHANNELS = APM_MAX_CHANNELS
 KERNELS = kernels().name.decode()
+DEFAULTS = apm_everything()  # a dict by the names of apm_config_t's members
 
 
 def memory_bytes(int rate_hz, int channels):
@@ -79,12 +81,10 @@ REFUSALS = {
 
 
 cdef apm_config_t pack(settings) except *:
-    cdef apm_config_t config
-    cdef int suppression
-    (config.echo_cancellation, suppression, config.high_pass_filter, config.auto_gain_control, config.learned_gain,
-     config.high_pass_hz, config.gain_target_dbfs, config.gain_max_db, config.headroom_db) = settings
-    config.noise_suppression = <apm_noise_t>suppression
-    return config
+    """Return a dict by the names of apm_config_t's members as that struct."""
+    if settings.keys() != DEFAULTS.keys():
+        raise TypeError(f"settings are {', '.join(settings)}, expected {', '.join(DEFAULTS)}")
+    return settings
 
 
 cdef bint has_samples(const Py_buffer *view) noexcept:
