@@ -56,9 +56,7 @@ class Features:
     ] = True
     high_pass_filter: Annotated[bool, Row("removes rumble and handling noise below speech")] = True
     auto_gain_control: Annotated[bool, Row("brings quiet and loud talkers to one level")] = True
-    learned_gain: Annotated[bool, Row("noise and gain detect speech by a small recurrent network, too")] = (
-        True
-    )
+    learned_gain: Annotated[bool, Row("a small recurrent network helps to detect speech")] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Tuning:
         float, Row("level of active speech that auto_gain_control aims at", -40, -6, "dBFS")
     ] = -20.0
     gain_max_db: Annotated[float, Row("largest amplification by auto_gain_control", 0, 50, "dB")] = 32.0
-    headroom_db: Annotated[float, Row("distance of every peak from full scale", 0, 20, "dB")] = 1.0
+    headroom_db: Annotated[float, Row("least distance of a peak from full scale", 0, 20, "dB")] = 1.0
 
 
 @dataclass(frozen=True, slots=True)

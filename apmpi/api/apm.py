@@ -94,19 +94,20 @@ class AudioProcessingModule:
     After os.fork() parent and child each go on with a module of their own.
 
     Args:
-        echo_cancellation: takes out what the loudspeaker plays; needs process_reverse_stream().
-        noise_suppression: takes out fans, traffic, hiss: "low", "moderate", "high" or "very_high" by at most
-            6, 12, 18 or 21 dB; True is "high"; "auto" goes through these by how far the talker is above the
-            noise (stats().snr_db): 30 dB, 20 dB, 10 dB and less.
-        high_pass_filter: takes out rumble and handling noise below speech.
+        echo_cancellation: cancels the echo of what the loudspeaker plays; needs process_reverse_stream().
+        noise_suppression: attenuates noise such as fans, traffic and hiss: "low", "moderate", "high" or
+            "very_high" by at most 6, 12, 18 or 21 dB; True is "high"; "auto" selects one of these by the
+            signal-to-noise ratio (stats().snr_db): 30 dB, 20 dB, 10 dB and less.
+        high_pass_filter: removes rumble and handling noise below speech.
         auto_gain_control: brings quiet and loud talkers to one level.
-        learned_gain: noise_suppression and auto_gain_control tell a talker from noise and residual echo by a
-            small recurrent network; False, and without these two: by statistics alone.
-        high_pass_hz: cut-off (-3 dB) of the high-pass filter, 20 to 300 Hz.
-        gain_target_dbfs: the level of active speech that the gain control aims at, -40 to -6 dBFS.
-        gain_max_db: by how much it amplifies at most, 0 to 50 dB.
-        headroom_db: how far below full scale every peak is held, 0 to 20 dB, with or without gain control.
-        stream_delay_ms: as set_stream_delay_ms(); None: nothing is known of the delay.
+        learned_gain: a small recurrent network helps to detect speech in noise and residual echo, for
+            noise_suppression and auto_gain_control; False, and without these two: statistics alone.
+        high_pass_hz: cut-off (-3 dB) of high_pass_filter, 20 to 300 Hz.
+        gain_target_dbfs: level of active speech that auto_gain_control aims at, -40 to -6 dBFS.
+        gain_max_db: largest amplification by auto_gain_control, 0 to 50 dB.
+        headroom_db: least distance of a peak from full scale, 0 to 20 dB, with or without auto_gain_control.
+        stream_delay_ms: delay from speaker to microphone, 0 to 500 ms; None: unknown. See
+            set_stream_delay_ms().
 
     Raises:
         TypeError: a flag is neither bool nor int, or a number is none.
