@@ -25,19 +25,19 @@ from apmpi.settings import (
 
 FLAGS, NUMBERS = rows(Features), rows(Tuning)
 KERNELS = _native.KERNELS
-"""the variant of the arithmetic that this processor gets: neon, avx2, sse2 or scalar"""
+"""variant of the arithmetic that runs on this processor: neon, avx2, sse2 or scalar"""
 
 
 class Frame(Protocol):
-    """What a frame must offer: apmpi's and livekit's AudioFrame both do."""
+    """Attributes that a frame must have; apmpi's and livekit's AudioFrame both have them."""
 
     @property
     def data(self) -> memoryview:
-        """Interleaved int16, as such or as bytes, contiguous; writable where it is processed."""
+        """Interleaved int16 samples, as int16 or as bytes, contiguous; writable if they are processed."""
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Samples per second and channel."""
 
     @property
     def num_channels(self) -> int: ...
@@ -48,37 +48,37 @@ class Frame(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the chain knows about itself after the last frame (microphone channel 0)."""
+    """Figures of the chain after the last frame (microphone channel 0)."""
 
     erle_db: float = 0.0
-    """echo power over what is left of it, far end alone"""
+    """echo power over residual-echo power, during far-end single talk"""
     erl_db: float = 0.0
     """far-end power over echo power at the microphone"""
     delay_ms: float = -1.0
-    """of the echo behind the far end; negative: not known yet"""
+    """delay of the echo behind the far end; negative: not yet estimated"""
     delay_confidence: float = 0.0
     """0..1"""
     drift_ppm: float = 0.0
-    """microphone clock over far-end clock, as compensated here"""
+    """microphone clock over far-end clock, as compensated in the chain"""
     speech_probability: float = 0.0
-    """of near-end speech, 0..1"""
+    """probability of near-end speech, 0..1"""
     noise_floor_dbfs: float = -100.0
     snr_db: float = 0.0
-    """the talker's level while speaking over the noise; 0 until half a second of speech was heard"""
+    """level of active near-end speech over the noise; 0 before half a second of speech"""
     noise_suppression_db: float = 0.0
-    """by how much noise is attenuated at most: the level in use"""
+    """largest attenuation of noise: the level in use"""
     agc_gain_db: float = 0.0
     converged: bool = False
-    """the canceller takes 10 dB or more"""
+    """the canceller attenuates the echo by 10 dB or more"""
     double_talk: bool = False
     reference_present: bool = False
-    """the far end was heard within the last second"""
+    """the far end was active within the last second"""
     divergences: int = 0
-    """how often the echo estimate came to add power instead of taking it"""
+    """number of times that the echo estimate began to add power to the signal"""
     microphone_clipping: bool = False
     """full-scale samples within the last second"""
     microphone_too_quiet: bool = False
-    """the talker stays below gain_target_dbfs by 3 dB and more even with gain_max_db"""
+    """active speech is 3 dB or more below gain_target_dbfs even with gain_max_db"""
 
 
 class AudioProcessingModule:
@@ -87,11 +87,11 @@ class AudioProcessingModule:
     Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8
     channels; apmpi's AudioFrame, livekit.rtc's, or any object with those attributes. Every microphone channel
     has its own canceller and suppressor; the gain is linked, so that channels keep their balance. Far-end
-    channels are averaged. The rate and channel count of the first microphone frame decide; a microphone frame
-    of another shape starts the chain anew.
+    channels are averaged. The first microphone frame sets rate and channel count; a microphone frame of
+    another shape starts the chain anew.
 
     Safe from several threads (far end in one, microphone in another); modules share nothing with each other.
-    After os.fork() parent and child each go on with a module of their own.
+    After os.fork() parent and child each continue with a module of their own.
 
     Args:
         echo_cancellation: cancels the echo of what the loudspeaker plays; needs process_reverse_stream().
@@ -110,7 +110,7 @@ class AudioProcessingModule:
             set_stream_delay_ms().
 
     Raises:
-        TypeError: a flag is neither bool nor int, or a number is none.
+        TypeError: a flag is neither bool nor int, or a parameter that is a number has another type.
         ValueError: an unknown level of noise_suppression, or a number out of its range.
         RuntimeError: stream_delay_ms is no whole number from 0 to 500.
 
@@ -135,8 +135,9 @@ class AudioProcessingModule:
         self._settings = _read(locals())  # the parameters by name, while there are no other local variables
         self._delay_ms: int | None = None
         self._chain: _native.Chain | None = None
-        # For settings and for another chain; what a chain does to a block, its own lock keeps apart. No code
-        # of the caller's runs under it but a finaliser, which may come at any time: hence not a plain Lock.
+        # Guards the settings and the replacement of the chain; each chain has a lock of its own for frames.
+        # The only code of the caller's that can run under it is a finaliser, which may run at any time: hence
+        # not a plain Lock.
         self._lock = threading.RLock()
         if stream_delay_ms is not None:
             self.set_stream_delay_ms(stream_delay_ms)
@@ -144,15 +145,16 @@ class AudioProcessingModule:
             _modules.add(self)
 
     def process_stream(self, data: Frame) -> None:
-        """Processes one 10 ms microphone frame in place.
+        """Process one 10 ms microphone frame in place.
 
         Raises:
             RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a buffer that is
-                read-only, not contiguous or released; nothing is changed then.
-            TypeError: the samples are neither int16 nor bytes, or a figure is no whole number; likewise.
+                read-only, not contiguous or released; nothing is changed in that case.
+            TypeError: the samples are neither int16 nor bytes, or a count is not a whole number; nothing is
+                changed in that case.
         """
         rate_hz, channels = _checked("process_stream", data)
-        # Read before the lock: a frame of the caller's may do anything here, even call this module.
+        # Read before the lock: a frame of the caller's may run any code here, even call this module.
         samples = _samples("process_stream", data)
         if samples.readonly and _made_writable(data):
             samples = _samples("process_stream", data)
@@ -163,15 +165,15 @@ class AudioProcessingModule:
         with self._lock:
             chain = self._new_chain(rate_hz, channels)
             chain.capture(samples)
-            self._chain = chain  # only now: a frame that was refused changes nothing
+            self._chain = chain  # last, so that a refused frame changes nothing
 
     def process_reverse_stream(self, data: Frame) -> None:
-        """Takes one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
+        """Take one 10 ms frame that the loudspeaker is about to play. The frame is not changed.
 
         Raises:
             RuntimeError: not exactly 10 ms, an unsupported rate or channel count, another rate than the
                 microphone's, or a buffer that is not contiguous or released.
-            TypeError: the samples are neither int16 nor bytes, or a figure is no whole number.
+            TypeError: the samples are neither int16 nor bytes, or a count is not a whole number.
         """
         rate_hz, channels = _checked("process_reverse_stream", data)
         samples = _samples("process_reverse_stream", data)  # before the lock, as in process_stream
@@ -190,9 +192,9 @@ class AudioProcessingModule:
         chain.render(samples, channels)
 
     def set_stream_delay_ms(self, delay_ms: int) -> None:
-        """Tells what is known of the delay between far end and its echo, 0 to 500 ms.
+        """Set the expected delay of the echo behind the far end, 0 to 500 ms.
 
-        It is only where the search begins: the chain measures for itself.
+        It is only where the search begins: the chain estimates the delay and tracks it.
 
         Raises:
             RuntimeError: outside 0 to 500 ms, or not a whole number; the delay stays as it was.
@@ -222,12 +224,12 @@ class AudioProcessingModule:
         gain_max_db: float | None = None,
         headroom_db: float | None = None,
     ) -> None:
-        """Changes settings from the next frame on, without a click; what was learned is kept.
+        """Change settings from the next frame on, without a click; the learned state is kept.
 
         None leaves a setting as it is.
 
         Raises:
-            TypeError, ValueError: as for the constructor; nothing is changed then.
+            TypeError, ValueError: as for the constructor; nothing is changed in that case.
         """
         given = dict(locals())
         wanted = _read({name: value for name, value in given.items() if value is not None})
@@ -237,14 +239,14 @@ class AudioProcessingModule:
                 self._chain.configure(self._settings)
 
     def reset(self) -> None:
-        """Forgets everything learned; settings and delay stay."""
+        """Discard the learned state; settings and delay are kept."""
         with self._lock:
             if self._chain is not None:
                 self._chain.reset()
                 self._hint(self._chain)
 
     def stats(self) -> Stats:
-        """Figures after the last frame; the defaults of Stats before the first one."""
+        """Return the figures after the last frame; before the first one the defaults of Stats."""
         chain = self._chain
         if chain is None:
             return Stats()
@@ -260,7 +262,7 @@ class AudioProcessingModule:
         return Stats(**raw)
 
     def save_state(self) -> bytes:
-        """What was learned (echo path, delay, noise, gain), about 95 KB per channel at 48 kHz.
+        """Return the learned state (echo path, delay, noise, gain), about 95 KB per channel at 48 kHz.
 
         For `load_state` in a later run. Empty before the first frame. May be called from any thread.
         """
@@ -268,16 +270,16 @@ class AudioProcessingModule:
         return chain.save() if chain else b""
 
     def load_state(self, state: bytes) -> None:
-        """Goes on from what `save_state` gave: the echo is cancelled from the first frame on.
+        """Continue from a result of `save_state`: the echo is cancelled from the first frame on.
 
-        Best before the first frame. Microphone frames of another rate or channel count than those of the
-        saved state start anew.
+        Best called before the first frame. Microphone frames of another rate or channel count than those of
+        the saved state start the chain anew.
 
         Raises:
             TypeError: not bytes.
-            ValueError: not a saved state, a damaged one, one of another version, one of values that are never
-                learned, or, after the first frame, one of another rate or channel count; nothing is changed
-                then.
+            ValueError: not a saved state, a damaged one, one of another version, one with values that cannot
+                be learned, or, after the first frame, one of another rate or channel count; nothing is
+                changed in that case.
         """
         state = _own_bytes(state)
         with self._lock:
@@ -295,7 +297,7 @@ class AudioProcessingModule:
 
     @property
     def latency_ms(self) -> float:
-        """Delay that the chain adds, the same whatever the flags; 0.0 before the first frame."""
+        """Delay that the chain adds in ms, independent of the settings; 0.0 before the first frame."""
         chain = self._chain
         return 1000.0 * _native.latency_samples(chain.rate_hz) / chain.rate_hz if chain else 0.0
 
@@ -309,10 +311,10 @@ class AudioProcessingModule:
             chain.set_delay_hint(self._delay_ms)
 
 
-# What another thread holds locked or half done while this one forks would stay so in the child for ever: no
-# module works while the process forks.
+# A lock that another thread holds during a fork would stay locked in the child permanently, and its work half
+# done: no module processes while the process forks.
 _modules: weakref.WeakSet[AudioProcessingModule] = weakref.WeakSet()
-_fork_guard = threading.RLock()  # a finaliser, too, may make a module
+_fork_guard = threading.RLock()  # reentrant: a finaliser, too, may create a module
 _held: list[tuple[AudioProcessingModule, _native.Chain | None]] = []
 
 
@@ -363,7 +365,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _suppression(value: object) -> int:
-    """apm_noise_t: 0 is none, then the levels."""
+    """Return the number of apm_noise_t: 0 is none, then the levels."""
     if not isinstance(value, str):
         value = NOISE_SUPPRESSION_DEFAULT if index(value) else ""  # type: ignore[arg-type]
     elif value not in NOISE_SUPPRESSION_LEVELS:
@@ -373,7 +375,7 @@ def _suppression(value: object) -> int:
 
 
 def _samples(call: str, frame: Frame) -> memoryview:
-    """A view of a frame's samples, of whatever kind; the chain says which it takes."""
+    """Return a view of a frame's samples of any format; the chain checks the format."""
     data = frame.data
     try:
         return memoryview(data)
@@ -384,7 +386,7 @@ def _samples(call: str, frame: Frame) -> memoryview:
 
 
 def _own_bytes(state: object) -> bytes:
-    """A copy that nobody can change while it is checked and taken up; of bytes none is needed."""
+    """Return a copy that cannot change while it is checked and loaded; bytes need none."""
     if isinstance(state, bytes):
         return state
     try:
@@ -399,7 +401,7 @@ def _own_bytes(state: object) -> bytes:
 
 
 def _made_writable(frame: Any) -> bool:
-    """Gives a LiveKit frame that was made of read-only bytes a copy of them, as LiveKit's module does."""
+    """Give a LiveKit frame of read-only bytes a writable copy, as LiveKit's module does; True if done."""
     data = getattr(frame, "_data", None)
     if not isinstance(data, bytes | memoryview) or not memoryview(data).readonly:
         return False

@@ -7,8 +7,8 @@
   fast as it can.
 - `microphone` a device and `far_end` a file: `speaker` is needed, or nothing plays what is to be cancelled.
   A `far_end` device without `speaker` is a card's own reference of what its loudspeaker plays.
-- Two endpoints of one direction are never the same device, by whatever names: `far_end` = `microphone` would
-  cancel near-end speech, `output` = `speaker` would cause acoustic feedback.
+- Two endpoints of one direction are never the same device, even by different names:
+  `far_end` = `microphone` would cancel near-end speech, `output` = `speaker` would cause acoustic feedback.
 - A file that is written is never a file that another endpoint reads or writes.
 - `speaker` has as many channels as `far_end`, `output` as many as are used of `microphone`; or one of the two
   is mono.

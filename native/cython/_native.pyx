@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
-"""The chain of native/apm for Python: checks shapes, releases the GIL, calls, maps the error. No arithmetic."""
+"""The chain of native/apm for Python: checks shapes, releases the GIL, calls, maps errors. No arithmetic."""
 
 from cpython.buffer cimport PyBUF_FULL_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -23,8 +23,8 @@ cdef extern from "apm/apm.h" nogil:
         int learned_gain
         float high_pass_hz, gain_target_dbfs, gain_max_db, headroom_db
     ctypedef struct apm_stats_t:
-        float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs, snr_db,\
-            noise_suppression_db, agc_gain_db
+        float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs
+        float snr_db, noise_suppression_db, agc_gain_db
         int converged, double_talk, reference_present, divergences, microphone_clipping, microphone_too_quiet
     enum: APM_MAX_CHANNELS
     ctypedef enum apm_state_t:
@@ -65,7 +65,7 @@ def latency_samples(int rate_hz):
 
 
 def state_shape(bytes state not None):
-    """(rate in Hz, channels) of a saved state, (0, 0) of anything else."""
+    """Return (rate in Hz, channels) of a saved state, (0, 0) of anything else."""
     cdef int rate_hz, channels
     apm_state_shape(<const unsigned char *>PyBytes_AS_STRING(state), len(state), &rate_hz, &channels)
     return rate_hz, channels
@@ -88,11 +88,11 @@ cdef apm_config_t pack(settings) except *:
 
 
 cdef bint has_samples(const Py_buffer *view) noexcept:
-    """Whether its elements are int16 or bytes; in the words of Python's module struct."""
+    """True if the elements are int16 or bytes; the formats are those of Python's module struct."""
     cdef const char *format = view.format
     if format == NULL: # bytes
         return True
-    if format[0] in (c"@", c"=", c"<"): # the third, too: every board is little-endian
+    if format[0] in (c"@", c"=", c"<"): # "<", too: every board is little-endian
         format += 1
     if format[0] == 0 or format[1] != 0:
         return False
@@ -100,7 +100,7 @@ cdef bint has_samples(const Py_buffer *view) noexcept:
 
 
 cdef int check_samples(const Py_buffer *view, str whose, Py_ssize_t expected_bytes) except -1:
-    """Raises unless the buffer holds so many bytes of int16 or bytes in one piece."""
+    """Raise unless the buffer holds at least that many bytes, as int16 or bytes in one piece."""
     if not has_samples(view):
         raise TypeError(f"{whose} buffer has elements of format {view.format.decode()!r}, "
                         "expected int16 ('h') or bytes ('B')")
@@ -112,7 +112,7 @@ cdef int check_samples(const Py_buffer *view, str whose, Py_ssize_t expected_byt
 
 
 cdef bint is_aligned(const void *samples) noexcept nogil:
-    """Whether C may read it as int16: a view into bytes may begin at an odd address."""
+    """True if C may read it as int16: a view into bytes may begin at an odd address."""
     return <uintptr_t>samples % sizeof(int16_t) == 0
 
 
@@ -120,8 +120,8 @@ cdef class Chain:
     """One apm_t with its memory and a lock: render and capture may come from different threads."""
 
     cdef apm_t *apm
-    cdef int16_t *aligned     # a frame of APM_MAX_CHANNELS: a copy of one at an odd address
-    cdef size_t state_bytes   # depends on rate and channels alone
+    cdef int16_t *aligned     # one frame of APM_MAX_CHANNELS: holds a copy of a frame at an odd address
+    cdef size_t state_bytes   # depends only on rate and channels
     cdef PyThread_type_lock lock
     cdef readonly int rate_hz, channels
 
@@ -147,7 +147,7 @@ cdef class Chain:
             PyThread_free_lock(self.lock)
 
     def hold(self):
-        """Keeps every other call waiting until let_go()."""
+        """Block every other call until let_go()."""
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)
 
@@ -216,7 +216,7 @@ cdef class Chain:
             PyBuffer_Release(&view)
 
     def stats(self):
-        """apm_stats_t as a dict, see native/apm/apm.h."""
+        """Return apm_stats_t as a dict by its members' names, see native/apm/apm.h."""
         cdef apm_stats_t stats
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)
@@ -225,7 +225,7 @@ cdef class Chain:
         return stats
 
     def save(self):
-        """What was learned, as bytes. The lock is held for a copy of some 100 KiB, no longer."""
+        """Return the learned state as bytes. The lock is held only for a copy of some 100 KiB."""
         cdef bytes state
         cdef unsigned char *at
         cdef size_t size = self.state_bytes
@@ -239,7 +239,7 @@ cdef class Chain:
         return state
 
     def restore(self, bytes state not None):
-        """Goes on from what save() gave. Raises ValueError, and changes nothing, if it is not for this chain."""
+        """Continue from a result of save(). If it does not fit this chain: ValueError, nothing is changed."""
         cdef apm_state_t verdict
         cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(state)
         cdef size_t size = len(state)
