@@ -12,7 +12,7 @@ them by tests/test_settings.py.
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 SAMPLE_RATES_HZ = (8000, 16000, 32000, 48000)
 CHANNELS_MIN, CHANNELS_MAX = 1, 8
@@ -77,7 +77,7 @@ class Endpoint:
 
     device: Annotated[str | None, Row("ALSA name of a PCM")] = None
     file: Annotated[Path | None, Row("WAV file")] = None
-    # A microphone may have CARD_CHANNELS_MAX.
+    # Of a microphone's card up to CARD_CHANNELS_MAX.
     channels: Annotated[int, Row("channels of the device or file", CHANNELS_MIN, CHANNELS_MAX)] = 1
     # Without it the device has the sample rate of the processing.
     sample_rate_hz: Annotated[
@@ -92,7 +92,7 @@ class Endpoint:
         tuple[int, ...],
         Row("channels of the microphone's card that are the far end", CHANNELS_MIN, CARD_CHANNELS_MAX),
     ] = ()
-    # Where the YAML file has it, for messages.
+    # Line of the YAML file, for messages.
     line: int | None = field(default=None, compare=False, repr=False)
 
 
@@ -138,4 +138,6 @@ class Settings:
 
 def rows(part: type[Any]) -> dict[str, Row]:
     """Return the rows of Settings or one of its parts by name."""
-    return {entry.name: get_args(entry.type)[1] for entry in fields(part) if entry.name != "line"}
+    return {
+        entry.name: get_args(entry.type)[1] for entry in fields(part) if get_origin(entry.type) is Annotated
+    }

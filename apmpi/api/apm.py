@@ -12,18 +12,9 @@ from typing import Any, Protocol
 
 from apmpi import _native
 from apmpi.api.frame import SAMPLE_FORMATS, shown
-from apmpi.settings import (
-    NOISE_SUPPRESSION_DEFAULT,
-    NOISE_SUPPRESSION_LEVELS,
-    SAMPLE_RATES_HZ,
-    STREAM_DELAY_MAX_MS,
-    STREAM_DELAY_MIN_MS,
-    Features,
-    Tuning,
-    rows,
-)
+from apmpi.settings import NOISE_SUPPRESSION_DEFAULT, SAMPLE_RATES_HZ, Features, Settings, Tuning, rows
 
-FLAGS, NUMBERS = rows(Features), rows(Tuning)
+FLAGS, NUMBERS, DELAY = rows(Features), rows(Tuning), rows(Settings)["stream_delay_ms"]
 KERNELS = _native.KERNELS
 """variant of the arithmetic that runs on this processor: neon, avx2, sse2 or scalar"""
 
@@ -203,9 +194,9 @@ class AudioProcessingModule:
             delay = index(delay_ms)
         except TypeError:
             delay = -1
-        low, high = STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS
-        if isinstance(delay_ms, bool) or not low <= delay <= high:
-            raise RuntimeError(f"set_stream_delay_ms: got {shown(delay_ms)}, expected {low} to {high} ms")
+        if isinstance(delay_ms, bool) or not DELAY.low <= delay <= DELAY.high:
+            expected = f"expected {DELAY.low:g} to {DELAY.high:g} {DELAY.unit}"
+            raise RuntimeError(f"set_stream_delay_ms: got {shown(delay_ms)}, {expected}")
         with self._lock:
             self._delay_ms = delay
             if self._chain is not None:
@@ -366,12 +357,13 @@ def _number(name: str, value: object) -> float:
 
 def _suppression(value: object) -> int:
     """Return the number of apm_noise_t: 0 is none, then the levels."""
+    levels = FLAGS["noise_suppression"].choices
     if not isinstance(value, str):
         value = NOISE_SUPPRESSION_DEFAULT if index(value) else ""  # type: ignore[arg-type]
-    elif value not in NOISE_SUPPRESSION_LEVELS:
-        levels = ", ".join(NOISE_SUPPRESSION_LEVELS)
-        raise ValueError(f"noise_suppression: got {shown(value)}, expected True, False or one of {levels}")
-    return NOISE_SUPPRESSION_LEVELS.index(value) + 1 if value else 0
+    elif value not in levels:
+        expected = f"expected True, False or one of {', '.join(map(str, levels))}"
+        raise ValueError(f"noise_suppression: got {shown(value)}, {expected}")
+    return levels.index(value) + 1 if value else 0
 
 
 def _samples(call: str, frame: Frame) -> memoryview:

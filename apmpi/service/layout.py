@@ -1,4 +1,4 @@
-"""Which endpoints go together, and what a reload changes.
+"""Rules for endpoints that go together, and the settings that a reload changes.
 
 - `microphone` is required. Every endpoint is either a `device` (ALSA name) or a `file` (WAV), never both.
 - `speaker` needs `far_end`: there would be nothing to play.

@@ -3,8 +3,8 @@
 The reader is strict, because a device without a keyboard cannot ask back: an unknown or doubled key, a wrong
 type, a value out of range is a `ConfigError` naming file, line, key, the value given and what was expected.
 Aliases, anchors and tags are refused (nothing here needs them), so a small file cannot unfold into a huge
-one. Keys, types and ranges are those of the rows in apmpi.settings; config/apmpi.yaml explains every key, and
-apmpi.service.layout which endpoints go together.
+one. Keys, types and ranges are those of the rows in apmpi.settings; config/apmpi.yaml explains every key;
+the rules for endpoints that go together are in apmpi.service.layout.
 """
 
 import contextlib
@@ -24,16 +24,7 @@ from apmpi.cards import text_file
 from apmpi.cards.text_file import printable
 from apmpi.errors import ConfigError, FileError
 from apmpi.service.layout import conflicts
-from apmpi.settings import (
-    CARD_CHANNELS_MAX,
-    CHANNELS_MAX,
-    Endpoint,
-    Features,
-    Row,
-    Settings,
-    Tuning,
-    rows,
-)
+from apmpi.settings import CARD_CHANNELS_MAX, CHANNELS_MAX, Endpoint, Features, Row, Settings, Tuning, rows
 
 
 def load(path: Path) -> Settings:
