@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
-    "config": ("settings", "errors"),
+    "config": ("settings", "errors", "service.yaml_reader"),
     "endpoints": ("cards.slot", "cards.sync", "cards.live", "cards.files", "cards.formats"),
     "media_devices": ("api.devices", "api.track"),
     "pcm": ("cards.pcm", "cards.formats"),

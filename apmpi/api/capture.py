@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from apmpi.api.apm import MAX_DELAY_MS, AudioProcessingModule
+from apmpi.api.apm import AudioProcessingModule
 from apmpi.api.frame import AudioFrame
 from apmpi.api.stream import Stream
 from apmpi.api.track import Samples
 from apmpi.cards.clock import Resampler
 from apmpi.cards.pcm import Capture
 from apmpi.cards.slot import Slot
+from apmpi.settings import STREAM_DELAY_MAX_MS
 from apmpi.units import FRAMES_PER_S, NS_PER_S
 
 NS_PER_MS = 1e6
@@ -201,7 +202,7 @@ class MicrophoneStream(Stream):
         # Far end and microphone are processed at the same time here, so t_process - t_analyze is 0, and
         # (t_render - t_analyze) + (t_process - t_capture) becomes t_render - t_capture.
         self._estimator.delay_ms = out_ns / NS_PER_MS
-        delay_ms = min(max(round(self._estimator.delay_ms), 0), MAX_DELAY_MS)
+        delay_ms = min(max(round(self._estimator.delay_ms), 0), STREAM_DELAY_MAX_MS)
         if abs(delay_ms - self._hint_ms) >= DELAY_CHANGE_MIN_MS:
             self.apm.set_stream_delay_ms(delay_ms)
             self._hint_ms = delay_ms

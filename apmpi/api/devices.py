@@ -16,13 +16,14 @@ from typing import Any
 
 import alsaaudio
 
-from apmpi.api.apm import RATES_HZ, AudioProcessingModule
+from apmpi.api.apm import AudioProcessingModule
 from apmpi.api.capture import DelayEstimator, InputCapture, MicrophoneSource, MicrophoneStream
 from apmpi.api.duplex import Duplex
 from apmpi.api.player import OutputPlayer
 from apmpi.cards import pcm
 from apmpi.cards.slot import Slot
 from apmpi.errors import EndpointError
+from apmpi.settings import SAMPLE_RATES_HZ
 from apmpi.units import FRAME_NS, FRAMES_PER_S
 
 # A card's buffer, in frames. One half of it (MARGIN_PART) holds what is played, beyond the 10 ms in which the
@@ -68,8 +69,10 @@ class MediaDevices:
             ("input_sample_rate", input_sample_rate),
             ("output_sample_rate", output_sample_rate),
         ):
-            if rate not in RATES_HZ:
-                raise ValueError(f"{name} is {rate} Hz, expected one of {', '.join(map(str, RATES_HZ))}")
+            if rate not in SAMPLE_RATES_HZ:
+                raise ValueError(
+                    f"{name} is {rate} Hz, expected one of {', '.join(map(str, SAMPLE_RATES_HZ))}"
+                )
         if not 1 <= num_channels <= CHANNELS_MAX:
             raise ValueError(f"num_channels is {num_channels}, expected 1 to {CHANNELS_MAX}")
         if blocksize <= 0:
@@ -121,7 +124,7 @@ class MediaDevices:
                 pcm.abilities(name, direction, CHANNELS_MAX) if name in names else None
                 for direction, names in there.items()
             ]
-            rates = [rate for rate in RATES_HZ for span in spans if span and rate in span[1]]
+            rates = [rate for rate in SAMPLE_RATES_HZ for span in spans if span and rate in span[1]]
             inputs, outputs = (span[0] if span else 0 for span in spans)
             entries.append(
                 {
