@@ -125,7 +125,7 @@ def test_a_disk_that_blocks(configure: Configure, tmp_path: Path) -> None:
         configure(),
         "blocked disk",
         block,
-        "from apmpi import learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 1.0",
+        "from apmpi.service import learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 1.0",
         LD_PRELOAD=str(library),
         BLOCKED_WHILE=str(blocked),
         BLOCKED_TIMES=str(times),

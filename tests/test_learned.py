@@ -29,7 +29,7 @@ SETTINGS = Settings(
     microphone=Endpoint("hw:1"), speaker=Endpoint("hw:1", channels=2), far_end=Endpoint("hw:2")
 )
 # A minute is too long for a test: saved every second, as it would be every minute.
-HURRY = "from apmpi import learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 1.0"
+HURRY = "from apmpi.service import learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 1.0"
 LEARNED = Learned(b"\x00\n\xff" * 1000, SETTINGS, {"speaker": -12.5})
 
 
@@ -289,8 +289,8 @@ def test_what_made_the_program_fail_is_met_once(
     """An error in the audio thread, after the state was saved many times: the next start is a fresh one."""
     path = configure()
     late_error = (
-        "from apmpi import learned, loop; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 0.2; import time;"
-        " end_s = time.monotonic() + 2; process = loop.Loop._process;"
+        "from apmpi.service import learned, loop; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 0.2;"
+        " import time; end_s = time.monotonic() + 2; process = loop.Loop._process;"
         " loop.Loop._process = lambda *given: process(*given) if time.monotonic() < end_s else 1 / 0"
     )
     process = start(path, code=late_error, RUNTIME_DIRECTORY=str(tmp_path))

@@ -51,14 +51,13 @@ def processor_s(pid: int) -> float:
 @pytest.mark.parametrize(
     ("thread", "broken"),
     [
-        ("reporter", "from apmpi import report; report.Reporter._note_second"),
-        ("socket", "from apmpi import socket_server; socket_server.SocketServer._tell"),
-        ("keeper", "from apmpi import learned; learned.FIRST_SAVE_S = 0.5; from apmpi import loop;"
-         " loop.Loop.snapshot"),
-        ("caretaker", "from apmpi import endpoints; endpoints.Slot.look_after"),
-        ("read ahead", "from apmpi import wav; read = wav.WavSource.read; wav.WavSource.read = lambda self:"
-         " read(self) if threading.current_thread().name != 'read ahead' else 1 / 0; nothing"),
-        ("write behind", "from apmpi import wav; wav.WavSink.write"),
+        ("reporter", "from apmpi.service import report; report.Reporter._note_second"),
+        ("socket", "from apmpi.service import socket_server; socket_server.SocketServer._tell"),
+        ("keeper", "from apmpi.service import learned, loop; learned.FIRST_SAVE_S = 0.5; loop.Loop.snapshot"),
+        ("caretaker", "from apmpi.cards import endpoints; endpoints.Slot.look_after"),
+        ("read ahead", "from apmpi.cards import wav; read = wav.WavSource.read;"
+         " wav.WavSource.read = lambda self: read(self) if threading.current_thread().name != 'read ahead' else 1 / 0; nothing"),
+        ("write behind", "from apmpi.cards import wav; wav.WavSink.write"),
     ],
 )  # fmt: skip
 def test_an_error_in_any_thread_ends_the_service_with_a_failure(
