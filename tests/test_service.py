@@ -56,7 +56,8 @@ def processor_s(pid: int) -> float:
         ("keeper", "from apmpi.service import learned, loop; learned.FIRST_SAVE_S = 0.5; loop.Loop.snapshot"),
         ("caretaker", "from apmpi.cards import endpoints; endpoints.Slot.look_after"),
         ("read ahead", "from apmpi.cards import wav; read = wav.WavSource.read;"
-         " wav.WavSource.read = lambda self: read(self) if threading.current_thread().name != 'read ahead' else 1 / 0; nothing"),
+         " wav.WavSource.read = lambda self: read(self) if threading.current_thread().name"
+         " != 'read ahead' else 1 / 0; nothing"),
         ("write behind", "from apmpi.cards import wav; wav.WavSink.write"),
     ],
 )  # fmt: skip

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from apmpi.cards.clock import Drift
 from apmpi.cards.replace import replace
+from apmpi.figures import CLOCKS
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.settings import Settings
 
@@ -37,8 +38,6 @@ CLOSE_TIMEOUT_S = 2.0
 SIZE_MAX_BYTES = 4 * 1024 * 1024
 # Where systemd lets the service write, by `keep_learned`.
 PLACES = {"ram": "RUNTIME_DIRECTORY", "disk": "STATE_DIRECTORY"}
-# The endpoints whose clocks are compared with the microphone's.
-CLOCKS = ("far_end", "speaker", "output")
 # What can differ between two runs without making the echo another one.
 HARMLESS = {
     *("features", "tuning", "output", "stream_delay_ms"),

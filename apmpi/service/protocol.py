@@ -15,7 +15,7 @@ The first line of an answer tells the shape of the sound:
      "channels": {"far_end": 1, "microphone": 1, "output": 1}}
 
 A line of figures has the time (Unix), a sentence on how it goes, what is waited for ("" if nothing is), the
-level of each signal since the line before (null: no sound), and what the journal tells (report.py) over
+level of each signal since the line before (null: no sound), and what the journal tells (apmpi.figures) over
 the same time, in lower case, without the prefix and by the moment only; null is what is not known:
 
     {"figures": {"time_s": 1790000000.1, "state": "cancelling echo: 32 dB, ...", "waiting": "",
@@ -34,7 +34,6 @@ from pathlib import Path
 
 PROTOCOL = 1
 INTERVAL_S = 0.1
-SIGNALS = ("far_end", "microphone", "output")
 
 # Of what a visitor asks, and of a line of the answer: 0.1 s of sound in 24 channels are 0.3 MB.
 REQUEST_MAX_BYTES = 8192

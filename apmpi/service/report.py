@@ -5,34 +5,8 @@ does all the talking, so that a slow journal or terminal costs no frame. It also
 audio thread is never interrupted. Neither waits for the other.
 
 Journal entries (`journalctl -o json -t apmpi`) are an interface. Each has a MESSAGE for people and a
-MESSAGE_ID (`Event`; `journalctl -x` explains them). The entry of Event.FIGURES, one per report interval,
-has these fields, over the interval unless said otherwise; a field that doesn't apply is left out:
-
-    APMPI_FRAMES                                  10 ms frames since the start
-    APMPI_LATENCY_MEDIAN_MS _P99_MS _MAX_MS       microphone to output, the sum of the next four
-    (apmpi.cards.latency) APMPI_CAPTURE_WAIT_MEDIAN_MS _P99_MS _MAX_MS
-    APMPI_WAKE_UP_MEDIAN_MS _P99_MS _MAX_MS       of the capture wait, what is beyond the frame's own 10 ms
-    APMPI_PROCESSING_MEDIAN_MS _P99_MS _MAX_MS
-    APMPI_PLAYBACK_QUEUE_MEDIAN_MS _P99_MS _MAX_MS
-    APMPI_ALGORITHMIC_MS
-    APMPI_XRUNS                                   of all devices since the start, and by device:
-    APMPI_XRUNS_MICROPHONE _FAR_END _SPEAKER _OUTPUT
-    APMPI_SLIPS                                   how often samples were left out or silence put in, since the
-                                                  start, because a card stumbled without an xrun
-    APMPI_DRIFT_PPM_FAR_END _SPEAKER _OUTPUT      how much faster than the microphone's that card's clock is
-    APMPI_PROCESSOR_SHARE                         of one core: 1.0 is all of it
-    APMPI_ECHO_CANCELLATION _NOISE_SUPPRESSION _HIGH_PASS_FILTER _AUTO_GAIN_CONTROL
-    APMPI_LEARNED_GAIN                            0 or 1
-    APMPI_ERLE_DB                                 how much quieter the echo leaves than it came
-    APMPI_ERL_DB                                  how much quieter the echo comes than it was played
-    APMPI_DELAY_MS _DELAY_CONFIDENCE              loudspeaker to microphone; 0 to 1
-    APMPI_CONVERGED _DOUBLE_TALK _REFERENCE_PRESENT _MICROPHONE_CLIPPING               0 or 1, at this moment
-    APMPI_SPEECH_PROBABILITY _NOISE_FLOOR_DBFS _AGC_GAIN_DB                            at this moment
-    APMPI_MICROPHONE_TOO_QUIET                    0 or 1: the gain control can't make up for it
-    APMPI_SNR_DB                                  the talker over the noise
-    APMPI_NOISE_SUPPRESSION_DB                    by how much noise is attenuated at most, the level in use
-    APMPI_ERLE_DB_EACH_S, and so for all of EACH_S   a value for each second, oldest first, blanks between
-
+MESSAGE_ID (`Event`; `journalctl -x` explains them). The entry of Event.FIGURES, one per report interval, has
+a field for each figure of apmpi.figures; one that does not apply is left out.
 Event.XRUN has APMPI_XRUNS*, Event.RELOADED the flags. While the microphone is waited for there are no
 figures.
 
@@ -50,13 +24,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from apmpi.cards.latency import LatencyLog, LatencySummary, Spread
+from apmpi.api.apm import Stats
+from apmpi.cards.latency import LatencyLog, LatencySummary
 from apmpi.cards.realtime import give_way
 from apmpi.errors import ConfigError
+from apmpi.figures import CHAIN, FEATURES, QUANTILES, each_s_field, journal_field
 from apmpi.service.journal import Calm, Event, notify
 from apmpi.service.layout import taken_live
 from apmpi.service.sound_mark import SoundMark
@@ -89,35 +64,6 @@ MICROPHONE_PROBLEMS = {
 }
 
 
-class CoreStats(Protocol):
-    """What is used of apmpi.api.apm.Stats here."""
-
-    @property
-    def erle_db(self) -> float: ...
-    @property
-    def converged(self) -> bool: ...
-    @property
-    def reference_present(self) -> bool: ...
-    @property
-    def microphone_clipping(self) -> bool: ...
-    @property
-    def microphone_too_quiet(self) -> bool: ...
-
-
-CORE_FIELDS = (
-    "erle_db", "erl_db", "delay_ms", "delay_confidence", "drift_ppm", "converged", "double_talk",
-    "reference_present", "divergences", "microphone_clipping", "microphone_too_quiet", "speech_probability",
-    "noise_floor_dbfs", "snr_db", "noise_suppression_db", "agc_gain_db",
-)  # fmt: skip
-
-
-# Of these a history by the second is told as well.
-EACH_S = (
-    "erle_db", "erl_db", "delay_ms", "delay_confidence", "drift_ppm", "converged", "double_talk",
-    "reference_present", "divergences", "microphone_clipping",
-)  # fmt: skip
-
-
 @dataclass(slots=True)
 class Board:
     """What the two threads leave for each other. Each field is a reference that is replaced as a whole, by
@@ -125,7 +71,7 @@ class Board:
 
     settings: Settings  # by the reporter: what the audio thread is to apply
     applied: Settings  # by the audio thread: what it has applied
-    core: CoreStats | None = None  # by the audio thread
+    core: Stats | None = None  # by the audio thread
     parked: str = ""  # by the audio thread: what it waits for, one sentence
     mono: str = ""  # by the audio thread: what is done to channels that a mean would harm, in sentences
     beats: int = 0  # by the audio thread: grows with each frame, and while it waits
@@ -143,11 +89,11 @@ class Figures:
     drift_ppm: Mapping[str, float]
     processor_share: float
     features: Features
-    core: CoreStats | None
-    seconds: Sequence[CoreStats] = ()
+    core: Stats | None
+    seconds: Sequence[Stats] = ()
 
     def values(self) -> dict[str, object]:
-        """By name, as listed in the module's docstring, in lower case and without the prefix."""
+        """Return the figures of apmpi.figures by name; those that do not apply are left out."""
         values: dict[str, object] = {
             "frames": self.frames,
             "slips": self.slips,
@@ -158,21 +104,20 @@ class Figures:
         if self.latency is not None:
             values["algorithmic_ms"] = self.latency.algorithmic_ms
             for name in ("total", "capture_wait", "wake_up", "processing", "playback_queue"):
-                spread: Spread = getattr(self.latency, name)
                 key = "latency" if name == "total" else name
-                values[f"{key}_median_ms"] = spread.median_ms
-                values[f"{key}_p99_ms"] = spread.p99_ms
-                values[f"{key}_max_ms"] = spread.max_ms
+                spread = getattr(self.latency, name)
+                values |= {f"{key}_{part}_ms": getattr(spread, f"{part}_ms") for part in QUANTILES}
         if self.core is not None:
-            values |= {name: getattr(self.core, name) for name in CORE_FIELDS}
+            values |= {row.name: getattr(self.core, row.name) for row in CHAIN}
         return values
 
     def fields(self) -> dict[str, str]:
-        """Journal fields, as listed in the module's docstring."""
+        """Return the journal's fields."""
         texts = journal_fields(self.values())
-        for name in EACH_S if self.seconds else ():
-            history = (_text(getattr(second, name)) or "nan" for second in self.seconds)
-            texts[f"APMPI_{name.upper()}_EACH_S"] = " ".join(history)
+        for row in CHAIN if self.seconds else ():
+            if row.each_s:
+                history = (_text(getattr(second, row.name)) or "nan" for second in self.seconds)
+                texts[each_s_field(row.name)] = " ".join(history)
         return texts
 
     def sentence(self) -> str:
@@ -199,7 +144,7 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
-def echo_state(core: CoreStats | None, features: Features) -> str:
+def echo_state(core: Stats | None, features: Features) -> str:
     if not features.echo_cancellation:
         return "echo cancellation is off"
     if core is None:
@@ -214,12 +159,12 @@ def xrun_values(xruns: Mapping[str, int]) -> dict[str, object]:
 
 
 def flag_values(features: Features) -> dict[str, object]:
-    return {field.name: bool(getattr(features, field.name)) for field in fields(features)}
+    return {name: bool(getattr(features, name)) for name in FEATURES}
 
 
 def journal_fields(values: Mapping[str, object]) -> dict[str, str]:
-    """Upper case with the prefix; what has no value is left out."""
-    texts = {f"APMPI_{name.upper()}": _text(value) for name, value in values.items()}
+    """Return the values as the journal's fields; those without a value are left out."""
+    texts = {journal_field(name): _text(value) for name, value in values.items()}
     return {name: text for name, text in texts.items() if text}
 
 
@@ -259,7 +204,7 @@ class Instruments:
     def now(self) -> Moment:
         return Moment(time.monotonic(), self.latency.frames, time.process_time())
 
-    def figures(self, since: Moment, seconds: Sequence[CoreStats] = ()) -> Figures:
+    def figures(self, since: Moment, seconds: Sequence[Stats] = ()) -> Figures:
         """Of the time since then."""
         now = self.now()
         return Figures(
@@ -300,7 +245,7 @@ class Reporter(threading.Thread):
         self._watchdog_s = watchdog_s()
         self._fed_s = 0.0
         self._fed_frames = self._fed_beats = 0
-        self._seconds: deque[CoreStats] = deque(maxlen=SECONDS_MAX)
+        self._seconds: deque[Stats] = deque(maxlen=SECONDS_MAX)
         self._noted_s, self._noted_frames = 0.0, 0
         self._refused = ""  # why the last reload was
         self._ready = False

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from apmpi.errors import EndpointError
+from apmpi.figures import SIGNALS
 from apmpi.service.bounded_json import JsonError, parsed
-from apmpi.service.protocol import LINE_MAX_BYTES, PROTOCOL, SIGNALS, visitor_places
+from apmpi.service.protocol import LINE_MAX_BYTES, PROTOCOL, visitor_places
 from apmpi.settings import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ
 
 # A service that has not answered by then will not. It answers ten times a second.
@@ -23,7 +24,7 @@ TIMEOUT_S = 5.0
 TEXT_MAX_CHARACTERS = 1000
 # Beyond any figure there is; infinity and what is no number are beyond it as well.
 LARGEST = 1e15
-# Figures are named as in apmpi.service.report.
+# Figures are named as in apmpi.figures.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 

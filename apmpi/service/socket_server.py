@@ -24,10 +24,11 @@ import numpy as np
 
 from apmpi.cards.realtime import give_way
 from apmpi.errors import EndpointError
+from apmpi.figures import SIGNALS
 from apmpi.service import metrics
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.service.feed import Feed, Frame
-from apmpi.service.protocol import INTERVAL_S, PROTOCOL, REQUEST_MAX_BYTES, SIGNALS
+from apmpi.service.protocol import INTERVAL_S, PROTOCOL, REQUEST_MAX_BYTES
 from apmpi.service.report import Instruments, Moment
 from apmpi.settings import Settings
 

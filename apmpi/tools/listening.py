@@ -16,12 +16,12 @@ import soundfile
 from numpy.typing import NDArray
 
 from apmpi import settings as config
+from apmpi.api.apm import Stats
 from apmpi.cards import realtime
 from apmpi.cards.clock import Timebase
 from apmpi.cards.latency import FrameTimes, LatencySummary
 from apmpi.errors import EndpointError
 from apmpi.service.loop import Loop
-from apmpi.service.report import CoreStats
 from apmpi.settings import Endpoint, Settings
 from apmpi.tools import acoustics
 from apmpi.units import FRAMES_PER_S
@@ -55,7 +55,7 @@ class Hearing:
     latency: LatencySummary
     xruns: dict[str, int]
     drift_ppm: dict[str, float]
-    core: CoreStats
+    core: Stats
 
 
 def duration_s() -> float:
@@ -105,7 +105,7 @@ def listen(settings: Settings) -> Hearing:
     )
     played: list[bytes] = []
     heard: list[bytes] = []
-    after_talk: list[CoreStats] = []
+    after_talk: list[Stats] = []
 
     def tap(far: bytes, near: bytes, _: bytes, __: FrameTimes) -> None:
         played.append(far)

@@ -8,6 +8,7 @@ import curses
 import json
 import locale
 import os
+import re
 import select
 import signal
 import sys
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from apmpi.errors import CommandError, EndpointError
-from apmpi.service.protocol import SIGNALS
+from apmpi.figures import CHAIN, FEATURES, SIGNALS
 from apmpi.service.socket_client import Figures, Visit, figures_of
+from apmpi.units import FRAMES_PER_S
 
 # A service that went away is looked for so often.
 RETRY_S = 0.5
@@ -170,15 +172,8 @@ LABEL_WIDTH = 13
 SCALE_DBFS = (-72, 0)
 ERLE_SCALE_DB = 50.0  # the best that is seen
 BLOCKS, PLAIN_BLOCKS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
-FLAGS = {
-    "reference_present": "far end heard",
-    "converged": "echo path known",
-    "double_talk": "both talk",
-    "microphone_clipping": "MICROPHONE CLIPS",
-    "microphone_too_quiet": "MICROPHONE TOO QUIET",
-}
-FEATURES = {
-    "echo_cancellation": "echo cancellation",
+# Features with a shorter name on the screen than in the configuration.
+SHORT_NAMES = {
     "noise_suppression": "noise",
     "high_pass_filter": "high-pass",
     "auto_gain_control": "gain",
@@ -201,7 +196,7 @@ class History:
     def add(self, figures: Figures) -> None:
         if (latency_ms := figures.get("latency_max_ms")) is not None:
             self._latencies_ms.append(latency_ms)
-        second = int(figures.get("frames") or 0) // 100
+        second = int(figures.get("frames") or 0) // FRAMES_PER_S
         if second != self._second:
             self._second = second
             self.erle_db.append(figures.get("erle_db") or 0.0)
@@ -210,7 +205,7 @@ class History:
 def screen(figures: Figures, history: History, problem: str, width: int, fancy: bool) -> list[Line]:
     """The screen's lines, for `width` columns. `problem` is why there is no service, `fancy` that the
     terminal has block characters."""
-    minutes, seconds = divmod(int(figures.get("frames") or 0) // 100, 60)
+    minutes, seconds = divmod(int(figures.get("frames") or 0) // FRAMES_PER_S, 60)
     clock = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}  q quits"
     state = f"waiting for the service: {problem}" if problem else str(figures.get("state", "looking"))
     style = "bad" if problem or figures.get("waiting") else "bold"
@@ -262,45 +257,40 @@ def _level_lines(figures: Figures, width: int, fancy: bool) -> list[Line]:
 
 
 def _echo_lines(figures: Figures, history: History, width: int, fancy: bool) -> list[Line]:
-    erle_db, erl_db = figures.get("erle_db"), figures.get("erl_db")
-    delay_ms, confidence = figures.get("delay_ms"), figures.get("delay_confidence")
-    known = bool(figures.get("converged"))
-    echo = f"reduced by {_number(erle_db)} dB; it comes {_number(erl_db)} dB below the far end"
-    late = "not known yet"
-    if delay_ms is not None and delay_ms >= 0:
-        late = f"{delay_ms:.1f} ms after the far end, confidence {_number(confidence, 2)}"
+    delay_ms = figures.get("delay_ms")
     drift = [
         f"{key[10:].replace('_', ' ')} {_number(figures[key], sign=True)}"
         for key in figures
         if key.startswith("drift_ppm_")
     ]
-    chain_ppm = figures.get("drift_ppm")
     room = max(width - LABEL_WIDTH - 1, 1)
     blocks = BLOCKS if fancy else PLAIN_BLOCKS
     steps = [
         blocks[min(max(round(value / ERLE_SCALE_DB * (len(blocks) - 1)), 0), len(blocks) - 1)]
         for value in list(history.erle_db)[-room:]
     ]
+    known = delay_ms is not None and delay_ms >= 0
     return [
-        _labelled("echo", (echo, "good" if known else "")),
+        _labelled("echo", (_phrases("echo", figures), "good" if figures.get("converged") else "")),
         _labelled("each second", ("".join(steps), "good")),
-        _labelled("delay", (late, "")),
-        _labelled(
-            "drift", (", ".join([*drift, f"found in the sound {_number(chain_ppm, sign=True)}"]) + " ppm", "")
-        ),
+        _labelled("delay", (_phrases("delay", figures) if known else "not known yet", "")),
+        _labelled("drift", (", ".join([*drift, _phrases("drift", figures)]) + " ppm", "")),
     ]
 
 
 def _near_lines(figures: Figures) -> list[Line]:
-    noise = f"floor {_number(figures.get('noise_floor_dbfs'))} dBFS"
-    if figures.get("snr_db"):  # 0 until somebody has spoken
-        noise += f", the talker {_number(figures['snr_db'])} dB above it"
-    noise += f", lowered by {_number(figures.get('noise_suppression_db'))} dB at most"
-    return [
-        _labelled("speech", (f"probability {_number(figures.get('speech_probability'), 2)}", "")),
-        _labelled("noise", (noise, "")),
-        _labelled("gain", (f"{_number(figures.get('agc_gain_db'), sign=True)} dB", "")),
-    ]
+    return [_labelled(line, (_phrases(line, figures), "")) for line in ("speech", "noise", "gain")]
+
+
+def _phrases(line: str, figures: Figures) -> str:
+    """Return what the rows of apmpi.figures have for that line; a figure without a value is shown as "?"."""
+    phrases = []
+    for row in CHAIN:
+        value = figures.get(row.name)
+        if row.line != line or (row.unknown is not None and value in (None, row.unknown)):
+            continue
+        phrases.append(re.sub(r"{.*}", "?", row.text) if value is None else row.text.format(value))
+    return "".join(phrases)
 
 
 def _machine_lines(figures: Figures, history: History) -> list[Line]:
@@ -314,11 +304,11 @@ def _machine_lines(figures: Figures, history: History) -> list[Line]:
     where = [key for key in figures if key.startswith("xruns_") and figures[key]]
     lost = f"{xruns}" + (f": {', '.join(f'{key[6:]} {figures[key]}' for key in where)}" if where else "")
     share = figures.get("processor_share")
-    on = [text for name, text in FEATURES.items() if figures.get(name)]
+    on = [SHORT_NAMES.get(name, name.replace("_", " ")) for name in FEATURES if figures.get(name)]
     flags: Sequence[tuple[str, str]] = [
-        (f"{text}   ", "bad" if name.startswith("microphone") else "good")
-        for name, text in FLAGS.items()
-        if figures.get(name)
+        (f"{row.text}   ", "bad" if row.name.startswith("microphone") else "good")
+        for row in CHAIN
+        if row.line == "now" and figures.get(row.name)
     ]
     return [
         _labelled("latency", (latency, "")),

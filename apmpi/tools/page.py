@@ -22,8 +22,9 @@ from apmpi.cards.replace import RECORDING_MODE, replace
 from apmpi.cards.text_file import one_line, read_bytes
 from apmpi.cards.wav import open_sound
 from apmpi.errors import CommandError, FileError
+from apmpi.figures import SIGNALS
 from apmpi.service.bounded_json import JsonError, parsed
-from apmpi.service.protocol import LINE_MAX_BYTES, SIGNALS
+from apmpi.service.protocol import LINE_MAX_BYTES
 from apmpi.service.socket_client import Figures, figures_of
 from apmpi.settings import CHANNELS_MAX, SAMPLE_RATES_HZ
 from apmpi.tools.picture import Samples, draw_spectrogram, level_dbfs

@@ -29,7 +29,7 @@ from apmpi.cards.replace import RECORDING_MODE, Part
 from apmpi.cards.text_file import one_line
 from apmpi.cards.wav import WavSink
 from apmpi.errors import CommandError, EndpointError
-from apmpi.service.protocol import SIGNALS
+from apmpi.figures import SIGNALS
 from apmpi.service.socket_client import Figures, Visit, figures_of
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
