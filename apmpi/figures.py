@@ -59,7 +59,7 @@ class Figure:
 
 
 # fmt: off
-# Computed by the service (apmpi.service.report).
+# Computed by the service (apmpi.service.instruments).
 SERVICE = (
     Figure("{}_dbfs", "dBFS", "RMS level of a signal since the line before, over all channels",
            parts=SIGNALS, journal=False),

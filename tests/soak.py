@@ -118,7 +118,8 @@ def device(folder: Path, seconds: float, speed: float) -> int:
     """Run the loop; write the starts of card time and the levels of each second to files."""
     import alsaaudio
 
-    from apmpi.service import journal, loop, yaml_reader
+    from apmpi.service import journal, yaml_reader
+    from apmpi.service import run as service
 
     journal.JOURNAL_SOCKET = str(folder / "journal")
     journal.BURST_S = 0.0  # each one is examined
@@ -147,7 +148,7 @@ def device(folder: Path, seconds: float, speed: float) -> int:
     # What the machine is late by does not grow with the speed: as much room for it as the default gives.
     settings = yaml_reader.load(folder / "apmpi.yaml")
     settings = dataclasses.replace(settings, periods=round(settings.periods * speed))
-    status = loop.run(settings, seconds=seconds, tap=tap, speed=speed)
+    status = service.run(settings, seconds=seconds, tap=tap, speed=speed)
     np.save(folder / "levels.npy", levels[: int(levels[-1, 0])])
     return status
 

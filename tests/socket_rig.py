@@ -14,7 +14,7 @@ import pytest
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
 from apmpi.service.feed import Feed
-from apmpi.service.report import Board, Instruments
+from apmpi.service.instruments import Board, Instruments
 from apmpi.service.socket_server import SocketServer
 from apmpi.service.yaml_reader import parse
 

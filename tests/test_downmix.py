@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apmpi.cards.downmix import Downmix
-from apmpi.service import loop
+from apmpi.service import run as service
 from apmpi.settings import Endpoint, Features, Settings
 
 SECONDS, DECIDED_S = 4, 2
@@ -171,7 +171,7 @@ def test_a_stereo_microphone_to_a_mono_output(
         output=Endpoint(file=tmp_path / "out.wav"),
         features=off,
     )
-    assert loop.run(given) == 0
+    assert service.run(given) == 0
     out, _ = soundfile.read(tmp_path / "out.wav")
     print(f"{level_db(out):.1f} dBFS")
     assert level_db(out) == pytest.approx(-22.4, abs=0.5)

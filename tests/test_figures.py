@@ -16,7 +16,7 @@ from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
 from apmpi.figures import CHAIN, CLOCKS, DEVICES, FIGURES, Figure, each_s_field, journal_field
 from apmpi.service import metrics
-from apmpi.service.report import Figures
+from apmpi.service.instruments import Interval
 from apmpi.settings import Features
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def names(rows: tuple[Figure, ...]) -> set[str]:
 def test_journal_socket_and_metrics_have_the_rows() -> None:
     log = LatencyLog(capacity_frames=10, algorithmic_ms=6.0)
     log.add(10.25, 0.5, 4.5)
-    figures = Figures(
+    interval = Interval(
         frames=1,
         latency=log.summary(0),
         xruns=dict.fromkeys(DEVICES, 0),
@@ -89,10 +89,10 @@ def test_journal_socket_and_metrics_have_the_rows() -> None:
         seconds=[Stats()],
     )
     in_journal = tuple(row for row in FIGURES if row.journal)
-    assert set(figures.values()) == names(in_journal)
+    assert set(interval.values()) == names(in_journal)
     histories = {each_s_field(row.name) for row in CHAIN if row.each_s}
-    assert set(figures.fields()) == {journal_field(name) for name in names(in_journal)} | histories
-    page = re.findall(r"^apmpi_(\w+)", metrics.text(figures, ""), re.MULTILINE)
+    assert set(interval.fields()) == {journal_field(name) for name in names(in_journal)} | histories
+    page = re.findall(r"^apmpi_(\w+)", metrics.text(interval, ""), re.MULTILINE)
     assert set(page) == {"up", *(row.metric for row in FIGURES if row.metric)}
 
 

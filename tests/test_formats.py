@@ -14,7 +14,7 @@ from daemon import RATE_HZ, RoomCard, impulse_response, level_db, talk, write
 
 from apmpi.cards import formats
 from apmpi.cards.latency import FrameTimes
-from apmpi.service import loop
+from apmpi.service import run as service
 from apmpi.settings import Endpoint, Features, Settings
 
 NOTHING = Features(False, False, False, False)
@@ -86,7 +86,7 @@ def test_a_card_without_16_bits(
         far_end=Endpoint(file=tmp_path / "far.wav"), features=CANCELLER, report_interval_s=60.0,
     )  # fmt: skip
     heard = Heard()
-    assert loop.run(settings, seconds=4, tap=heard.tap) == 0
+    assert service.run(settings, seconds=4, tap=heard.tap) == 0
     reduction_db = heard.reduction_db(1.0)
     louder_db = level_db(soundfile.read(played)[0][RATE_HZ : 3 * RATE_HZ]) - level_db(
         far[RATE_HZ : 3 * RATE_HZ]
@@ -109,7 +109,7 @@ def test_a_hardware_reference(room_card: RoomCard, rng: np.random.Generator, tmp
     )  # fmt: skip
     heard = Heard()
     with subprocess.Popen(["aplay", "-q", "-D", device, tmp_path / "other.wav"]) as player:
-        assert loop.run(settings, seconds=5, tap=heard.tap) == 0
+        assert service.run(settings, seconds=5, tap=heard.tap) == 0
         player.terminate()
     reduction_db = heard.reduction_db(1.0)
     print(
@@ -127,7 +127,7 @@ def test_channels_of_a_recording_are_chosen(rng: np.random.Generator, tmp_path: 
         far_end=Endpoint(microphone_channels=(2,)), features=NOTHING,
     )  # fmt: skip
     heard = Heard()
-    assert loop.run(settings, tap=heard.tap) == 0
+    assert service.run(settings, tap=heard.tap) == 0
     assert np.array_equal(np.frombuffer(heard.microphone, "<i2").reshape(-1, 2), recording[:, [3, 0]])
     assert np.array_equal(np.frombuffer(heard.far, "<i2"), recording[:, 1])
 
@@ -144,7 +144,7 @@ def test_some_channels_of_a_card_with_16(
         far_end=Endpoint(microphone_channels=(15,)), features=NOTHING, report_interval_s=60.0,
     )  # fmt: skip
     heard = Heard()
-    assert loop.run(settings, seconds=2, tap=heard.tap) == 0
+    assert service.run(settings, seconds=2, tap=heard.tap) == 0
     first, last = np.frombuffer(heard.microphone, "<i2").reshape(-1, 2).T / 32768
     print(f"channel 1 {level_db(first):.1f} dB, channel 16 {level_db(last):.1f} dB")
     assert level_db(first[RATE_HZ // 2 :]) > -25
@@ -166,7 +166,7 @@ def test_cards_with_other_rates(room_card: RoomCard, rng: np.random.Generator, t
         features=NOTHING, report_interval_s=60.0,
     )  # fmt: skip
     heard = Heard()
-    assert loop.run(settings, seconds=5, tap=heard.tap) == 0
+    assert service.run(settings, seconds=5, tap=heard.tap) == 0
     sound, rate_hz = soundfile.read(left)
     part = sound[2 * rate_hz : 4 * rate_hz]
     spectrum = np.abs(np.fft.rfft(part * np.hanning(len(part)))) / len(part) * 4
@@ -189,7 +189,7 @@ def test_round_trip(low_latency: bool, most_ms: float, one_card: bool, room_card
         low_latency=low_latency, report_interval_s=60.0,
     )  # fmt: skip
     heard = Heard()
-    assert loop.run(settings, seconds=3, tap=heard.tap) == 0
+    assert service.run(settings, seconds=3, tap=heard.tap) == 0
     totals_ms = [times.total_ms for times in heard.times[50:]]
     wake_ms = [times.capture_wait_ms - 10 for times in heard.times[50:]]
     print(

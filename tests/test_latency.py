@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from apmpi.cards.latency import FrameTimes, LatencyLog
-from apmpi.service import loop
+from apmpi.service import run as service
 from apmpi.settings import Endpoint, Features, Settings
 
 RATE_HZ = 48000
@@ -71,7 +71,7 @@ def test_a_click_arrives_when_the_figures_say(
         said.append(times)
 
     settings = Settings(microphone=Endpoint(device), output=Endpoint(device), features=features)
-    assert loop.run(settings, seconds=seconds, tap=tap) == 0
+    assert service.run(settings, seconds=seconds, tap=tap) == 0
 
     microphone = np.frombuffer(b"".join(heard), dtype="<i2") / 32768
     errors_ms = []

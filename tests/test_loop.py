@@ -22,6 +22,7 @@ from apmpi import AudioProcessingModule, Stats
 from apmpi.cards import pcm
 from apmpi.cards.latency import FrameTimes
 from apmpi.service import loop
+from apmpi.service import run as service
 from apmpi.settings import Endpoint, Features, Settings
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
@@ -99,7 +100,7 @@ def test_erle_is_reported_as_it_is(
             powers.append(float(np.mean((np.frombuffer(block, dtype="<i2") / 32768) ** 2)))
         stats.append(reported[-1] if reported else Stats())
 
-    assert loop.run(settings, seconds=14, tap=tap) == 0
+    assert service.run(settings, seconds=14, tap=tap) == 0
     errors_db = []
     for at_s in (6.5, 12.5, 13.9):
         before = slice(round(100 * (at_s - 2)), round(100 * at_s))
@@ -148,7 +149,7 @@ def test_xruns_leave_the_echo_where_it_was(
     settings = Settings(
         microphone=Endpoint(device), speaker=Endpoint(device), far_end=Endpoint(file=tmp_path / "far.wav")
     )
-    assert loop.run(settings, seconds=5.5, tap=tap) == 0
+    assert service.run(settings, seconds=5.5, tap=tap) == 0
     reference = np.frombuffer(b"".join(references), dtype="<i2") / 32768
     microphone = np.frombuffer(b"".join(microphones), dtype="<i2") / 32768
 
@@ -288,7 +289,7 @@ def test_all_devices_may_go_in_any_order(
     for moment_s in (3.0, 4.5):
         threading.Timer(moment_s, lambda: processor_s.append(time.process_time() - card_s())).start()
     at_s: list[float] = []
-    assert loop.run(settings, seconds=6, tap=lambda *_: at_s.append(time.monotonic())) == 0
+    assert service.run(settings, seconds=6, tap=lambda *_: at_s.append(time.monotonic())) == 0
     said = capfd.readouterr().err
     print(said)
     gap_s = float(np.diff(at_s).max())
@@ -408,7 +409,7 @@ def test_four_clocks(
             left.append(out)
             said.append(times)
 
-        assert loop.run(settings, seconds=seconds, tap=tap, speed=speed) == 0
+        assert service.run(settings, seconds=seconds, tap=tap, speed=speed) == 0
         before, after = (
             np.frombuffer(b"".join(frames[-1200:]), dtype="<i2").reshape(12, -1) / 32768
             for frames in (heard, left)

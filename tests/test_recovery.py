@@ -19,7 +19,7 @@ from apmpi.cards import pcm
 from apmpi.cards.latency import FrameTimes
 from apmpi.cards.slot import Slot
 from apmpi.errors import DeviceLost, EndpointError
-from apmpi.service import loop
+from apmpi.service import run as service
 from apmpi.settings import Endpoint, Features, Settings
 
 BLOCK = RATE_HZ // 100
@@ -126,7 +126,7 @@ def test_what_each_fault_costs(
         features=Features(noise_suppression=False, auto_gain_control=False),
         report_interval_s=60.0,
     )  # fmt: skip
-    assert loop.run(settings, seconds=FRAMES_S, tap=call.tap) == 0
+    assert service.run(settings, seconds=FRAMES_S, tap=call.tap) == 0
 
     at_s, xruns = np.array(call.at_s), np.array(call.xruns)
     microphone, output = (

@@ -21,9 +21,9 @@ from daemon import APMPI, Configure, Daemon, Systemd
 
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
-from apmpi.service import journal, report
+from apmpi.service import systemd as to_systemd
+from apmpi.service.instruments import Interval
 from apmpi.service.journal import Event
-from apmpi.service.report import Figures
 from apmpi.settings import Features
 
 # pytest finds fixtures by their names here
@@ -32,10 +32,10 @@ configure, start, systemd = daemon.configure, daemon.start, daemon.systemd
 CATALOG = Path(__file__).parents[1] / "systemd/apmpi.catalog"
 
 
-def figures(**changes: object) -> Figures:
+def figures(**changes: object) -> Interval:
     log = LatencyLog(capacity_frames=10, algorithmic_ms=6.0)
     log.add(10.25, 0.5, 4.5)
-    example = Figures(
+    example = Interval(
         frames=6100,
         latency=log.summary(0),
         xruns={"microphone": 0, "far_end": 1, "speaker": 0, "output": 0},
@@ -245,7 +245,7 @@ def test_notify_reaches_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> N
         listener.bind(f"\0apmpi-test-{os.getpid()}")
         listener.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@apmpi-test-{os.getpid()}")
-        journal.notify("READY=1")
+        to_systemd.notify("READY=1")
         assert listener.recv(100) == b"READY=1"
 
 
@@ -260,4 +260,4 @@ def test_watchdog_is_meant_for_this_process(
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     if pid:
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
-    assert report.watchdog_s() == expected_s
+    assert to_systemd.watchdog_s() == expected_s

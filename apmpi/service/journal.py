@@ -1,26 +1,26 @@
-"""Where words go: to the journal and to systemd when this is a service, to standard error in a terminal.
+"""Entries for the journal of a service, or for standard error in a terminal.
 
-Nobody waits here for a reader. An entry that the journal does not take is left out and counted; an event that
-comes too often is said less often, with how many were held back. May be called from any thread but the audio
-thread.
+Nothing here waits for a reader. An entry that the journal does not take is left out and counted; an event
+that comes too often is written less often, with the count of those suppressed. `write` may be called from any
+thread but the audio thread, `report` and `catch_up` from the reporter alone.
 """
 
 import contextlib
 import enum
-import functools
 import logging
 import os
 import select
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-# A terminal's line is read while it changes.
+from apmpi.service.systemd import datagram_socket
+
+# A terminal's line is renewed so often: it is read while it changes.
 LIVE_LINE_S = 0.5
-# Of one event so many are said in so many seconds: a loose plug must not fill the journal.
+# Of one event at most so many entries are written in so many seconds: a loose plug must not fill the journal.
 BURST_ENTRIES, BURST_S = 5, 30.0
 
 STDERR = 2
@@ -28,7 +28,7 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 
 class Event(enum.Enum):
-    """What is said, with its MESSAGE_ID (in systemd/apmpi.catalog too) and its priority (syslog)."""
+    """Kind of an entry, with its MESSAGE_ID (in systemd/apmpi.catalog too) and its priority (syslog)."""
 
     STARTED = "7e49ee7e82cd4ceda39fcac244c34a66", 5
     STOPPED = "acce15f3a4c247f0ba3ffb70adefbcb0", 5
@@ -52,20 +52,20 @@ class Event(enum.Enum):
 
 
 class Report(Protocol):
-    """Figures, in the two forms in which they are shown."""
+    """Figures of an interval in the forms that the logs write (instruments.Interval)."""
 
     def sentence(self) -> str: ...
     def line(self) -> str: ...
     def fields(self) -> dict[str, str]: ...
 
 
-class Voice(Protocol):
-    """Speaks."""
+class Log(Protocol):
+    """Destination of entries and reports."""
 
-    interval_s: float  # between two show()
+    interval_s: float  # between two report()
 
-    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None: ...
-    def show(self, report: Report, final: bool) -> None: ...
+    def write(self, event: Event, message: str, values: Mapping[str, str]) -> None: ...
+    def report(self, figures: Report, final: bool) -> None: ...
 
 
 class Journal:
@@ -76,7 +76,7 @@ class Journal:
         self.interval_s = interval_s
         self._left_out = 0
 
-    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
+    def write(self, event: Event, message: str, values: Mapping[str, str]) -> None:
         if self._left_out:
             message += f" ({self._left_out} earlier entries were left out: the journal did not take them)"
         entry = {
@@ -87,18 +87,18 @@ class Journal:
             **values,
         }
         try:
-            _sender().sendto(b"".join(map(_journal_field, entry, entry.values())), JOURNAL_SOCKET)
+            datagram_socket().sendto(b"".join(map(_journal_field, entry, entry.values())), JOURNAL_SOCKET)
         except OSError:
             self._left_out += 1
         else:
             self._left_out = 0
 
-    def show(self, report: Report, final: bool) -> None:
-        self.say(Event.FIGURES, report.sentence(), report.fields())
+    def report(self, figures: Report, final: bool) -> None:
+        self.write(Event.FIGURES, figures.sentence(), figures.fields())
 
 
 def _journal_field(name: str, value: str) -> bytes:
-    """With its length in front: a value may then hold anything."""
+    """Return one field with its length in front, so that the value may hold any bytes."""
     try:
         data = value.encode(errors="surrogateescape")  # a file's name may hold bytes that are no text
     except UnicodeEncodeError:
@@ -107,7 +107,7 @@ def _journal_field(name: str, value: str) -> bytes:
 
 
 class Terminal:
-    """Standard error: one line that changes, or where that can't be, a line per interval."""
+    """Standard error: one line that changes, or a line per interval where it is not a terminal."""
 
     def __init__(self, interval_s: float) -> None:
         self._live = os.isatty(STDERR)
@@ -115,13 +115,13 @@ class Terminal:
         self._open_line = False
         self.interval_s = min(interval_s, LIVE_LINE_S) if self._live else interval_s
 
-    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
+    def write(self, event: Event, message: str, values: Mapping[str, str]) -> None:
         # Names of devices and processes come from outside: a control character in one would act here.
         plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
         self._write(f"{self._end_line()}apmpi: {plain}\n")
 
-    def show(self, report: Report, final: bool) -> None:
-        line = report.line()
+    def report(self, figures: Report, final: bool) -> None:
+        line = figures.line()
         if not self._live:
             self._write(f"{line}\n")
             return
@@ -133,8 +133,8 @@ class Terminal:
         return "\n" if ended else ""
 
     def _write(self, text: str) -> None:
-        """Leaves it out if nobody reads: a terminal that was stopped (Ctrl-S), a pipe that is full. One that
-        has gone is no reason to stop."""
+        """Write it, or leave it out if nothing reads: a terminal that was stopped (Ctrl-S), a full pipe. A
+        terminal that has gone is no reason to stop."""
         # Not through sys.stderr: what it could not write would make the end of the program an error.
         with contextlib.suppress(OSError):
             if select.select([], [self._fd], [], 0)[1]:
@@ -158,60 +158,64 @@ def _columns() -> int | None:
         return None
 
 
-# What can happen again and again without anybody's doing.
+# Events that can recur without a person's doing.
 REPEATED = {Event.PARKED, Event.RESUMED, Event.WARNING}
 
 
-class Calm:
-    """A voice that does not repeat itself for ever: of each of these events at most BURST_ENTRIES in BURST_S.
-    Of those held back, the last is said when there is time again, with their number."""
+class RateLimited:
+    """A log that writes at most BURST_ENTRIES of each REPEATED event in BURST_S.
 
-    def __init__(self, voice: Voice) -> None:
-        self.interval_s = voice.interval_s
-        self._voice = voice
-        self._said_s: dict[Event, deque[float]] = {event: deque(maxlen=BURST_ENTRIES) for event in REPEATED}
+    Of those suppressed, the last is written when the time is over, with their count. From several threads: a
+    lock guards the counts, and is not held while the entry is written."""
+
+    def __init__(self, log: Log) -> None:
+        self.interval_s = log.interval_s
+        self._log = log
+        self._written_s: dict[Event, deque[float]] = {
+            event: deque(maxlen=BURST_ENTRIES) for event in REPEATED
+        }
         self._held: dict[Event, tuple[int, str, Mapping[str, str]]] = {}
         self._lock = threading.Lock()
 
-    def say(self, event: Event, message: str, values: Mapping[str, str]) -> None:
+    def write(self, event: Event, message: str, values: Mapping[str, str]) -> None:
         if event not in REPEATED:
-            self._voice.say(event, message, values)
+            self._log.write(event, message, values)
             return
         with self._lock:
-            said_s, now_s = self._said_s[event], time.monotonic()
-            if len(said_s) == BURST_ENTRIES and now_s - said_s[0] < BURST_S:
+            written_s, now_s = self._written_s[event], time.monotonic()
+            if len(written_s) == BURST_ENTRIES and now_s - written_s[0] < BURST_S:
                 held = self._held[event][0] if event in self._held else 0
                 self._held[event] = held + 1, message, values
                 return
-            said_s.append(now_s)
+            written_s.append(now_s)
             held = self._held.pop(event)[0] if event in self._held else 0
         if held:
             message += f" ({held} suppressed since the last)"
-        self._voice.say(event, message, values)
+        self._log.write(event, message, values)
 
-    def show(self, report: Report, final: bool) -> None:
-        self._voice.show(report, final)
+    def report(self, figures: Report, final: bool) -> None:
+        self._log.report(figures, final)
 
     def catch_up(self, *, at_once: bool = False) -> None:
-        """Says what was held back long enough; to be called now and then, and at the end."""
+        """Write what was suppressed long enough, or all of it; from time to time, and at the end."""
         now_s = time.monotonic()
         with self._lock:
-            due = [event for event in self._held if at_once or now_s - self._said_s[event][0] >= BURST_S]
+            due = [event for event in self._held if at_once or now_s - self._written_s[event][0] >= BURST_S]
             entries = [(event, *self._held.pop(event)) for event in due]
             for event in due:
-                self._said_s[event].append(now_s)
+                self._written_s[event].append(now_s)
         for event, held, message, values in entries:
             more = f" (the last of {held} that were suppressed)" if held > 1 else ""
-            self._voice.say(event, message + more, values)
+            self._log.write(event, message + more, values)
 
 
-def voice(interval_s: float) -> Calm:
-    """The journal for a service, otherwise the terminal."""
-    return Calm(Journal(interval_s) if stderr_is_journal() else Terminal(interval_s))
+def open_log(interval_s: float) -> RateLimited:
+    """Return the journal for a service, otherwise the terminal."""
+    return RateLimited(Journal(interval_s) if stderr_is_journal() else Terminal(interval_s))
 
 
 def stderr_is_journal() -> bool:
-    """Whether journald reads our standard error: then it would be rude not to speak its language."""
+    """Return whether journald reads standard error: then entries go to it in its own protocol."""
     try:
         status = os.fstat(STDERR)
     except OSError:
@@ -220,12 +224,12 @@ def stderr_is_journal() -> bool:
 
 
 @contextlib.contextmanager
-def warnings_said_by(voice: Voice) -> Iterator[None]:
-    """What apmpi's modules log goes the way of all other words."""
+def warnings_to(log: Log) -> Iterator[None]:
+    """Write what apmpi's modules log as warnings of `log`."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            voice.say(Event.WARNING, record.getMessage(), {})
+            log.write(Event.WARNING, record.getMessage(), {})
 
     logger, handler = logging.getLogger("apmpi"), Handler()
     logger.addHandler(handler)
@@ -235,30 +239,3 @@ def warnings_said_by(voice: Voice) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = True
-
-
-def notify(*assignments: str) -> bool:
-    """Send systemd one datagram, if it started us (sd_notify(3)): each of `assignments` is a line NAME=value.
-
-    Returns whether nothing is left to do: False if systemd does not read at present. Never waits for that.
-    Not through systemd-python: that holds the interpreter while it waits.
-    """
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return True
-    if address.startswith("@"):  # abstract name
-        address = "\0" + address[1:]
-    # A name that holds a line break must not begin an assignment of its own.
-    lines = [assignment.replace("\n", " ") for assignment in assignments]
-    try:
-        _sender().sendto("\n".join(lines).encode(errors="backslashreplace"), address)
-    except OSError as error:
-        logging.getLogger(__name__).warning("systemd does not hear us: %s", error.strerror)
-        return False
-    return True
-
-
-@functools.cache
-def _sender() -> socket.socket:
-    """Kept open: one for each message could not be had while the process is out of file descriptors."""
-    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

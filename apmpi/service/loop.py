@@ -16,19 +16,15 @@ other as fast as they are processed.
 """
 
 import contextlib
-import os
-import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from apmpi.api.apm import KERNELS, AudioProcessingModule
 from apmpi.api.frame import AudioFrame
-from apmpi.cards import realtime
 from apmpi.cards.clock import Timebase
 from apmpi.cards.downmix import Downmix
 from apmpi.cards.files import FileFarEnd, FileMicrophone, FileSink, ReadAhead, WriteBehind
@@ -40,10 +36,9 @@ from apmpi.cards.slot import Card, Caretaker, Slot
 from apmpi.cards.sync import Follower
 from apmpi.cards.wav import WavSink, WavSource
 from apmpi.errors import EndpointError
-from apmpi.service import journal, learned, protocol, report, sound_mark
+from apmpi.service import learned
 from apmpi.service.feed import Feed
-from apmpi.service.socket_server import SocketServer
-from apmpi.service.sound_mark import SoundMark
+from apmpi.service.instruments import Board
 from apmpi.settings import Endpoint, Settings
 from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S
 
@@ -65,129 +60,6 @@ Tap = Callable[[bytes, bytes, bytes, FrameTimes], None]
 
 # A frame in the channels of the device it goes to, from what was processed and what that was made from.
 Remix = Callable[[bytes, bytes], bytes]
-
-EXIT_OK, EXIT_FAILED, EXIT_USER = 0, 1, 2
-
-
-def run(
-    settings: Settings,
-    *,
-    config_path: Path | None = None,
-    seconds: float | None = None,
-    tap: Tap | None = None,
-    speed: float = 1.0,
-) -> int:
-    """Run until SIGTERM, SIGINT, the end of a microphone file, or `seconds` of sound; from the main thread.
-
-    `config_path` is read again on SIGHUP. `speed` is that of the room cards, if they live faster than we do.
-    Returns the exit status: 0, or 2 if an endpoint can't be used as configured, or 1 if a file fails later.
-    What was wrong has been said by then. Devices that are lost are waited for.
-    """
-    with contextlib.ExitStack() as stack:
-        signals_fd = stack.enter_context(_signals_to_pipe())
-        voice = journal.voice(settings.report_interval_s)
-        stack.enter_context(journal.warnings_said_by(voice))
-        threading.stack_size(realtime.THREAD_STACK_BYTES)
-        place = sound_mark.place() if settings.microphone.device else None
-        mark = SoundMark(place) if place else None
-        try:
-            loop = Loop(settings, config_path, stack, tap, Timebase(speed))
-        except EndpointError as error:
-            voice.say(journal.Event.ENDPOINT_FAILED, str(error), {})
-            journal.notify(f"STATUS={error}")
-            return EXIT_USER
-        if loop.live:
-            _say_refused(stack.enter_context(realtime.real_time()), voice)
-        failures = stack.enter_context(_errors_of_threads(loop.board))
-        instruments = report.Instruments(loop.board, loop.latency, loop.xruns, loop.slips, loop.drift_ppm)
-        reporter = report.Reporter(voice, instruments, config_path, signals_fd, mark)
-        voice.say(journal.Event.STARTED, loop.description(), {})
-        keeper = _keep_learned(loop, settings, voice) if loop.live else None
-        if loop.live:
-            _let_look_on(loop, settings, instruments, voice, stack)
-        reporter.start()
-        problem: str | None = "stopped by an error in the program"
-        try:
-            problem = loop.run(seconds)
-        finally:
-            if keeper:
-                keeper.close(keep=problem is None and not failures)
-            if failures:
-                reporter.finish(failures[0], with_figures=False)
-            else:
-                reporter.finish(problem)
-        return EXIT_OK if problem is None and not failures else EXIT_FAILED
-
-
-@contextlib.contextmanager
-def _errors_of_threads(board: report.Board) -> Iterator[list[str]]:
-    """Ends the run when one of its threads dies of an error in the program: without it something would be
-    missing until the next start. Gives a sentence for each; the traceback goes where Python puts it."""
-    failures: list[str] = []
-    before = threading.excepthook
-
-    def note(error: threading.ExceptHookArgs) -> None:
-        thread = error.thread.name if error.thread else "a thread"
-        reason = traceback.format_exception_only(error.exc_type, error.exc_value)[-1].strip()
-        failures.append(f"stopped by an error in the program ({thread}: {reason})")
-        board.stop = True
-        before(error)
-
-    threading.excepthook = note
-    try:
-        yield failures
-    finally:
-        threading.excepthook = before
-
-
-def _say_refused(refused: list[str], voice: journal.Voice) -> None:
-    if refused:
-        hint = "sound may be interrupted when the machine is busy"
-        voice.say(journal.Event.NOT_PERMITTED, f"not permitted: {', '.join(refused)}; {hint}", {})
-
-
-def _keep_learned(loop: "Loop", settings: Settings, voice: journal.Voice) -> learned.Keeper | None:
-    """Goes on from what an earlier run has learned, and sees that the next one can do the same."""
-    path = learned.place(settings)
-    if path is None:
-        return None
-    before = None
-    try:
-        if taken := learned.take(path, settings):
-            loop.go_on_from(taken)
-            before = taken
-            voice.say(journal.Event.CONTINUED, f"goes on from what was learned before ({path})", {})
-    except ValueError as error:
-        voice.say(journal.Event.STARTED_ANEW, f"{error}; the echo is learned anew", {})
-
-    def warn(sentence: str) -> None:
-        voice.say(journal.Event.WARNING, sentence, {})
-
-    def sound_s() -> float:
-        return loop.latency.frames / FRAMES_PER_S
-
-    keeper = learned.Keeper(path, loop.snapshot, sound_s, before, warn, realtime.give_way)
-    keeper.start()
-    return keeper
-
-
-def _let_look_on(
-    loop: "Loop",
-    settings: Settings,
-    instruments: report.Instruments,
-    voice: journal.Voice,
-    stack: contextlib.ExitStack,
-) -> None:
-    path = protocol.service_place() if settings.socket == "auto" else settings.socket
-    if path is None:
-        return
-    try:
-        server = SocketServer(Path(path), settings, instruments, loop.feed, loop.channels())
-    except EndpointError as error:
-        voice.say(journal.Event.WARNING, str(error), {})
-        return
-    stack.callback(server.close)
-    server.start()
 
 
 class Loop:
@@ -256,7 +128,7 @@ class Loop:
             self._near_to_output = self._remix("microphone", numbers, settings.output.channels, every=False)
 
         self.feed = Feed()
-        self.board = report.Board(settings=settings, applied=settings)
+        self.board = Board(settings=settings, applied=settings)
         capacity_frames = int(settings.report_interval_s * FRAMES_PER_S) + 2 * FRAMES_PER_S
         self.latency = LatencyLog(capacity_frames, self._apm.latency_ms)
 
@@ -484,22 +356,3 @@ class Loop:
             named = error if endpoint.device else f"{key}.file: {error}"
             where = f"{self._config_path}:{endpoint.line}: " if self._config_path and endpoint.line else ""
             raise EndpointError(f"{where}{named}") from None
-
-
-@contextlib.contextmanager
-def _signals_to_pipe() -> Iterator[int]:
-    """SIGTERM, SIGINT and SIGHUP as bytes out of a descriptor, whichever thread the kernel interrupts; one
-    that was held back until now, too."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in signals}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    try:
-        yield reader
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup_before)
-        os.close(writer)
-        os.close(reader)

@@ -4,17 +4,17 @@ seconds, ratios from 0 to 1; decibels stay."""
 import math
 
 from apmpi.figures import FIGURES
-from apmpi.service.report import Figures
+from apmpi.service.instruments import Interval
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def text(figures: Figures, waiting: str) -> str:
+def text(interval: Interval, waiting: str) -> str:
     """Return the page of all metrics; those without a value are left out.
 
     `waiting` is what is waited for, "" if nothing is."""
     page = _family("up", "Sound flows: 1; a device is waited for: 0", {"": not waiting})
-    values = figures.values()
+    values = interval.values()
     for row in FIGURES:
         samples = {}
         for name, part in row.names().items():

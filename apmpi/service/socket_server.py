@@ -1,6 +1,6 @@
 """The service's end of the local socket (apmpi.service.protocol): a thread that answers those who look on.
 
-It reads what the audio thread leaves behind anyway (report.Instruments, feed.py) and never waits for
+It reads what the audio thread leaves behind anyway (instruments.Instruments, feed.py) and never waits for
 a visitor: what one is too slow for is left out for that one.
 """
 
@@ -28,8 +28,8 @@ from apmpi.figures import SIGNALS
 from apmpi.service import metrics
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.service.feed import Feed, Frame
+from apmpi.service.instruments import Instruments, Moment
 from apmpi.service.protocol import INTERVAL_S, PROTOCOL, REQUEST_MAX_BYTES
-from apmpi.service.report import Instruments, Moment
 from apmpi.settings import Settings
 
 # More who look on at once are a mistake, or mischief.
@@ -237,7 +237,7 @@ class SocketServer(threading.Thread):
         self._moments.append(now)
 
     def _figures(self, since: Moment, frames: list[Frame]) -> dict[str, object]:
-        figures, waiting = self._instruments.figures(since), self._instruments.board.parked
+        figures, waiting = self._instruments.interval(since), self._instruments.board.parked
         values: dict[str, object] = {
             "time_s": round(time.time(), 3),
             "state": waiting or figures.sentence(),
@@ -253,7 +253,7 @@ class SocketServer(threading.Thread):
             return _response("404 Not Found", "only /metrics is here\n")
         if not self._metrics:
             return _response("404 Not Found", "expected metrics: true in the configuration\n")
-        figures = self._instruments.figures(self._moments[0])
+        figures = self._instruments.interval(self._moments[0])
         return _response("200 OK", metrics.text(figures, self._instruments.board.parked))
 
 

@@ -63,9 +63,9 @@ def _mistake(error: object) -> int:
 def run(given: argparse.Namespace) -> int:
     # A reload (SIGHUP) would end the program until the loop handles signals: it is blocked until then.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    from apmpi.service import loop
+    from apmpi.service import run as service
 
-    return loop.run(yaml_reader.load(given.config), config_path=given.config, seconds=given.seconds)
+    return service.run(yaml_reader.load(given.config), config_path=given.config, seconds=given.seconds)
 
 
 def demo(given: argparse.Namespace) -> int:

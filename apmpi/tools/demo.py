@@ -28,7 +28,8 @@ from apmpi.cards.latency import FrameTimes
 from apmpi.cards.replace import RECORDING_MODE, replace
 from apmpi.cards.text_file import one_line
 from apmpi.errors import CommandError
-from apmpi.service import loop, yaml_reader
+from apmpi.service import run as service
+from apmpi.service import yaml_reader
 from apmpi.settings import Settings
 from apmpi.tools.picture import Samples, draw_spectrogram, level_dbfs
 from apmpi.units import FRAMES_PER_S
@@ -74,7 +75,7 @@ def main(folder: Path, seconds: float, device: str | None) -> int:
         settings = prepare(folder, seconds, device)
         print(announcement(seconds, device), flush=True)
         recording = Recording()
-        status = loop.run(settings, config_path=folder / "apmpi.yaml", seconds=seconds, tap=recording.tap)
+        status = service.run(settings, config_path=folder / "apmpi.yaml", seconds=seconds, tap=recording.tap)
         if status == 0:
             summarise(recording, folder, seconds, device)
         return status
