@@ -21,8 +21,8 @@ from daemon import RATE_HZ, Configure, Daemon, RoomCard, impulse_response, level
 from apmpi import AudioProcessingModule, Stats
 from apmpi.cards import pcm
 from apmpi.cards.latency import FrameTimes
-from apmpi.service import loop
 from apmpi.service import run as service
+from apmpi.service.opening import Endpoints
 from apmpi.settings import Endpoint, Features, Settings
 
 configure, start = daemon.configure, daemon.start  # pytest finds fixtures by their names here
@@ -379,7 +379,7 @@ def test_four_clocks(
     write(tmp_path / "host.wav", talk(rng, seconds + 1))
     write(tmp_path / "room.wav", impulse_response(rng))
     loops: list[Any] = []
-    monkeypatch.setattr(loop.Loop, "drift_ppm", remember(loops, loop.Loop.drift_ppm))
+    monkeypatch.setattr(Endpoints, "drift_ppm", remember(loops, Endpoints.drift_ppm))
 
     def run(name: str, *ppm: float) -> tuple[float, float, FrameTimes]:
         """Median of the echo reduction in each of the last 12 s, and of the latency then; the last times."""

@@ -54,7 +54,7 @@ def processor_s(pid: int) -> float:
         ("reporter", "from apmpi.service import report; report.Reporter._note_second"),
         ("socket", "from apmpi.service import socket_server; socket_server.SocketServer._tell"),
         ("keeper", "from apmpi.service import learned, loop; learned.FIRST_SAVE_S = 0.5; loop.Loop.snapshot"),
-        ("caretaker", "from apmpi.cards import endpoints; endpoints.Slot.look_after"),
+        ("caretaker", "from apmpi.cards import slot; slot.Slot.look_after"),
         ("read ahead", "from apmpi.cards import wav; read = wav.WavSource.read;"
          " wav.WavSource.read = lambda self: read(self) if threading.current_thread().name"
          " != 'read ahead' else 1 / 0; nothing"),

@@ -61,14 +61,15 @@ def run(
             log.write(Event.ENDPOINT_FAILED, str(error), {})
             notify(f"STATUS={error}")
             return EXIT_USER
-        if loop.live:
+        ends = loop.endpoints
+        if ends.live:
             _report_refused(stack.enter_context(realtime.real_time()), log)
         failures = stack.enter_context(_errors_of_threads(loop.board))
-        instruments = Instruments(loop.board, loop.latency, loop.xruns, loop.slips, loop.drift_ppm)
+        instruments = Instruments(loop.board, loop.latency, ends.xruns, ends.slips, ends.drift_ppm)
         reporter = Reporter(log, instruments, config_path, signals_fd, mark)
         log.write(Event.STARTED, loop.description(), {})
-        keeper = _keep_learned(loop, settings, log) if loop.live else None
-        if loop.live:
+        keeper = _keep_learned(loop, settings, log) if ends.live else None
+        if ends.live:
             _open_socket(loop, settings, instruments, log, stack)
         reporter.start()
         problem: str | None = "stopped by an error in the program"

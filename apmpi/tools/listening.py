@@ -140,8 +140,8 @@ def listen(settings: Settings) -> Hearing:
             np.frombuffer(b"".join(played), "<i2") / 32768.0,
             np.frombuffer(b"".join(heard), "<i2").reshape(-1, len(channels)) / 32768.0,
             latency,
-            loop.xruns(),
-            loop.drift_ppm(),
+            loop.endpoints.xruns(),
+            loop.endpoints.drift_ppm(),
             after_talk[0],
         )
 
