@@ -27,8 +27,8 @@ from apmpi.errors import EndpointError
 from apmpi.figures import CHAIN, SIGNALS
 from apmpi.service.feed import CAPACITY_FRAMES
 from apmpi.service.protocol import INTERVAL_S
-from apmpi.service.socket_client import ServiceGone, Visit, figures_of
-from apmpi.service.socket_server import UNSENT_MAX_BYTES, VISITORS_MAX
+from apmpi.service.socket_client import ServiceGone, Subscription, figures_of
+from apmpi.service.socket_server import CLIENTS_MAX, UNSENT_MAX_BYTES
 from apmpi.tools import monitor
 
 # pytest finds fixtures by their names here.
@@ -106,7 +106,7 @@ def test_json_is_what_runs_and_costs_no_xrun(place: Path, tmp_path: Path, start:
 
 
 def test_a_screen_of_any_width(served: Served) -> None:
-    with Visit("figures", served.path) as visit:
+    with Subscription("figures", served.path) as visit:
         while not (found := [figures for line in visit.next_lines() if (figures := figures_of(line))]):
             pass
     history = monitor.History()
@@ -157,7 +157,7 @@ def visit_as(path: Path, groups: list[int]) -> str:
             os.setgroups(groups)
             os.setgid(65534)
             os.setuid(65534)
-            Visit("figures", path)
+            Subscription("figures", path)
             os.write(writer, b"welcome")
         except EndpointError as error:
             os.write(writer, str(error).encode())
@@ -173,7 +173,7 @@ def visit_as(path: Path, groups: list[int]) -> str:
 
 
 def test_a_visitor_gets_every_frame_once(served: Served) -> None:
-    with Visit("sound", served.path) as visit:
+    with Subscription("sound", served.path) as visit:
         assert visit.channels == dict.fromkeys(SIGNALS, 1) and visit.sample_rate_hz == 48000
         numbers: list[int] = []
         levels: set[float | None] = set()
@@ -201,7 +201,7 @@ def test_a_visitor_gets_every_frame_once(served: Served) -> None:
 def test_a_visitor_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
     served = Served(tmp_path)
     try:
-        with socket.socket(socket.AF_UNIX) as sleeper, Visit("figures", served.path) as other:
+        with socket.socket(socket.AF_UNIX) as sleeper, Subscription("figures", served.path) as other:
             sleeper.connect(str(served.path))
             sleeper.sendall(b'{"want": "sound"}\n')
             begin = served.latency.frames
@@ -212,7 +212,7 @@ def test_a_visitor_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
                     served.feed.put(served.latency.frames, FRAME, FRAME, FRAME)
                     served.latency.add(10.25, 0.5, 4.5)
                 assert other.next_lines()
-            waiting = max(len(visitor.unsent) for visitor in served.server._visitors.values())
+            waiting = max(len(visitor.unsent) for visitor in served.server._clients.values())
             print(f"{waiting} bytes wait for it")
             assert waiting <= UNSENT_MAX_BYTES
     finally:
@@ -227,17 +227,17 @@ def test_a_visitor_that_talks_on_is_sent_away(served: Served) -> None:
             for _ in range(1000):
                 visitor.sendall(b'{"want": "figures"}\n')
                 time.sleep(0.001)
-    Visit("figures", served.path).close()
+    Subscription("figures", served.path).close()
 
 
 def test_too_many_visitors_are_sent_away(served: Served) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(VISITORS_MAX):
-            stack.enter_context(Visit("figures", served.path))
+        for _ in range(CLIENTS_MAX):
+            stack.enter_context(Subscription("figures", served.path))
         with pytest.raises(EndpointError, match="8 others are looking on already"):
-            Visit("figures", served.path)
+            Subscription("figures", served.path)
     time.sleep(2 * INTERVAL_S)
-    Visit("figures", served.path).close()
+    Subscription("figures", served.path).close()
 
 
 def test_what_is_asked_in_no_known_way_is_refused(served: Served, rng: np.random.Generator) -> None:
@@ -265,7 +265,7 @@ def test_what_is_asked_in_no_known_way_is_refused(served: Served, rng: np.random
         answered += said.startswith(refused)
     print(f"{answered} of 200 answered")
     assert answered >= 190  # the rest were empty lines or began with "GET "
-    Visit("figures", served.path).close()
+    Subscription("figures", served.path).close()
 
 
 def test_an_answer_in_no_known_way_is_one_sentence(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -296,7 +296,7 @@ def test_an_answer_in_no_known_way_is_one_sentence(tmp_path: Path, rng: np.rando
             thread = threading.Thread(target=reply)
             thread.start()
             try:
-                with Visit("figures", path) as visit:
+                with Subscription("figures", path) as visit:
                     for line in visit.next_lines():
                         if found := figures_of(line):
                             history = monitor.History()
@@ -369,7 +369,7 @@ def test_no_control_character_of_the_service_is_on_the_screen(tmp_path: Path) ->
     figures = {"state": f"waiting {BELL}for a card", "waiting": BELL, **odd, "far_end_dbfs": None}
     impostor = Impostor(tmp_path / "odd", HELLO, {"figures": figures})
     try:
-        with Visit("figures", impostor.path) as visit:
+        with Subscription("figures", impostor.path) as visit:
             while not (found := [kept for line in visit.next_lines() if (kept := figures_of(line))]):
                 pass
     finally:
@@ -390,7 +390,7 @@ def test_a_socket_that_was_left_behind_is_replaced_and_nothing_else_is(tmp_path:
     try:
         with pytest.raises(EndpointError, match="another apmpi uses it"):
             Served(tmp_path)
-        Visit("figures", served.path).close()
+        Subscription("figures", served.path).close()
     finally:
         served.close()
     (tmp_path / "socket").write_text("precious")
@@ -398,7 +398,7 @@ def test_a_socket_that_was_left_behind_is_replaced_and_nothing_else_is(tmp_path:
         Served(tmp_path)
     assert (tmp_path / "socket").read_text() == "precious"
     with pytest.raises(ServiceGone, match="no service answers"):
-        Visit("figures", tmp_path / "socket")
+        Subscription("figures", tmp_path / "socket")
 
 
 def test_a_socket_that_cannot_be_costs_no_sound(configure: Configure, start: type[Daemon]) -> None:

@@ -52,7 +52,7 @@ def processor_s(pid: int) -> float:
     ("thread", "broken"),
     [
         ("reporter", "from apmpi.service import report; report.Reporter._note_second"),
-        ("socket", "from apmpi.service import socket_server; socket_server.SocketServer._tell"),
+        ("socket", "from apmpi.service import socket_server; socket_server.SocketServer._publish"),
         ("keeper", "from apmpi.service import learned, loop; learned.FIRST_SAVE_S = 0.5; loop.Loop.snapshot"),
         ("caretaker", "from apmpi.cards import slot; slot.Slot.look_after"),
         ("read ahead", "from apmpi.cards import wav; read = wav.WavSource.read;"

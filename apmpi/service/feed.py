@@ -1,10 +1,10 @@
-"""Sound for those who look on, from the audio thread to another one: nobody waits, and nothing is copied."""
+"""Queue of sound from the audio thread to the socket's thread: neither waits, and nothing is copied."""
 
 from collections import deque
 from typing import NamedTuple
 
-# 2 s: the thread at the other end comes ten times a second. A frame that finds no room is left out, and the
-# jump in the numbers tells how many were.
+# 2 s: the taking thread comes ten times a second. A frame that finds no room is left out, which shows as a
+# gap in the numbers.
 CAPACITY_FRAMES = 200
 
 
@@ -18,9 +18,9 @@ class Frame(NamedTuple):
 
 
 class Feed:
-    """One thread puts, one takes.
+    """The audio thread puts, the socket's thread takes.
 
-    wanted   by the taking thread: whether anybody looks on; only then anything is put
+    wanted   set by the taking thread: whether a client subscribes; only then frames are put
     """
 
     def __init__(self) -> None:
@@ -28,9 +28,10 @@ class Feed:
         self._frames: deque[Frame] = deque()
 
     def put(self, number: int, far_end: bytes, microphone: bytes, output: bytes) -> None:
+        """Queue a frame. Runs in the audio thread; does not wait."""
         if self.wanted and len(self._frames) < CAPACITY_FRAMES:
             self._frames.append(Frame(number, far_end, microphone, output))
 
     def take(self) -> list[Frame]:
-        """All that there is, oldest first."""
+        """Return all queued frames, oldest first. For the taking thread."""
         return [self._frames.popleft() for _ in range(len(self._frames))]

@@ -1,13 +1,13 @@
-"""What was learned in one run, kept for the next: the echo path and all else of
-`AudioProcessingModule.save_state()`, and how far each card's clock is off.
+"""State learned in one run, saved for the next: the echo path and all else of
+`AudioProcessingModule.save_state()`, and the rate correction of each card's clock.
 
     <magic> <CRC-32 of the rest>\\n
     {"devices": {...}, "drift_ppm": {...}}\\n
     the module's state
 
-Whoever reads it takes it away, and it is written again after FIRST_SAVE_S of sound: a state that makes the
-program fail is met once, not at every restart. A run that fails leaves nothing behind; one that is stopped
-before that time puts back what it has taken, unchanged.
+The file is deleted on load and written again after FIRST_SAVE_S of sound, so that a bad state cannot cause a
+crash loop. A run that fails leaves no file; one that is stopped before that time writes what it has loaded,
+unchanged.
 """
 
 import errno
@@ -27,18 +27,18 @@ from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.settings import Settings
 
 MAGIC = b"apmpi-learned-1"
-# Of the line about devices and clocks: eight endpoints and settings of a few hundred bytes each.
+# Length of the line about devices and clocks: eight endpoints and settings of a few hundred bytes each.
 ABOUT_MAX_BYTES = 16 * 1024
 FIRST_SAVE_S, SAVE_EVERY_S = 10.0, 60.0
-# Sound may lag behind the time by some frames.
+# Shortest wait for missing sound, which may lag behind the time by some frames.
 MISSING_MIN_S = 0.1
 # A disk that does not answer must not hold up the end: systemd waits 5 s (TimeoutStopSec).
 CLOSE_TIMEOUT_S = 2.0
-# The largest there can be is some 0.8 MB: 8 channels at 48 kHz.
+# The largest state has some 0.8 MB: 8 channels at 48 kHz.
 SIZE_MAX_BYTES = 4 * 1024 * 1024
-# Where systemd lets the service write, by `keep_learned`.
+# Value of `keep_learned` -> variable with the folder that systemd gave the service.
 PLACES = {"ram": "RUNTIME_DIRECTORY", "disk": "STATE_DIRECTORY"}
-# What can differ between two runs without making the echo another one.
+# Settings that can differ between two runs without a change of the echo path.
 HARMLESS = {
     *("features", "tuning", "output", "stream_delay_ms"),
     *("report_interval_s", "keep_learned", "socket", "metrics"),
@@ -46,12 +46,17 @@ HARMLESS = {
 
 
 class LearnedError(ValueError):
-    """What was kept can't be used; `str()` says why."""
+    """The saved state can't be used; `str()` is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """chain: of save_state(); settings: those it was learned with; drift_ppm: by endpoint."""
+    """State of a run.
+
+    chain       from save_state()
+    settings    in use while it was learned
+    drift_ppm   rate correction by endpoint
+    """
 
     chain: bytes
     settings: Settings
@@ -59,20 +64,20 @@ class Learned:
 
 
 def place(settings: Settings) -> Path | None:
-    """The file, or None: not wanted, or systemd gave no folder for it."""
+    """Return the file's path, None if it is not wanted or systemd gave no folder for it."""
     folders = os.environ.get(PLACES.get(settings.keep_learned, ""), "")
     return Path(folders.split(":")[0]) / "learned" if folders else None
 
 
 def save(path: Path, learned: Learned) -> None:
-    """All or nothing, also when the power fails meanwhile. Raises OSError."""
+    """Replace the file as a whole, also when the power fails meanwhile. Raises OSError."""
     about = {"devices": _devices(learned.settings), "drift_ppm": dict(learned.drift_ppm)}
     content = json.dumps(about).encode() + b"\n" + learned.chain
     replace(path, b"%s %08x\n" % (MAGIC, zlib.crc32(content)) + content)
 
 
 def take(path: Path, settings: Settings) -> Learned | None:
-    """What was kept there for `settings`; it is gone from there afterwards. None if nothing was.
+    """Load the state for `settings` and delete the file; return None if there is none.
 
     Raises LearnedError.
     """
@@ -92,7 +97,7 @@ def take(path: Path, settings: Settings) -> Learned | None:
 
 
 def _content(path: Path) -> bytes:
-    """At most SIZE_MAX_BYTES and one more. Raises OSError, also for what is no file: a pipe never ends."""
+    """Return at most SIZE_MAX_BYTES + 1 bytes. Raises OSError, also if it is no file: a pipe never ends."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
@@ -125,12 +130,12 @@ def _parsed(content: bytes, settings: Settings) -> Learned:
 
 
 def _named(text: str) -> str:
-    """Return a damaged file's value, fit for a sentence."""
+    """Return a value of a damaged file, short and printable, for a message."""
     return text[:40] if text.isprintable() else ascii(text[:40])
 
 
 def _devices(settings: Settings) -> dict[str, str]:
-    """What the echo depends on, in words."""
+    """Return the settings that the echo path depends on, as texts."""
     values = {}
     for entry in fields(Settings):
         value = getattr(settings, entry.name)
@@ -144,8 +149,10 @@ def _devices(settings: Settings) -> dict[str, str]:
 
 
 class Keeper(threading.Thread):
-    """Saves what `snapshot` gives, every minute and at the end, once there has been sound for FIRST_SAVE_S.
-    A disk that blocks holds up this thread alone."""
+    """Saves what `snapshot` returns, every minute and at the end, once there was sound for FIRST_SAVE_S.
+
+    A thread of its own, since a disk may block. All methods but __init__ and close run in it.
+    """
 
     def __init__(
         self,
@@ -156,8 +163,8 @@ class Keeper(threading.Thread):
         warn: Callable[[str], None],
         begin: Callable[[], None],
     ) -> None:
-        """`sound_s` gives how much sound there has been in this run, `before` is what it began with, `warn`
-        takes a sentence, `begin` is called first in the new thread."""
+        """`sound_s` returns the length of the run's sound so far, `before` is the state that the run began
+        with, `warn` takes a sentence, `begin` is called first in the new thread."""
         super().__init__(name="keeper", daemon=True)
         self._path = path
         self._snapshot = snapshot
@@ -169,8 +176,8 @@ class Keeper(threading.Thread):
         self._keep = False
 
     def close(self, *, keep: bool) -> None:
-        """Saves once more, or removes what was saved unless `keep`: a run that failed may have failed by what
-        it had learned. Waits for that, but not for ever."""
+        """Save once more with `keep`, otherwise delete the file: a run that failed may have failed by what it
+        had learned. Called from the main thread, which waits up to CLOSE_TIMEOUT_S."""
         self._keep = keep
         self._closing.set()
         self.join(CLOSE_TIMEOUT_S)
@@ -178,10 +185,11 @@ class Keeper(threading.Thread):
             self._warn(f"{self._path}: the disk does not answer, what was learned last is lost")
 
     def run(self) -> None:
+        """Save until close(); an error in the program leaves no file."""
         self._begin()
         try:
             self._save_until_closed()
-        except Exception:  # what can't be saved is no good start either
+        except Exception:  # a state that can't be saved is not one to start from
             self._write(None)
             raise
 
@@ -199,7 +207,7 @@ class Keeper(threading.Thread):
             self._write(self._before if self._keep else None)
 
     def _write(self, state: Learned | None) -> None:
-        """All that the next run will find; None: nothing."""
+        """Write the state for the next run; None deletes the file."""
         try:
             if state:
                 save(self._path, state)

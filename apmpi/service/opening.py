@@ -56,10 +56,11 @@ class Endpoints:
         self.playout_ns = FRAME_NS + self._margin_ns
 
         self.microphone = self._located(self._open_microphone, "microphone", settings.microphone)
-        own_far_end = None if settings.reference_channels else settings.far_end
-        self.far_end = own_far_end and self._located(self._open_far_end, "far_end", own_far_end)
-        self.speaker = settings.speaker and self._located(self._open_sink, "speaker", settings.speaker)
-        self.output = settings.output and self._located(self._open_sink, "output", settings.output)
+        far_end = None if settings.reference_channels else settings.far_end
+        self.far_end = self._located(self._open_far_end, "far_end", far_end) if far_end else None
+        speaker, output = settings.speaker, settings.output
+        self.speaker = self._located(self._open_sink, "speaker", speaker) if speaker else None
+        self.output = self._located(self._open_sink, "output", output) if output else None
 
     def xruns(self) -> dict[str, int]:
         """Return the count by endpoint since the start."""

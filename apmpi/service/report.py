@@ -24,15 +24,7 @@ from pathlib import Path
 from apmpi.api.apm import Stats
 from apmpi.cards.realtime import give_way
 from apmpi.errors import ConfigError
-from apmpi.service.instruments import (
-    Instruments,
-    Interval,
-    Moment,
-    counted,
-    flag_values,
-    journal_fields,
-    xrun_values,
-)
+from apmpi.service.instruments import Instruments, Interval, counted, flag_values, journal_fields, xrun_values
 from apmpi.service.journal import Event, RateLimited
 from apmpi.service.layout import taken_live
 from apmpi.service.sound_mark import SoundMark
@@ -160,7 +152,8 @@ class Reporter(threading.Thread):
         board, frames, parked = self._board, self._instruments.latency.frames, self._board.parked
         if (frames or parked) and not self._ready:
             self._ready = True
-            self._systemd.send("READY=1", f"STATUS={self._state(self._interval(self._reported))}")
+            interval = self._instruments.interval(self._reported)
+            self._systemd.send("READY=1", f"STATUS={self._state(interval)}")
         self._systemd.retry()
         if self._mark:
             self._mark.look(now_s, frames, parked)
@@ -213,14 +206,12 @@ class Reporter(threading.Thread):
             self._xruns_reported += fresh
             self._xruns_reported_s = now_s
 
-    def _interval(self, since: Moment) -> Interval:
-        return self._instruments.interval(since, tuple(self._seconds))
-
     def _report_figures(self, final: bool) -> None:
         now = self._instruments.now()
         # The last few frames alone are too few for figures: the last report covers one interval more.
         short = now.frames - self._reported.frames < self._log.interval_s / 2 * FRAMES_PER_S
-        interval = self._interval(self._reported_before if final and short else self._reported)
+        since = self._reported_before if final and short else self._reported
+        interval = self._instruments.interval(since, tuple(self._seconds))
         if not self._board.parked or interval.frames != self._reported.frames:
             self._log.report(interval, final)
         self._seconds.clear()

@@ -142,7 +142,7 @@ def _open_socket(
 ) -> None:
     """Start the thread of the local socket, if there is to be one; a socket that cannot be opened costs no
     sound."""
-    path = protocol.service_place() if settings.socket == "auto" else settings.socket
+    path = protocol.service_path() if settings.socket == "auto" else settings.socket
     if path is None:
         return
     try:

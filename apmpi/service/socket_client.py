@@ -1,4 +1,4 @@
-"""The visitor's end of the local socket (apmpi.service.protocol)."""
+"""Client of the local socket (apmpi.service.protocol)."""
 
 import contextlib
 import errno
@@ -15,14 +15,14 @@ from typing import Any
 from apmpi.errors import EndpointError
 from apmpi.figures import SIGNALS
 from apmpi.service.bounded_json import JsonError, parsed
-from apmpi.service.protocol import LINE_MAX_BYTES, PROTOCOL, visitor_places
+from apmpi.service.protocol import LINE_MAX_BYTES, PROTOCOL, client_paths
 from apmpi.settings import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ
 
-# A service that has not answered by then will not. It answers ten times a second.
+# A service that has not answered by then will not: it answers ten times a second.
 TIMEOUT_S = 5.0
-# The longest sentence of the service's is some 200 characters, the longest name of a figure some 40.
+# The service's longest sentence has some 200 characters, the longest name of a figure some 40.
 TEXT_MAX_CHARACTERS = 1000
-# Beyond any figure there is; infinity and what is no number are beyond it as well.
+# Above any figure there is; infinity is above it, and NaN not below it.
 LARGEST = 1e15
 # Figures are named as in apmpi.figures.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
@@ -33,23 +33,25 @@ Figures = Mapping[str, Any]
 
 
 class ServiceGone(EndpointError):
-    """There is no service (any more) that could be asked. One may come."""
+    """There is no service (any more) to connect to; it may start later."""
 
 
-class Visit:
-    """A connection; its `fileno` is for select().
+class Subscription:
+    """A connection; its `fileno` is for select(). For one thread.
 
-    path, sample_rate_hz, channels (of each of SIGNALS)
+    path             of the socket
+    sample_rate_hz   of the sound
+    channels         count of each of SIGNALS
     """
 
     def __init__(self, want: str, path: Path | None = None) -> None:
-        """Connects and asks for "figures" or "sound", on `path` or else wherever a service answers. Raises
+        """Connect and ask for "figures" or "sound", on `path` or else wherever a service answers. Raises
         ServiceGone, or EndpointError for what waiting does not cure."""
         self._socket, self.path = _connect(path)
         self._received = bytearray()
         try:
             self._socket.settimeout(TIMEOUT_S)
-            with contextlib.suppress(BrokenPipeError):  # sent away at the door: it has been told why
+            with contextlib.suppress(BrokenPipeError):  # disconnected already: the reason is there to be read
                 self._socket.sendall(json.dumps({"want": want}).encode() + b"\n")
             deadline_s = time.monotonic() + TIMEOUT_S
             while b"\n" not in self._received:
@@ -85,15 +87,16 @@ class Visit:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> "Visit":
+    def __enter__(self) -> "Subscription":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def next_lines(self) -> list[dict[str, Any]]:
-        """The lines that have come; if there are none waits for more, perhaps for nothing. Raises ServiceGone
-        when the service goes away, EndpointError when what answers is no apmpi."""
+        """Return the lines that have come; without any, wait for a part of one, so the list may be empty.
+
+        Raises ServiceGone when the service ends, EndpointError when what answers is not apmpi."""
         if b"\n" not in self._received:
             self._receive()
         *lines, rest = self._received.split(b"\n")
@@ -130,12 +133,12 @@ class Visit:
 
 
 def printable(text: object) -> str:
-    """Return it as text without control characters, which would act on a terminal, and not endless."""
+    """Return it as text of limited length, without control characters, which would act on a terminal."""
     return "".join(letter for letter in str(text)[:TEXT_MAX_CHARACTERS] if letter.isprintable())
 
 
 def figures_of(line: Mapping[str, Any]) -> Figures | None:
-    """A line's figures with only what belongs there, None if it has none."""
+    """Return a line's figures without what is no figure, None if it has none."""
     given = line.get("figures")
     if not isinstance(given, dict):
         return None
@@ -151,18 +154,18 @@ def figures_of(line: Mapping[str, Any]) -> Figures | None:
 
 
 def _connect(path: Path | None) -> tuple[socket.socket, Path]:
-    """The first that answers."""
+    """Return a connection to the first service that answers, and its path."""
     problems: list[EndpointError] = []
-    for place in [path] if path else visitor_places():
-        visitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        visitor.settimeout(TIMEOUT_S)
+    for place in [path] if path else client_paths():
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.settimeout(TIMEOUT_S)
         try:
-            visitor.connect(os.fspath(place))
-            return visitor, place
+            client.connect(os.fspath(place))
+            return client, place
         except OSError as error:
-            visitor.close()
+            client.close()
             problems.append(_failure(place, error))
-    # Of several places the one that is there, even if it may not be used, says more than one that is not.
+    # Of several, the error of a socket that exists says more than that of one that does not.
     raise next((problem for problem in problems if not isinstance(problem, ServiceGone)), problems[-1])
 
 

@@ -1,9 +1,9 @@
-"""An empty file that is there while sound flows: `sound` in the folder that systemd gave the service
+"""An empty file that exists while sound flows: `sound` in the folder that systemd gave the service
 (RuntimeDirectory=).
 
-READY=1 says no more than that the service runs: without its microphone it waits, perhaps for ever. Whatever
-depends on sound, an update that must prove itself or a light, looks at this file (PathExists= of
-systemd.path(5), inotify).
+READY=1 means no more than that the service runs: without its microphone it waits, without limit. What depends
+on sound, such as the check of an update or a light, watches this file (PathExists= of systemd.path(5),
+inotify).
 """
 
 import contextlib
@@ -11,23 +11,25 @@ import logging
 import os
 from pathlib import Path
 
+from apmpi.units import FRAMES_PER_S
+
 # 1 s of uninterrupted sound: a card that gives a few frames and stands still has not shown that it works.
-FRAMES_MIN = 100
-# As long as a card may stand still before it counts as lost (apmpi.cards.pcm).
+FRAMES_MIN = FRAMES_PER_S
+# Time without a frame after which a card counts as lost (apmpi.cards.pcm).
 STILL_MAX_S = 0.5
 
 
 def place() -> Path | None:
-    """The file, or None: systemd gave no folder for it."""
+    """Return the file's path, None if systemd gave no folder for it."""
     folders = os.environ.get("RUNTIME_DIRECTORY", "")
     return Path(folders.split(":")[0]) / "sound" if folders else None
 
 
 class SoundMark:
-    """For one thread."""
+    """The file. For the reporter's thread."""
 
     def __init__(self, path: Path) -> None:
-        """Removes what a run left behind that was killed."""
+        """Remove the file of a run that was killed."""
         self._path = path
         self._is_there = True
         self._frames = self._first_frame = 0
@@ -35,7 +37,7 @@ class SoundMark:
         self.remove()
 
     def look(self, now_s: float, frames: int, parked: str) -> None:
-        """Takes notice of how many frames there have been by now, and of what is waited for ("": nothing)."""
+        """Make or remove the file, given the count of frames and what device is waited for ("": none)."""
         if frames != self._frames:
             self._frames, self._moved_s = frames, now_s
         if parked or now_s - self._moved_s > STILL_MAX_S:
@@ -45,6 +47,7 @@ class SoundMark:
             self._make()
 
     def remove(self) -> None:
+        """Remove the file if it exists."""
         if self._is_there:
             self._is_there = False
             with contextlib.suppress(OSError):  # a folder that has gone has no file

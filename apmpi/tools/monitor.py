@@ -1,7 +1,8 @@
 """`apmpi monitor`: the running service, live in a terminal, or as lines of JSON for programs.
 
-What is shown comes over the local socket (protocol.py), a few lines a second, and fits into 80 by 24. The
-service may stop and come back meanwhile.
+The figures come over the local socket (apmpi.service.protocol), ten lines a second; the screen fits into
+80 by 24. The service may stop and start again meanwhile. The phrases for the chain's figures are in
+apmpi.figures.
 """
 
 import curses
@@ -20,12 +21,12 @@ from typing import Any
 
 from apmpi.errors import CommandError, EndpointError
 from apmpi.figures import CHAIN, FEATURES, SIGNALS
-from apmpi.service.socket_client import Figures, Visit, figures_of
+from apmpi.service.socket_client import Figures, Subscription, figures_of
 from apmpi.units import FRAMES_PER_S
 
-# A service that went away is looked for so often.
+# Interval of the search for a service that has stopped.
 RETRY_S = 0.5
-# How long a terminal that changed its size may look torn, at most.
+# Longest time until a terminal whose size changed is drawn again.
 REDRAW_S = 0.2
 
 # A line of the screen: parts of text, each in one of STYLES.
@@ -33,45 +34,45 @@ Line = list[tuple[str, str]]
 
 
 class Service:
-    """The service as it comes and goes.
+    """Connection to the service, made again after the service has stopped.
 
-    path      where it was met last
+    path      of its socket
     problem   why there are no figures, as a sentence; "" while there are
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Raises EndpointError if there is none."""
+        """Connect. Raises EndpointError if there is no service."""
         self.problem = ""
         self._path = path
         self._retry_s = 0.0
-        self._visit: Visit | None = Visit("figures", path)
-        self.path = self._visit.path
+        self._subscription: Subscription | None = Subscription("figures", path)
+        self.path = self._subscription.path
 
     def figures(self, timeout_s: float, keyboard: int | None = None) -> list[Figures]:
-        """What has come, oldest first; waits for that or the keyboard, at most for the timeout."""
-        if self._visit is None and time.monotonic() >= self._retry_s:
+        """Return the figures that have come, oldest first; wait for them or a key, at most `timeout_s`."""
+        if self._subscription is None and time.monotonic() >= self._retry_s:
             self._retry_s = time.monotonic() + RETRY_S
             try:
-                self._visit = Visit("figures", self._path)
-                self.path = self._visit.path
+                self._subscription = Subscription("figures", self._path)
+                self.path = self._subscription.path
             except EndpointError as error:
                 self.problem = str(error)
-        sources: list[Any] = [source for source in (self._visit, keyboard) if source is not None]
+        sources: list[Any] = [source for source in (self._subscription, keyboard) if source is not None]
         ready, _, _ = select.select(sources, [], [], timeout_s)
-        if self._visit is None or self._visit not in ready:
+        if self._subscription is None or self._subscription not in ready:
             return []
         try:
-            lines = self._visit.next_lines()
+            lines = self._subscription.next_lines()
         except EndpointError as error:
-            self._visit.close()
-            self._visit, self.problem = None, str(error)
+            self._subscription.close()
+            self._subscription, self.problem = None, str(error)
             return []
         self.problem = ""
         return [figures for line in lines if (figures := figures_of(line))]
 
 
 def main(path: Path | None, as_json: bool, seconds: float | None) -> int:
-    """Until the person or the reader has had enough, or for `seconds`. Returns the exit status. Raises
+    """Show the figures until q, Ctrl-C, a closed output, or for `seconds`. Returns the exit status. Raises
     EndpointError."""
     service, end_s = Service(path), time.monotonic() + (seconds or float("inf"))
     try:
@@ -80,9 +81,9 @@ def main(path: Path | None, as_json: bool, seconds: float | None) -> int:
         else:
             _show(service, end_s)
     except KeyboardInterrupt:
-        pass  # how one ends such a thing
+        pass  # the usual end
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody wants to hear of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has ended: no error
     return 0
 
 
@@ -114,6 +115,8 @@ def _show(service: Service, end_s: float) -> None:
 
 
 class _Screen:
+    """Draws the figures until q is pressed."""
+
     def __init__(self, service: Service, end_s: float) -> None:
         self._service = service
         self._end_s = end_s
@@ -122,6 +125,7 @@ class _Screen:
         self._fancy = locale.nl_langinfo(locale.CODESET) == "UTF-8"
 
     def run(self, window: curses.window) -> None:
+        """Read figures and draw them, for curses.wrapper()."""
         styles = _styles()
         window.nodelay(True)
         keyboard = sys.stdin.fileno()
@@ -155,7 +159,7 @@ class _Screen:
 
 
 def _styles() -> dict[str, int]:
-    """In colours where the terminal has them."""
+    """Return the attribute of each style, in colours if the terminal has them."""
     styles = {"": curses.A_NORMAL, "bold": curses.A_BOLD, "dim": curses.A_DIM}
     styles |= {"good": curses.A_NORMAL, "bad": curses.A_REVERSE}
     if curses.has_colors():
@@ -166,11 +170,11 @@ def _styles() -> dict[str, int]:
     return styles
 
 
-# ---- what is on it
+# ---- contents of the screen
 
 LABEL_WIDTH = 13
 SCALE_DBFS = (-72, 0)
-ERLE_SCALE_DB = 50.0  # the best that is seen
+ERLE_SCALE_DB = 50.0  # the highest that occurs
 BLOCKS, PLAIN_BLOCKS = " ▁▂▃▄▅▆▇█", " .:-=+*#%"
 # Features with a shorter name on the screen than in the configuration.
 SHORT_NAMES = {
@@ -182,7 +186,11 @@ SHORT_NAMES = {
 
 
 class History:
-    """erle_db: a value for each second of the last minutes; worst_ms: latency in the last minute."""
+    """Figures over time.
+
+    erle_db    a value for each second of the last 5 minutes
+    worst_ms   largest latency of the last minute
+    """
 
     def __init__(self) -> None:
         self.erle_db: deque[float] = deque(maxlen=300)
@@ -194,6 +202,7 @@ class History:
         return max(self._latencies_ms, default=None)
 
     def add(self, figures: Figures) -> None:
+        """Add a line's figures."""
         if (latency_ms := figures.get("latency_max_ms")) is not None:
             self._latencies_ms.append(latency_ms)
         second = int(figures.get("frames") or 0) // FRAMES_PER_S
@@ -203,8 +212,10 @@ class History:
 
 
 def screen(figures: Figures, history: History, problem: str, width: int, fancy: bool) -> list[Line]:
-    """The screen's lines, for `width` columns. `problem` is why there is no service, `fancy` that the
-    terminal has block characters."""
+    """Return the screen's lines, for `width` columns.
+
+    `problem` is why there is no service, "" while there is one; `fancy` is whether the terminal has block
+    characters."""
     minutes, seconds = divmod(int(figures.get("frames") or 0) // FRAMES_PER_S, 60)
     clock = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}  q quits"
     state = f"waiting for the service: {problem}" if problem else str(figures.get("state", "looking"))

@@ -30,7 +30,7 @@ from apmpi.cards.text_file import one_line
 from apmpi.cards.wav import WavSink
 from apmpi.errors import CommandError, EndpointError
 from apmpi.figures import SIGNALS
-from apmpi.service.socket_client import Figures, Visit, figures_of
+from apmpi.service.socket_client import Figures, Subscription, figures_of
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -53,9 +53,9 @@ def main(
     if statistics_path(path) == path:
         raise CommandError(f"{path}: would be the statistics' own name, expected NAME.wav")
     with contextlib.ExitStack() as stack:
-        visit = stack.enter_context(Visit("sound", socket))
+        subscription = stack.enter_context(Subscription("sound", socket))
         stopped = stack.enter_context(_stop_signals())
-        recording = _Recording(path, visit, stack)
+        recording = _Recording(path, subscription, stack)
         frames_max = round(seconds * FRAMES_PER_S)
         frames_max = min(frames_max, int(megabytes * 1e6 / recording.frame_bytes))
         if frames_max < 1:
@@ -65,7 +65,7 @@ def main(
             # A service that waits for a device sends no sound: the time limits the recording, too.
             end_s = time.monotonic() + frames_max / FRAMES_PER_S + PATIENCE_S
             while recording.frames < frames_max and not stopped and time.monotonic() < end_s:
-                for line in visit.next_lines():
+                for line in subscription.next_lines():
                     recording.add(line, frames_max)
                 progress(recording.frames / FRAMES_PER_S)
             reason = "stopped" if stopped else "complete"
@@ -101,21 +101,21 @@ class _Recording:
     state         last state that the service has reported
     """
 
-    def __init__(self, path: Path, visit: Visit, stack: contextlib.ExitStack) -> None:
+    def __init__(self, path: Path, subscription: Subscription, stack: contextlib.ExitStack) -> None:
         """Open both files; `stack` removes them if they are not completed. Raises EndpointError."""
         self.frames = 0
         self.state = "nothing came"
-        self._frame_samples = visit.sample_rate_hz // FRAMES_PER_S
-        self._channels = visit.channels
+        self._frame_samples = subscription.sample_rate_hz // FRAMES_PER_S
+        self._channels = subscription.channels
         self.frame_bytes = SAMPLE_BYTES * self._frame_samples * sum(self._channels.values())
         self._lost_frames = 0
         self._next_number: int | None = None
         self._xruns: list[int] = []
-        self._not_apmpi = f"{visit.path}: what answers there is not apmpi"
-        self._sound = stack.enter_context(WavSink(path, visit.sample_rate_hz, sum(self._channels.values())))
+        self._not_apmpi = f"{subscription.path}: what answers there is not apmpi"
+        self._sound = stack.enter_context(WavSink(path, subscription.sample_rate_hz, sum(self._channels.values())))
         self._statistics = stack.enter_context(_LineSink(statistics_path(path)))
         started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        about = {"started": started, "sample_rate_hz": visit.sample_rate_hz, "channels": self._channels}
+        about = {"started": started, "sample_rate_hz": subscription.sample_rate_hz, "channels": self._channels}
         self._statistics.write({"recording": about})
 
     def add(self, line: dict[str, Any], frames_max: int) -> None:
