@@ -2,7 +2,7 @@
 
 Nothing here waits for a reader. An entry that the journal does not take is left out and counted; an event
 that comes too often is written less often, with the count of those suppressed. `write` may be called from any
-thread but the audio thread, `report` and `catch_up` from the reporter alone.
+thread but the audio thread, `report` and `catch_up` by the reporter (apmpi.service.report).
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from typing import Protocol
 
 from apmpi.service.systemd import datagram_socket
 
-# A terminal's line is renewed so often: it is read while it changes.
+# Interval at which a terminal's line changes: short enough to be followed.
 LIVE_LINE_S = 0.5
-# Of one event at most so many entries are written in so many seconds: a loose plug must not fill the journal.
+# Most entries of one event in so many seconds: a loose plug must not fill the journal.
 BURST_ENTRIES, BURST_S = 5, 30.0
 
 STDERR = 2
@@ -151,7 +151,7 @@ def _without_waiting(terminal_fd: int) -> int:
 
 
 def _columns() -> int | None:
-    """Return the terminal's columns; None if it does not know, or has gone."""
+    """Return the terminal's columns; None if they are not known, or the terminal has gone."""
     try:
         return os.get_terminal_size(STDERR).columns or None
     except OSError:
@@ -174,6 +174,7 @@ class RateLimited:
         self._written_s: dict[Event, deque[float]] = {
             event: deque(maxlen=BURST_ENTRIES) for event in REPEATED
         }
+        # Count, last message and its values of what is suppressed.
         self._held: dict[Event, tuple[int, str, Mapping[str, str]]] = {}
         self._lock = threading.Lock()
 

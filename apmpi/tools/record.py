@@ -112,10 +112,16 @@ class _Recording:
         self._next_number: int | None = None
         self._xruns: list[int] = []
         self._not_apmpi = f"{subscription.path}: what answers there is not apmpi"
-        self._sound = stack.enter_context(WavSink(path, subscription.sample_rate_hz, sum(self._channels.values())))
+        self._sound = stack.enter_context(
+            WavSink(path, subscription.sample_rate_hz, sum(self._channels.values()))
+        )
         self._statistics = stack.enter_context(_LineSink(statistics_path(path)))
         started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        about = {"started": started, "sample_rate_hz": subscription.sample_rate_hz, "channels": self._channels}
+        about = {
+            "started": started,
+            "sample_rate_hz": subscription.sample_rate_hz,
+            "channels": self._channels,
+        }
         self._statistics.write({"recording": about})
 
     def add(self, line: dict[str, Any], frames_max: int) -> None:
