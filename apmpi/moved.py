@@ -12,18 +12,23 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
-    "config": ("settings", "errors", "service.yaml_reader"),
+    "config": ("settings", "errors", "service.yaml_reader", "service.layout"),
+    "doctor": tuple(
+        f"tools.{part}" for part in ["doctor", "finding", "listening", "machine_checks", "sound_checks"]
+    ),
     "endpoints": ("cards.slot", "cards.sync", "cards.live", "cards.files", "cards.formats"),
+    "loop": ("service.loop", "service.run"),
     "media_devices": ("api.devices", "api.track"),
     "pcm": ("cards.pcm", "cards.formats"),
+    "report": ("service.report", "service.instruments", "service.systemd"),
+    "socket_server": ("service.socket_server", "service.lines"),
 }
 """old path -> the modules that took its place, both within apmpi"""
 WINGS = {
     "api": "apm frame",
     "cards": "alsa clock downmix latency realtime replace text_file wav",
-    "service": "bounded_json feed journal learned loop metrics protocol report socket_client socket_server "
-    "sound_mark",
-    "tools": "acoustics cli demo doctor endpoint_check monitor page picture process progress record",
+    "service": "bounded_json feed journal learned metrics protocol socket_client sound_mark",
+    "tools": "acoustics cli demo endpoint_check monitor page picture process progress record",
 }
 MOVED |= {name: (f"{wing}.{name}",) for wing, names in WINGS.items() for name in names.split()}
 

@@ -18,9 +18,10 @@ from apmpi.moved import MOVED
 # Names that programs and the project's own documents have used, by their old module.
 NAMES = {
     "alsa": "AlsaError Offer offer complaints",
-    "apm": "AudioProcessingModule Frame Stats KERNELS MAX_DELAY_MS RATES_HZ",
+    "apm": "AudioProcessingModule Frame Stats KERNELS",
     "clock": "Timebase Drift Settling Resampler",
-    "config": "ConfigError EndpointError Endpoint Features Tuning Settings load",
+    "config": "ConfigError EndpointError Endpoint Features Tuning Settings load parse taken_live",
+    "doctor": "Finding listen main paths sound_findings",
     "downmix": "Downmix",
     "endpoints": "Slot Caretaker Follower Place Microphone FileMicrophone FarEnd FileFarEnd ReadAhead Player"
     " FileSink WriteBehind picked repeated",
@@ -29,6 +30,8 @@ NAMES = {
     "loop": "Loop run",
     "media_devices": "MicrophoneSource DelayEstimator InputCapture OutputPlayer MediaDevices",
     "pcm": "DeviceLost Pcm Capture Playback FORMATS to_int16 from_int16 hardware names abilities busy_with",
+    "report": "Reporter Board Instruments Moment notify",
+    "socket_server": "SocketServer",
     "text_file": "FileError read_text one_line printable",
     "wav": "SoundReader WavSource WavSink open_sound",
 }

@@ -1,1 +1,1 @@
-"""What a program imports: frames, the processing module and media devices."""
+"""The API of programs: frames, the processing module and media devices."""

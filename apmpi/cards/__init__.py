@@ -1,1 +1,1 @@
-"""What touches a device or a file."""
+"""Devices and files: everything through which sound enters and leaves."""

@@ -261,7 +261,8 @@ static void follow_clock(apm_t *apm)
         information += apm->channel[c].aec.lag_information;
     }
     const aec_t *aec = &apm->channel[0].aec;
-    const float reduction = (aec->mic_energy + TINY_POWER) / (aec->kalman.error_energy + TINY_POWER);
+    const float reduction = (aec->mic_energy + QUANTISATION_POWER) /
+                            (aec->kalman.error_energy + QUANTISATION_POWER);
     far_track_drift(&apm->far, lag_sum, information, reduction);
 }
 

@@ -6,10 +6,9 @@
 
 #include "base/branchless.h"
 #include "kernels/kernels.h"
+#include "kernels/levels.h"
 
 enum { BLOCKS_PER_S = 100 };
-
-static const float TINY_POWER = 1e-10f; /* -100 dBFS: below a 16-bit step */
 
 static inline float mean_square(const float *x, int count)
 {

@@ -123,7 +123,7 @@ void channel_cancel(channel_t *channel, const workspace_t *ws, const channel_inp
             /* until an echo is found, by how far the estimate is in the microphone at all */
             to = input->far->measured ? 1.0f : aec_confidence(&channel->aec);
         /* in digital silence the echo paused, too: the share is kept */
-        next = enabled && mic < TINY_POWER ? channel->cancel_share : to;
+        next = enabled && mic < QUANTISATION_POWER ? channel->cancel_share : to;
     } else {
         memset(channel->echo, 0, sizeof(float) * (size_t)hop);
     }

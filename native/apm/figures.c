@@ -21,7 +21,8 @@ void figures_reset(figures_t *figures) { memset(figures, 0, sizeof *figures); }
 
 int figures_converged(const figures_t *figures)
 {
-    return figures->average.mic + TINY_POWER > CHANNEL_CONVERGED * (figures->average.error + TINY_POWER);
+    return figures->average.mic + QUANTISATION_POWER >
+           CHANNEL_CONVERGED * (figures->average.error + QUANTISATION_POWER);
 }
 
 static void average(float *state, float now) { *state += AVERAGE_RATE * (now - *state); }
@@ -31,7 +32,7 @@ static void average(float *state, float now) { *state += AVERAGE_RATE * (now - *
 static float limited(const figures_t *figures, float usual, float now)
 {
     const float mic = figures->average.mic;
-    return mic > 0.0f ? lesser(now, UNUSUAL * figures->spell.mic * usual / mic + TINY_POWER) : now;
+    return mic > 0.0f ? lesser(now, UNUSUAL * figures->spell.mic * usual / mic + QUANTISATION_POWER) : now;
 }
 
 static void average_spell(figures_t *figures)
@@ -77,7 +78,7 @@ void figures_process(figures_t *figures, const figures_input_t *input)
 
 static float ratio_db(float over, float under)
 {
-    return 10.0f * log10f((over + TINY_POWER) / (under + TINY_POWER));
+    return 10.0f * log10f((over + QUANTISATION_POWER) / (under + QUANTISATION_POWER));
 }
 
 /* Mean over the bins of the noise's power density, as a signal's power. */
@@ -86,7 +87,7 @@ static float noise_floor_dbfs(const ns_t *ns)
     float noise = 0.0f;
     for (int k = 0; k < ns->bins; k++)
         noise += ns->noise[k];
-    return 10.0f * log10f(noise / ((float)ns->bins * ns->window_power) + TINY_POWER);
+    return 10.0f * log10f(noise / ((float)ns->bins * ns->window_power) + QUANTISATION_POWER);
 }
 
 /* Delay of the echo in ms, -1 while it is unknown. */

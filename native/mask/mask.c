@@ -5,10 +5,10 @@
 
 #include "kernels/dense.h"
 #include "kernels/kernels.h"
+#include "kernels/levels.h"
 #include "kernels/spectrum.h"
 #include "mask/weights.h"
 
-static const float QUIET_POWER = 1e-10f; /* of a sample: quantisation noise of 16 bit, (2^-15)^2 / 12 */
 static const float TRAINED_HOP = 160.0f; /* samples of a block at 16 kHz, the rate of the training */
 /* of the natural log of a ratio: 22 dB become 1, the range in which tanh and 8-bit inputs work well */
 static const float RATIO_SCALE = 0.2f;
@@ -26,7 +26,7 @@ void mask_init(mask_t *mask, int bins, int stride, float window_power, arena_t *
     mask->bins = bins;
     /* A band's power grows with the square of the frame, its quantisation noise with the frame. Scaled so
      * that the features of all rates are those of 16 kHz. */
-    mask->quiet_power = QUIET_POWER * window_power * (float)(bins - 1) / TRAINED_HOP;
+    mask->quiet_power = QUANTISATION_POWER * window_power * (float)(bins - 1) / TRAINED_HOP;
     mask->speech = arena_floats(arena, (size_t)stride);
     mask->rest = arena_floats(arena, (size_t)stride);
     if (arena->base)

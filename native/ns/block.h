@@ -2,8 +2,8 @@
 #ifndef APMPI_NS_BLOCK_H
 #define APMPI_NS_BLOCK_H
 
-/* Power of a sample below which there is nothing: the quantisation noise of 16 bit, (2^-15)^2 / 12. */
-static const float QUIET_POWER = 1e-10f;
+#include "kernels/levels.h"
+
 /* Margin on the expected residual echo, whose peaks lie about 3 dB above it (measured on loudspeakers with
  * distortion and in rooms with reverberation times of 0.3 to 1 s). */
 static const float ECHO_MARGIN = 2.0f;
@@ -46,8 +46,8 @@ typedef struct {
     float *scratch[2];            /* by bin; valid within one function only */
 } ns_block_t;
 
-/* QUIET_POWER as the power of a bin. */
-static inline float quiet_bin(const ns_block_t *block) { return QUIET_POWER * block->window_power; }
+/* QUANTISATION_POWER as the power of a bin. */
+static inline float quiet_bin(const ns_block_t *block) { return QUANTISATION_POWER * block->window_power; }
 
 /* First-order recursive average with one rate for rising and one for falling values, 0..1 per block. */
 static inline float follow(float average, float value, float rise_rate, float fall_rate)

@@ -14,7 +14,7 @@ static const float MASKED_DECISION_DIRECTED = 0.9f;
 /* Reduction of the latter in a quiet room, where no random peak of the noise is audible and what is weak is
  * speech. */
 static const float QUIET_ROOM_LESS_DIRECTED = 0.08f;
-/* Least disturbance over QUIET_POWER, against division by 0. */
+/* Least disturbance over QUANTISATION_POWER, against division by 0. */
 static const float TINY = 1e-3f;
 
 /* Around clear speech in noise the gains of the bins, each with a random error of its own, lose weak sounds

@@ -42,7 +42,7 @@ void noise_floor_init(noise_floor_t *floor, int bins, int stride, float window_p
 void noise_floor_reset(noise_floor_t *floor)
 {
     for (int k = 0; k < floor->stride; k++) {
-        floor->noise[k] = QUIET_POWER * floor->window_power;
+        floor->noise[k] = QUANTISATION_POWER * floor->window_power;
         floor->smooth[k] = floor->clear_blocks[k] = 0.0f;
         floor->lowest[k] = floor->lowest_next[k] = NO_MINIMUM;
     }
@@ -99,7 +99,7 @@ static void follow_noise(const noise_floor_t *floor, const float *restrict input
                          const float *restrict presence, const float *restrict clear, float rate)
 {
     const float bias = floor->blocks >= FIRST_MINIMUM_BLOCKS ? MINIMUM_BIAS : 0.0f,
-                quiet = QUIET_POWER * floor->window_power;
+                quiet = QUANTISATION_POWER * floor->window_power;
     const float *restrict lowest = floor->lowest;
     float *restrict noise = floor->noise;
     for (int k = 0; k < floor->bins; k++) {
@@ -147,6 +147,6 @@ void noise_floor_raise(noise_floor_t *floor, int bin, float noise, float minimum
 void noise_floor_keep(noise_floor_t *floor, tape_t *tape)
 {
     /* up to white noise at full scale */
-    tape_floats(tape, floor->noise, (size_t)floor->bins, QUIET_POWER * floor->window_power,
+    tape_floats(tape, floor->noise, (size_t)floor->bins, QUANTISATION_POWER * floor->window_power,
                 floor->window_power);
 }

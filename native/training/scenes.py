@@ -26,7 +26,7 @@ LATE_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Scene:
-    """What the loudspeaker is given, what the microphone hears, and what of it is speech and noise.
+    """The loudspeaker's and the microphone's signals, and the speech and noise that the latter holds.
 
     All float32 of SAMPLES.
     """
@@ -228,7 +228,7 @@ def room_response(rng: np.random.Generator) -> np.ndarray:
 
 
 def _loudspeaker(rng: np.random.Generator, far: np.ndarray) -> np.ndarray:
-    """What comes out of a small box: band limits, resonances, and for most of them distortion."""
+    """Return the sound of a small loudspeaker: band limits, resonances, and mostly distortion."""
     x = far / (np.max(np.abs(far)) + 1e-9)
     kind = rng.random()
     drive = _decibels(rng.uniform(-6, 20))
@@ -257,7 +257,7 @@ def _drifted(x: np.ndarray, ppm: float) -> np.ndarray:
 
 
 def _mangled(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
-    """What a device's own processing makes of an echo, so that no filter predicts it."""
+    """Return an echo as a device's own processing changes it, so that no linear filter predicts it."""
     _, _, spectrum = stft(echo, RATE_HZ, nperseg=320)
     kind = rng.random()
     if kind < 0.4:  # suppressor: quiet parts go, and some of the loud ones

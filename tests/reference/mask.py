@@ -14,7 +14,7 @@ from reference.c_constants import c_constants
 from reference.signals import Signal
 
 WEIGHTS = Path(__file__).parents[2] / "native" / "mask" / "weights.h"
-C = c_constants("mask/mask.h", "mask/mask.c", "kernels/dense.c")
+C = c_constants("kernels/levels.h", "mask/mask.h", "mask/mask.c", "kernels/dense.c")
 BANDS, LAST_BIN = C.MASK_BANDS, C.MASK_LAST_BIN
 
 
@@ -39,7 +39,7 @@ def _sigmoid(x: Signal) -> Signal:
 class Mask:
     def __init__(self, bins: int, window_power: float) -> None:
         self.bins = bins
-        self.quiet_power = C.QUIET_POWER * window_power * (bins - 1) / C.TRAINED_HOP
+        self.quiet_power = C.QUANTISATION_POWER * window_power * (bins - 1) / C.TRAINED_HOP
         self.layers = _layers()
         self.units = len(self.layers["FIRST"][2])
         self.state = np.zeros(self.units)

@@ -16,6 +16,7 @@ from scipy.special import exp1
 
 LEVEL = c_constants("ns/level.h", "ns/level.c")
 C = c_constants(
+    "kernels/levels.h",
     "ns/block.h",
     "ns/bands.h",
     "ns/bands.c",
@@ -203,7 +204,7 @@ class Clatter:
 
 class Suppressor:
     def __init__(self, bins: int, window_power: float, attenuation_db: float) -> None:
-        self.quiet, self.least_comfort = C.QUIET_POWER * window_power, C.LEAST_COMFORT * window_power
+        self.quiet, self.least_comfort = C.QUANTISATION_POWER * window_power, C.LEAST_COMFORT * window_power
         self.configure(attenuation_db)
         self.gain_min = self.gain_min_target
         self.floor, self.bands = NoiseFloor(bins, self.quiet), Bands(bins)
