@@ -99,3 +99,14 @@ def test_native_rooms_include_only_what_stands_below_them(path: Path) -> None:
         assert header is not None, f'"{name}" is neither beside {path.name} nor in native'
         seen = header.resolve().relative_to(native).parts[0]
         assert seen in NATIVE[room] | {room}, f"native/{room} may not see {name}"
+
+
+def test_every_function_fits_on_a_screen() -> None:
+    """At most 60 lines each in the package and the image; clang-tidy checks the C."""
+    for folder in ("apmpi", "image"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(), str(path))):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    assert node.end_lineno is not None
+                    lines = node.end_lineno - node.lineno + 1
+                    assert lines <= 60, f"{path.relative_to(ROOT)}: {node.name} has {lines} lines"

@@ -248,6 +248,33 @@ static void takes_no_reflection_for_a_move(void)
 
 /* A state restored by another chain is saved by it unchanged. A state with any error is refused, and changes
  * nothing. */
+/* Random bytes with a valid checksum: refused, or harmless. forged: room for a state. */
+static void survives_forged_states(apm_t *apm, const unsigned char *state, unsigned char *forged, int rate_hz,
+                                   int channels)
+{
+    const size_t bytes = apm_state_size(apm);
+    int accepted = 0, odd = 0;
+    int16_t mic[MOST_SAMPLES];
+    for (int n = 0; n < 60; n++) {
+        memcpy(forged, state, bytes);
+        for (int flips = 0; flips <= n % 7; flips++)
+            forged[24 + (size_t)((0.5f + 0.5f * test_random()) * (float)(bytes - 25))] ^=
+                (unsigned char)(1 << (n + flips) % 8);
+        apm_seal(forged, bytes);
+        accepted += apm_restore(apm, forged, bytes) == APM_STATE_GOOD;
+        for (int b = 0; b < 3; b++) {
+            fill(mic, channels * rate_hz / 100, b);
+            apm_render(apm, mic, channels);
+            apm_capture(apm, mic);
+        }
+        apm_stats_t stats;
+        apm_stats(apm, &stats);
+        odd += !isfinite(stats.erle_db) || !isfinite(stats.agc_gain_db);
+    }
+    CHECK(!odd && accepted < 60, "%5d Hz, %d channels: of 60 forged states %d taken, none with harm", rate_hz,
+          channels, accepted);
+}
+
 static void keeps_its_state(int rate_hz, int channels)
 {
     unsigned char *memory[2] = {guarded(apm_size(rate_hz, channels)), guarded(apm_size(rate_hz, channels))};
@@ -288,28 +315,7 @@ static void keeps_its_state(int rate_hz, int channels)
               memcmp(state, again, bytes) == 0,
           "%5d Hz, %d channels: a state of %zu bytes comes back as it was", rate_hz, channels, bytes);
 
-    /* random bytes with a valid checksum: refused, or harmless */
-    int accepted = 0, odd = 0;
-    int16_t mic[MOST_SAMPLES];
-    for (int n = 0; n < 60; n++) {
-        memcpy(damaged, state, bytes);
-        for (int flips = 0; flips <= n % 7; flips++)
-            damaged[24 + (size_t)((0.5f + 0.5f * test_random()) * (float)(bytes - 25))] ^=
-                (unsigned char)(1 << (n + flips) % 8);
-        apm_seal(damaged, bytes);
-        accepted += apm_restore(other, damaged, bytes) == APM_STATE_GOOD;
-        for (int b = 0; b < 3; b++) {
-            fill(mic, channels * rate_hz / 100, b);
-            apm_render(other, mic, channels);
-            apm_capture(other, mic);
-        }
-        apm_stats_t stats;
-        apm_stats(other, &stats);
-        odd += !isfinite(stats.erle_db) || !isfinite(stats.agc_gain_db);
-    }
-    CHECK(!odd && accepted < 60, "%5d Hz, %d channels: of 60 forged states %d taken, none with harm", rate_hz,
-          channels, accepted);
-
+    survives_forged_states(other, state, damaged, rate_hz, channels);
     apm_restore(other, state, bytes);
     unsigned char *elsewhere = guarded(apm_size(8000, 2));
     apm_t *stranger = apm_init(elsewhere, 8000, 2, &everything);
