@@ -160,7 +160,7 @@ class Loop:
             if microphone.restarted:
                 for end in others:
                     end.realign()
-            near, far = picked(captured, *self._pick_near), self._far_block(captured, captured_ns)
+            near, far = picked(captured, *self._pick_near), self._far_frame(captured, captured_ns)
             if speaker:
                 speaker.play(self._far_to_speaker(far, far), due_ns)
             out = self._process(far, near)
@@ -181,7 +181,7 @@ class Loop:
                 board.mono = "; ".join(found)
             latency.add(wait_ms, processing_ms, queue_ms)
 
-    def _far_block(self, captured: bytes, captured_ns: int) -> bytes:
+    def _far_frame(self, captured: bytes, captured_ns: int) -> bytes:
         """Return the far end: its own endpoint's, or the reference channels of the microphone's card; silence
         where there is nothing."""
         if self.endpoints.far_end:
