@@ -101,8 +101,8 @@ def test_the_api_changes_every_setting_of_the_chain() -> None:
 @pytest.mark.parametrize("name", [*CHAIN, *DELAY])
 def test_the_documentation_of_the_api_states_meaning_range_and_choices(name: str) -> None:
     row = {**CHAIN, **DELAY}[name]
-    arguments = str(AudioProcessingModule.__doc__).partition("Args:")[2].partition("Raises:")[0]
-    (explained,) = re.findall(rf"^ +{name}: (.*(?:\n {{12}}.*)*)", arguments, re.MULTILINE)
+    arguments = str(inspect.getdoc(AudioProcessingModule)).partition("Args:")[2].partition("Raises:")[0]
+    (explained,) = re.findall(rf"^ {{4}}{name}: (.*(?:\n {{8}}.*)*)", arguments, re.MULTILINE)
     assert plain(explained).startswith(plain(sentence(row)))
     assert all(f'"{choice}"' in explained for choice in row.choices)
 
