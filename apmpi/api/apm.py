@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from apmpi import _native
 from apmpi.api.frame import SAMPLE_FORMATS, shown
 from apmpi.settings import NOISE_SUPPRESSION_DEFAULT, SAMPLE_RATES_HZ, Features, Settings, Tuning, rows
+from apmpi.units import FRAMES_PER_S
 
 FLAGS, NUMBERS, DELAY = rows(Features), rows(Tuning), rows(Settings)["stream_delay_ms"]
 KERNELS = _native.KERNELS
@@ -415,9 +416,9 @@ def _checked(call: str, frame: Frame) -> tuple[int, int]:
         raise RuntimeError(
             f"{call}: frame has {shown(channels)} channels, expected 1 to {_native.MAX_CHANNELS}"
         )
-    if count != rate_hz // 100:
+    if count != rate_hz // FRAMES_PER_S:
         raise RuntimeError(
             f"{call}: frame has {shown(count)} samples per channel, "
-            f"expected {rate_hz // 100} (10 ms at {rate_hz} Hz)"
+            f"expected {rate_hz // FRAMES_PER_S} (10 ms at {rate_hz} Hz)"
         )
     return rate_hz, channels

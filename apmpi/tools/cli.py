@@ -17,11 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from apmpi import settings as config
 from apmpi.cards.text_file import one_line
 from apmpi.errors import CommandError, ConfigError, EndpointError
 from apmpi.service import yaml_reader
-from apmpi.settings import Settings
+from apmpi.settings import STREAM_DELAY_MAX_MS, STREAM_DELAY_MIN_MS, Settings
 from apmpi.tools.progress import Progress
 
 EXIT_STATUS = """exit status: 0 done; 1 something failed on the way (run, record) or is wrong (doctor); 2 a
@@ -328,7 +327,7 @@ def _positive(text: str, unit: str) -> float:
 
 
 def _delay_ms(text: str) -> int:
-    low, high = config.STREAM_DELAY_MIN_MS, config.STREAM_DELAY_MAX_MS
+    low, high = STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS
     with contextlib.suppress(ValueError):
         if low <= int(text) <= high:
             return int(text)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import alsaaudio
 
-from apmpi import settings as config
 from apmpi.cards import pcm
 from apmpi.cards.text_file import one_line
 from apmpi.errors import EndpointError
 from apmpi.service.yaml_reader import load
-from apmpi.settings import Endpoint, Settings
+from apmpi.settings import CARD_CHANNELS_MAX, Endpoint, Settings
 from apmpi.tools.endpoint_check import endpoint_states
 from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
 from apmpi.tools.listening import PEAK_DBFS, duration_s, listen
@@ -51,7 +50,7 @@ def _settings(path: Path | None, device: str | None) -> Settings | None:
             return None
         device = f"plug{min(both)}"
     able = pcm.abilities(device, alsaaudio.PCM_CAPTURE, 1)
-    channels = min(max(able[0], 1), config.CARD_CHANNELS_MAX) if able else 1
+    channels = min(max(able[0], 1), CARD_CHANNELS_MAX) if able else 1
     return Settings(microphone=Endpoint(device=device, channels=channels), speaker=Endpoint(device=device))
 
 

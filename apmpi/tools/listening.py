@@ -15,14 +15,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from apmpi import settings as config
 from apmpi.api.apm import Stats
 from apmpi.cards import realtime
 from apmpi.cards.clock import Timebase
 from apmpi.cards.latency import FrameTimes, LatencySummary
 from apmpi.errors import EndpointError
 from apmpi.service.loop import Loop
-from apmpi.settings import Endpoint, Settings
+from apmpi.settings import CHANNELS_MAX, Endpoint, Settings
 from apmpi.tools import acoustics
 from apmpi.units import FRAMES_PER_S
 
@@ -89,7 +88,7 @@ def _channels(settings: Settings) -> tuple[int, ...]:
     """
     configured = [number + 1 for number in settings.near_channels + settings.reference_channels]
     every = [*configured, *range(1, settings.microphone.channels + 1)]
-    return tuple(sorted([*dict.fromkeys(every)][: config.CHANNELS_MAX]))
+    return tuple(sorted([*dict.fromkeys(every)][:CHANNELS_MAX]))
 
 
 def listen(settings: Settings) -> Hearing:

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from apmpi import settings as config
-from apmpi.settings import Settings
+from apmpi.settings import STREAM_DELAY_MAX_MS, Settings
 from apmpi.tools import acoustics
 from apmpi.tools.finding import FINE, NOTE, WRONG, Finding, judged
 from apmpi.tools.listening import QUIET_S, TALK_S, Hearing, Samples, duration_s, paths
@@ -177,6 +176,6 @@ def suggested_lines(settings: Settings, hearing: Hearing) -> list[str]:
     elif speaker and speaker.device:
         lines.append(f'speaker: {{device: "{speaker.device}"}}')
     delays_ms = [1000 * found[number].delay_s for number in heard if found[number].heard]
-    if delays_ms and min(delays_ms) <= config.STREAM_DELAY_MAX_MS and not wires:
+    if delays_ms and min(delays_ms) <= STREAM_DELAY_MAX_MS and not wires:
         lines.append(f"stream_delay_ms: {min(delays_ms):.0f}    # where the search begins")
     return lines

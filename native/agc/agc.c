@@ -34,8 +34,6 @@ static const float FAR_TOO_LOUD_DB = 10.0f; /* over the target: the loudest syll
 static const float DUCK_DB_PER_S = 300.0f;
 static const float UNDUCK_DB_PER_S = 150.0f; /* 30 dB are restored in 0.2 s */
 
-void agc_init(agc_t *agc) { agc_reset(agc); }
-
 void agc_configure(agc_t *agc, float target_dbfs, float max_gain_db)
 {
     agc->target_dbfs = target_dbfs;

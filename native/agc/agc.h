@@ -35,7 +35,6 @@ typedef struct {
     float last_gain;           /* linear, at the end of the last block */
 } agc_t;
 
-void agc_init(agc_t *agc);
 /* target_dbfs: -40..-6; max_gain_db: 0..50. The gain moves to them at its usual speed. */
 void agc_configure(agc_t *agc, float target_dbfs, float max_gain_db);
 /* Gain 0 dB, level unknown. */

@@ -10,7 +10,7 @@ static const float TARGET_DBFS = -20.0f, MAX_GAIN_DB = 32.0f, LOWEST_GAIN_DB = -
 static agc_t start(void)
 {
     agc_t agc;
-    agc_init(&agc);
+    agc_reset(&agc);
     agc_configure(&agc, TARGET_DBFS, MAX_GAIN_DB);
     return agc;
 }
@@ -114,7 +114,7 @@ static void rests_in_a_pause(void)
           (double)talking, (double)soon, (double)late, (double)agc_gain_db(&agc));
 }
 
-static void tells_what_is_out_of_reach(void)
+static void reports_what_is_out_of_reach(void)
 {
     agc_t agc = start();
     talk(&agc, 4.0f, -54.0f, 1.0f, 1, NULL);
@@ -157,7 +157,7 @@ int main(void)
         follows_a_step(steps_dbfs[i][0], steps_dbfs[i][1]);
     forgives_a_cough();
     rests_in_a_pause();
-    tells_what_is_out_of_reach();
+    reports_what_is_out_of_reach();
     steps_are_small();
     samples_do_not_jump();
     return test_failures != 0;

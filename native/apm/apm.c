@@ -19,7 +19,7 @@
  *
  *      from                                    to                                                      block
  *   1  reference, delay, missing blocks        canceller, residual echo, mask                          same
- *      far end active at the echo's delay      suppressor's trust in the canceller; path check         next
+ *      far end active at the echo's delay      suppressor: convergence of the canceller; path check    next
  *   2  canceller: lag and information          drift, which slides the resampler                       next
  *      canceller: estimate against loudness    saturation, the loudspeaker's curve                     next
  *   3  mean of the microphones                 delay search, which places the cancellers               same
@@ -29,7 +29,7 @@
  *   6  jump: samples                           far end's lags, windows and paths of the cancellers     next
  *   7  powers and speech of channel 0          SNR level                                               same
  *   8  SNR level                               suppressor's attenuation                                next
- *   9  converged, echo against what is heard   gain control: whether speech may be echo                same
+ *   9  converged, echo against the input       gain control: whether speech may be echo                same
  *
  * Channel 0 stands for all in 5 to 9 and for the curve in 2, since every microphone receives the same
  * loudspeaker. Lags are summed over all channels. The gain control takes their highest speech probability.

@@ -43,7 +43,7 @@ void far_reset(far_t *far)
     saturation_reset(&far->saturation);
     high_pass_reset(&far->high_pass, far->high_pass_filter);
     resampler_reset(&far->resampler);
-    drift_init(&far->drift, far->hop);
+    drift_reset(&far->drift);
     reference_reset(&far->reference);
     reference_reset(&far->microphone);
     delay_reset(&far->delay);

@@ -144,7 +144,7 @@ API void limiter_run(limiter_t *limiter, float *x, int count)
 API void *agc_new(float target_dbfs, float max_gain_db)
 {
     agc_t *agc = malloc(sizeof *agc);
-    agc_init(agc);
+    agc_reset(agc);
     agc_configure(agc, target_dbfs, max_gain_db);
     return agc;
 }
