@@ -3,6 +3,7 @@
 # make bench   what a frame costs, compared with other modules if they are installed
 # make soak    a simulated day with random faults; two hours
 # make fuzz    random bytes for everything that reads files or requests: an hour for each reader, a minute in make test
+# make pipewire   the echo-cancel plugin for PipeWire, in build/pipewire
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
@@ -41,8 +42,9 @@ LOCKED  = $(VENV)/bin/python .ci/locked.py $(1) | $(PIP) install --no-deps --no-
 PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 # With the directories, so that a deleted file counts as a change.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
+PLUGIN := build/pipewire/spa-0.2/aec/libspa-aec-apmpi.so
 
-.PHONY: run test bench soak fuzz image image-pi5 test-image fresh lock api setup setup-test setup-image clean
+.PHONY: run test bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -70,6 +72,9 @@ fuzz: FUZZ_SECONDS = $(if $(call given,SECONDS),$(SECONDS),$(if $(call given,HOU
 fuzz: setup-test
 	@nice $(VENV)/bin/pytest tests/fuzz -s --fuzz-seconds "$$(python3 -c 'print($(FUZZ_SECONDS))')" $(if $(SEED),--seed $(SEED))
 
+pipewire: $(PLUGIN)
+	@echo $(PLUGIN)
+
 image: setup-image
 	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image $(if $(RENEW),--renew)
 
@@ -94,7 +99,7 @@ lock:
 
 setup: $(VENV)/.installed
 setup-image: $(VENV)/.installed $(VENV)/.image-packages
-setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies
+setup-test: setup $(VENV)/.test-packages $(VENV)/.test-dependencies $(PLUGIN)
 
 # The signing key is kept: without it no card can be updated. Earlier versions had it in build/.
 clean:
@@ -137,6 +142,15 @@ $(VENV)/.installed: pyproject.toml $(SOURCE) $(VENV)/.dependencies
 
 $(VENV)/.test-packages: .ci/setup $(VENV)/.created
 	@.ci/setup packages test '$(PYTHON)'
+	@touch $@
+
+# With the prefix /usr `cmake --install build/pipewire` finds PipeWire's folder of plugins.
+$(PLUGIN): $(filter native native/%,$(SOURCE))
+	@.ci/setup packages pipewire '$(PYTHON)'
+	@echo 'setup: the plugin for PipeWire'; mkdir -p build
+	@cmake -S native -B build/pipewire -DCMAKE_INSTALL_PREFIX=/usr -DAPMPI_PIPEWIRE=ON -DAPMPI_ROOM=OFF \
+	    -DBUILD_TESTING=OFF >build/pipewire.log
+	@cmake --build build/pipewire >>build/pipewire.log
 	@touch $@
 
 $(VENV)/.image-packages: .ci/setup $(VENV)/.created

@@ -35,6 +35,7 @@ NATIVE = {
     "cython": {"base", "kernels", "apm"} | STAGES,
     "training": {"base", "kernels", "apm"} | STAGES,
     "roomcard": {"kernels"},
+    "pipewire": {"base", "apm"},
 }
 
 

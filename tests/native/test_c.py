@@ -18,13 +18,15 @@ SANITIZED = (
     "-DCMAKE_C_FLAGS=-fsanitize=address,undefined,float-cast-overflow "
     "-fno-sanitize-recover=all -fno-omit-frame-pointer"
 )
+PLUGIN = "-DAPMPI_PIPEWIRE=ON"
 TOOLCHAINS = {
-    "gcc": ["-DCMAKE_C_COMPILER=gcc", SANITIZED],
-    "clang": ["-DCMAKE_C_COMPILER=clang", SANITIZED],
+    "gcc": ["-DCMAKE_C_COMPILER=gcc", SANITIZED, PLUGIN],
+    "clang": ["-DCMAKE_C_COMPILER=clang", SANITIZED, PLUGIN],
     "aarch64": [
         f"-DCMAKE_TOOLCHAIN_FILE={NATIVE / 'aarch64-linux-gnu.cmake'}",
         # The card itself needs alsa-lib for arm64; the tests of its parts don't.
         "-DAPMPI_ROOM=OFF",
+        PLUGIN,
     ],
     "oldest x86-64": ["-DAPMPI_ROOM=OFF"],
 }
