@@ -42,6 +42,10 @@ enum {
 static struct spa_log_topic log_topic = SPA_LOG_TOPIC(0, "spa.aec.apmpi");
 #undef SPA_LOG_TOPIC_DEFAULT
 #define SPA_LOG_TOPIC_DEFAULT &log_topic
+#ifdef SPA_LOG_TOPIC_ENUM_DEFINE /* PipeWire 1.1: the host sets the topic's level itself */
+static struct spa_log_topic *const TOPICS[] = {&log_topic};
+SPA_LOG_TOPIC_ENUM_DEFINE(TOPICS, TOPICS + 1);
+#endif
 
 /* What passes between the threads, under `lock`. */
 typedef struct {
@@ -49,7 +53,8 @@ typedef struct {
     apm_config_t settings; /* written by the main thread */
     bool changed;          /* since `run` took them */
     bool paused;           /* since the last block */
-    apm_stats_t stats;     /* of the last block */
+    bool ran;              /* since the last report */
+    apm_stats_t stats;     /* of the last block but one */
 } exchange_t;
 
 typedef struct {
@@ -89,6 +94,7 @@ static void exchange(plugin_t *plugin)
     if (shared->changed)
         apm_configure(plugin->apm, &shared->settings);
     shared->paused = shared->changed = false;
+    shared->ran = true;
     apm_stats(plugin->apm, &shared->stats);
     pthread_mutex_unlock(&shared->lock);
 }
@@ -220,18 +226,30 @@ static int init2(void *object, const struct spa_dict *args, struct spa_audio_inf
 }
 #endif
 
-/* Both streams are paused. Reports what the canceller achieved, and lets it begin again. */
+/* Logs what the canceller has achieved since the last report. */
+static void report(plugin_t *plugin, const char *event)
+{
+    exchange_t *shared = &plugin->exchange;
+    pthread_mutex_lock(&shared->lock);
+    const bool ran = shared->ran;
+    const apm_stats_t stats = shared->stats;
+    shared->ran = false;
+    pthread_mutex_unlock(&shared->lock);
+    if (ran)
+        spa_log_info(plugin->log, "%s: %s, echo reduced by %.0f dB, delay %.0f ms, drift %.0f ppm", event,
+                     stats.converged ? "converged" : "not converged", (double)stats.erle_db,
+                     (double)stats.delay_ms, (double)stats.drift_ppm);
+}
+
+/* Both streams are paused: the chain begins again when they go on. */
 static int deactivate(void *object)
 {
     plugin_t *plugin = object;
     exchange_t *shared = &plugin->exchange;
+    report(plugin, "paused");
     pthread_mutex_lock(&shared->lock);
     shared->paused = true;
-    const apm_stats_t stats = shared->stats;
     pthread_mutex_unlock(&shared->lock);
-    spa_log_info(plugin->log, "paused: %s, echo reduced by %.0f dB, delay %.0f ms, drift %.0f ppm",
-                 stats.converged ? "converged" : "not converged", (double)stats.erle_db,
-                 (double)stats.delay_ms, (double)stats.drift_ppm);
     return 0;
 }
 
@@ -301,6 +319,7 @@ static int get_interface(struct spa_handle *handle, const char *type, void **int
 static int clear(struct spa_handle *handle)
 {
     plugin_t *plugin = (plugin_t *)handle;
+    report(plugin, "stopped");
     let_go(plugin);
     pthread_mutex_destroy(&plugin->exchange.lock);
     return 0;

@@ -2,7 +2,7 @@
 
 Times are of this machine and vary; instructions are counted under emulation and are the same in every run.
 Peers take part where they are installed: livekit from PyPI, libspeexdsp1, libfftw3-dev and libkissfft-dev,
-llvm-19 from Debian.
+llvm-19 from Debian. The section pipewire takes real time, and a quiet machine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -383,7 +384,52 @@ def quality() -> None:
     table(("rate Hz", "echo reduction, first 2 s", "5 to 10 s", *parts), rows)
 
 
-SECTIONS = (instructions, kernels, tail, cycles, peers, binding, transforms, memory, quality)
+def pipewire() -> None:
+    """Cancellers of PipeWire's module in the same scene, 24 s in real time; gain control off
+
+    Processor time is the daemon's, less that of a canceller that only copies.
+    """
+    sys.path.insert(0, str(HERE.parent))
+    from pipewire_rig import DROP_IN, RATE_HZ, Desktop, Scene, intelligibility
+
+    scene = Scene(np.random.default_rng(1), far_s=10, both_s=7, near_s=6)
+    settled = slice(scene.far_alone.start + 4 * RATE_HZ, scene.far_alone.stop)
+    begin = slice(scene.far_alone.start, scene.far_alone.start + 2 * RATE_HZ)
+    rows, copying_s = [], 0.0
+    for name in ("null", "apmpi", "webrtc"):
+        configured = DROP_IN.read_text().replace("libspa-aec-apmpi", f"libspa-aec-{name}")
+        if name == "apmpi":
+            configured = configured.replace("# auto_gain_control = true", "auto_gain_control = false")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Desktop(Path(folder)).running(configured, scene.room) as desktop,
+        ):
+            heard = desktop.hear(scene)
+        if name == "null":
+            copying_s = heard.cpu_s
+            continue
+
+        def change_db(part: slice, heard=heard) -> str:
+            return f"{demo.power_db(heard.out[part]) - demo.power_db(heard.mic[part]):.1f}"
+
+        clear = (
+            intelligibility(heard.out[part], heard.near[part]) for part in (scene.both, scene.near_alone)
+        )
+        share = 100 * (heard.cpu_s - copying_s) / (len(scene.far) / RATE_HZ)
+        changes = (change_db(part) for part in (begin, settled, scene.near_alone))
+        rows.append((name, *changes, *(f"{value:.2f}" for value in clear), f"{share:.1f}"))
+    header = (
+        "echo, first 2 s (dB)",
+        "after 4 s",
+        "near end alone (dB)",
+        "STOI of both",
+        "alone",
+        "% of a core",
+    )
+    table(("canceller", *header), rows)
+
+
+SECTIONS = (instructions, kernels, tail, cycles, peers, binding, transforms, memory, quality, pipewire)
 
 
 def main(names: list[str]) -> None:
