@@ -1,5 +1,6 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
+# make test-agents  the tests of voice agents with LiveKit Agents and Pipecat; 0.7 GB the first time
 # make bench   what a frame costs, compared with other modules if they are installed
 # make soak    a simulated day with random faults; two hours
 # make fuzz    random bytes for everything that reads files or requests: an hour for each reader, a minute in make test
@@ -39,12 +40,13 @@ VENV   := .venv$(if $(PACKAGES),-$(PACKAGES))
 # -qq prints errors only. All packages are locked, so pip resolves nothing and builds with nothing else.
 PIP    := $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 LOCKED  = $(VENV)/bin/python .ci/locked.py $(1) | $(PIP) install --no-deps --no-build-isolation --require-hashes --requirement /dev/stdin
+AGENTS := .venv-agents
 PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 # With the directories, so that a deleted file counts as a change.
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 PLUGIN := build/pipewire/spa-0.2/aec/libspa-aec-apmpi.so
 
-.PHONY: run test bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image clean
+.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -60,6 +62,10 @@ test: setup-test
 	wait $$fuzz || failed=1; cat build/fuzz.log; \
 	$(PYTEST) --numprocesses 1 -m alone || failed=1; \
 	exit $$failed
+
+# With the warnings of those packages, which are not ours.
+test-agents: $(AGENTS)/.installed
+	@$(AGENTS)/bin/pytest -W default tests/test_agents.py
 
 bench: setup-test
 	@$(VENV)/bin/python tests/bench/bench.py
@@ -110,7 +116,7 @@ clean:
 	    [[ ! -e $$kept ]] || { echo "$$key: $$kept is there too, expected one of them" >&2; exit 1; }; \
 	    mv "$$key" "$$kept"; mv "$$key.pub" "$$kept.pub"; echo "$$key is now $$kept: keep it"; \
 	done
-	rm -rf build .venv .venv-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build .venv .venv-debian .venv-agents .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Each stamp is one step; a step runs again only when what it depends on has changed.
 
@@ -160,4 +166,15 @@ $(VENV)/.image-packages: .ci/setup $(VENV)/.created
 $(VENV)/.test-dependencies: .ci/locks/test.txt $(VENV)/.dependencies
 	@echo 'setup: Python packages for the tests'
 	@$(call LOCKED,.ci/locks/test.txt)
+	@touch $@
+
+$(AGENTS)/.dependencies: .ci/locks/agents.txt $(VENV)/.created
+	@.ci/setup venv '$(PYTHON)' $(AGENTS)
+	@echo 'setup: Python packages of voice agents'
+	@$(AGENTS)/bin/python -m pip -qq --disable-pip-version-check install --no-deps --require-hashes --requirement .ci/locks/agents.txt
+	@touch $@
+
+$(AGENTS)/.installed: $(VENV)/.installed $(AGENTS)/.dependencies
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/agents .
+	@$(AGENTS)/bin/python -m pip -qq --disable-pip-version-check install --no-deps --force-reinstall build/agents/apmpi-*.whl
 	@touch $@

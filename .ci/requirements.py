@@ -1,4 +1,4 @@
-"""Command that prints the version ranges of the packages for build, run (with those of the demo) or test.
+"""Command that prints the version ranges of the packages for build, run (with the demo's), test or agents.
 
 pyproject.toml is the only list of them.
 """
@@ -18,4 +18,8 @@ if purpose in ("run", "test"):
     requirements += project["dependencies"] + project["optional-dependencies"]["demo"]
 if purpose == "test":
     requirements += project["optional-dependencies"]["test"]
+if purpose == "agents":
+    # A wheel is installed there without its dependencies: its processing needs NumPy alone.
+    numpy = [each for each in project["dependencies"] if each.startswith("numpy")]
+    requirements = numpy + project["optional-dependencies"]["test-agents"]
 print("\n".join(requirements))

@@ -18,6 +18,7 @@ PYTHON = {
     "__init__": {"api", "moved"},
     "tools": {"service", "api", "cards", "figures"},
     "service": {"api", "cards", "figures"},
+    "agents": {"api", "cards"},
     "api": {"cards", "_native"},
     "cards": set(),
     "figures": set(),

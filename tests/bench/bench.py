@@ -384,6 +384,28 @@ def quality() -> None:
     table(("rate Hz", "echo reduction, first 2 s", "5 to 10 s", *parts), rows)
 
 
+def barge_in() -> None:
+    """Barge-in in ten simulated rooms, 16 kHz: 60 s of far end alone, then 10 s of both ends"""
+    sys.path.insert(0, str(HERE.parent))
+    from reference.signals import scene, to_int16
+
+    from apmpi.agents.stream import Stream
+
+    rows, rate_hz, chunk = [], 16000, 320
+    for seed in range(10):
+        heard = scene(np.random.default_rng(seed), rate_hz, 70.0, near_from_s=60.0, delay_ms=80.0)
+        far, mic, stream, allowed = to_int16(heard.far), to_int16(heard.mic), Stream(), []
+        for at in range(0, len(mic), chunk):
+            stream.play(far[at : at + chunk].tobytes(), rate_hz, 1)
+            stream.process(mic[at : at + chunk].tobytes(), rate_hz, 1)
+            allowed.append(stream.barge_in.allowed)
+        begins_s = (1 + np.flatnonzero(np.diff(np.array(allowed, int)) == 1)) * chunk / rate_hz
+        found_s = next((f"{begin - 60:.2f}" for begin in begins_s if begin >= 60), "missed")
+        during = np.mean(allowed[61 * rate_hz // chunk :])
+        rows.append((seed, int(np.sum(begins_s < 60)), found_s, f"{100 * during:.0f}"))
+    table(("room", "false", "found after s", "allowed in the rest of double talk, %"), rows)
+
+
 def pipewire() -> None:
     """Cancellers of PipeWire's module in the same scene, 24 s in real time; gain control off
 
@@ -429,7 +451,19 @@ def pipewire() -> None:
     table(("canceller", *header), rows)
 
 
-SECTIONS = (instructions, kernels, tail, cycles, peers, binding, transforms, memory, quality, pipewire)
+SECTIONS = (
+    instructions,
+    kernels,
+    tail,
+    cycles,
+    peers,
+    binding,
+    transforms,
+    memory,
+    quality,
+    barge_in,
+    pipewire,
+)
 
 
 def main(names: list[str]) -> None:
