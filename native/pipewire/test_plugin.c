@@ -17,6 +17,23 @@ extern int spa_handle_factory_enum(const struct spa_handle_factory **factory, ui
 
 enum { RATE_HZ = 16000, BLOCK = RATE_HZ / 100, DELAY = 4 * BLOCK, CHANNELS_MAX = 2 };
 
+/* ---- allocations: the linker sends those of the plugin and of the chain here (--wrap) */
+
+static int allocations;
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_aligned_alloc(size_t alignment, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
+
+void *__wrap_malloc(size_t bytes) { return allocations++, __real_malloc(bytes); }
+void *__wrap_calloc(size_t count, size_t bytes) { return allocations++, __real_calloc(count, bytes); }
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
+{
+    return allocations++, __real_aligned_alloc(alignment, bytes);
+}
+
 /* ---- a host with a log */
 
 static char said[1024]; /* the last line of the log */
@@ -276,7 +293,10 @@ static void test_sound(void)
     const loaded_t plugin = load();
     const struct spa_audio_info_raw format = format_of(RATE_HZ, CHANNELS_MAX);
     block_t block;
+    allocations = 0;
     spa_audio_aec_init(plugin.aec, NULL, &format);
+    CHECK(allocations > 0, "%d allocations for the chain", allocations);
+    allocations = 0;
     reduction_db(plugin.aec, 300, BLOCK);
     const double learned_db = reduction_db(plugin.aec, 100, BLOCK);
     CHECK(learned_db > 30.0, "echo reduced by %.1f dB, expected 30 or more", learned_db);
@@ -295,6 +315,7 @@ static void test_sound(void)
     reduction_db(plugin.aec, 10, BLOCK); /* 0.1 s, in which the echo at first has no reference */
     const double again_db = reduction_db(plugin.aec, 90, BLOCK);
     CHECK(again_db > 30.0, "by %.1f dB then, expected 30 or more", again_db);
+    CHECK(allocations == 0, "%d allocations while it runs", allocations);
     unload(plugin);
 }
 
