@@ -168,10 +168,13 @@ $(VENV)/.test-dependencies: .ci/locks/test.txt $(VENV)/.dependencies
 	@$(call LOCKED,.ci/locks/test.txt)
 	@touch $@
 
-$(AGENTS)/.dependencies: .ci/locks/agents.txt $(VENV)/.created
+$(AGENTS)/.dependencies: .ci/locks/build.txt .ci/locks/agents.txt $(VENV)/.created
 	@.ci/setup venv '$(PYTHON)' $(AGENTS)
 	@echo 'setup: Python packages of voice agents'
-	@$(AGENTS)/bin/python -m pip -qq --disable-pip-version-check install --no-deps --require-hashes --requirement .ci/locks/agents.txt
+	@for lock in build agents; do \
+	    $(AGENTS)/bin/python -m pip -qq --disable-pip-version-check install --no-deps --no-build-isolation --require-hashes \
+	        --requirement .ci/locks/$$lock.txt; \
+	done
 	@touch $@
 
 $(AGENTS)/.installed: $(VENV)/.installed $(AGENTS)/.dependencies

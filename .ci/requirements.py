@@ -19,7 +19,5 @@ if purpose in ("run", "test"):
 if purpose == "test":
     requirements += project["optional-dependencies"]["test"]
 if purpose == "agents":
-    # A wheel is installed there without its dependencies: its processing needs NumPy alone.
-    numpy = [each for each in project["dependencies"] if each.startswith("numpy")]
-    requirements = numpy + project["optional-dependencies"]["test-agents"]
+    requirements = BUILD + project["dependencies"] + project["optional-dependencies"]["test-agents"]
 print("\n".join(requirements))

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs_livekit
-from reference.signals import Scene, Signal, db, from_int16, lag_samples, power, scene, to_int16
+import soundfile
+from conftest import RoomCard, needs_livekit
+from reference.signals import Scene, Signal, db, from_int16, lag_samples, power, scene, to_int16, voice
 
 from apmpi.agents.barge_in import BargeIn
 from apmpi.agents.stream import Stream
@@ -337,3 +339,77 @@ def test_pipecat_controls_the_filter(rng: np.random.Generator) -> None:
 
     asyncio.run(talk())
     assert canceller.stream.module.stats().noise_suppression_db == 6.0
+
+
+@needs("pipecat-ai")
+def test_pipecats_bot_stops_speaking_when_the_user_speaks(
+    room_card: RoomCard, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """A bot that speaks at 24 kHz for 8 s on a card with a room, and a user who speaks after 4 s."""
+    from pipecat.frames.frames import (
+        EndFrame,
+        Frame,
+        InputAudioRawFrame,
+        InterruptionFrame,
+        OutputAudioRawFrame,
+    )
+    from pipecat.pipeline.pipeline import Pipeline
+    from pipecat.pipeline.worker import PipelineWorker
+    from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+    from pipecat.transports.base_transport import TransportParams
+    from pipecat.workers.runner import WorkerRunner
+
+    from apmpi.agents.pipecat_transport import LocalTransport
+
+    user = np.concatenate([np.zeros(4 * 48000), voice(rng, 48000, 3.0, -20.0)])
+    soundfile.write(tmp_path / "near.wav", user, 48000)
+    played = tmp_path / "played.wav"
+    card = f"plug:{room_card(delay_ms=40, near=tmp_path / 'near.wav', noise_dbfs=-70, record=played)}"
+    out = bytearray()
+    interrupted_s: list[float] = []
+
+    def heard(state: BargeIn) -> None:
+        if state.allowed and not interrupted_s:
+            interrupted_s.append(len(out) / 2 / 16000)
+            asyncio.get_running_loop().create_task(worker.queue_frame(InterruptionFrame()))
+
+    params = TransportParams(
+        audio_in_enabled=True,
+        audio_in_sample_rate=16000,
+        audio_out_enabled=True,
+        audio_out_sample_rate=24000,
+        audio_out_end_silence_secs=0,
+    )
+    transport = LocalTransport(params, input_device=card, output_device=card, on_barge_in=heard)
+    all_recorded = asyncio.Event()
+
+    class Listener(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, InputAudioRawFrame):
+                out.extend(frame.audio)
+                if len(out) >= 2 * 16000 * 8:
+                    all_recorded.set()
+            else:
+                await self.push_frame(frame, direction)
+
+    worker = PipelineWorker(Pipeline([transport.input(), Listener(), transport.output()]), enable_rtvi=False)
+
+    async def talk() -> None:
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(worker)
+        speech = chunks(voice(rng, 24000, 8.0, -26.0), 960)
+        await worker.queue_frames([OutputAudioRawFrame(each, 24000, 1) for each in speech])
+        running = asyncio.create_task(runner.run())
+        await asyncio.wait_for(all_recorded.wait(), 30)
+        await worker.queue_frame(EndFrame())
+        await running
+
+    asyncio.run(talk())
+    print(f"interrupted after {interrupted_s} s")
+    (after_s,) = interrupted_s
+    assert 4.0 <= after_s < 7.0
+    loudspeaker, _ = soundfile.read(played)
+    assert db(power(part(loudspeaker, 48000, 1.0, 3.0))) > -35
+    # At most 200 ms are on their way to the card, and the start of the two directions differs by less.
+    assert db(power(part(loudspeaker, 48000, after_s + 0.6, 8.0))) < -80

@@ -43,7 +43,7 @@ class Stream:
         self._on_barge_in = on_barge_in
         self._microphone: _Inlet | None = None
         self._far: _Inlet | None = None
-        self._back: _Converter | None = None
+        self._back: Converter | None = None
         self._out = bytearray()
 
     @property
@@ -62,7 +62,7 @@ class Stream:
         if self._microphone is None or self._microphone.shape != (rate_hz, channels):
             chain_rate_hz = next((rate for rate in SAMPLE_RATES_HZ if rate >= rate_hz), SAMPLE_RATES_HZ[-1])
             self._microphone = _Inlet(rate_hz, channels, chain_rate_hz)
-            self._back = _Converter(chain_rate_hz, rate_hz, channels)
+            self._back = Converter(chain_rate_hz, rate_hz, channels)
             self._far = None
             self._out.clear()
         assert self._back is not None
@@ -97,7 +97,7 @@ class _Inlet:
     def __init__(self, rate_hz: int, channels: int, chain_rate_hz: int) -> None:
         self.shape = (rate_hz, channels)
         self.chain_rate_hz = chain_rate_hz
-        self._converter = _Converter(rate_hz, chain_rate_hz, channels)
+        self._converter = Converter(rate_hz, chain_rate_hz, channels)
         self._samples = chain_rate_hz // FRAMES_PER_S
         self._frame_bytes = self._samples * channels * SAMPLE_BYTES
         self._waiting = bytearray()
@@ -110,7 +110,7 @@ class _Inlet:
             yield AudioFrame(data, self.chain_rate_hz, self.shape[1], self._samples)
 
 
-class _Converter:
+class Converter:
     """Resampler for chunks of any length; equal rates pass unchanged."""
 
     def __init__(self, from_hz: int, to_hz: int, channels: int) -> None:
