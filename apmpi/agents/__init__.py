@@ -1,1 +1,1 @@
-"""The chain in frameworks for voice agents; each module needs the package whose name it has."""
+"""The chain in frameworks for voice agents. The modules named after one need its package."""

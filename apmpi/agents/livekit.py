@@ -53,7 +53,7 @@ class MicrophoneProcessor(rtc.FrameProcessor[rtc.AudioFrame]):
         return self._stream
 
     def play(self, frame: rtc.AudioFrame) -> None:
-        """Take a frame that is about to be played where the microphone is.
+        """Take a frame when it is played where the microphone is, not when it is queued.
 
         Raises ValueError if its rate or number of channels is out of range.
         """

@@ -253,12 +253,6 @@ static int deactivate(void *object)
     return 0;
 }
 
-static int activate(void *object)
-{
-    (void)object; /* `run` begins again by itself */
-    return 0;
-}
-
 static int enum_props(void *object, int index, struct spa_pod_builder *builder)
 {
     (void)object;
@@ -295,7 +289,6 @@ static const struct spa_audio_aec_methods METHODS = {
     .version = SPA_VERSION_AUDIO_AEC_METHODS,
     .init = init,
     .run = run,
-    .activate = activate,
     .deactivate = deactivate,
     .enum_props = enum_props,
     .get_params = get_params,
