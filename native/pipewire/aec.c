@@ -4,8 +4,8 @@
  *   properties ─► set_params ────┤ which run only     │
  *   both streams paused ─────────┘ tries              │
  *                                                     │
- *   far end, planes of float ─► mean of the ──► apm_render
- *   microphones ──────────────► 16 bit ───────► apm_capture ─► planes of float
+ *   far end, planes of float ─────► 16 bit ──► apm_render
+ *   microphones, planes of float ─► 16 bit ──► apm_capture ─► planes of float
  *
  * Threads: `run` is called in PipeWire's data thread and alone touches the chain. All others are called in
  * the main thread; they leave what they want in `exchange` and read the chain's figures there. `run` never
@@ -27,7 +27,6 @@
 #include <spa/support/log.h>
 #include <spa/support/plugin.h>
 #include <spa/utils/names.h>
-#include <spa/utils/result.h>
 #include <spa/utils/string.h>
 
 #include "apm/apm.h"
@@ -74,7 +73,7 @@ typedef struct {
 
 /* ---- the data thread */
 
-/* Begins with empty buffers, so that no sound from before a pause follows it, and with all that was learned.
+/* Begins with empty buffers, so that nothing from before a pause follows it, and with all that was learned.
  */
 static void begin_again(plugin_t *plugin)
 {
@@ -84,7 +83,8 @@ static void begin_again(plugin_t *plugin)
     apm_restore(plugin->apm, plugin->learned, plugin->learned_bytes);
 }
 
-static void exchange(plugin_t *plugin)
+/* Takes settings and a pause from the main thread and leaves figures for it, unless the lock is held. */
+static void synchronise(plugin_t *plugin)
 {
     exchange_t *shared = &plugin->exchange;
     if (pthread_mutex_trylock(&shared->lock) != 0)
@@ -131,7 +131,7 @@ static int run(void *object, const float *rec[], const float *play[], float *out
 {
     plugin_t *plugin = object;
     const uint32_t block = plugin->block;
-    exchange(plugin);
+    synchronise(plugin);
     if (n_samples % block != 0) {
         for (uint32_t c = 0; c < plugin->rec_channels; c++)
             memset(out[c], 0, n_samples * sizeof(float));
