@@ -1,6 +1,6 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
-# make test-agents  the tests of voice agents with LiveKit Agents and Pipecat; 0.7 GB the first time
+# make test-agents  the tests of voice agents with LiveKit Agents and Pipecat; 0.9 GB the first time
 # make bench   what a frame costs, compared with other modules if they are installed
 # make soak    a simulated day with random faults; two hours
 # make fuzz    random bytes for everything that reads files or requests: an hour for each reader, a minute in make test
