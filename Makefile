@@ -8,6 +8,7 @@
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
+# make deb     Debian packages for Debian 12 and 13, in build/deb; an hour, a quarter of it with ARCHITECTURE=amd64
 # make fresh   `make run` and `make test` in bare roots of Debian 12 and 13; an hour
 # make lock    renews the locked versions of the Python packages
 # make api     the Python interface as a page, and its differences from LiveKit's, in build/api
@@ -19,6 +20,7 @@
 #   make fuzz HOURS=8 SEED=7              longer, other inputs; or SECONDS=10
 #   make image RENEW=1                    with Debian's packages of today
 #   make test-image CUTS=3                fewer power cuts
+#   make deb RELEASE=trixie ARCHITECTURE=arm64    one package: bookworm or trixie, amd64 or arm64
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
 #   make test PACKAGES=debian             numpy, PyYAML, pyalsaaudio and soundfile as Debian has them, and so the image
 
@@ -30,6 +32,8 @@ SEED    =
 CUTS    = 20
 PACKAGES =
 RENEW   =
+RELEASE =
+ARCHITECTURE =
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -46,7 +50,7 @@ PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 PLUGIN := build/pipewire/spa-0.2/aec/libspa-aec-apmpi.so
 
-.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image clean
+.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -95,6 +99,10 @@ api: setup-test
 	@$(VENV)/bin/python .ci/api_page.py build/api
 	@$(VENV)/bin/python tests/conformance.py > build/api/livekit.md
 	@echo build/api/apmpi.html build/api/livekit.md
+
+deb:
+	@.ci/setup packages deb '$(PYTHON)'
+	@nice $(PYTHON) packaging/deb.py build/deb $(addprefix --release ,$(RELEASE)) $(addprefix --architecture ,$(ARCHITECTURE))
 
 fresh:
 	@.ci/setup packages fresh '$(PYTHON)'

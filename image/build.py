@@ -20,10 +20,10 @@ import time
 import tomllib
 from pathlib import Path
 
-import debian
 import sbom
 from apmpi_appliance import slots, update
 
+import debian
 import native
 
 HERE = Path(__file__).parent
@@ -123,6 +123,7 @@ def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -
     for source, target in (
         ("config/apmpi.yaml", "usr/share/apmpi/every-key.yaml"),
         ("config/room-card.conf", "usr/share/apmpi/room-card.conf"),
+        ("config/alsa.conf", "etc/alsa/conf.d/60-apmpi.conf"),
         ("image/boot/apmpi.yaml", "usr/share/apmpi/apmpi.yaml"),
         ("image/boot/cmdline.txt", "usr/share/apmpi/cmdline.txt"),
         ("systemd/apmpi.service", "usr/lib/systemd/system/apmpi.service"),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PYTHON_CODE = ["apmpi", "tests", "native", "image", ".ci"]
+PYTHON_CODE = ["apmpi", "tests", "native", "image", "packaging", ".ci"]
 # Built with libraries that set-up does not install: another library's transform, qemu's plugins.
 UNCOMMON = {"transforms.c", "insncount.c"}
 # Includes of our own, then PipeWire's, whose warnings are not ours.
@@ -49,6 +49,11 @@ def test_types_of_the_image() -> None:
     # The code that runs on the device, and the one that builds and tests the image: outside the package.
     code = sorted((ROOT / "image").glob("*.py"))
     check(sys.executable, "-m", "mypy", "--strict", *code, "apmpi_appliance", cwd=ROOT / "image")
+
+
+def test_types_of_the_packaging() -> None:
+    code = sorted((ROOT / "packaging").glob("*.py"))
+    check(sys.executable, "-m", "mypy", "--strict", *code, cwd=ROOT / "packaging")
 
 
 def test_stubs_say_what_the_compiled_module_has(tmp_path: Path) -> None:
@@ -87,7 +92,7 @@ def test_docstrings_name_what_a_thing_is() -> None:
     clause = re.compile(r"(What|Who|How|When|Where|Whether|Whoever|Nobody)\b")
     headless = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
-        for folder in ("apmpi", "tests", "image", "native", ".ci")
+        for folder in ("apmpi", "tests", "image", "native", "packaging", ".ci")
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(), str(path)))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

@@ -11,13 +11,13 @@ import sys
 import tarfile
 from pathlib import Path
 
-import debian
 import licences
 import pytest
 import sbom
 from apmpi_appliance import slots
 
 import build
+import debian
 
 IMAGE = Path(__file__).parents[2] / "image"
 ROOT = IMAGE / "root"

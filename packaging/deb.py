@@ -1,0 +1,137 @@
+"""`make deb`: Debian packages for each release and architecture, built in clean roots.
+
+    deb.py FOLDER [--release bookworm|trixie]... [--architecture amd64|arm64]...
+
+The files of the working tree (as git would add them) are built by debhelper and pybuild, as debian/ says,
+and lintian checks the result. The packages are FOLDER/RELEASE/*.deb.
+
+Debian 12 lacks three things: scikit-build-core, Cython 3 and pyalsaaudio 0.10. They come from
+PyPI, in the locked versions. The first two only build; the third becomes a part of the package.
+"""
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from email.utils import formatdate
+from pathlib import Path
+
+from roots import ARCHITECTURES, PROJECT, RELEASES, Root, packed, run, say
+
+# Beyond build-essential: debian/control's Build-Depends; ca-certificates for PyPI.
+BUILD_PACKAGES = (
+    *(
+        "build-essential",
+        "ca-certificates",
+        "cmake",
+        "debhelper",
+        "dh-python",
+        "libasound2-dev",
+        "pkg-config",
+    ),
+    *("pybuild-plugin-pyproject", "python3-all-dev", "python3-setuptools"),
+)
+MORE_PACKAGES = {"bookworm": ("python3-pip",), "trixie": ("cython3", "python3-scikit-build-core")}
+# A package of "~deb12" is older than one of "~deb13": an upgrade of Debian brings the newer.
+VERSION_SUFFIX = {"bookworm": "~deb12", "trixie": "~deb13"}
+# Written in Perl, and slow in an emulator; the packages of all architectures have the same files.
+LINTIAN_ARCHITECTURE = "amd64"
+
+BUILD = r"""
+cd /given/apmpi
+DEB_BUILD_OPTIONS="noautodbgsym parallel=$(nproc)" dpkg-buildpackage --no-sign --build=binary $CHECK
+mv ../apmpi_*.deb /results
+"""
+FROM_PYPI = r"""
+cd /given/apmpi
+CHECK=--no-check-builddeps # dpkg-buildpackage knows Debian's packages only
+pip="pip --quiet --no-cache-dir"
+locked="--no-deps --require-hashes --requirement /dev/stdin"
+python3 .ci/locked.py .ci/locks/build.txt |
+    $pip install --break-system-packages --root-user-action=ignore $locked
+awk '/^[a-z]/ { wanted = /^pyalsaaudio==/ } wanted' .ci/locks/run.txt |
+    $pip wheel --no-build-isolation --wheel-dir debian $locked
+"""
+LINTIAN = "\nlintian --allow-root --fail-on=error --display-info /results/apmpi_*.deb\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Debian packages, built in clean roots.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--release", action="append", choices=RELEASES)
+    parser.add_argument("--architecture", action="append", choices=ARCHITECTURES)
+    given = parser.parse_args()
+    for release in given.release or RELEASES:
+        for architecture in given.architecture or ARCHITECTURES:
+            _build(given.folder, release, architecture)
+    for path in sorted(given.folder.glob("*/*.deb")):
+        print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
+    return 0
+
+
+def _build(folder: Path, release: str, architecture: str) -> None:
+    root = packed(
+        Root(release, architecture, (*BUILD_PACKAGES, *MORE_PACKAGES[release], *_checker(architecture)))
+    )
+    say(f"apmpi for {release}, {architecture}")
+    command = "CHECK=" + (FROM_PYPI if release == "bookworm" else "") + BUILD
+    command += LINTIAN if _checker(architecture) else ""
+    with tempfile.NamedTemporaryFile(suffix=".tar") as source:
+        write_source(Path(source.name), release)
+        if run(root, command, Path(source.name), folder / release) != 0:
+            raise SystemExit(f"packaging: apmpi for {release}, {architecture} cannot be built (above is why)")
+
+
+def _checker(architecture: str) -> tuple[str, ...]:
+    return ("lintian",) if architecture == LINTIAN_ARCHITECTURE else ()
+
+
+def write_source(target: Path, release: str) -> None:
+    """Write the working tree's files and the changelog of this release's package as a tar file."""
+    listed = ["git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\0")
+    with tarfile.open(target, "w") as tar:
+        for name in sorted(filter(None, names)):
+            if (PROJECT / name).exists():  # not if deleted, and not yet committed
+                tar.add(PROJECT / name, f"apmpi/{name}", filter=_as_root)
+        entry = changelog(release).encode()
+        member = tarfile.TarInfo("apmpi/debian/changelog")
+        member.size, member.mtime = len(entry), _commit_time()
+        tar.addfile(member, io.BytesIO(entry))
+
+
+def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+def version() -> str:
+    found: str = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    return found
+
+
+def changelog(release: str) -> str:
+    """Return debian/changelog: the version is that of pyproject.toml, the time that of the last commit."""
+    control = (PROJECT / "debian/control").read_text()
+    maintainer = next(line for line in control.splitlines() if line.startswith("Maintainer: "))
+    return (
+        f"apmpi ({version()}{VERSION_SUFFIX[release]}) {release}; urgency=medium\n\n"
+        "  * CHANGELOG.md has what is new.\n\n"
+        f" -- {maintainer.removeprefix('Maintainer: ')}  {formatdate(_commit_time())}\n"
+    )
+
+
+def _commit_time() -> int:
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    asked = ["git", "-C", str(PROJECT), "log", "-1", "--format=%ct"]
+    return int(subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Clean roots of Debian: made once for each list of packages, and used for one command each.
+
+    packed(Root(...))         the root as a tar file, kept in the user's cache
+    run(tar, command, ...)    a command in a fresh copy of it; files go in and come out as tar files
+
+Everything happens in a user namespace (image/namespace.py), in which any user is root and programs of arm64
+run, too: nothing needs root, and the machine is not changed.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+RELEASES = ("bookworm", "trixie")
+ARCHITECTURES = ("amd64", "arm64")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apmpi"
+# Process ids of its own, so that /proc can be mounted inside.
+ENTER = [sys.executable, str(PROJECT / "image/namespace.py"), "unshare", "--pid", "--fork", "--kill-child"]
+ENTER += ["--mount"]
+# Variables for the way to the package archives: the same inside the root.
+NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+# Standard input is the root's tar file, descriptor 3 that of the files which go in; standard output is the
+# tar file of /results. The mounts are those of the inner shell, and end with it.
+RUN = r"""
+root=$(mktemp --directory)
+trap 'rm -rf --one-file-system "$root"' EXIT
+chmod 755 "$root"
+tar --extract --directory="$root" --exclude='./dev/*'
+cp --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
+mkdir -p "$root/given" "$root/results" "$root${1%/*}"
+[ ! -e "$1" ] || cp "$1" "$root$1"
+tar --extract --directory="$root/given" <&3
+unshare --mount bash -euo pipefail -c "$3" inside "$root" "$2" >&2 </dev/null 3<&-
+tar --create --directory="$root/results" .
+"""
+INSIDE = r"""
+mount --rbind /dev "$1/dev"
+mount -t tmpfs tmpfs "$1/dev/shm"
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/run"
+exec chroot "$1" bash -euo pipefail -c "$2"
+"""
+
+
+@dataclass(frozen=True)
+class Root:
+    """Contents of a root.
+
+    release        Debian's code name
+    architecture   Debian's name
+    packages       beyond the essential ones
+    """
+
+    release: str
+    architecture: str
+    packages: tuple[str, ...]
+
+    @property
+    def sources(self) -> list[str]:
+        suites = [("debian", self.release), ("debian", f"{self.release}-updates")]
+        suites.append(("debian-security", f"{self.release}-security"))
+        return [f"deb http://deb.debian.org/{archive} {suite} main" for archive, suite in suites]
+
+
+def say(text: str) -> None:
+    print(f"packaging: {text}", flush=True)
+
+
+def packed(root: Root) -> Path:
+    """Return the tar file of a root; it is made if there is none of these contents."""
+    command = [
+        "mmdebstrap", "--mode=root", "--variant=apt", f"--architectures={root.architecture}",
+        "--format=tar", '--aptopt=Apt::Install-Recommends "false"', f"--include={','.join(root.packages)}",
+        root.release, "-", *root.sources,
+    ]  # fmt: skip
+    name = hashlib.sha256(" ".join(command).encode()).hexdigest()[:12]
+    finished = CACHE / f"{root.release}-{root.architecture}-{name}.tar"
+    if finished.exists():
+        return finished
+    if shutil.which("mmdebstrap") is None:
+        raise SystemExit("packaging: mmdebstrap is missing, expected the Debian package of that name")
+    say(f"a root of {root.release}, {root.architecture}, with {len(root.packages)} packages (minutes, once)")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    unfinished = finished.with_suffix(".part")
+    with unfinished.open("wb") as tar:
+        # Both must be accessible to the namespace's root.
+        environment = {**os.environ, "TMPDIR": "/tmp", "HOME": "/", "LC_ALL": "C.UTF-8"}
+        done = subprocess.run([*ENTER, *command], stdout=tar, env=environment)
+    if done.returncode != 0:
+        raise SystemExit(f"packaging: a root of {root.release} cannot be made (mmdebstrap says why above)")
+    unfinished.rename(finished)
+    return finished
+
+
+def run(root: Path, command: str, given: Path, results: Path) -> int:
+    """Run shell text in a fresh copy of a packed root and return its exit status.
+
+    given     a tar file, unpacked as /given
+    results   folder that receives the contents of /results; left as it was if the command fails
+    """
+    environment = {name: os.environ[name] for name in NETWORK if name in os.environ}
+    environment |= {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",  # must be accessible to the namespace's root
+    }
+    inside = ["bash", "-euo", "pipefail", "-c", RUN]
+    with root.open("rb") as packed_root, given.open("rb") as files:
+        # Descriptor 3 of the shell in the namespace.
+        enter = ["bash", "-c", f'exec 3<&{files.fileno()}; exec "$@"', "enter", *ENTER]
+        done = subprocess.run(
+            [*enter, *inside, "run", str(CERTIFICATES), command, INSIDE],
+            stdin=packed_root, stdout=subprocess.PIPE, pass_fds=[files.fileno()], env=environment,
+        )  # fmt: skip
+    if done.returncode == 0:
+        results.mkdir(parents=True, exist_ok=True)
+        unpack = ["tar", "--extract", "--no-same-owner", "--no-same-permissions", f"--directory={results}"]
+        subprocess.run(unpack, input=done.stdout, check=True)
+    return done.returncode
