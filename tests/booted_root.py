@@ -65,6 +65,13 @@ def make_root(folder: Path) -> Path:
     return root
 
 
+def readable_interpreter(root: Path) -> None:
+    """Let other users than root read this Python's folders; in the overlay that is harmless."""
+    for part in (Path(sys.base_prefix), *Path(sys.base_prefix).parents, *Path(sys.prefix).parents):
+        inside = root / part.relative_to("/")
+        inside.chmod(inside.stat().st_mode | 0o055)
+
+
 def enter(root: Path) -> None:
     """Become its systemd, which starts drive.service and its dependencies. Does not return."""
     os.chdir(root)

@@ -19,16 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from booted_root import boot, enter, make_root, run
+from booted_root import boot, enter, make_root, readable_interpreter, run
 
 
 def init(folder: Path) -> None:
     root = make_root(folder)
-
-    # The interpreter's folders must be readable for another user than root; in this overlay that is harmless.
-    for part in (Path(sys.base_prefix), *Path(sys.base_prefix).parents, *Path(sys.prefix).parents):
-        inside = root / part.relative_to("/")
-        inside.chmod(inside.stat().st_mode | 0o055)
+    readable_interpreter(root)
     units = root / "etc/systemd/system"
     (units / "apmpi.service.d").mkdir(parents=True)
     shutil.copy(folder / "apmpi.service", units)

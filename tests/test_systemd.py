@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import unit_file
 from daemon import RoomCard, talk, write
 
 from apmpi.service.journal import Event
@@ -30,16 +31,8 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit as this machine can check it: `apmpi` at its installed path, and a known Type."""
-    text = (SYSTEMD / "apmpi.service").read_text()
-    text = text.replace("/usr/bin/apmpi", str(Path(sys.executable).with_name("apmpi")))
-    version = re.search(r"systemd (\d+)", run("systemd-analyze", "--version"))
-    assert version is not None
-    if int(version[1]) < 253:
-        print("this systemd is older than Type=notify-reload: checked as Type=notify")
-        text = text.replace("Type=notify-reload", "Type=notify")
     path = tmp_path / "apmpi.service"
-    path.write_text(text)
+    path.write_text(unit_file.adapted())
     return path
 
 
@@ -79,15 +72,8 @@ def test_service_lives_under_a_real_systemd(
         "output: {file: /var/lib/apmpi/clean.wav}\n"
         "report_interval_s: 0.5\n"
     )
-    # Without the default dependencies nothing else of this machine's services is started there.
-    override = "[Unit]\nDefaultDependencies=no\n"
-    override += "[Service]\nEnvironment=ALSA_CONFIG_PATH=/usr/share/alsa/alsa.conf:/etc/apmpi/room.conf\n"
-    homes = {Path(prefix).parts[1] for prefix in (sys.prefix, sys.base_prefix)}  # this Python's folder
-    if homes & {"root", "home"}:
-        override += "ProtectHome=read-only\n"
-    if "tmp" in homes:
-        override += "PrivateTmp=no\n"
-    (folder / "override.conf").write_text(override)
+    alsa = "/usr/share/alsa/alsa.conf:/etc/apmpi/room.conf"
+    (folder / "override.conf").write_text(unit_file.override(alsa))
 
     script = Path(__file__).with_name("systemd_namespace.py")
     done = subprocess.run([sys.executable, script, "boot", folder], capture_output=True, text=True)

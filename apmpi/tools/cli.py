@@ -154,6 +154,15 @@ def doctor(given: argparse.Namespace) -> int:
     return doctor.main(given.file, given.device, not given.no_sound)
 
 
+# ---- setup
+
+
+def setup(given: argparse.Namespace) -> int:
+    from apmpi.tools import setup
+
+    return setup.main(given.yes, given.device, not given.no_sound)
+
+
 # ---- process
 
 
@@ -242,6 +251,15 @@ def _doctor_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("--no-sound", action="store_true", help="play nothing")
 
 
+def _setup_arguments(added: argparse.ArgumentParser) -> None:
+    added.description = """Choose microphone and loudspeaker, measure them as doctor does, write the service's
+        configuration (/etc/apmpi/apmpi.yaml; an earlier one is kept under another name) and start it. Needs
+        root."""
+    added.add_argument("--yes", action="store_true", help="take every default instead of asking")
+    added.add_argument("--device", metavar="ALSA", help="card with microphone and loudspeaker")
+    added.add_argument("--no-sound", action="store_true", help="play and measure nothing")
+
+
 def _process_arguments(added: argparse.ArgumentParser) -> None:
     added.description = """Run recordings through the chain: WAV or FLAC, 8 to 192 kHz; a - is standard input.
         The output is a WAV file of the microphone's rate, exactly as long as the microphone's file and a few
@@ -298,6 +316,7 @@ COMMANDS: tuple[tuple[Command, Callable[[argparse.ArgumentParser], None], str, s
     (report, _report_arguments, "make a page of a recording, with pictures and players", "call.wav"),
     (check, _check_arguments,
      "say what is wrong with a configuration, and which devices exist", "apmpi.yaml"),
+    (setup, _setup_arguments, "choose the devices, measure them and start the service", ""),
     (doctor, _doctor_arguments, "measure cards and room, and say what to do", "--device plughw:CARD=Device"),
     (process, _process_arguments,
      "run recordings through the chain", "--far far.wav --mic mic.wav -o clean.wav"),

@@ -32,12 +32,16 @@ def main(path: Path | None, device: str | None, with_sound: bool) -> int:
     findings = []
     for finding in _all(settings, with_sound):
         findings.append(finding)
-        print(f"{finding.verdict:<6} {finding.name:<{NAME_WIDTH}} {one_line(finding.text)}", flush=True)
-        if finding.todo:
-            print(f"{'':<6} {'':<{NAME_WIDTH}} -> {finding.todo}", flush=True)
+        show(finding)
     wrong = sum(finding.verdict == WRONG for finding in findings)
     print(f"\n{'all is fine' if not wrong else f'{wrong} to look after'}")
     return 1 if wrong else 0
+
+
+def show(finding: Finding) -> None:
+    print(f"{finding.verdict:<6} {finding.name:<{NAME_WIDTH}} {one_line(finding.text)}", flush=True)
+    if finding.todo:
+        print(f"{'':<6} {'':<{NAME_WIDTH}} -> {finding.todo}", flush=True)
 
 
 def _settings(path: Path | None, device: str | None) -> Settings | None:
@@ -49,9 +53,17 @@ def _settings(path: Path | None, device: str | None) -> Settings | None:
         if not both:
             return None
         device = f"plug{min(both)}"
-    able = pcm.abilities(device, alsaaudio.PCM_CAPTURE, 1)
+    return card_settings(device, device)
+
+
+def card_settings(microphone: str, speaker: str | None) -> Settings:
+    """Return settings for two devices, with the channels that the microphone's has."""
+    able = pcm.abilities(microphone, alsaaudio.PCM_CAPTURE, 1)
     channels = min(max(able[0], 1), CARD_CHANNELS_MAX) if able else 1
-    return Settings(microphone=Endpoint(device=device, channels=channels), speaker=Endpoint(device=device))
+    return Settings(
+        microphone=Endpoint(device=microphone, channels=channels),
+        speaker=Endpoint(device=speaker) if speaker else None,
+    )
 
 
 def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
@@ -70,10 +82,7 @@ def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
     if settings.microphone.device is None:
         yield Finding("sound", NOTE, "the microphone is a file: nothing to listen to")
         return
-    print(
-        f"... plays {duration_s():.0f} s at {PEAK_DBFS:.0f} dBFS: noise, then a sweep; please be quiet",
-        flush=True,
-    )
+    announce()
     try:
         hearing = listen(settings)
     except EndpointError as error:
@@ -83,6 +92,13 @@ def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
     print("\nlines for apmpi.yaml:")
     for line in suggested_lines(settings, hearing):
         print(f"  {one_line(line)}")
+
+
+def announce() -> None:
+    print(
+        f"... plays {duration_s():.0f} s at {PEAK_DBFS:.0f} dBFS: noise, then a sweep; please be quiet",
+        flush=True,
+    )
 
 
 def _learned_gain(settings: Settings) -> Finding:

@@ -4,7 +4,7 @@
     python3 -m apmpi_appliance.configuration reload    on `systemctl reload apmpi`: the devices stay as chosen
 
 The file is a configuration of the service, except that its four endpoints may be left out: then they are
-chosen among the connected devices (apmpi_appliance.devices). In a file
+chosen among the connected devices (apmpi.cards.choice). In a file
 that names a microphone none is chosen.
 
 A file with a mistake is not taken: apmpi-error.txt beside it reports the mistake, and the last good settings
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import yaml
 
+from apmpi.cards import choice
 from apmpi.cards.text_file import compose_yaml, read_text
 from apmpi.errors import FileError
 from apmpi.service.yaml_reader import parse
-from apmpi_appliance import apart, devices
+from apmpi_appliance import apart
 from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, holds, replace, tell_user
 
 NAME = "apmpi.yaml"
@@ -42,14 +43,14 @@ PLACEHOLDERS = 'microphone: {device: "null"}\nfar_end: {device: "default"}\n'
 
 def start(root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> str:
     """Wait for a microphone unless the user has named one, take over the file, and return a sentence."""
-    endpoints = devices.chosen(root)
+    endpoints = choice.chosen(root)
     waited_s = MICROPHONE_TIMEOUT_S if _names_microphone(root) else 0.0
     while not endpoints and waited_s < MICROPHONE_TIMEOUT_S:
         sleep(0.2)
         waited_s += 0.2
-        if endpoints := devices.chosen(root):
+        if endpoints := choice.chosen(root):
             sleep(COMPANION_S)
-            endpoints = devices.chosen(root)
+            endpoints = choice.chosen(root)
     replace(root / CHOSEN, "".join(f"{key}: {value}\n" for key, value in endpoints.items()))
     return take_over(root)
 

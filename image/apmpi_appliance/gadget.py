@@ -4,12 +4,12 @@
 
 Started by udev as soon as the kernel has a USB device port (Zero 2 W: the inner micro USB socket, 4: the
 USB-C socket). A PC plays on and records from the card UAC2Gadget: mono, 16 bits, at the rate of
-apmpi_appliance.devices.
+apmpi.cards.choice.
 """
 
 from pathlib import Path
 
-from apmpi_appliance.devices import HOST_RATE_HZ
+from apmpi.cards.choice import HOST_RATE_HZ
 from apmpi_appliance.places import ROOT
 
 # Linux Foundation, "Audio Gadget": linux/Documentation/usb/gadget_configfs and usb.ids.

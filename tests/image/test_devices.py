@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from apmpi_appliance import devices
 from apmpi_appliance.configuration import completed
 from plugged import (
     GADGET,
@@ -21,6 +20,7 @@ from plugged import (
     tree,
 )
 
+from apmpi.cards import choice
 from apmpi.service.yaml_reader import parse
 
 
@@ -38,7 +38,7 @@ from apmpi.service.yaml_reader import parse
     ],
 )
 def test_layout(tmp_path: Path, plugged: tuple[Plugged, ...], microphone: str, speaker: str | None) -> None:
-    chosen = devices.chosen(tree(tmp_path, *plugged))
+    chosen = choice.chosen(tree(tmp_path, *plugged))
     assert f"CARD={microphone}," in chosen["microphone"]
     assert ("speaker" in chosen) == (speaker is not None)
     assert speaker is None or f"CARD={speaker}," in chosen["speaker"]
@@ -52,12 +52,12 @@ def test_layout(tmp_path: Path, plugged: tuple[Plugged, ...], microphone: str, s
 
 @pytest.mark.parametrize("plugged", [(), (LOOPBACK,), (LOOPBACK, HDMI, JACK, I2S_DAC)])
 def test_without_a_microphone_nothing_is_chosen(tmp_path: Path, plugged: tuple[Plugged, ...]) -> None:
-    assert devices.chosen(tree(tmp_path, *plugged)) == {}
+    assert choice.chosen(tree(tmp_path, *plugged)) == {}
 
 
 @pytest.mark.parametrize(("state", "far_end"), [("configured", "UAC2Gadget"), ("not attached", "Loopback")])
 def test_a_pc_at_the_device_port_is_the_far_end(tmp_path: Path, state: str, far_end: str) -> None:
-    chosen = devices.chosen(tree(tmp_path, LOOPBACK, GADGET, SPEAKERPHONE, udc_state=state))
+    chosen = choice.chosen(tree(tmp_path, LOOPBACK, GADGET, SPEAKERPHONE, udc_state=state))
     assert f"CARD={far_end}," in chosen["far_end"]
     assert f"CARD={far_end}," in chosen["output"]
     assert "PowerConf" in chosen["microphone"]
@@ -67,10 +67,10 @@ def test_the_second_device_of_a_card(tmp_path: Path) -> None:
     """A card whose microphone is DEV=1."""
     root = tree(tmp_path, SPEAKERPHONE)
     (root / "proc/asound/pcm").write_text("00-00: A : A : playback 1\n00-01: B : B : capture 1\n")
-    chosen = devices.chosen(root)
+    chosen = choice.chosen(root)
     assert "DEV=1" in chosen["microphone"]
     assert "DEV=0" in chosen["speaker"]
 
 
 def test_no_sound_in_the_kernel_at_all(tmp_path: Path) -> None:
-    assert devices.chosen(tmp_path) == {}
+    assert choice.chosen(tmp_path) == {}

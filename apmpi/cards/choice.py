@@ -1,18 +1,21 @@
-"""Choice of the four endpoints among the connected sound cards (/proc/asound).
+"""Choice of the endpoints among the connected sound cards (/proc/asound), for `apmpi setup` and the image.
 
 a card that records and plays      conference device, USB headset, I2S HAT: it is both ends; USB before HAT
 else a card that records           is the microphone; USB before HAT
  and a card that plays             is the speaker; USB, then HAT, then the Pi's own jack, then HDMI
 a PC at the USB device port        is the far end, and receives the output
-else                               programs on the Pi do, through ALSA's `apmpi` (etc/asound.conf)
+else                               programs on this computer do, through ALSA's `apmpi` (config/alsa.conf)
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Endpoints of a PC (UAC2Gadget), and of programs on the Pi (etc/asound.conf).
+# Of a PC (UAC2Gadget), and of programs on this computer (config/alsa.conf).
 HOST_RATE_HZ = 48000
+PC = "hw:CARD=UAC2Gadget,DEV=0"
+# apmpi's ends of the two cables of snd-aloop.
+PROGRAMS_PLAY, PROGRAMS_RECORD = (f"hw:CARD=Loopback,DEV=1,SUBDEV={cable}" for cable in (0, 1))
 OWN_CARDS = {"Loopback", "UAC2Gadget"}
 # Kinds of cards, preferred ones first.
 USB, HAT, JACK, HDMI = range(4)
@@ -64,27 +67,39 @@ def _kind(folder: Path, name: str) -> int:
 
 def chosen(root: Path) -> dict[str, str]:
     """Return YAML by endpoint, nothing without a microphone."""
-    every = cards(root)
-    duplex = next((card for card in every if card.capture is not None and card.playback is not None), None)
-    microphone = duplex or next((card for card in every if card.capture is not None), None)
+    microphone, speaker = best(cards(root))
     if microphone is None:
         return {}
-    endpoints = {"microphone": _card(microphone.id, microphone.capture)}
-    speaker = duplex or next((card for card in every if card.playback is not None), None)
+    endpoints = {"microphone": _endpoint(microphone.id, microphone.capture)}
     if speaker is not None:
-        endpoints["speaker"] = _card(speaker.id, speaker.playback)
-    if pc_is_connected(root):
-        far_end = output = "hw:CARD=UAC2Gadget,DEV=0"
-    else:
-        far_end, output = (f"hw:CARD=Loopback,DEV=1,SUBDEV={cable}" for cable in (0, 1))
-    endpoints["far_end"] = f'{{device: "{far_end}", sample_rate_hz: {HOST_RATE_HZ}}}'
-    endpoints["output"] = f'{{device: "{output}", sample_rate_hz: {HOST_RATE_HZ}}}'
-    return endpoints
+        endpoints["speaker"] = _endpoint(speaker.id, speaker.playback)
+    return endpoints | other_side(pc_is_connected(root))
 
 
-def _card(name: str, device: int | None) -> str:
-    # plughw: ALSA converts rate and channels that the card does not have.
-    return f'{{device: "plughw:CARD={name},DEV={device}"}}'
+def best(every: list[Card]) -> tuple[Card | None, Card | None]:
+    """Return the card to record from and the card to play on: the same one, if any can do both."""
+    recording = [card for card in every if card.capture is not None]
+    playing = [card for card in every if card.playback is not None]
+    both = [card for card in recording if card in playing]
+    return next(iter(both or recording), None), next(iter(both or playing), None)
+
+
+def other_side(pc: bool) -> dict[str, str]:
+    """Return YAML of the far end and the output: a PC, or programs on this computer."""
+    far_end, output = (PC, PC) if pc else (PROGRAMS_PLAY, PROGRAMS_RECORD)
+    return {
+        "far_end": f'{{device: "{far_end}", sample_rate_hz: {HOST_RATE_HZ}}}',
+        "output": f'{{device: "{output}", sample_rate_hz: {HOST_RATE_HZ}}}',
+    }
+
+
+def device(card: str, number: int | None) -> str:
+    """Return the ALSA name of a card's device; plughw: converts rate and channels that it does not have."""
+    return f"plughw:CARD={card},DEV={number}"
+
+
+def _endpoint(card: str, number: int | None) -> str:
+    return f'{{device: "{device(card, number)}"}}'
 
 
 def pc_is_connected(root: Path) -> bool:

@@ -1,0 +1,37 @@
+"""The service's unit, adapted to this machine for tests under its systemd."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+UNIT = Path(__file__).parents[1] / "systemd/apmpi.service"
+
+
+def adapted() -> str:
+    """Return the unit as this machine can use it: `apmpi` at its installed path, and a known Type."""
+    text = UNIT.read_text()
+    text = text.replace("/usr/bin/apmpi", str(Path(sys.executable).with_name("apmpi")))
+    asked = ["systemd-analyze", "--version"]
+    version = re.search(
+        r"systemd (\d+)", subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout
+    )
+    assert version is not None
+    if int(version[1]) < 253:
+        print("this systemd is older than Type=notify-reload: checked as Type=notify")
+        text = text.replace("Type=notify-reload", "Type=notify")
+    return text
+
+
+def override(alsa_config_path: str) -> str:
+    """Return a drop-in for a unit in a booted root, with the simulated cards and this Python's folder."""
+    # Without the default dependencies nothing else of this machine's services is started there.
+    text = f"[Unit]\nDefaultDependencies=no\n[Service]\nEnvironment=ALSA_CONFIG_PATH={alsa_config_path}\n"
+    homes = {Path(prefix).parts[1] for prefix in (sys.prefix, sys.base_prefix)}
+    if homes & {"root", "home"}:
+        text += "ProtectHome=read-only\n"
+    if "tmp" in homes:
+        text += "PrivateTmp=no\n"
+    return text
