@@ -9,6 +9,7 @@
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
 # make deb     Debian packages for Debian 12 and 13, in build/deb; an hour, a quarter of it with ARCHITECTURE=amd64
+# make test-deb    installs, upgrades and removes those of amd64 in bare roots with systemd; five minutes, needs root
 # make fresh   `make run` and `make test` in bare roots of Debian 12 and 13; an hour
 # make lock    renews the locked versions of the Python packages
 # make api     the Python interface as a page, and its differences from LiveKit's, in build/api
@@ -50,7 +51,7 @@ PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 PLUGIN := build/pipewire/spa-0.2/aec/libspa-aec-apmpi.so
 
-.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb clean
+.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb test-deb clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -103,6 +104,10 @@ api: setup-test
 deb:
 	@.ci/setup packages deb '$(PYTHON)'
 	@nice $(PYTHON) packaging/deb.py build/deb $(addprefix --release ,$(RELEASE)) $(addprefix --architecture ,$(ARCHITECTURE))
+
+test-deb: setup-test
+	@.ci/setup packages deb '$(PYTHON)'
+	@$(PYTEST) packaging/test_deb.py
 
 fresh:
 	@.ci/setup packages fresh '$(PYTHON)'

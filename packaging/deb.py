@@ -10,17 +10,13 @@ PyPI, in the locked versions. The first two only build; the third becomes a part
 """
 
 import argparse
-import io
-import os
-import subprocess
 import sys
-import tarfile
 import tempfile
-import tomllib
 from email.utils import formatdate
 from pathlib import Path
 
 from roots import ARCHITECTURES, PROJECT, RELEASES, Root, packed, run, say
+from source import commit_time, version, write_source
 
 # Beyond build-essential: debian/control's Build-Depends; ca-certificates for PyPI.
 BUILD_PACKAGES = (
@@ -81,38 +77,13 @@ def _build(folder: Path, release: str, architecture: str) -> None:
     command = "CHECK=" + (FROM_PYPI if release == "bookworm" else "") + BUILD
     command += LINTIAN if _checker(architecture) else ""
     with tempfile.NamedTemporaryFile(suffix=".tar") as source:
-        write_source(Path(source.name), release)
+        write_source(Path(source.name), {"debian/changelog": changelog(release)})
         if run(root, command, Path(source.name), folder / release) != 0:
             raise SystemExit(f"packaging: apmpi for {release}, {architecture} cannot be built (above is why)")
 
 
 def _checker(architecture: str) -> tuple[str, ...]:
     return ("lintian",) if architecture == LINTIAN_ARCHITECTURE else ()
-
-
-def write_source(target: Path, release: str) -> None:
-    """Write the working tree's files and the changelog of this release's package as a tar file."""
-    listed = ["git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\0")
-    with tarfile.open(target, "w") as tar:
-        for name in sorted(filter(None, names)):
-            if (PROJECT / name).exists():  # not if deleted, and not yet committed
-                tar.add(PROJECT / name, f"apmpi/{name}", filter=_as_root)
-        entry = changelog(release).encode()
-        member = tarfile.TarInfo("apmpi/debian/changelog")
-        member.size, member.mtime = len(entry), _commit_time()
-        tar.addfile(member, io.BytesIO(entry))
-
-
-def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = "root"
-    return member
-
-
-def version() -> str:
-    found: str = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
-    return found
 
 
 def changelog(release: str) -> str:
@@ -122,15 +93,8 @@ def changelog(release: str) -> str:
     return (
         f"apmpi ({version()}{VERSION_SUFFIX[release]}) {release}; urgency=medium\n\n"
         "  * CHANGELOG.md has what is new.\n\n"
-        f" -- {maintainer.removeprefix('Maintainer: ')}  {formatdate(_commit_time())}\n"
+        f" -- {maintainer.removeprefix('Maintainer: ')}  {formatdate(commit_time())}\n"
     )
-
-
-def _commit_time() -> int:
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        return int(given)
-    asked = ["git", "-C", str(PROJECT), "log", "-1", "--format=%ct"]
-    return int(subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A root file system of its own with a real systemd as PID 1, for programs that test units.
 
-An overlay on the machine's files, in a cgroup and namespaces that are removed afterwards: writes go to memory
-and are discarded. `folder` is /test inside, and gets systemd's console as a file.
+An overlay on the machine's files, or on those of another root, in a cgroup and namespaces that are removed
+afterwards: writes go to memory and are discarded. `folder` is /test inside, and gets systemd's console as a
+file.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ def boot(program: str, folder: Path, seconds: float) -> None:
             run("umount", mount)
 
 
-def make_root(folder: Path) -> Path:
-    """Return the overlay, to be changed before enter()."""
+def make_root(folder: Path, lower: Path = Path("/")) -> Path:
+    """Return the overlay on the files of `lower`, to be changed before enter()."""
     memory = Path(tempfile.mkdtemp())
     run("mount", "-t", "tmpfs", "tmpfs", memory)
     for name in ("upper", "work", "root"):
         (memory / name).mkdir()
     root = memory / "root"
-    layers = f"lowerdir=/,upperdir={memory}/upper,workdir={memory}/work"
+    layers = f"lowerdir={lower},upperdir={memory}/upper,workdir={memory}/work"
     run("mount", "-t", "overlay", "overlay", "-o", layers, root)
     run("mount", "-t", "tmpfs", "tmpfs", root / "run")
     run("mount", "-t", "proc", "proc", root / "proc")

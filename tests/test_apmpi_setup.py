@@ -16,17 +16,7 @@ from daemon import RoomCard, impulse_response, write
 
 from apmpi.service.yaml_reader import parse
 
-# snd-aloop's two cables, each a room card of its own; the kernel of a test machine may lack the module.
-CABLE = """
-pcm.!hw {
-    @args [ CARD DEV SUBDEV ]
-    @args.CARD { type string }
-    @args.DEV { type string default "0" }
-    @args.SUBDEV { type string default "0" }
-    type apmpi_room
-    card { @func concat strings [ $CARD "-" $SUBDEV ] }
-}
-"""
+CABLE = Path(__file__).with_name("loopback.conf")
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def noted(tmp_path: Path, rng: np.random.Generator, room_card: RoomCard) -> dict
     # The folder has another name inside.
     conf = (tmp_path / "room.conf").read_text().replace(str(folder), "/test")
     (folder / "room.conf").write_text(conf)
-    (folder / "cable.conf").write_text(CABLE)
+    shutil.copy(CABLE, folder / "cable.conf")
     (folder / "apmpi.service").write_text(unit_file.adapted())
     alsa = "/usr/share/alsa/alsa.conf:/test/room.conf:/test/cable.conf"
     (folder / "override.conf").write_text(unit_file.override(alsa))
@@ -63,6 +53,7 @@ def test_setup_from_the_first_card_to_a_running_service(noted: dict[str, Any]) -
         "no terminal": "apmpi: standard input is no terminal to ask at, expected --yes",
         "no card": "apmpi: no sound card records here, expected a microphone",
         "no such device": "apmpi: microphone.device: 'hw:CARD=Missing' does not exist",
+        "no microphone": "apmpi: 'hw:CARD=Loop' records only what is played, expected a card with",
         "no cable": "apmpi: the virtual card for programs on this computer is missing",
     }.items():
         tried = noted[attempt]

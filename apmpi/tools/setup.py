@@ -23,7 +23,7 @@ from apmpi.service.yaml_reader import parse
 from apmpi.settings import Settings
 from apmpi.tools import doctor
 from apmpi.tools.endpoint_check import endpoint_states
-from apmpi.tools.listening import listen
+from apmpi.tools.listening import listen, paths
 from apmpi.tools.sound_checks import sound_findings, suggested_lines
 
 UNIT = "apmpi.service"
@@ -144,6 +144,9 @@ def _lines(settings: Settings, pc: bool, measure: bool) -> list[str]:
     if measure:
         doctor.announce()
         hearing = listen(settings)
+        if all(path.wire for path in paths(hearing).values()):
+            name = settings.microphone.device
+            raise EndpointError(f"'{name}' records only what is played, expected a card with a microphone")
         for finding in sound_findings(settings, hearing):
             doctor.show(finding)
         lines = suggested_lines(settings, hearing)

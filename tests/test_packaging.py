@@ -1,0 +1,78 @@
+"""Packages, as far as that is quick: what they name exists, versions sort, and purge knows what setup writes.
+
+`make test-deb` tries the built package in bare roots.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+import deb
+import pytest
+import source
+
+from apmpi.tools import setup
+
+ROOT = Path(__file__).parents[1]
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-parsechangelog") is None, reason="dpkg-dev is missing")
+
+
+@needs_dpkg
+@pytest.mark.parametrize("release", deb.RELEASES)
+def test_the_changelog_has_the_project_s_version(release: str, tmp_path: Path) -> None:
+    path = tmp_path / "changelog"
+    path.write_text(deb.changelog(release))
+    command = ["dpkg-parsechangelog", f"--file={path}"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    print(said.stdout)
+    assert said.stderr == ""
+    assert f"Version: {VERSION}{deb.VERSION_SUFFIX[release]}\n" in said.stdout
+    assert f"Distribution: {release}\n" in said.stdout
+
+
+@needs_dpkg
+def test_an_upgrade_of_debian_upgrades_the_package() -> None:
+    versions = [f"{VERSION}{deb.VERSION_SUFFIX[release]}" for release in deb.RELEASES]
+    for older, newer in zip(versions, [*versions[1:], VERSION], strict=True):
+        subprocess.run(["dpkg", "--compare-versions", older, "lt", newer], check=True)
+
+
+def test_the_package_s_files_are_there() -> None:
+    for name in ("docs", "examples", "manpages"):
+        for pattern in (ROOT / "debian" / name).read_text().split():
+            assert list(ROOT.glob(pattern)), f"debian/{name}: {pattern}"
+    rules = (ROOT / "debian/rules").read_text()
+    sources = re.findall(r"^\t(?:install -D -m 644|cp) (\S+)", rules, re.MULTILINE)
+    assert len(sources) >= 8
+    for name in sources:
+        assert (ROOT / name).is_file(), f"debian/rules: {name}"
+    # What is copied into debian/ is removed by a clean-up.
+    copied = re.findall(r"^\tcp \S+ (debian/\S+)$", rules, re.MULTILINE)
+    assert copied == (ROOT / "debian/clean").read_text().split()[::-1]
+
+
+def test_purge_removes_what_setup_writes() -> None:
+    removed = re.findall(r"^    rm .*$", (ROOT / "debian/postrm").read_text(), re.MULTILINE)
+    paths = " ".join(removed).split()
+    assert {str(setup.CONFIG.parent), str(setup.MODULES), str(setup.SOUND_MARK.parent)} <= set(paths)
+
+
+def test_the_source_has_all_files(tmp_path: Path) -> None:
+    source.write_source(tmp_path / "source.tar", {"debian/changelog": "text"})
+    with tarfile.open(tmp_path / "source.tar") as tar:
+        names = set(tar.getnames())
+        owners = {member.uid for member in tar}
+    listed = subprocess.run(
+        ["git", "ls-files", "native", "apmpi"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {f"apmpi/{name}" for name in [*listed.stdout.split(), "debian/changelog"]} <= names
+    assert owners == {0}
+    assert not [name for name in names if "/build/" in name or "/.venv" in name]
