@@ -10,6 +10,8 @@
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
 # make deb     Debian packages for Debian 12 and 13, in build/deb; an hour, a quarter of it with ARCHITECTURE=amd64
 # make test-deb    installs, upgrades and removes those of amd64 in bare roots with systemd; five minutes, needs root
+# make wheels  wheels for `pip install` without a compiler, and the source archive, in build/wheels; half an hour
+# make release     packages, wheels and image of this version, with checksums and notes, in build/release; hours
 # make fresh   `make run` and `make test` in bare roots of Debian 12 and 13; an hour
 # make lock    renews the locked versions of the Python packages
 # make api     the Python interface as a page, and its differences from LiveKit's, in build/api
@@ -51,7 +53,7 @@ PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 PLUGIN := build/pipewire/spa-0.2/aec/libspa-aec-apmpi.so
 
-.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb test-deb clean
+.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb test-deb wheels release clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -108,6 +110,14 @@ deb:
 test-deb: setup-test
 	@.ci/setup packages deb '$(PYTHON)'
 	@$(PYTEST) packaging/test_deb.py
+
+wheels:
+	@.ci/setup packages deb '$(PYTHON)'
+	@nice $(PYTHON) packaging/wheels.py build/wheels $(addprefix --architecture ,$(ARCHITECTURE))
+
+# The image is built here, too, so that all is of one commit.
+release: deb wheels image
+	@$(PYTHON) packaging/release.py build/release build/deb/*/*.deb build/wheels/* build/image/apmpi-*.{img.xz,update,spdx.json}
 
 fresh:
 	@.ci/setup packages fresh '$(PYTHON)'

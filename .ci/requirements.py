@@ -15,7 +15,8 @@ pyproject = tomllib.loads(Path("pyproject.toml").read_text())
 project = pyproject["project"]
 requirements = BUILD + pyproject["build-system"]["requires"]
 if purpose in ("run", "test"):
-    requirements += project["dependencies"] + project["optional-dependencies"]["demo"]
+    extras = project["optional-dependencies"]
+    requirements += project["dependencies"] + extras["devices"] + extras["demo"]
 if purpose == "test":
     requirements += project["optional-dependencies"]["test"]
 if purpose == "agents":

@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from apmpi import moved
+from apmpi import errors, moved
 
 if TYPE_CHECKING:
     from apmpi.api.apm import AudioProcessingModule, Frame, Stats
@@ -60,6 +60,15 @@ def __getattr__(name: str) -> Any:
 def _load(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("apmpi")
+    try:
+        return _found(name)
+    except ImportError as error:
+        if error.name != errors.ALSA_MODULE:
+            raise
+        raise ImportError(errors.ALSA_MISSING.format(error), name=error.name, path=error.path) from None
+
+
+def _found(name: str) -> Any:
     homes = (importlib.import_module(f"apmpi.api.{home}") for home in ("apm", "frame", "devices"))
     return next(vars(home)[name] for home in homes if name in vars(home))
 

@@ -40,7 +40,7 @@ cp /etc/apmpi/apmpi.yaml results/configuration
 note upgrade apt-get install --yes --no-install-recommends ./second/*.deb
 note upgraded_sound sound_flows
 note upgraded state
-note upgraded_version dpkg-query --show --showformat='${Version}' apmpi
+note upgraded_version dpkg-query --show apmpi
 cp /etc/apmpi/apmpi.yaml results/configuration_upgraded
 note continued journalctl --unit=apmpi --output=cat
 

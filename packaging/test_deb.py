@@ -10,13 +10,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from daemon import impulse_response, write
 from deb import VERSION_SUFFIX
-from roots import PROJECT, RELEASES, Root, packed
+from roots import PROJECT, RELEASES, Root, packed, run
 from source import version
 
 HERE = Path(__file__).parent
@@ -30,20 +32,44 @@ BARE_PACKAGES = ("systemd", "passwd")
 # Files that name the package and are not its own: records of package tools and of systemd.
 RECORDS = re.compile(r"/(var/cache/apt|var/log|var/lib/(dpkg|apt)|test|run|proc|sys|tmp)/")
 
+# piuparts in a root of its own: $1. It makes device nodes, which only the machine's root may.
+PIUPARTS = r"""
+cp --remove-destination /etc/resolv.conf "$1/etc/resolv.conf"
+mount --rbind /dev "$1/dev"
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/tmp"
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/tmp LC_ALL=C.UTF-8
+exec chroot "$1" piuparts --distribution="$2" \
+    --basetgz=/root/bare.tgz --mirror='http://deb.debian.org/debian main' --no-eatmydata /root/apmpi.deb
+"""
+
+# In an emulator, without systemd: installed, and a recording processed by the NEON kernels.
+ARM64 = r"""
+export DEBIAN_FRONTEND=noninteractive
+apt-get --quiet update
+apt-get --quiet install --yes --no-install-recommends /given/apmpi.deb
+cd /results
+apmpi --version >version
+apmpi process --mic /given/call.wav -o clean.wav
+python3 -c 'from apmpi.api.apm import KERNELS; print(KERNELS)' >kernels
+apmpi doctor --no-sound >doctor || true
+apt-get --quiet purge --yes apmpi
+if id apmpi; then exit 1; fi
+"""
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
 
 @pytest.fixture(params=RELEASES)
 def results(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """The files that deb_scenario.sh has written."""
-    if os.geteuid() != 0:
-        pytest.skip("a root with systemd can be booted by root only")
     release = request.param
-    packages = sorted((PROJECT / "build/deb" / release).glob(f"apmpi_{version()}*_amd64.deb"))
-    assert packages, f"build/deb/{release} has no package of version {version()}, expected `make deb`"
+    package = built(release)
     given = tmp_path / "given"
     for name in ("first", "second"):
         (given / name).mkdir(parents=True)
-    shutil.copy(packages[-1], given / "first")
-    _newer(packages[-1], tmp_path / "unpacked", given / "second" / packages[-1].name)
+    shutil.copy(package, given / "first")
+    _newer(package, tmp_path / "unpacked", given / "second" / package.name)
     (given / "release").write_text(release)
     # Both directions of the cable are room cards, too: the kernel here has no snd-aloop.
     cable = (PROJECT / "tests/loopback.conf").read_text()
@@ -52,9 +78,7 @@ def results(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     write(given / "room.wav", impulse_response(rng))
     write(given / "call.wav", rng.uniform(-0.1, 0.1, 48000))
     bare = packed(Root(release, "amd64", BARE_PACKAGES))
-    (tmp_path / "root").mkdir()
-    unpack = ["tar", "--extract", f"--file={bare}", f"--directory={tmp_path / 'root'}", "--exclude=./dev/*"]
-    subprocess.run(unpack, check=True)
+    unpacked(bare, tmp_path / "root")
     subprocess.run([sys.executable, HERE / "deb_namespace.py", "boot", tmp_path], check=True)
     print((given / "console").read_text()[-3000:], (given / "log").read_text())
     found = {path.name: path.read_text() for path in sorted((given / "results").iterdir())}
@@ -62,6 +86,19 @@ def results(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
         print(f"---- {name}\n{text[-2000:]}")
     found["release"] = release
     return found
+
+
+def unpacked(tar: Path, folder: Path) -> Path:
+    folder.mkdir()
+    command = ["tar", "--extract", f"--file={tar}", f"--directory={folder}", "--exclude=./dev/*"]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def built(release: str, architecture: str = "amd64") -> Path:
+    packages = sorted((PROJECT / "build/deb" / release).glob(f"apmpi_{version()}*_{architecture}.deb"))
+    assert packages, f"build/deb/{release} has no package of version {version()}, expected `make deb`"
+    return packages[-1]
 
 
 def _newer(package: Path, folder: Path, target: Path) -> None:
@@ -88,7 +125,7 @@ def test_the_package_lives_and_leaves(results: dict[str, str]) -> None:
     assert "sound flows" in results["setup"]
     assert "ActiveState=active\n" in results["running"]
 
-    assert results["upgraded_version"] == f"1:{version()}{VERSION_SUFFIX[results['release']]}"
+    assert results["upgraded_version"] == f"apmpi\t1:{version()}{VERSION_SUFFIX[results['release']]}\n"
     assert "ActiveState=active\n" in results["upgraded"]
     assert results["configuration_upgraded"] == results["configuration"]
     assert "goes on from what was learned before" in results["continued"]
@@ -97,3 +134,36 @@ def test_the_package_lives_and_leaves(results: dict[str, str]) -> None:
     assert results["user_left.status"] != "0\n"
     left = set(results["after"].splitlines()) - set(results["before"].splitlines())
     assert not [path for path in left if not RECORDS.match(path)]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_piuparts(release: str, tmp_path: Path) -> None:
+    """Debian's own test: install, upgrade, remove and purge leave no file and no error."""
+    root = unpacked(packed(Root("trixie", "amd64", ("piuparts", "ca-certificates"))), tmp_path / "root")
+    shutil.copy(built(release), root / "root/apmpi.deb")
+    with (root / "root/bare.tgz").open("wb") as bare:
+        tar = packed(Root(release, "amd64", BARE_PACKAGES))
+        subprocess.run(["gzip", "-1", "--stdout", tar], stdout=bare, check=True)
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    done = subprocess.run(
+        [*unshare, "bash", "-euc", PIUPARTS, "piuparts", root, release],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    print(done.stdout[-5000:])
+    assert done.returncode == 0
+    assert "PASS: All tests." in done.stdout
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_arm64(release: str, tmp_path: Path) -> None:
+    write(tmp_path / "call.wav", np.random.default_rng(1).uniform(-0.1, 0.1, 48000))
+    with tarfile.open(tmp_path / "given.tar", "w") as tar:
+        tar.add(built(release, "arm64"), "apmpi.deb")
+        tar.add(tmp_path / "call.wav", "call.wav")
+    results = tmp_path / "results"
+    root = packed(Root(release, "arm64", ("passwd",)))
+    assert run(root, ARM64, tmp_path / "given.tar", results) == 0
+    assert (results / "version").read_text() == f"apmpi {version()}\n"
+    assert (results / "kernels").read_text() == "neon\n"
+    assert soundfile.info(results / "clean.wav").frames == 48000
+    assert "neon kernels" in (results / "doctor").read_text()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import deb
 import pytest
+import release
 import source
 
 from apmpi.tools import setup
@@ -76,3 +77,59 @@ def test_the_source_has_all_files(tmp_path: Path) -> None:
     assert {f"apmpi/{name}" for name in [*listed.stdout.split(), "debian/changelog"]} <= names
     assert owners == {0}
     assert not [name for name in names if "/build/" in name or "/.venv" in name]
+
+
+def test_what_devices_need_is_said(tmp_path: Path) -> None:
+    """Without pyalsaaudio or alsa-lib, processing works, and whatever opens a device says what is missing."""
+    (tmp_path / "alsaaudio.py").write_text(
+        "raise ImportError('libasound.so.2: no such file', name='alsaaudio')"
+    )
+    program = "import apmpi; apmpi.AudioProcessingModule(); apmpi.MediaDevices"
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    ).stderr
+    assert said.splitlines()[-1].startswith(
+        "ImportError: microphones and loudspeakers need alsa-lib and pyalsaaudio (libasound.so.2: no"
+    )
+    apmpi = Path(sys.executable).with_name("apmpi")
+    for command in ("doctor", "setup"):
+        done = subprocess.run(
+            [apmpi, command], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("apmpi: microphones and loudspeakers need alsa-lib and pyalsaaudio")
+        assert done.stderr.count("\n") == 1
+
+
+def test_release_notes_are_the_version_s_part_of_the_changelog() -> None:
+    changelog = (
+        "# Changelog\n\n## Unreleased\n\n- later\n\n## 0.2.0 - 2027-01-02\n\n- new\n\n## 0.1.0\n\n- first\n"
+    )
+    assert release.release_notes(changelog, "0.2.0") == "- new\n"
+    assert release.release_notes(changelog, "0.1.0") == "- first\n"
+    with pytest.raises(ValueError, match=r"no part on 0\.3\.0, expected a heading ## 0\.3\.0"):
+        release.release_notes(changelog, "0.3.0")
+
+
+def test_a_release_is_of_one_version(tmp_path: Path) -> None:
+    names = ["apmpi_0.2.0~deb13_arm64.deb", "apmpi-0.2.0-cp311-abi3-manylinux_2_34_x86_64.whl"]
+    files = [tmp_path / name for name in [*names, "apmpi-0.2.0.tar.gz"]]
+    for file in files:
+        file.write_text(file.name)
+    release.check_files(files, "0.2.0")
+    (tmp_path / "SHA256SUMS").write_text(release.checksums(tmp_path))
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path, check=True)
+
+    older = tmp_path / "apmpi_0.1.0~deb13_arm64.deb"
+    older.touch()
+    with pytest.raises(ValueError, match=r"is of another version, expected 0\.2\.0"):
+        release.check_files([*files, older], "0.2.0")
+    with pytest.raises(ValueError, match="is missing, expected it to be built"):
+        release.check_files([tmp_path / "apmpi-0.2.0.whl"], "0.2.0")
+    (tmp_path / "other").mkdir()
+    same = Path(shutil.copy(files[0], tmp_path / "other"))
+    with pytest.raises(ValueError, match="have one name, expected two"):
+        release.check_files([*files, same], "0.2.0")

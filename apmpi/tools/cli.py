@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from apmpi.cards.text_file import one_line
-from apmpi.errors import CommandError, ConfigError, EndpointError
+from apmpi.errors import ALSA_MISSING, ALSA_MODULE, CommandError, ConfigError, EndpointError
 from apmpi.service import yaml_reader
 from apmpi.settings import STREAM_DELAY_MAX_MS, STREAM_DELAY_MIN_MS, Settings
 from apmpi.tools.progress import Progress
@@ -40,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except (CommandError, ConfigError, EndpointError) as error:
         return _mistake(error)
+    except ImportError as error:
+        if error.name != ALSA_MODULE:
+            raise
+        return _mistake(ALSA_MISSING.format(error))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

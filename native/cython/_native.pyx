@@ -2,7 +2,7 @@
 """The chain of native/apm for Python: checks shapes, releases the GIL, calls, maps errors. No arithmetic."""
 
 from cpython.buffer cimport PyBUF_FULL_RO, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.pythread cimport (PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
                                PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from libc.stdint cimport int16_t, uintptr_t
@@ -67,7 +67,7 @@ def latency_samples(int rate_hz):
 def state_shape(bytes state not None):
     """Return (rate in Hz, channels) of a saved state, (0, 0) of anything else."""
     cdef int rate_hz, channels
-    apm_state_shape(<const unsigned char *>PyBytes_AS_STRING(state), len(state), &rate_hz, &channels)
+    apm_state_shape(<const unsigned char *>PyBytes_AsString(state), len(state), &rate_hz, &channels)
     return rate_hz, channels
 
 
@@ -230,7 +230,7 @@ cdef class Chain:
         cdef unsigned char *at
         cdef size_t size = self.state_bytes
         state = PyBytes_FromStringAndSize(NULL, size)
-        at = <unsigned char *>PyBytes_AS_STRING(state)
+        at = <unsigned char *>PyBytes_AsString(state)
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)
             apm_save(self.apm, at)
@@ -241,7 +241,7 @@ cdef class Chain:
     def restore(self, bytes state not None):
         """Continue from a result of save(). If it does not fit this chain: ValueError, nothing is changed."""
         cdef apm_state_t verdict
-        cdef const unsigned char *at = <const unsigned char *>PyBytes_AS_STRING(state)
+        cdef const unsigned char *at = <const unsigned char *>PyBytes_AsString(state)
         cdef size_t size = len(state)
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)

