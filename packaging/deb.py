@@ -5,8 +5,8 @@
 The files of the working tree (as git would add them) are built by debhelper and pybuild, as debian/ says,
 and lintian checks the result. The packages are FOLDER/RELEASE/*.deb.
 
-Debian 12 lacks three things: scikit-build-core, Cython 3 and pyalsaaudio 0.10. They come from
-PyPI, in the locked versions. The first two only build; the third becomes a part of the package.
+Debian 12 lacks three things: scikit-build-core, Cython 3 and pyalsaaudio 0.10. They come from PyPI, in the
+locked versions. The first two only build; the third becomes a part of the package.
 """
 
 import argparse
@@ -20,16 +20,8 @@ from source import commit_time, version, write_source
 
 # Beyond build-essential: debian/control's Build-Depends; ca-certificates for PyPI.
 BUILD_PACKAGES = (
-    *(
-        "build-essential",
-        "ca-certificates",
-        "cmake",
-        "debhelper",
-        "dh-python",
-        "libasound2-dev",
-        "pkg-config",
-    ),
-    *("pybuild-plugin-pyproject", "python3-all-dev", "python3-setuptools"),
+    *("build-essential", "ca-certificates", "cmake", "debhelper", "dh-python", "libasound2-dev"),
+    *("pkg-config", "pybuild-plugin-pyproject", "python3-all-dev", "python3-setuptools"),
 )
 MORE_PACKAGES = {"bookworm": ("python3-pip",), "trixie": ("cython3", "python3-scikit-build-core")}
 # A package of "~deb12" is older than one of "~deb13": an upgrade of Debian brings the newer.

@@ -86,6 +86,10 @@ def drive(folder: Path) -> None:
             prefix=("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run/systemd; exec "$@"', ""),
         )
         noted["no root"] = setup("--yes", prefix=("setpriv", "--reuid", "65534", "--clear-groups"))
+        appliance = Path("/etc/systemd/system/apmpi-configuration.service")
+        appliance.write_text("[Service]\nExecStart=/bin/true\n")
+        noted["the image"] = setup("--yes")
+        appliance.unlink()
         noted["no terminal"] = setup("--device", "room")
         noted["no card"] = setup("--yes")
         noted["no such device"] = setup("--yes", "--device", "hw:CARD=Missing", alsa=ALSA)

@@ -50,6 +50,7 @@ def test_setup_from_the_first_card_to_a_running_service(noted: dict[str, Any]) -
     for attempt, said in {
         "no systemd": "apmpi: no systemd runs here, expected one for the service",
         "no root": "apmpi: /etc/apmpi/apmpi.yaml and the service need root, expected: sudo apmpi setup",
+        "the image": "apmpi: this is apmpi's image, expected settings in apmpi.yaml on its boot partition",
         "no terminal": "apmpi: standard input is no terminal to ask at, expected --yes",
         "no card": "apmpi: no sound card records here, expected a microphone",
         "no such device": "apmpi: microphone.device: 'hw:CARD=Missing' does not exist",

@@ -581,7 +581,18 @@ def test_run_refuses_in_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -
 def test_version_and_help(tmp_path: Path) -> None:
     assert apmpi("--version", cwd=tmp_path).stdout == f"apmpi {importlib.metadata.version('apmpi')}\n"
     overview = apmpi("--help", cwd=tmp_path).stdout
-    for command in ("run", "check", "doctor", "monitor", "record", "report", "process", "demo", "completion"):
+    for command in (
+        "run",
+        "check",
+        "setup",
+        "doctor",
+        "monitor",
+        "record",
+        "report",
+        "process",
+        "demo",
+        "completion",
+    ):
         assert re.search(rf"^    {command}\s+\w", overview, re.MULTILINE)
         text = apmpi(command, "--help", cwd=tmp_path).stdout
         assert re.search(rf"^example: apmpi {command}\b", text, re.MULTILINE)

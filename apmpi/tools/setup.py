@@ -27,6 +27,8 @@ from apmpi.tools.listening import listen, paths
 from apmpi.tools.sound_checks import sound_findings, suggested_lines
 
 UNIT = "apmpi.service"
+# Writes the configuration at each boot of the image.
+APPLIANCE_UNIT = "apmpi-configuration.service"
 CONFIG = Path("/etc/apmpi/apmpi.yaml")
 # Names the kernel module of the virtual card, for the next boot.
 MODULES = Path("/etc/modules-load.d/apmpi.conf")
@@ -69,6 +71,8 @@ def _check_machine(yes: bool) -> None:
         raise CommandError("no systemd runs here, expected one for the service (apmpi run works without)")
     if os.geteuid() != 0:
         raise CommandError(f"{CONFIG} and the service need root, expected: sudo apmpi setup")
+    if _systemctl("cat", APPLIANCE_UNIT).returncode == 0:
+        raise CommandError("this is apmpi's image, expected settings in apmpi.yaml on its boot partition")
     if _systemctl("cat", UNIT).returncode != 0:
         raise CommandError(f"{UNIT} is not installed, expected the Debian package")
     if not yes and not sys.stdin.isatty():
