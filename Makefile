@@ -9,7 +9,7 @@
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
 # make deb     Debian packages for Debian 12 and 13, in build/deb; an hour, a quarter of it with ARCHITECTURE=amd64
-# make test-deb    installs, upgrades and removes those of amd64 in bare roots with systemd; five minutes, needs root
+# make test-deb    installs, upgrades and removes those of amd64 in bare roots with systemd; half an hour, needs root
 # make wheels  wheels for `pip install` without a compiler, and the source archive, in build/wheels; half an hour
 # make release     packages, wheels and image of this version, with checksums and notes, in build/release; hours
 # make fresh   `make run` and `make test` in bare roots of Debian 12 and 13; an hour
@@ -109,7 +109,7 @@ deb:
 
 test-deb: setup-test
 	@.ci/setup packages deb '$(PYTHON)'
-	@$(PYTEST) packaging/test_deb.py
+	@$(PYTEST) --override-ini=faulthandler_timeout=1800 packaging/test_deb.py
 
 wheels:
 	@.ci/setup packages deb '$(PYTHON)'

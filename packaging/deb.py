@@ -62,9 +62,7 @@ def main() -> int:
 
 
 def _build(folder: Path, release: str, architecture: str) -> None:
-    root = packed(
-        Root(release, architecture, (*BUILD_PACKAGES, *MORE_PACKAGES[release], *_checker(architecture)))
-    )
+    root = packed(build_root(release, architecture))
     say(f"apmpi for {release}, {architecture}")
     command = "CHECK=" + (FROM_PYPI if release == "bookworm" else "") + BUILD
     command += LINTIAN if _checker(architecture) else ""
@@ -72,6 +70,10 @@ def _build(folder: Path, release: str, architecture: str) -> None:
         write_source(Path(source.name), {"debian/changelog": changelog(release)})
         if run(root, command, Path(source.name), folder / release) != 0:
             raise SystemExit(f"packaging: apmpi for {release}, {architecture} cannot be built (above is why)")
+
+
+def build_root(release: str, architecture: str) -> Root:
+    return Root(release, architecture, (*BUILD_PACKAGES, *MORE_PACKAGES[release], *_checker(architecture)))
 
 
 def _checker(architecture: str) -> tuple[str, ...]:

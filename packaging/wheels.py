@@ -2,10 +2,10 @@
 
     wheels.py FOLDER [--architecture amd64|arm64]...
 
-One wheel for each architecture serves Python 3.11 and all later ones (limited API, abi3). It is compiled in a
-clean root of Debian 12; auditwheel checks that it uses nothing newer than glibc 2.34 (Debian 12, Ubuntu 22.04
-and newer), and names it so. Then the tests of the Python interface run on it in bare roots without a
-compiler.
+The wheels are built from the source archive. One for each architecture serves Python 3.11 and all later ones
+(limited API, abi3). It is compiled in a clean root of Debian 12; auditwheel checks that it uses nothing newer
+than glibc 2.34 (Debian 12, Ubuntu 22.04 and newer), and names it so. Then the tests of the Python interface
+run on it in bare roots without a compiler.
 
 alsa-lib is not packed into the wheel: the simulated sound card is a plugin of the system's.
 """
@@ -33,11 +33,12 @@ pip="pip --quiet --no-cache-dir"
 python3 .ci/locked.py .ci/locks/build.txt | $pip install --break-system-packages --root-user-action=ignore \
     --no-deps --require-hashes --requirement /dev/stdin
 $pip install --break-system-packages --root-user-action=ignore {AUDITWHEEL}
-$pip wheel --no-deps --no-build-isolation --config-settings wheel.py-api=cp311 --wheel-dir /tmp/wheels .
+python3 -c 'from scikit_build_core.build import build_sdist; build_sdist("/results")'
+$pip wheel --no-deps --no-build-isolation --config-settings wheel.py-api=cp311 --wheel-dir /tmp/wheels \
+    /results/*.tar.gz
 auditwheel repair --exclude libasound.so.2 --plat {PLATFORM}_$(uname -m) --wheel-dir /results \
     /tmp/wheels/*.whl
 auditwheel show /results/*.whl
-python3 -c 'from scikit_build_core.build import build_sdist; build_sdist("/results")'
 """
 # Python 3.11, 3.13 and 3.14: the oldest and the newest of Debian.
 TEST_RELEASES = ("bookworm", "trixie", "forky")
