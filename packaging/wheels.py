@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from roots import ARCHITECTURES, PROJECT, Root, packed, run, say
+from roots import ARCHITECTURES, PROJECT, RELEASES, Root, packed, run, say
 from source import version, write_source
 
 BUILD_RELEASE = "bookworm"
@@ -40,8 +40,8 @@ auditwheel repair --exclude libasound.so.2 --plat {PLATFORM}_$(uname -m) --wheel
     /tmp/wheels/*.whl
 auditwheel show /results/*.whl
 """
-# Python 3.11, 3.13 and 3.14: the oldest and the newest of Debian.
-TEST_RELEASES = ("bookworm", "trixie", "forky")
+# Python 3.11 and 3.13.
+TEST_RELEASES = RELEASES
 TEST_PACKAGES = ("ca-certificates", "python3-venv")
 # As a newcomer: processing works without a compiler and without alsa-lib, and a device says what it needs.
 # Then the tests of the interface, from a folder without the package's source.
