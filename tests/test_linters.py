@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PYTHON_CODE = ["apmpi", "tests", "native", "image", "packaging", ".ci"]
 # Built with libraries that set-up does not install: another library's transform, qemu's plugins.
-UNCOMMON = {"transforms.c", "insncount.c"}
+UNCOMMON = {"transforms.c", "insncount.c", "threadcount.c"}
 # Includes of our own, then PipeWire's, whose warnings are not ours.
 INCLUDES = [f"-I{ROOT / 'native'}", "-isystem", "/usr/include/spa-0.2"]
 

@@ -20,7 +20,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import loop_bench
 import numpy as np
+import soundfile
 from scipy.signal import fftconvolve, resample_poly
 
 import apmpi
@@ -65,22 +67,22 @@ def built(cpu: str | None) -> Path:
 # ---- instructions, counted by a plugin of the emulator
 
 
-def plugin() -> Path:
-    library = BUILD / "libinsncount.so"
+def plugin(name: str) -> Path:
+    library = BUILD / f"lib{name}.so"
     library.parent.mkdir(parents=True, exist_ok=True)
     if "-plugin" not in run(QEMU[0], "-help"):
         raise SystemExit("bench: this qemu-aarch64 takes no plugins; that of Debian 12's qemu-user does")
     version = int(re.findall(r"version (\d+)", run(QEMU[0], "--version"))[0])
     interface = 1 if version < 9 else 2
-    options = ["-O2", "-shared", "-fPIC", f"-DPLUGIN_VERSION={interface}"]
-    run("gcc", *options, HERE / "insncount.c", "-o", library)
+    options = ["-O2", "-shared", "-fPIC", "-D_GNU_SOURCE", f"-DPLUGIN_VERSION={interface}"]
+    run("gcc", *options, HERE / f"{name}.c", "-o", library)
     return library
 
 
 def counted(program: Path, *arguments: object) -> tuple[list[int], str]:
     """Return the instructions between each pair of marks, and the program's output."""
     marks = BUILD / "marks"
-    options = [*QEMU, "-plugin", f"{plugin()},out={marks},functions={BUILD / 'functions'}"]
+    options = [*QEMU, "-plugin", f"{plugin('insncount')},out={marks},functions={BUILD / 'functions'}"]
     said = run(*options, program, *map(str, arguments))
     at = [int(line.split()[1]) for line in marks.read_text().splitlines()]
     return [end - start for start, end in zip(at[::2], at[1::2], strict=True)], said
@@ -143,6 +145,44 @@ def tail() -> None:
         slopes = np.diff(medians) / np.diff(tails_ms) * 100 / 1000
         rows.append((rate_hz, *map(thousands, medians), " ".join(f"{slope:.1f}" for slope in slopes)))
     table(("rate Hz", *(f"{tail_ms} ms" for tail_ms in tails_ms), "for each 100 ms more"), rows)
+
+
+def loop() -> None:
+    """Instructions of 10 ms of the whole daemon on room cards, as loop_bench.py has them (thousands)"""
+    frames = built("cortex-a53") / "frames"
+    rng = np.random.default_rng(1)
+    rows = []
+    profile = {}
+    for rate_hz, limit in ((16000, 600), (48000, 1000)):
+        chain = statistics.median(counted(frames, rate_hz, 1, FRAMES)[0][SETTLED:])
+        soundfile.write(BUILD / "loop-far.wav", 0.1 * rng.standard_normal(8 * rate_hz), rate_hz, "FLOAT")
+        for played in (False, True):
+            count = loop_bench.count(rate_hz, played, plugin("threadcount"), BUILD)
+            shares = (count.parts["cards"], count.parts["Python"], count.others)
+            whole = thousands(chain + sum(shares))
+            share = f"{count.parts['Python'] / (chain + sum(shares)):.0%}"
+            state = "plays" if played else "silent"
+            counts = map(thousands, (chain, *shares))
+            rows.append((rate_hz, state, *counts, whole, limit, share, f"{count.calls:.0f}"))
+            profile[rate_hz] = count.functions
+    head = ("chain, arm64", "cards", "Python", "other threads", "all", "at most", "Python's share", "calls")
+    table(("rate Hz", "far end", *head), rows)
+    print("Where the audio thread's go while the far end plays (thousands; `_native`: chain without NEON):\n")
+    most = [name for name, _ in profile[48000].most_common(25) if "apmpi_room" not in name]
+    table(
+        ("function", *map(str, profile)),
+        ((f"`{name}`", *(f"{profile[rate][name] / 1000:.1f}" for rate in profile)) for name in most),
+    )
+
+
+def daemon() -> None:
+    """Memory of the daemon on two room cards, and time to READY on this machine"""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    yaml = loop_bench.write_cards(BUILD, "bench-daemon", 48000, 1, False)
+    notes = loop_bench.run_daemon(BUILD, yaml, 1, [])
+    ready_s = statistics.median(loop_bench.ready_s(BUILD, yaml) for _ in range(5))
+    megabytes = (f"{int(notes[key]) / 1024:.0f}" for key in ("resident_kib", "locked_kib"))
+    table(("resident MB", "locked MB", "READY after s"), [(*megabytes, f"{ready_s:.2f}")])
 
 
 # ---- estimates of cycles
@@ -453,6 +493,8 @@ def pipewire() -> None:
 
 SECTIONS = (
     instructions,
+    loop,
+    daemon,
     kernels,
     tail,
     cycles,
