@@ -65,7 +65,7 @@ def test_types_of_the_packaging() -> None:
 def test_stubs_say_what_the_compiled_module_has(tmp_path: Path) -> None:
     # Names that the stubs leave out are private. From another folder: the installed package is compared.
     settings = ("--mypy-config-file", ROOT / "pyproject.toml", "--ignore-missing-stub")
-    check(sys.executable, "-m", "mypy.stubtest", *settings, "apmpi._native", cwd=tmp_path)
+    check(sys.executable, "-m", "mypy.stubtest", *settings, "apmpi._native", "apmpi._cards", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

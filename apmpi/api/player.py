@@ -13,7 +13,6 @@ import numpy as np
 from apmpi.api.apm import Frame
 from apmpi.api.stream import Stream
 from apmpi.api.track import Samples, Track
-from apmpi.cards.clock import Timebase
 from apmpi.cards.live import Player
 from apmpi.cards.pcm import Capture, Playback
 from apmpi.cards.slot import Slot
@@ -217,7 +216,7 @@ class SpeakerStream(Stream):
         self.device = slot.card.device
         self.rate_hz = slot.card.rate_hz
         self.channels = slot.card.channels
-        self.player = Player(slot, self.follower(None), Timebase())
+        self.player = Player(slot, self.follower(None))
         self.margin_ns = margin_ns
         self.next_ns = 0
         self._mix = mix

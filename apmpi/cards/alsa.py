@@ -1,7 +1,7 @@
-"""Queries to ALSA's own library: the parameters that a device would take, or the reason why it takes none.
+"""Opening of devices by ALSA's own library, with the reason if one takes no sound.
 
-pyalsaaudio has these queries, too, but 0.11 leaks memory with each: 80 bytes when a device cannot be opened,
-50 in info(), 65 for each format in getformats(). A lost device is tried twice a second, for months.
+pyalsaaudio can open devices, too, but 0.11 leaks memory: 80 bytes when a device cannot be opened, 50 in
+info(), 65 for each format in getformats(). A lost device is tried twice a second, for months.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import byref, c_char_p, c_int, c_uint, c_ulong, c_void_p
 from dataclasses import dataclass
 
@@ -39,6 +39,10 @@ class AlsaError(Exception):
         self.complaint = complaint
 
 
+PLAYBACK, CAPTURE = 0, 1  # SND_PCM_STREAM_...
+TSTAMP_ENABLE = TSTAMP_TYPE_MONOTONIC = 1
+
+
 @dataclass(frozen=True)
 class Offer:
     """Parameters of a device nearest to those requested, and its ranges.
@@ -61,15 +65,36 @@ class Offer:
 def offer(
     device: str,
     direction: int,
-    formats: list[str],
+    formats: Sequence[str],
     rate_hz: int,
     channels: int,
     period_samples: int,
     periods: int,
 ) -> Offer:
-    """Return the offer of a device opened as pyalsaaudio does, with the first of `formats` that it has.
+    """Return the offer of a device; it is closed again. Raises AlsaError."""
+    found, pcm = opened(device, direction, formats, rate_hz, channels, period_samples, periods)
+    close(pcm)
+    return found
 
-    It is closed again. Raises AlsaError.
+
+def close(pcm: int) -> None:
+    """Close the device of a handle."""
+    _alsa.snd_pcm_close(c_void_p(pcm))
+
+
+def opened(
+    device: str,
+    direction: int,
+    formats: Sequence[str],
+    rate_hz: int,
+    channels: int,
+    period_samples: int,
+    periods: int,
+) -> tuple[Offer, int]:
+    """Open a device with the first of `formats` that it has and the nearest of all other parameters.
+
+    Its transfers don't wait; its positions have times of CLOCK_MONOTONIC. Return its offer and its handle,
+    which is to be closed. Raises AlsaError.
     """
     said: list[str] = []
 
@@ -81,8 +106,32 @@ def offer(
 
     if command := command_of(device):
         raise AlsaError(-errno.EPERM, f"it runs the command {command!r}, expected a device that runs none")
-    with complaints(said), contextlib.ExitStack() as at_the_end:
-        pcm, hardware, info = _opened(device, direction, check, at_the_end)
+    with complaints(said), contextlib.ExitStack() as after_an_error:
+        pcm = c_void_p()
+        check(_alsa.snd_pcm_open(byref(pcm), device.encode(errors="surrogateescape"), direction, NONBLOCK))
+        after_an_error.callback(_alsa.snd_pcm_close, pcm)
+        found = _set_up(pcm, check, formats, rate_hz, channels, period_samples, periods)
+        _use_monotonic_times(pcm, check)
+        after_an_error.pop_all()
+        assert pcm.value is not None
+        return found, pcm.value
+
+
+Check = Callable[[int], int]
+
+
+def _set_up(
+    pcm: c_void_p,
+    check: Check,
+    formats: Sequence[str],
+    rate_hz: int,
+    channels: int,
+    period_samples: int,
+    periods: int,
+) -> Offer:
+    """Set the parameters nearest to these, and return those in use."""
+    with contextlib.ExitStack() as at_the_end:
+        hardware, info = _described(pcm, check, at_the_end)
         known = {
             _alsa.snd_pcm_format_name(number).decode(): number
             for number in range(FORMAT_LAST + 1)
@@ -119,20 +168,28 @@ def offer(
         )
 
 
-def _opened(
-    device: str, direction: int, check: Callable[[int], int], at_the_end: contextlib.ExitStack
-) -> tuple[c_void_p, c_void_p, c_void_p]:
-    """Open a device; return its handle, all its hardware parameters and its info, freed by `at_the_end`."""
-    pcm, hardware, info = c_void_p(), c_void_p(), c_void_p()
-    check(_alsa.snd_pcm_open(byref(pcm), device.encode(errors="surrogateescape"), direction, NONBLOCK))
-    at_the_end.callback(_alsa.snd_pcm_close, pcm)
+def _described(pcm: c_void_p, check: Check, at_the_end: contextlib.ExitStack) -> tuple[c_void_p, c_void_p]:
+    """Return all hardware parameters of a device and its info, freed by `at_the_end`."""
+    hardware, info = c_void_p(), c_void_p()
     check(_alsa.snd_pcm_hw_params_malloc(byref(hardware)))
     at_the_end.callback(_alsa.snd_pcm_hw_params_free, hardware)
     check(_alsa.snd_pcm_info_malloc(byref(info)))
     at_the_end.callback(_alsa.snd_pcm_info_free, info)
     check(_alsa.snd_pcm_info(pcm, info))
     check(_alsa.snd_pcm_hw_params_any(pcm, hardware))
-    return pcm, hardware, info
+    return hardware, info
+
+
+def _use_monotonic_times(pcm: c_void_p, check: Check) -> None:
+    software = c_void_p()
+    check(_alsa.snd_pcm_sw_params_malloc(byref(software)))
+    try:
+        check(_alsa.snd_pcm_sw_params_current(pcm, software))
+        check(_alsa.snd_pcm_sw_params_set_tstamp_mode(pcm, software, TSTAMP_ENABLE))
+        check(_alsa.snd_pcm_sw_params_set_tstamp_type(pcm, software, TSTAMP_TYPE_MONOTONIC))
+        check(_alsa.snd_pcm_sw_params(pcm, software))
+    finally:
+        _alsa.snd_pcm_sw_params_free(software)
 
 
 def command_of(device: str) -> str | None:

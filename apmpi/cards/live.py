@@ -7,12 +7,11 @@ frame after the caretaker has opened it (apmpi.cards.slot).
 
 import time
 
-from apmpi.cards.clock import Timebase
+from apmpi._cards import FarQueue, PlaybackPlace
 from apmpi.cards.pcm import Capture, Playback
 from apmpi.cards.slot import Slot
-from apmpi.cards.sync import Follower, Place
+from apmpi.cards.sync import Follower
 from apmpi.errors import DeviceLost
-from apmpi.units import FRAMES_PER_S, NS_PER_S, SAMPLE_BYTES
 
 # Sleep of the loop while no microphone can wake it.
 PARKED_SLEEP_S = 0.05
@@ -57,30 +56,23 @@ class FarEnd:
 
     def __init__(self, slot: Slot[Capture], follower: Follower, lag_ns: int) -> None:
         self.slot = slot
-        self.place = Place()
+        self.place = FarQueue(follower.channels, follower.out_rate_hz)
         self.follower = follower
         self._lag_ns = lag_ns
-        self._queue = bytearray()
-        self._alsa_frame_bytes = SAMPLE_BYTES * follower.channels
-        self._frame_bytes = self._alsa_frame_bytes * (follower.out_rate_hz // FRAMES_PER_S)
 
     def read(self, captured_ns: int) -> bytes | None:
         """Return the frame for the microphone frame captured at `captured_ns`, None without sound."""
         slot = self.slot
         if slot.take_over():
-            self._forget()
+            self.place.forget()
         if slot.card is None:
             return None
         try:
-            self._fill(slot.card, captured_ns - self._lag_ns)
+            if self.place.fill(slot.card, self.follower, captured_ns - self._lag_ns):
+                slot.flows()
         except DeviceLost as error:
             slot.lose(error)
-        if len(self._queue) < self._frame_bytes:
-            self.place.lose()  # underrun of the queue
-            return None
-        frame = bytes(self._queue[: self._frame_bytes])
-        del self._queue[: self._frame_bytes]
-        return frame
+        return self.place.take()
 
     def realign(self) -> None:
         """Places the next frame anew: the microphone has restarted, which moved the pace."""
@@ -88,57 +80,18 @@ class FarEnd:
 
     def rest(self) -> None:
         """Stops the card until the next read()."""
-        self._forget()
+        self.place.forget()
         if self.slot.card is not None:
             self.slot.card.rest()
 
-    def _forget(self) -> None:
-        self.place.lose()
-        self._queue.clear()
-
-    def _fill(self, card: Capture, due_ns: int) -> None:
-        """Reads all available samples; the queue then begins with the one captured at `due_ns`."""
-        follower = self.follower
-        queued_ns = len(self._queue) // self._alsa_frame_bytes * NS_PER_S // follower.out_rate_hz
-        late_ns = due_ns - (card.unread_ns - follower.pending_ns - queued_ns)
-        came = False
-        while part := card.take():
-            if card.restarted:
-                self._forget()
-            self._queue += follower.convert(part)
-            came = not card.restarted
-            if len(part) < card.period_bytes:  # the last one; later samples are for the next frame
-                break
-        if not came:  # nothing was read, or the card has just started: there are no positions yet
-            return
-        self.slot.flows()
-        self.place.check(late_ns)
-        if self.place.held:
-            drop_samples = follower.correction_samples(late_ns)
-        else:
-            # At most 1 s of silence: a larger figure is a wrong reading of the positions.
-            drop_samples = max(late_ns * follower.out_rate_hz // NS_PER_S, -follower.out_rate_hz)
-            follower.placed(card)
-            self.place.held = True
-        if drop_samples < 0:
-            self._queue[:0] = bytes(-drop_samples * self._alsa_frame_bytes)
-        else:
-            del self._queue[: drop_samples * self._alsa_frame_bytes]
-
 
 class Player:
-    """A card that plays frames at the times when they are due.
+    """A card that plays frames at the times when they are due (native/cards/ends.h)."""
 
-    The first write is one piece: silence up to the time at which the first sample is due, then the frame. So
-    the delay between the two directions is known from the start, not guessed. The same write restores it
-    after an xrun of either direction, so that an echo canceller's filter stays valid.
-    """
-
-    def __init__(self, slot: Slot[Playback], follower: Follower, timebase: Timebase) -> None:
+    def __init__(self, slot: Slot[Playback], follower: Follower) -> None:
         self.slot = slot
-        self.place = Place()
+        self.place = PlaybackPlace()
         self.follower = follower
-        self._time = timebase
 
     def realign(self) -> None:
         """Places the next frame anew: the microphone has restarted, which moved the pace."""
@@ -160,43 +113,11 @@ class Player:
             self.place.lose()
         if slot.card is None:
             return None
-        pending_ns = self.follower.pending_ns
         try:
-            heard_ns = self._put(slot.card, self.follower.convert(frame), due_ns - pending_ns)
+            heard_ns = self.place.play(slot.card, self.follower, frame, due_ns)
         except DeviceLost as error:
             slot.lose(error)
             return None
         if slot.card.moving:
             slot.flows()
-        return None if heard_ns is None else heard_ns + pending_ns
-
-    def _put(self, card: Playback, sound: bytes, due_ns: int) -> int | None:
-        """Queue `sound` to begin at `due_ns`; return when it will begin, None if it is too late for that."""
-        follower, alsa_frame_bytes = self.follower, SAMPLE_BYTES * card.channels
-        samples = len(sound) // alsa_frame_bytes
-        while True:
-            next_ns = card.next_ns()
-            standing = next_ns is None
-            if next_ns is None:
-                next_ns = self._time.now_ns()
-                self.place.lose()
-            late_ns = next_ns - due_ns
-            self.place.check(late_ns)
-            if self.place.held:
-                drop_samples = follower.correction_samples(late_ns)
-            else:
-                drop_samples = late_ns * card.rate_hz // NS_PER_S
-                follower.placed(card)
-                # Not held yet if the start took a few samples, or if more is to be dropped than this frame.
-                self.place.held = not standing and drop_samples <= samples
-            if standing:
-                # Starting the card a whole frame late would only let it run dry before the next frame, again
-                # and again, and take the time that is needed to catch up.
-                if drop_samples >= samples:
-                    return None
-                drop_samples = min(max(drop_samples, samples - card.room_samples), 0)
-            drop_samples = min(drop_samples, samples)
-            silence = bytes(max(-drop_samples, 0) * alsa_frame_bytes)
-            data = silence + sound[max(drop_samples, 0) * alsa_frame_bytes :]
-            if not data or card.write(data):
-                return next_ns - drop_samples * NS_PER_S // card.rate_hz
+        return heard_ns

@@ -135,7 +135,7 @@ class Endpoints:
     def _open_sink(self, key: str, endpoint: Endpoint) -> Player | FileSink:
         if endpoint.device is not None:
             slot = self._slot(Playback, key, endpoint)
-            return Player(slot, self._follower(endpoint), self._time)
+            return Player(slot, self._follower(endpoint))
         assert endpoint.file is not None
         file = WavSink(endpoint.file, self._settings.sample_rate_hz, endpoint.channels)
         self._stack.callback(file.abort)  # nothing to do after close()

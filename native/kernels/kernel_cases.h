@@ -60,6 +60,12 @@ CASE(dot)
     if (n)
         out[0][0] = sum;
 }
+CASE(interpolate)
+{
+    const float sum = k->interpolate(n, in[0], in[1], in[2], 0.3f);
+    if (n)
+        out[0][0] = sum;
+}
 CASE(exp) { k->exp(n, in[0], out[0]); }
 CASE(log) { k->log(n, in[0], out[0]); }
 CASE(sigmoid) { k->sigmoid(n, in[0], out[0]); }
@@ -78,6 +84,7 @@ static const kernel_case_t kernel_cases[] = {
     {"coherence", 500, 1000, case_coherence},
     {"multiply", 1, 1, case_multiply},
     {"dot", 500, 500, case_dot},
+    {"interpolate", 500, 500, case_interpolate},
     {"exp", 16, 3, case_exp},
     {"log", 16, 90, case_log},
     {"sigmoid", 18, 4, case_sigmoid},

@@ -65,6 +65,8 @@ typedef struct {
     void (*multiply)(int n, const float *a, const float *b, float *out);
     /* sum of a * b; they may be the same */
     float (*dot)(int n, const float *a, const float *b);
+    /* sum of x * (low + part (high - low)): a filter between two rows of a table, 0 <= part < 1 */
+    float (*interpolate)(int n, const float *x, const float *low, const float *high, float part);
 
     /* Elementary functions; out may be in.
      *   exp      in is limited to -87 .. 88; relative error below 2.5e-7

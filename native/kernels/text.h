@@ -226,6 +226,20 @@ static float dot(int n, const float *a, const float *b)
     return total_of(sum);
 }
 
+static float interpolate(int n, const float *x, const float *low, const float *high, float part)
+{
+    const V zero = SPLAT(0.0f), towards = SPLAT(part);
+    V sum[CHUNK] = {zero, zero, zero, zero};
+#define MULTIPLY(vectors)                                                                                    \
+    for (int j = 0; j < (vectors); j++) {                                                                    \
+        const V from = LOAD(low + k + j * LANES), to = LOAD(high + k + j * LANES);                           \
+        sum[j] = sum[j] + LOAD(x + k + j * LANES) * (from + towards * (to - from));                          \
+    }
+    EACH_CHUNK(n, MULTIPLY);
+#undef MULTIPLY
+    return total_of(sum);
+}
+
 static inline void dense_rows(int rows, int inputs, const int8_t *weight, const float *restrict scale,
                               const int8_t *x, float step, float *restrict y)
 {
@@ -261,6 +275,7 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
         .coherence = coherence,                                                                              \
         .multiply = multiply,                                                                                \
         .dot = dot,                                                                                          \
+        .interpolate = interpolate,                                                                          \
         .exp = exponential,                                                                                  \
         .log = logarithm,                                                                                    \
         .sigmoid = sigmoid,                                                                                  \

@@ -158,14 +158,15 @@ def loop() -> None:
         soundfile.write(BUILD / "loop-far.wav", 0.1 * rng.standard_normal(8 * rate_hz), rate_hz, "FLOAT")
         for played in (False, True):
             count = loop_bench.count(rate_hz, played, plugin("threadcount"), BUILD)
-            shares = (count.parts["cards"], count.parts["Python"], count.others)
+            shares = (*(count.parts[part] for part in ("cards", "C library", "Python")), count.others)
             whole = thousands(chain + sum(shares))
             share = f"{count.parts['Python'] / (chain + sum(shares)):.0%}"
             state = "plays" if played else "silent"
             counts = map(thousands, (chain, *shares))
             rows.append((rate_hz, state, *counts, whole, limit, share, f"{count.calls:.0f}"))
             profile[rate_hz] = count.functions
-    head = ("chain, arm64", "cards", "Python", "other threads", "all", "at most", "Python's share", "calls")
+    parts = ("chain, arm64", "cards", "C library", "Python", "other threads")
+    head = (*parts, "all", "at most", "Python's share", "calls")
     table(("rate Hz", "far end", *head), rows)
     print("Where the audio thread's go while the far end plays (thousands; `_native`: chain without NEON):\n")
     most = [name for name, _ in profile[48000].most_common(25) if "apmpi_room" not in name]

@@ -27,10 +27,12 @@ QEMU = ["qemu-x86_64", "-cpu", "Nehalem"]
 SPEED = 0.1  # of the cards in the emulator: at 0.2 it is too slow for them
 FRAMES = 200
 AUDIO = "MainThread"
-# Part -> the objects that it is made of. All others are Python's: its interpreter, numpy, libc.
+# Part -> the objects that it is made of; all others are Python's: its interpreter and its modules. What the C
+# library does for the simulated cards, most of it, is in its part, too.
 PARTS = {
     "chain": ("_native",),
     "cards": ("_cards", "libasound", "libsamplerate"),
+    "C library": ("libc", "libm", "ld-linux-x86-64", "[vdso]"),
     "simulated card": ("libasound_module_pcm_apmpi_room",),
 }
 

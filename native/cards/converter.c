@@ -1,0 +1,141 @@
+#include "cards/converter.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/branchless.h"
+#include "kernels/kernels.h"
+
+enum {
+    /* Kaiser's formula, (attenuation - 8) / (2.285 transition width in rad), for 90 dB and the band from 0.8
+     * to 1.09 of the Nyquist frequency: 40 */
+    TAPS = 40,
+    /* Linear interpolation between rows is wrong by (pi / PHASES)^2 / 8 at most, -94 dB at the Nyquist
+     * frequency. */
+    PHASES = 256,
+};
+static const double ATTENUATION_DB = 90.0;
+static const double CUTOFF = 0.943; /* middle of the transition band, over the Nyquist frequency */
+
+static int taps_of(double ratio)
+{
+    const int even = 2 * (int)ceil(TAPS / fmin(ratio, 1.0) / 2.0);
+    return WHOLE_VECTORS(even);
+}
+
+static int stride_of(int taps, int samples_max) { return WHOLE_VECTORS(taps + samples_max); }
+
+/* Modified Bessel function of the first kind and order 0, by its power series. */
+static double bessel(double x)
+{
+    double sum = 1.0, term = 1.0;
+    for (int k = 1; term > 1e-12 * sum; k++) {
+        term *= x * x / (4.0 * k * k);
+        sum += term;
+    }
+    return sum;
+}
+
+/* Row `phase`: the filter for an output sample phase/PHASES of a sample after tap half - 1. The sum of its
+ * taps is 1, so that a constant passes unchanged. */
+static void make_row(int taps, double cutoff, int phase, float *row)
+{
+    const double beta = 0.1102 * (ATTENUATION_DB - 8.7), half = 0.5 * taps, after = (double)phase / PHASES;
+    double sum = 0.0, tap[taps];
+    for (int k = 0; k < taps; k++) {
+        const double at = k - (half - 1.0) - after, x = M_PI * cutoff * at,
+                     inside = fmax(1.0 - at * at / (half * half), 0.0);
+        tap[k] = (fabs(x) < 1e-9 ? 1.0 : sin(x) / x) * bessel(beta * sqrt(inside));
+        sum += tap[k];
+    }
+    for (int k = 0; k < taps; k++)
+        row[k] = (float)(tap[k] / sum);
+}
+
+static converter_t *place(arena_t *arena, int channels, int samples_max, double ratio)
+{
+    const int taps = taps_of(ratio), stride = stride_of(taps, samples_max);
+    converter_t *converter = arena_take(arena, sizeof *converter);
+    float *table = arena_floats(arena, (size_t)(PHASES + 1) * (size_t)taps),
+          *history = arena_floats(arena, (size_t)channels * (size_t)stride);
+    if (converter)
+        *converter = (converter_t){channels, taps, samples_max, stride, 0, 0.0, table, history};
+    return converter;
+}
+
+size_t converter_size(int channels, int samples_max, double ratio)
+{
+    arena_t arena = {NULL, 0};
+    place(&arena, channels, samples_max, ratio);
+    return arena.used;
+}
+
+converter_t *converter_init(void *memory, int channels, int samples_max, double ratio)
+{
+    arena_t arena = {memory, 0};
+    converter_t *converter = place(&arena, channels, samples_max, ratio);
+    for (int phase = 0; phase <= PHASES; phase++)
+        make_row(converter->taps, CUTOFF * fmin(ratio, 1.0), phase,
+                 converter->table + phase * converter->taps);
+    converter_reset(converter);
+    return converter;
+}
+
+void converter_reset(converter_t *converter)
+{
+    memset(converter->history, 0, sizeof(float) * (size_t)converter->channels * (size_t)converter->stride);
+    converter->kept = converter->taps / 2 - 1; /* silence before the first sample */
+    converter->position = converter->kept;
+}
+
+int converter_out_max(int samples_max, double ratio) { return (int)ceil(samples_max * ratio * 1.01) + 1; }
+
+static void append(converter_t *converter, const int16_t *in, int count)
+{
+    const int channels = converter->channels;
+    for (int c = 0; c < channels; c++) {
+        float *end = converter->history + c * converter->stride + converter->kept;
+        for (int i = 0; i < count; i++)
+            end[i] = in[i * channels + c];
+    }
+    converter->kept += count;
+}
+
+/* Drops what lies before the taps of the next output sample. */
+static void forget(converter_t *converter)
+{
+    int gone = (int)converter->position - (converter->taps / 2 - 1);
+    gone = gone < converter->kept ? gone : converter->kept;
+    converter->kept -= gone;
+    converter->position -= gone;
+    for (int c = 0; c < converter->channels; c++) {
+        float *history = converter->history + c * converter->stride;
+        memmove(history, history + gone, sizeof(float) * (size_t)converter->kept);
+    }
+}
+
+int converter_process(converter_t *converter, const int16_t *in, int count, double ratio, int16_t *out)
+{
+    const int channels = converter->channels, taps = converter->taps, half = taps / 2;
+    const double step = 1.0 / ratio;
+    const kernels_t *k = kernels();
+    append(converter, in, count);
+    int given = 0;
+    for (; (int)converter->position + half < converter->kept; converter->position += step) {
+        const int whole = (int)converter->position;
+        const float phase = (float)((converter->position - whole) * PHASES);
+        const float *row = converter->table + (int)phase * taps,
+                    *first = converter->history + whole - (half - 1);
+        for (int c = 0; c < channels; c++) {
+            const float x = k->interpolate(taps, first + c * converter->stride, row, row + taps,
+                                           phase - floorf(phase));
+            out[given * channels + c] = nearest_int16(clamp(x, -32768.0f, 32767.0f));
+        }
+        given++;
+    }
+    forget(converter);
+    return given;
+}
+
+double converter_pending(const converter_t *converter) { return converter->kept - converter->position; }
