@@ -1,6 +1,6 @@
 """The compiled module: what native/cython/_cards.pyx offers to apmpi.cards."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 from typing_extensions import disjoint_base
 
@@ -133,3 +133,21 @@ class PlaybackPlace(Place):
     """The place of what a card plays (native/cards/ends.h)."""
 
     def play(self, card: Playback, follower: Follower, frame: bytes, due_ns: int) -> int | None: ...
+
+def level(samples: bytes) -> tuple[float, int]:
+    """Return RMS and largest magnitude of int16 samples, full scale 32768; both 0 without samples."""
+
+@disjoint_base
+class LatencyRing:
+    """Latencies of the last frames (native/cards/latency.h); one thread adds, another one reads."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames added since the start; a larger one may be set, to skip frames."""
+    @frames.setter
+    def frames(self, frames: int) -> None: ...
+    def __new__(cls, capacity_frames: int, *_: object, **__: object) -> Self: ...
+    def add(self, capture_wait_ms: float, processing_ms: float, playback_queue_ms: float) -> None: ...
+    def spreads(self, since_frame: int) -> tuple[int, list[tuple[float, float, float]]] | None:
+        """Return the number of frames from `since_frame` on, the capacity at most, and of each part and of
+        their sum (median, 99th percentile, maximum) in ms; None without frames."""

@@ -6,12 +6,13 @@ import ctypes
 import io
 import wave
 from operator import index
-from typing import Any, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Self
 
 from apmpi.units import SAMPLE_BYTES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # Smallest and largest values. The rate is LiveKit's uint32; a WAV header has 16 bits for the channels.
 SHAPE_RANGES = {
@@ -88,6 +89,8 @@ class AudioFrame:
             TypeError: not an int16 array. (Floats are not converted: their full scale is not known.)
             ValueError: not one- or two-dimensional, or not C-contiguous.
         """
+        import numpy as np  # a frame needs none otherwise, and the service does without
+
         if not isinstance(samples, np.ndarray) or samples.dtype != np.int16:
             raise TypeError(f"expected an int16 array, got {getattr(samples, 'dtype', type(samples))}")
         if samples.ndim not in (1, 2):
@@ -102,6 +105,8 @@ class AudioFrame:
 
     def to_ndarray(self) -> npt.NDArray[np.int16]:
         """Return the samples, not copied, as a writable int16 array (samples_per_channel, num_channels)."""
+        import numpy as np
+
         shape = (self._samples_per_channel, self._num_channels)
         return np.frombuffer(self._samples, np.int16, shape[0] * shape[1]).reshape(shape)
 

@@ -2,9 +2,9 @@
 
 from array import array
 
-from apmpi._cards import from_int16, to_int16
+from apmpi._cards import from_int16, level, to_int16
 
-__all__ = ["FORMATS", "from_int16", "picked", "repeated", "to_int16"]
+__all__ = ["FORMATS", "from_int16", "level", "picked", "repeated", "to_int16"]
 
 # ALSA's names, little endian, in the order in which they are tried: the processing has 16 bits, so that no
 # conversion comes first. Conversions to int16 round, those from int16 are exact (native/cards/formats.h).

@@ -14,12 +14,8 @@ is not visible to ALSA and not included.
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from apmpi._cards import LatencyRing
 from apmpi.units import FRAME_MS
-
-PARTS = ("capture_wait", "processing", "playback_queue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +55,8 @@ class LatencySummary:
     algorithmic_ms: float
 
 
-class LatencyLog:
-    """Ring of the last `capacity_frames` frames; one thread adds, another one summarises, without a lock.
+class LatencyLog(LatencyRing):
+    """The last `capacity_frames` frames; one thread adds, another one summarises, without a lock.
 
     frames   number of frames added since the start; written after the frame's figures, so that a reader of
              the new count reads these figures, too
@@ -68,34 +64,22 @@ class LatencyLog:
 
     def __init__(self, capacity_frames: int, algorithmic_ms: float) -> None:
         self.algorithmic_ms = algorithmic_ms
-        self.frames = 0
-        # Twice the capacity: frames are not overwritten while they are summarised.
-        self._ring = np.zeros((2 * capacity_frames, len(PARTS)), dtype=np.float32)
-        self._capacity_frames = capacity_frames
-
-    def add(self, capture_wait_ms: float, processing_ms: float, playback_queue_ms: float) -> None:
-        self._ring[self.frames % len(self._ring)] = (capture_wait_ms, processing_ms, playback_queue_ms)
-        self.frames += 1
 
     def summary(self, since_frame: int) -> LatencySummary | None:
         """Return the latency from frame number `since_frame` on, None without frames.
 
         It covers the last `capacity_frames` at most.
         """
-        end = self.frames
-        begin = max(since_frame, end - self._capacity_frames)
-        if begin >= end:
+        found = self.spreads(since_frame)
+        if found is None:
             return None
-        parts = self._ring[np.arange(begin, end) % len(self._ring)]
-        capture_wait, processing, playback_queue = (_spread(part) for part in parts.T)
-        wake_up = _spread(parts[:, 0] - np.float32(FRAME_MS))
-        total = _spread(parts.sum(axis=1) + np.float32(self.algorithmic_ms))
+        frames, spreads = found
+        capture_wait, processing, playback_queue, parts = (Spread(*spread) for spread in spreads)
+        wake_up, total = _later(capture_wait, -FRAME_MS), _later(parts, self.algorithmic_ms)
         return LatencySummary(
-            end - begin, total, capture_wait, wake_up, processing, playback_queue, self.algorithmic_ms
+            frames, total, capture_wait, wake_up, processing, playback_queue, self.algorithmic_ms
         )
 
 
-def _spread(values_ms: NDArray[np.float32]) -> Spread:
-    """Return percentiles that occurred: of 100 frames the 99th percentile is the second largest value."""
-    low, high = np.percentile(values_ms, (50, 99), method="inverted_cdf")
-    return Spread(float(low), float(high), float(values_ms.max()))
+def _later(spread: Spread, by_ms: float) -> Spread:
+    return Spread(spread.median_ms + by_ms, spread.p99_ms + by_ms, spread.max_ms + by_ms)

@@ -14,6 +14,7 @@ import ctypes
 import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 
 # SCHED_FIFO priority above the 50 of Linux's interrupt threads, where it has any: disk and network can wait.
@@ -28,9 +29,18 @@ THREAD_STACK_BYTES = 512 * 1024
 # scheduler alone is as good.
 CORES_MIN = 4
 MCL_CURRENT, MCL_FUTURE = 1, 2  # <sys/mman.h>
+M_ARENA_MAX = -8  # <malloc.h>
 
 # Cores of all threads but the audio thread, whose core new threads inherit.
 _other_cores: set[int] = set()
+
+
+def limit_thread_memory() -> None:
+    """Limits the memory that each later thread adds, before it is locked: its stack, and an arena of glibc's
+    allocator, which reserves 64 MiB. All threads share one arena then. Its lock is held for microseconds, by
+    threads that are real-time, too, as the interpreter's is."""
+    threading.stack_size(THREAD_STACK_BYTES)
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
+from apmpi.cards.formats import level
 from apmpi.figures import SIGNALS
 from apmpi.service.feed import Frame
 from apmpi.service.instruments import Interval
@@ -59,11 +58,10 @@ def _plain(value: object) -> object:
 
 def _levels(sound: bytes) -> tuple[float | None, float | None]:
     """Return RMS and peak over all channels in dBFS; None without sound."""
-    samples = np.frombuffer(sound, "<i2").astype(np.float32)
-    if not samples.size:
+    if not sound:
         return None, None
     half_step = 0.5  # the level of all zeros: less cannot be told apart in 16 bits
-    rms, peak = float(np.sqrt(np.mean(samples**2))), float(np.abs(samples).max())
+    rms, peak = level(sound)
     return _dbfs(max(rms, half_step)), _dbfs(max(peak, half_step))
 
 

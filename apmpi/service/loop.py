@@ -21,11 +21,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apmpi.api.apm import KERNELS, AudioProcessingModule
-from apmpi.api.frame import AudioFrame
 from apmpi.cards.clock import Timebase
-from apmpi.cards.downmix import Downmix
 from apmpi.cards.formats import picked, repeated
 from apmpi.cards.latency import FrameTimes, LatencyLog
 from apmpi.errors import EndpointError
@@ -34,7 +33,10 @@ from apmpi.service.instruments import Board
 from apmpi.service.learned import Learned
 from apmpi.service.opening import Endpoints
 from apmpi.settings import Endpoint, Settings
-from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S
+from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S, SAMPLE_BYTES
+
+if TYPE_CHECKING:
+    from apmpi.cards.downmix import Downmix
 
 NS_PER_MS = 1e6
 # The chain's figures are published 10 times a second: often for a person, seldom for the processor.
@@ -46,6 +48,19 @@ Tap = Callable[[bytes, bytes, bytes, FrameTimes], None]
 
 # (frame, the frame that it was made from) -> the frame in the channels of the device that plays it.
 Remix = Callable[[bytes, bytes], bytes]
+
+
+class _Block:
+    """10 ms as the chain takes them, without AudioFrame's checks and copy; `data` is exchanged."""
+
+    __slots__ = ("data", "num_channels", "sample_rate", "samples_per_channel")
+
+    def __init__(self, sample_rate: int, num_channels: int, samples_per_channel: int) -> None:
+        """Silence."""
+        self.sample_rate = sample_rate
+        self.num_channels = num_channels
+        self.samples_per_channel = samples_per_channel
+        self.data = memoryview(bytes(samples_per_channel * num_channels * SAMPLE_BYTES))
 
 
 class Loop:
@@ -75,8 +90,8 @@ class Loop:
         far_channels = settings.far_end.channels if settings.far_end else 1
         self._pick_near = settings.microphone.channels, settings.near_channels
         self._pick_far = settings.microphone.channels, settings.reference_channels
-        self._near = AudioFrame.create(rate_hz, len(settings.near_channels), frame_samples)
-        self._far = AudioFrame.create(rate_hz, far_channels, frame_samples)
+        self._near = _Block(rate_hz, len(settings.near_channels), frame_samples)
+        self._far = _Block(rate_hz, far_channels, frame_samples)
         self._silence = self._far.data.tobytes()
         self._apm = AudioProcessingModule(**asdict(settings.features), **asdict(settings.tuning))
         # The chain allocates with its first frame, which must be none of the microphone's.
@@ -194,12 +209,14 @@ class Loop:
             return lambda block, _: block
         if wanted > 1:
             return lambda block, _: repeated(block, wanted)
+        from apmpi.cards.downmix import Downmix  # needs numpy
+
         self._downmixes[name] = Downmix(self._settings.sample_rate_hz, numbers, every=every)
         return self._downmixes[name].mix
 
     def _process(self, far: bytes, near: bytes) -> bytes:
-        self._far.data[:] = memoryview(far).cast("h")
-        self._near.data[:] = memoryview(near).cast("h")
+        self._far.data = memoryview(far)
+        self._near.data = memoryview(bytearray(near))
         self._apm.process_reverse_stream(self._far)
         self._apm.process_stream(self._near)
         return self._near.data.tobytes()

@@ -1,21 +1,29 @@
-"""The endpoints of a run: opened as configured, kept in step with the microphone, replaced by a reload."""
+"""The endpoints of a run: opened as configured, kept in step with the microphone, replaced by a reload.
+
+Files are the only endpoints that need soundfile and numpy, a third of the memory: they are imported with the
+first file.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from apmpi.cards.clock import Timebase
-from apmpi.cards.files import FileFarEnd, FileMicrophone, FileSink, ReadAhead, WriteBehind
 from apmpi.cards.live import FarEnd, Microphone, Player
 from apmpi.cards.pcm import Capture, Playback
 from apmpi.cards.slot import Card, Caretaker, Slot
 from apmpi.cards.sync import Follower
-from apmpi.cards.wav import WavSink, WavSource
 from apmpi.errors import EndpointError
 from apmpi.settings import Endpoint, Settings
 from apmpi.units import FRAME_NS
+
+if TYPE_CHECKING:
+    from apmpi.cards.files import FileFarEnd, FileMicrophone, FileSink
+    from apmpi.cards.wav import WavSource
 
 # A frame is played when it has been recorded (10 ms), and this part of a card's buffer later: how late the
 # loop may wake up. With the 4 periods of the default 8 ms, while the microphone's buffer has 30 ms of room.
@@ -119,12 +127,16 @@ class Endpoints:
     def _open_microphone(self, key: str, endpoint: Endpoint) -> Microphone | FileMicrophone:
         if endpoint.device is not None:
             return Microphone(self._slot(Capture, key, endpoint))
+        from apmpi.cards.files import FileMicrophone
+
         return FileMicrophone(self._file_source(endpoint), self._time)
 
     def _open_far_end(self, key: str, endpoint: Endpoint) -> FarEnd | FileFarEnd:
         if endpoint.device is not None:
             slot = self._slot(Capture, key, endpoint)
             return FarEnd(slot, self._follower(endpoint), self._margin_ns)
+        from apmpi.cards.files import FileFarEnd, ReadAhead
+
         if not self.live:
             return FileFarEnd(self._file_source(endpoint))
         ahead = ReadAhead(self._file_source(endpoint))
@@ -136,6 +148,9 @@ class Endpoints:
         if endpoint.device is not None:
             slot = self._slot(Playback, key, endpoint)
             return Player(slot, self._follower(endpoint))
+        from apmpi.cards.files import FileSink, WriteBehind
+        from apmpi.cards.wav import WavSink
+
         assert endpoint.file is not None
         file = WavSink(endpoint.file, self._settings.sample_rate_hz, endpoint.channels)
         self._stack.callback(file.abort)  # nothing to do after close()
@@ -177,6 +192,8 @@ class Endpoints:
         return Follower(pace, endpoint.channels, *rates_hz, ppm)
 
     def _file_source(self, endpoint: Endpoint) -> WavSource:
+        from apmpi.cards.wav import WavSource
+
         assert endpoint.file is not None
         file = WavSource(endpoint.file, self._settings.sample_rate_hz, endpoint.channels)
         return self._stack.enter_context(file)

@@ -52,7 +52,7 @@ def run(
         signals_fd = stack.enter_context(_signals_to_pipe())
         log = open_log(settings.report_interval_s)
         stack.enter_context(warnings_to(log))
-        threading.stack_size(realtime.THREAD_STACK_BYTES)
+        realtime.limit_thread_memory()
         place = sound_mark.place() if settings.microphone.device else None
         mark = sound_mark.SoundMark(place) if place else None
         try:

@@ -13,7 +13,11 @@ enum {
     TAPS = 40,
     /* Linear interpolation between rows is wrong by (pi / PHASES)^2 / 8 at most, -94 dB at the Nyquist
      * frequency. */
-    PHASES = 256,
+    PHASE_BITS = 8,
+    PHASES = 1 << PHASE_BITS,
+    /* Bits of a position below the sample and below the phase: a ratio is exact to 2e-10. */
+    FRACTION_BITS = 32,
+    PART_BITS = FRACTION_BITS - PHASE_BITS,
 };
 static const double ATTENUATION_DB = 90.0;
 static const double CUTOFF = 0.943; /* middle of the transition band, over the Nyquist frequency */
@@ -60,7 +64,7 @@ static converter_t *place(arena_t *arena, int channels, int samples_max, double 
     float *table = arena_floats(arena, (size_t)(PHASES + 1) * (size_t)taps),
           *history = arena_floats(arena, (size_t)channels * (size_t)stride);
     if (converter)
-        *converter = (converter_t){channels, taps, samples_max, stride, 0, 0.0, table, history};
+        *converter = (converter_t){channels, taps, samples_max, stride, 0, 0, table, history};
     return converter;
 }
 
@@ -86,7 +90,7 @@ void converter_reset(converter_t *converter)
 {
     memset(converter->history, 0, sizeof(float) * (size_t)converter->channels * (size_t)converter->stride);
     converter->kept = converter->taps / 2 - 1; /* silence before the first sample */
-    converter->position = converter->kept;
+    converter->position = (int64_t)converter->kept << FRACTION_BITS;
 }
 
 int converter_out_max(int samples_max, double ratio) { return (int)ceil(samples_max * ratio * 1.01) + 1; }
@@ -96,8 +100,12 @@ static void append(converter_t *converter, const int16_t *in, int count)
     const int channels = converter->channels;
     for (int c = 0; c < channels; c++) {
         float *end = converter->history + c * converter->stride + converter->kept;
-        for (int i = 0; i < count; i++)
-            end[i] = in[i * channels + c];
+        if (channels == 1) /* becomes vector instructions */
+            for (int i = 0; i < count; i++)
+                end[i] = in[i];
+        else
+            for (int i = 0; i < count; i++)
+                end[i] = in[i * channels + c];
     }
     converter->kept += count;
 }
@@ -105,10 +113,10 @@ static void append(converter_t *converter, const int16_t *in, int count)
 /* Drops what lies before the taps of the next output sample. */
 static void forget(converter_t *converter)
 {
-    int gone = (int)converter->position - (converter->taps / 2 - 1);
-    gone = gone < converter->kept ? gone : converter->kept;
+    const int before = (int)(converter->position >> FRACTION_BITS) - (converter->taps / 2 - 1),
+              gone = before < converter->kept ? before : converter->kept;
     converter->kept -= gone;
-    converter->position -= gone;
+    converter->position -= (int64_t)gone << FRACTION_BITS;
     for (int c = 0; c < converter->channels; c++) {
         float *history = converter->history + c * converter->stride;
         memmove(history, history + gone, sizeof(float) * (size_t)converter->kept);
@@ -118,24 +126,28 @@ static void forget(converter_t *converter)
 int converter_process(converter_t *converter, const int16_t *in, int count, double ratio, int16_t *out)
 {
     const int channels = converter->channels, taps = converter->taps, half = taps / 2;
-    const double step = 1.0 / ratio;
-    const kernels_t *k = kernels();
     append(converter, in, count);
-    int given = 0;
-    for (; (int)converter->position + half < converter->kept; converter->position += step) {
-        const int whole = (int)converter->position;
-        const float phase = (float)((converter->position - whole) * PHASES);
-        const float *row = converter->table + (int)phase * taps,
-                    *first = converter->history + whole - (half - 1);
-        for (int c = 0; c < channels; c++) {
-            const float x = k->interpolate(taps, first + c * converter->stride, row, row + taps,
-                                           phase - floorf(phase));
-            out[given * channels + c] = nearest_int16(clamp(x, -32768.0f, 32767.0f));
-        }
-        given++;
+    const kernels_t *k = kernels();
+    const int64_t step = llrint(ldexp(1.0 / ratio, FRACTION_BITS)), end = (int64_t)(converter->kept - half)
+                                                                          << FRACTION_BITS;
+    int64_t position = converter->position;
+    int16_t *next = out;
+    for (; position < end; position += step) {
+        const int phase = (int)(position >> PART_BITS) & (PHASES - 1),
+                  rest = (int)(position & ((1 << PART_BITS) - 1));
+        const float part = (float)rest * (1.0f / (1 << PART_BITS));
+        const float *row = converter->table + phase * taps,
+                    *first = converter->history + (position >> FRACTION_BITS) - (half - 1);
+        for (int c = 0; c < channels; c++, first += converter->stride)
+            *next++ = nearest_int16(
+                clamp(k->interpolate(taps, first, row, row + taps, part), -32768.0f, 32767.0f));
     }
+    converter->position = position;
     forget(converter);
-    return given;
+    return (int)(next - out) / channels;
 }
 
-double converter_pending(const converter_t *converter) { return converter->kept - converter->position; }
+double converter_pending(const converter_t *converter)
+{
+    return converter->kept - ldexp((double)converter->position, -FRACTION_BITS);
+}

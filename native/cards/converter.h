@@ -17,11 +17,11 @@
 
 typedef struct {
     int channels, taps, samples_max;
-    int stride;      /* floats of history for each channel */
-    int kept;        /* samples in the history, which begins with the oldest one still needed */
-    double position; /* of the next output sample in the history, in input samples */
-    float *table;    /* rows of taps, one for each phase */
-    float *history;  /* channels * stride */
+    int stride;       /* floats of history for each channel */
+    int kept;         /* samples in the history, which begins with the oldest one still needed */
+    int64_t position; /* of the next output sample in the history, in 2^-32 input samples */
+    float *table;     /* rows of taps, one for each phase */
+    float *history;   /* channels * stride */
 } converter_t;
 
 /* Bytes for a converter that takes at most samples_max per channel in a call and gives about `ratio` output

@@ -4,7 +4,7 @@
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.errno cimport EBADFD, ENODEV
 from libc.stdint cimport int16_t, int64_t, uintptr_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 
 from apmpi.errors import DeviceLost
 
@@ -107,6 +107,22 @@ cdef extern from "cards/ends.h" nogil:
     pcm_result_t far_end_fill(far_end_t *far_end, const far_end_reading_t *reading, int *flows)
     int far_end_take(far_end_t *far_end, int16_t *frame)
     pcm_result_t player_play(player_t *player, play_t *play)
+
+cdef extern from "cards/latency.h" nogil:
+    enum: LATENCY_PARTS
+    ctypedef struct latency_log_t:
+        int capacity_frames
+        int64_t frames
+        float *ring_ms
+    ctypedef struct spread_t:
+        float median, p99, max
+    ctypedef struct level_t:
+        double rms
+        int peak
+    void latency_add(latency_log_t *log, const float *parts_ms)
+    void latency_copy(const latency_log_t *log, int part, int64_t begin_frame, int64_t end_frame, float *out_ms)
+    spread_t spread_of(float *values, int count)
+    level_t level_of(const int16_t *samples, int count)
 
 cdef FORMATS = {"S16_LE": FORMAT_S16, "S32_LE": FORMAT_S32, "S24_3LE": FORMAT_S24_3, "FLOAT_LE": FORMAT_FLOAT}
 
@@ -474,3 +490,62 @@ cdef class PlaybackPlace(Place):
             result = player_play(&self.player, &play)
         card.check(result)
         return None if play.late else play.at_ns
+
+
+def level(bytes samples not None):
+    """Return (RMS, largest magnitude) of int16 samples, full scale 32768; both 0 without samples."""
+    cdef level_t found = level_of(<const int16_t *>PyBytes_AS_STRING(samples), len(samples) // sizeof(int16_t))
+    return found.rms, found.peak
+
+
+cdef class LatencyRing:
+    """latency_log_t of native/cards/latency.h. One thread adds, another one reads.
+
+    frames   number of frames added since the start
+    """
+
+    cdef latency_log_t log
+
+    def __cinit__(self, int capacity_frames, *_, **__):
+        self.log.capacity_frames = capacity_frames
+        self.log.ring_ms = <float *>calloc(2 * LATENCY_PARTS * capacity_frames, sizeof(float))
+        if self.log.ring_ms == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.log.ring_ms)
+
+    @property
+    def frames(self):
+        return self.log.frames
+
+    @frames.setter
+    def frames(self, int64_t frames):
+        """Skip frames: those between have the values of earlier ones."""
+        if frames < self.log.frames:
+            raise ValueError(f"{frames} frames given, expected {self.log.frames} or more")
+        self.log.frames = frames
+
+    def add(self, float capture_wait_ms, float processing_ms, float playback_queue_ms):
+        """Add a frame's latency by its parts."""
+        cdef float[3] parts_ms = [capture_wait_ms, processing_ms, playback_queue_ms]
+        latency_add(&self.log, parts_ms)
+
+    def spreads(self, int64_t since_frame):
+        """Return the number of frames from `since_frame` on, the capacity at most, and of each part and of
+        their sum (median, 99th percentile, maximum) in ms; None without frames."""
+        cdef int64_t end = self.log.frames, begin = max(since_frame, end - self.log.capacity_frames)
+        cdef int count = <int>(end - begin), part
+        cdef spread_t[LATENCY_PARTS + 1] spreads
+        if count <= 0:
+            return None
+        cdef float *values = <float *>malloc(count * sizeof(float))
+        if values == NULL:
+            raise MemoryError
+        with nogil:
+            for part in range(LATENCY_PARTS + 1):
+                latency_copy(&self.log, part, begin, end, values)
+                spreads[part] = spread_of(values, count)
+        free(values)
+        return count, [(spreads[part].median, spreads[part].p99, spreads[part].max)
+                       for part in range(LATENCY_PARTS + 1)]

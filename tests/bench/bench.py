@@ -168,11 +168,12 @@ def loop() -> None:
     parts = ("chain, arm64", "cards", "C library", "Python", "other threads")
     head = (*parts, "all", "at most", "Python's share", "calls")
     table(("rate Hz", "far end", *head), rows)
-    print("Where the audio thread's go while the far end plays (thousands; `_native`: chain without NEON):\n")
-    most = [name for name, _ in profile[48000].most_common(25) if "apmpi_room" not in name]
+    print("Where the audio thread's go beside the chain, while the far end plays (thousands):\n")
+    without = ("_native", "libasound_module_pcm_apmpi_room")
+    most = [name for name, _ in profile[48000].most_common() if not name.startswith(without)]
     table(
         ("function", *map(str, profile)),
-        ((f"`{name}`", *(f"{profile[rate][name] / 1000:.1f}" for rate in profile)) for name in most),
+        ((f"`{name}`", *(f"{profile[rate][name] / 1000:.1f}" for rate in profile)) for name in most[:20]),
     )
 
 
@@ -180,10 +181,12 @@ def daemon() -> None:
     """Memory of the daemon on two room cards, and time to READY on this machine"""
     BUILD.mkdir(parents=True, exist_ok=True)
     yaml = loop_bench.write_cards(BUILD, "bench-daemon", 48000, 1, False)
-    notes = loop_bench.run_daemon(BUILD, yaml, 1, [])
-    ready_s = statistics.median(loop_bench.ready_s(BUILD, yaml) for _ in range(5))
-    megabytes = (f"{int(notes[key]) / 1024:.0f}" for key in ("resident_kib", "locked_kib"))
-    table(("resident MB", "locked MB", "READY after s"), [(*megabytes, f"{ready_s:.2f}")])
+    started = [loop_bench.start(BUILD, yaml) for _ in range(5)]
+    medians = (
+        f"{statistics.median(getattr(one, name) for one in started):.{digits}f}"
+        for name, digits in (("resident_mb", 0), ("locked_mb", 0), ("ready_s", 2))
+    )
+    table(("resident MB", "locked MB", "READY after s"), [medians])
 
 
 # ---- estimates of cycles

@@ -27,8 +27,8 @@ QEMU = ["qemu-x86_64", "-cpu", "Nehalem"]
 SPEED = 0.1  # of the cards in the emulator: at 0.2 it is too slow for them
 FRAMES = 200
 AUDIO = "MainThread"
-# Part -> the objects that it is made of; all others are Python's: its interpreter and its modules. What the C
-# library does for the simulated cards, most of it, is in its part, too.
+# Part -> the objects that it is made of; all others are Python's: its interpreter and its modules. Most of
+# what the C library does here it does for the simulated cards: the whole is too high by that.
 PARTS = {
     "chain": ("_native",),
     "cards": ("_cards", "libasound", "libsamplerate"),
@@ -117,7 +117,9 @@ class Symbols:
 
     def _table(self, path: str) -> list[tuple[int, str]]:
         if path not in self._tables:
-            listed = subprocess.run(["nm", "--defined-only", path], capture_output=True, text=True).stdout
+            # An installed module is stripped; that of the build folder has its code at the same addresses.
+            built = next((HERE.parents[1] / "build").glob(f"cp*/**/{Path(path).name}"), Path(path))
+            listed = subprocess.run(["nm", "--defined-only", built], capture_output=True, text=True).stdout
             rows = [line.split() for line in listed.splitlines()]
             self._tables[path] = sorted((int(row[0], 16), row[2]) for row in rows if row[1] in "tTiW")
         return self._tables[path]
@@ -150,8 +152,17 @@ def count(rate_hz: int, played: bool, plugin: Path, folder: Path) -> Count:
     return Count(parts, functions, others, calls)
 
 
-def ready_s(folder: Path, yaml: Path) -> float:
-    """Return the time from the start of `apmpi run` to READY, in seconds."""
+@dataclass(frozen=True)
+class Started:
+    """A daemon `settled_s` after READY: time to READY, and its memory."""
+
+    ready_s: float
+    resident_mb: float
+    locked_mb: float
+
+
+def start(folder: Path, yaml: Path, settled_s: float = 2.0) -> Started:
+    """Start `apmpi run`, measure it, and end it."""
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     path = folder / "notify"
     path.unlink(missing_ok=True)
@@ -163,8 +174,12 @@ def ready_s(folder: Path, yaml: Path) -> float:
     daemon = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while b"READY=1" not in heard.recv(4096):
         pass
-    took_s = time.monotonic() - began_s
+    ready_s = time.monotonic() - began_s
+    time.sleep(settled_s)
+    lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
     daemon.kill()
     daemon.wait()
     heard.close()
-    return took_s
+    resident_mb, locked_mb = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmLck"))
+    return Started(ready_s, resident_mb, locked_mb)

@@ -39,14 +39,11 @@ def main(configuration: str, speed: str, frames: str, notes: str) -> None:
         libc.syscall(MARK_SYSCALL)
         last, ended_s = wait_for(first + int(frames))
         libc.syscall(MARK_SYSCALL)
-        status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines())
         note = {
             "frames": last - first,
             "seconds": ended_s - began_s,
             "threads": {thread.native_id: thread.name for thread in threading.enumerate()},
             "xruns": sum(loops[0].endpoints.xruns().values()),
-            "resident_kib": int(status["VmRSS"].split()[0]),
-            "locked_kib": int(status["VmLck"].split()[0]),
             "maps": Path("/proc/self/maps").read_text().splitlines(),
         }
         Path(notes).write_text(json.dumps(note))
