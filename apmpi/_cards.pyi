@@ -1,5 +1,6 @@
 """The compiled module: what native/cython/_cards.pyx offers to apmpi.cards."""
 
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 from typing_extensions import disjoint_base
@@ -151,3 +152,31 @@ class LatencyRing:
     def spreads(self, since_frame: int) -> tuple[int, list[tuple[float, float, float]]] | None:
         """Return the number of frames from `since_frame` on, the capacity at most, and of each part and of
         their sum (median, 99th percentile, maximum) in ms; None without frames."""
+
+@disjoint_base
+class Mixer:
+    """What a downmix does for every sample (native/cards/downmix.h).
+
+    step: number of samples that are averaged before channels are compared; weights: of each channel
+    """
+
+    def __new__(cls, step: int, weights: Sequence[float]) -> Self: ...
+    @property
+    def frames(self) -> int:
+        """Number of frames measured since forget()."""
+    @property
+    def last(self) -> list[list[float]]:
+        """Covariances of the channels in the last frame, in rows."""
+    @property
+    def sum(self) -> list[list[float]]:
+        """The same, summed since forget()."""
+    @property
+    def clipped(self) -> list[bool]:
+        """Whether each channel has reached full scale since forget()."""
+    def forget(self) -> None: ...
+    def fade_to(self, weights: Sequence[float]) -> None:
+        """Set the weights that the next frame ends with, one for each channel."""
+    def measure(self, frame: bytes, unprocessed: bytes | None) -> None:
+        """Take a frame; `unprocessed` is the frame before processing."""
+    def mix(self, frame: bytes) -> bytes:
+        """Return the mono frame."""

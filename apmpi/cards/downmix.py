@@ -12,11 +12,11 @@ signal-to-noise ratio gains 1 + rho: the gain exceeds the loss from rho = sqrt(2
 a < 1 there is a gain from a = sqrt(2) - 1 on. So the smaller one of rho a and rho / a decides.
 """
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
+from apmpi._cards import Mixer
 from apmpi.units import FRAMES_PER_S
 
 # Interval between decisions, 1 s: several syllables.
@@ -37,11 +37,12 @@ SNR_MIN = 1.0
 SNR_BETTER = 2.0
 # Signal-to-noise ratio from which channels count as equal, 30 dB: speech masks the noise.
 SNR_MAX = 1000.0
-FULL_SCALE = 32767
+
+Covariance = list[list[float]]
 
 
 class Downmix:
-    """State of the downmix of one signal; for one thread.
+    """State of the downmix of one signal; for one thread. Samples are mixed in native/cards/downmix.c.
 
     finding   the treatment of the channels and its reason, as a sentence; "" for the plain mean
     """
@@ -53,109 +54,103 @@ class Downmix:
         self.finding = ""
         self._numbers = numbers
         self._every = every
-        count = len(numbers)
-        self._step = max(rate_hz // COMPARED_AT_HZ, 1)
         self._kept = 0  # channel whose polarity and level the output has
         self._sign = 1.0
         # Sign of each averaged channel, relative to the kept one; 0: not averaged.
-        self._alike: NDArray[np.float64] = np.ones(count)
-        if not every:
-            self._alike[1:] = 0
-        self._weights = self._target()
+        self._alike = [1.0 if every or channel == 0 else 0.0 for channel in range(len(numbers))]
+        self._mixer = Mixer(max(rate_hz // COMPARED_AT_HZ, 1), self._weights())
         self._decided = self._begun = False
-        self._forget()
+        self._parts: list[
+            list[float]
+        ] = []  # power of each channel, summed since forget(), at each part's end
 
     def mix(self, frame: bytes, unprocessed: bytes | None = None) -> bytes:
         """Return the mono int16 frame of an interleaved one.
 
         unprocessed: the frame before processing, in which channels at full scale are detected
         """
-        samples = np.frombuffer(frame, "<i2").reshape(-1, len(self._numbers)).astype(np.float32)
-        if unprocessed is not None:
-            before = np.frombuffer(unprocessed, "<i2").reshape(samples.shape)
-            self._clipped |= (before.max(axis=0) == FULL_SCALE) | (before.min(axis=0) < -FULL_SCALE)
-        self._measure(samples)
-        weights, self._weights = self._weights, self._target()
-        if np.array_equal(weights, self._weights):
-            mixed = samples @ self._weights
-        else:
-            fade = np.linspace(0, 1, len(samples), dtype=np.float32)[:, np.newaxis]
-            mixed = (samples * (weights + fade * (self._weights - weights))).sum(axis=1)
-        return bytes(np.clip(np.rint(mixed), -FULL_SCALE - 1, FULL_SCALE).astype("<i2").tobytes())
+        mixer = self._mixer
+        mixer.measure(frame, unprocessed)
+        if not self._begun or mixer.frames % PART_FRAMES == 0:
+            self._look()
+            mixer.fade_to(self._weights())
+        return mixer.mix(frame)
 
-    def _target(self) -> NDArray[np.float32]:
-        weights: NDArray[np.float32] = self._sign * self._alike / np.abs(self._alike).sum()
-        return weights.astype(np.float32)
+    def _weights(self) -> list[float]:
+        total = sum(map(abs, self._alike))
+        return [self._sign * alike / total for alike in self._alike]
 
-    def _forget(self) -> None:
-        count = len(self._numbers)
-        self._covariance = np.zeros((count, count))
-        self._parts: list[NDArray[np.float64]] = []
-        self._clipped = np.zeros(count, bool)
-        self._frames = 0
-
-    def _measure(self, samples: NDArray[np.float32]) -> None:
-        """Adds the covariance of the first differences, whose spectrum is about white for speech."""
-        band = sum((samples[k :: self._step] for k in range(1, self._step)), samples[:: self._step])
-        rises = band[1:] - band[:-1]
-        if self._frames % PART_FRAMES == 0:
-            self._parts.append(np.zeros(len(self._numbers)))
-        covariance = (rises.T @ rises).astype(np.float64) / (len(rises) * self._step**2)
-        self._covariance += covariance
-        self._parts[-1] += covariance.diagonal()
-        self._frames += 1
-        if not self._begun and covariance.any():
+    def _look(self) -> None:
+        """Decides on the channels with the first sound, then after each part until the first decision on
+        speech, then once in a window."""
+        mixer = self._mixer
+        if mixer.frames % PART_FRAMES == 0:
+            self._parts.append(_power(mixer.sum))
+        if not self._begun and any(_power(mixer.last)):
             self._begun = True
-            self._choose_quickly(covariance)
-        elif self._frames == WINDOW_FRAMES:
+            self._choose_quickly(mixer.last)
+        elif mixer.frames == WINDOW_FRAMES:
             self._decide()
-            self._forget()
-        elif not self._decided and self._frames % PART_FRAMES == 0:
-            self._choose_quickly(self._covariance)
+            mixer.forget()
+            self._parts.clear()
+        elif not self._decided and mixer.frames % PART_FRAMES == 0:
+            self._choose_quickly(mixer.sum)
 
-    def _choose_quickly(self, covariance: NDArray[np.float64]) -> None:
+    def _choose_quickly(self, covariance: Covariance) -> None:
         """Decides until the first decision on speech: for the loudest channel, or on the signs of all."""
-        power = covariance.diagonal()
+        power = _power(covariance)
         if self._every:
             self._align(covariance)
-        elif power.max() > SNR_BETTER * power[self._kept]:
-            self._keep(int(power.argmax()), covariance)
-            self._alike[:] = 0
-            self._alike[self._kept] = 1
+        elif max(power) > SNR_BETTER * power[self._kept]:
+            self._keep(power.index(max(power)), covariance)
+            self._alike = [float(channel == self._kept) for channel in range(len(power))]
 
     def _decide(self) -> None:
-        covariance = self._covariance / self._frames
+        covariance = self._mixer.sum
         if not self._every:
-            parts = np.array(self._parts) / PART_FRAMES
-            floor = parts.min(axis=0)
-            snr = np.minimum((parts.mean(axis=0) - floor) / (floor + ROUNDING_POWER), SNR_MAX)
-            unclipped = np.where(self._clipped, 0.0, snr)
-            usable = unclipped if unclipped.max() >= SNR_MIN else snr
-            if usable.max() < SNR_MIN:
+            snr = self._snr()
+            usable = [0.0 if clips else ratio for ratio, clips in zip(snr, self._mixer.clipped, strict=True)]
+            if max(usable) < SNR_MIN:
+                usable = snr
+            if max(usable) < SNR_MIN:
                 return
-            if usable.max() > SNR_BETTER * usable[self._kept]:
-                self._keep(int(usable.argmax()), covariance)
+            if max(usable) > SNR_BETTER * usable[self._kept]:
+                self._keep(usable.index(max(usable)), covariance)
         self._decided = True
         self._align(covariance)
         self._describe()
 
-    def _keep(self, channel: int, covariance: NDArray[np.float64]) -> None:
+    def _snr(self) -> list[float]:
+        """Return the signal-to-noise ratio of each channel in the window, above its quietest part."""
+        before = [[0.0] * len(self._numbers), *self._parts]
+        parts = [
+            [(end - begin) / PART_FRAMES for begin, end in zip(*ends, strict=True)]
+            for ends in pairwise(before)
+        ]
+        ratios = []
+        for powers in zip(*parts, strict=True):
+            floor = min(powers)
+            ratios.append(min((sum(powers) / len(powers) - floor) / (floor + ROUNDING_POWER), SNR_MAX))
+        return ratios
+
+    def _keep(self, channel: int, covariance: Covariance) -> None:
         """Keeps another channel, in the polarity that the output has."""
-        relative = -1.0 if covariance[self._kept, channel] < 0 else 1.0
-        self._alike *= relative
+        relative = -1.0 if covariance[self._kept][channel] < 0 else 1.0
+        self._alike = [relative * alike for alike in self._alike]
         self._sign *= relative
         self._kept = channel
 
-    def _align(self, covariance: NDArray[np.float64]) -> None:
-        shared, power = covariance[self._kept], covariance.diagonal()
-        largest = np.maximum(power, power[self._kept])
-        likeness = np.divide(shared, largest, out=np.zeros_like(shared), where=largest > 0)
-        limit = np.where(self._alike != 0, ALIKE_UNTIL, ALIKE_FROM)
-        if self._every:
-            limit = np.where(self._alike < 0, ALIKE_UNTIL, ALIKE_FROM)
-            self._alike = np.where(likeness < -limit, -1.0, 1.0)
-        else:
-            self._alike = np.where(np.abs(likeness) > limit, np.sign(likeness), 0.0)
+    def _align(self, covariance: Covariance) -> None:
+        shared, power = covariance[self._kept], _power(covariance)
+        for channel, alike in enumerate(self._alike):
+            largest = max(power[channel], power[self._kept])
+            likeness = shared[channel] / largest if largest > 0 else 0.0
+            sign = math.copysign(1.0, likeness)
+            if self._every:
+                self._alike[channel] = -1.0 if likeness < -(ALIKE_UNTIL if alike < 0 else ALIKE_FROM) else 1.0
+            else:
+                limit = ALIKE_UNTIL if alike != 0 else ALIKE_FROM
+                self._alike[channel] = sign if abs(likeness) > limit else 0.0
         self._alike[self._kept] = 1.0
 
     def _describe(self) -> None:
@@ -175,3 +170,8 @@ def _channels(numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
         return f"channel {numbers[0]} is"
     return f"channels {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} are"
+
+
+def _power(covariance: Covariance) -> list[float]:
+    """Return the diagonal: the power of each channel."""
+    return [row[channel] for channel, row in enumerate(covariance)]

@@ -129,8 +129,11 @@ class Caretaker(threading.Thread):
 
     def problem(self) -> str:
         """Return the parked endpoints with their reasons in one sentence, "" if none is parked."""
-        problems = [slot.problem for slot in self._slots if slot.problem]
-        return f"waiting: {'; '.join(problems)}" if problems else ""
+        problems = ""
+        for slot in self._slots:  # in every frame: no list
+            if slot.problem:
+                problems += f"{'; ' if problems else 'waiting: '}{slot.problem}"
+        return problems
 
     def xruns(self) -> dict[str, int]:
         """Return the number of xruns since the start, by endpoint."""

@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apmpi.api.apm import KERNELS, AudioProcessingModule
 from apmpi.cards.clock import Timebase
+from apmpi.cards.downmix import Downmix
 from apmpi.cards.formats import picked, repeated
 from apmpi.cards.latency import FrameTimes, LatencyLog
 from apmpi.errors import EndpointError
@@ -34,9 +34,6 @@ from apmpi.service.learned import Learned
 from apmpi.service.opening import Endpoints
 from apmpi.settings import Endpoint, Settings
 from apmpi.units import FRAME_NS, FRAMES_PER_S, NS_PER_S, SAMPLE_BYTES
-
-if TYPE_CHECKING:
-    from apmpi.cards.downmix import Downmix
 
 NS_PER_MS = 1e6
 # The chain's figures are published 10 times a second: often for a person, seldom for the processor.
@@ -61,6 +58,13 @@ class _Block:
         self.num_channels = num_channels
         self.samples_per_channel = samples_per_channel
         self.data = memoryview(bytes(samples_per_channel * num_channels * SAMPLE_BYTES))
+
+
+def _picking(channels: int, wanted: tuple[int, ...]) -> Callable[[bytes], bytes]:
+    """Return a function that picks the channels `wanted`, counted from 0."""
+    if wanted == tuple(range(channels)):
+        return bytes  # the same object
+    return lambda captured: picked(captured, channels, wanted)
 
 
 class Loop:
@@ -88,8 +92,8 @@ class Loop:
         self._downmixes: dict[str, Downmix] = {}
         rate_hz, frame_samples = settings.sample_rate_hz, settings.sample_rate_hz // FRAMES_PER_S
         far_channels = settings.far_end.channels if settings.far_end else 1
-        self._pick_near = settings.microphone.channels, settings.near_channels
-        self._pick_far = settings.microphone.channels, settings.reference_channels
+        self._near_of = _picking(settings.microphone.channels, settings.near_channels)
+        self._reference_of = _picking(settings.microphone.channels, settings.reference_channels)
         self._near = _Block(rate_hz, len(settings.near_channels), frame_samples)
         self._far = _Block(rate_hz, far_channels, frame_samples)
         self._silence = self._far.data.tobytes()
@@ -175,7 +179,7 @@ class Loop:
             if microphone.restarted:
                 for end in others:
                     end.realign()
-            near, far = picked(captured, *self._pick_near), self._far_frame(captured, captured_ns)
+            near, far = self._near_of(captured), self._far_frame(captured, captured_ns)
             if speaker:
                 speaker.play(self._far_to_speaker(far, far), due_ns)
             out = self._process(far, near)
@@ -201,7 +205,7 @@ class Loop:
         where there is nothing."""
         if self.endpoints.far_end:
             return self.endpoints.far_end.read(captured_ns) or self._silence
-        return picked(captured, *self._pick_far) or self._silence
+        return self._reference_of(captured) or self._silence
 
     def _remix(self, name: str, numbers: Sequence[int], wanted: int, *, every: bool) -> Remix:
         """Return a function that makes `wanted` channels, one or as many, of these."""
@@ -209,8 +213,6 @@ class Loop:
             return lambda block, _: block
         if wanted > 1:
             return lambda block, _: repeated(block, wanted)
-        from apmpi.cards.downmix import Downmix  # needs numpy
-
         self._downmixes[name] = Downmix(self._settings.sample_rate_hz, numbers, every=every)
         return self._downmixes[name].mix
 

@@ -124,6 +124,20 @@ cdef extern from "cards/latency.h" nogil:
     spread_t spread_of(float *values, int count)
     level_t level_of(const int16_t *samples, int count)
 
+cdef extern from "cards/downmix.h" nogil:
+    enum: DOWNMIX_CHANNELS_MAX
+    ctypedef struct downmix_t:
+        int channels, step, frames
+        double *last
+        double *sum
+        int *clipped
+        float *weights
+        float *new_weights
+    void downmix_forget(downmix_t *downmix)
+    void downmix_note_clipping(downmix_t *downmix, const int16_t *frame, int samples)
+    void downmix_measure(downmix_t *downmix, const int16_t *frame, int samples)
+    void downmix_mix(downmix_t *downmix, const int16_t *frame, int samples, int16_t *mono)
+
 cdef FORMATS = {"S16_LE": FORMAT_S16, "S32_LE": FORMAT_S32, "S24_3LE": FORMAT_S24_3, "FLOAT_LE": FORMAT_FLOAT}
 
 
@@ -549,3 +563,77 @@ cdef class LatencyRing:
         free(values)
         return count, [(spreads[part].median, spreads[part].p99, spreads[part].max)
                        for part in range(LATENCY_PARTS + 1)]
+
+
+cdef class Mixer:
+    """downmix_t of native/cards/downmix.h.
+
+    frames    number of frames measured since forget()
+    last      covariances of the channels in the last frame, in rows
+    sum       the same, summed since forget()
+    clipped   of each channel: whether full scale was reached since forget()
+    """
+
+    cdef downmix_t downmix
+
+    def __cinit__(self, int step, weights):
+        if not 1 <= len(weights) <= DOWNMIX_CHANNELS_MAX:
+            raise ValueError(f"{len(weights)} channels given, expected 1 to {DOWNMIX_CHANNELS_MAX}")
+        self.downmix.channels, self.downmix.step = len(weights), step
+        self.fade_to(weights)
+        for channel in range(self.downmix.channels):
+            self.downmix.weights[channel] = self.downmix.new_weights[channel]
+        downmix_forget(&self.downmix)
+
+    cdef list rows(self, const double *covariances):
+        cdef int count = self.downmix.channels, row, column
+        return [[covariances[row * count + column] for column in range(count)] for row in range(count)]
+
+    @property
+    def frames(self):
+        return self.downmix.frames
+
+    @property
+    def last(self):
+        return self.rows(self.downmix.last)
+
+    @property
+    def sum(self):
+        return self.rows(self.downmix.sum)
+
+    @property
+    def clipped(self):
+        cdef int channel
+        return [self.downmix.clipped[channel] != 0 for channel in range(self.downmix.channels)]
+
+    def forget(self):
+        downmix_forget(&self.downmix)
+
+    def fade_to(self, weights):
+        """Set the weights that the next frame ends with, one for each channel."""
+        for channel in range(self.downmix.channels):
+            self.downmix.new_weights[channel] = weights[channel]
+
+    def measure(self, bytes frame not None, bytes unprocessed):
+        """Take a frame; `unprocessed` is the frame before processing, or None."""
+        cdef int samples = self.samples(frame)
+        cdef const int16_t *sound = <const int16_t *>PyBytes_AS_STRING(frame)
+        if unprocessed is not None:
+            samples = self.samples(unprocessed)
+            downmix_note_clipping(&self.downmix, <const int16_t *>PyBytes_AS_STRING(unprocessed), samples)
+        downmix_measure(&self.downmix, sound, self.samples(frame))
+
+    def mix(self, bytes frame not None):
+        """Return the mono frame."""
+        cdef int samples = self.samples(frame)
+        cdef bytes mono = PyBytes_FromStringAndSize(NULL, samples * sizeof(int16_t))
+        downmix_mix(&self.downmix, <const int16_t *>PyBytes_AS_STRING(frame), samples,
+                    <int16_t *>PyBytes_AS_STRING(mono))
+        return mono
+
+    cdef int samples(self, bytes frame) except -1:
+        """Return the samples per channel; two at least are compared."""
+        cdef Py_ssize_t samples = len(frame) // (sizeof(int16_t) * self.downmix.channels)
+        if samples < 2 * self.downmix.step:
+            raise ValueError(f"{samples} samples given, expected {2 * self.downmix.step} or more")
+        return <int>samples
