@@ -57,14 +57,22 @@ static void make_row(int taps, double cutoff, int phase, float *row)
         row[k] = (float)(tap[k] / sum);
 }
 
+size_t converter_table_floats(double ratio) { return (size_t)(PHASES + 1) * (size_t)taps_of(ratio); }
+
+void converter_make_table(double ratio, float *table)
+{
+    const int taps = taps_of(ratio);
+    for (int phase = 0; phase <= PHASES; phase++)
+        make_row(taps, CUTOFF * fmin(ratio, 1.0), phase, table + phase * taps);
+}
+
 static converter_t *place(arena_t *arena, int channels, int samples_max, double ratio)
 {
     const int taps = taps_of(ratio), stride = stride_of(taps, samples_max);
     converter_t *converter = arena_take(arena, sizeof *converter);
-    float *table = arena_floats(arena, (size_t)(PHASES + 1) * (size_t)taps),
-          *history = arena_floats(arena, (size_t)channels * (size_t)stride);
+    float *history = arena_floats(arena, (size_t)channels * (size_t)stride);
     if (converter)
-        *converter = (converter_t){channels, taps, samples_max, stride, 0, 0, table, history};
+        *converter = (converter_t){channels, taps, stride, 0, 0, NULL, history};
     return converter;
 }
 
@@ -75,22 +83,15 @@ size_t converter_size(int channels, int samples_max, double ratio)
     return arena.used;
 }
 
-converter_t *converter_init(void *memory, int channels, int samples_max, double ratio)
+converter_t *converter_init(void *memory, int channels, int samples_max, double ratio, const float *table)
 {
     arena_t arena = {memory, 0};
     converter_t *converter = place(&arena, channels, samples_max, ratio);
-    for (int phase = 0; phase <= PHASES; phase++)
-        make_row(converter->taps, CUTOFF * fmin(ratio, 1.0), phase,
-                 converter->table + phase * converter->taps);
-    converter_reset(converter);
-    return converter;
-}
-
-void converter_reset(converter_t *converter)
-{
-    memset(converter->history, 0, sizeof(float) * (size_t)converter->channels * (size_t)converter->stride);
+    converter->table = table;
+    memset(converter->history, 0, sizeof(float) * (size_t)channels * (size_t)converter->stride);
     converter->kept = converter->taps / 2 - 1; /* silence before the first sample */
     converter->position = (int64_t)converter->kept << FRACTION_BITS;
+    return converter;
 }
 
 int converter_out_max(int samples_max, double ratio) { return (int)ceil(samples_max * ratio * 1.01) + 1; }

@@ -16,21 +16,24 @@
 #include <stdint.h>
 
 typedef struct {
-    int channels, taps, samples_max;
-    int stride;       /* floats of history for each channel */
-    int kept;         /* samples in the history, which begins with the oldest one still needed */
-    int64_t position; /* of the next output sample in the history, in 2^-32 input samples */
-    float *table;     /* rows of taps, one for each phase */
-    float *history;   /* channels * stride */
+    int channels, taps;
+    int stride;         /* floats of history for each channel */
+    int kept;           /* samples in the history, which begins with the oldest one still needed */
+    int64_t position;   /* of the next output sample in the history, in 2^-32 input samples */
+    const float *table; /* rows of taps, one for each phase */
+    float *history;     /* channels * stride */
 } converter_t;
 
-/* Bytes for a converter that takes at most samples_max per channel in a call and gives about `ratio` output
- * samples for each input sample, 1/24 <= ratio <= 24. */
+/* A table belongs to a ratio: the number of output samples for each input sample, 1/24 to 24. Any number of
+ * converters may use one. It takes some ms to make on a Cortex-A53, for 1/24 a tenth of a second. */
+size_t converter_table_floats(double ratio);
+void converter_make_table(double ratio, float *table);
+
+/* Bytes for a converter that takes at most samples_max per channel in a call. */
 size_t converter_size(int channels, int samples_max, double ratio);
 
-/* memory: that many bytes, aligned to ARENA_ALIGN. */
-converter_t *converter_init(void *memory, int channels, int samples_max, double ratio);
-void converter_reset(converter_t *converter);
+/* memory: that many bytes, aligned to ARENA_ALIGN; table: of the ratio, which outlives the converter. */
+converter_t *converter_init(void *memory, int channels, int samples_max, double ratio, const float *table);
 
 /* Largest number of samples per channel that one call returns, at ratios up to 1 % above `ratio`. */
 int converter_out_max(int samples_max, double ratio);

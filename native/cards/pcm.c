@@ -35,8 +35,6 @@ static size_t sample_bytes(const pcm_t *pcm)
     return (size_t)pcm->channels * (size_t)format_bytes(pcm->format);
 }
 
-void pcm_rest(pcm_t *pcm) { snd_pcm_drop(pcm->handle); /* an error is met again by the next transfer */ }
-
 /* Gives a time and the samples available at that time; returns 0 while the card does not run. */
 static int position(const pcm_t *pcm, int64_t *at_ns, int *available)
 {
@@ -105,7 +103,7 @@ void capture_begin(capture_t *capture)
 
 void capture_rest(capture_t *capture)
 {
-    pcm_rest(&capture->pcm);
+    snd_pcm_drop(capture->pcm.handle); /* the next transfer meets an error again */
     capture->pending_samples = 0;
     capture->moved_ns = 0;
 }
@@ -229,7 +227,7 @@ void playback_begin(playback_t *playback)
 
 void playback_rest(playback_t *playback)
 {
-    pcm_rest(&playback->pcm);
+    snd_pcm_drop(playback->pcm.handle);
     playback->started = 0;
 }
 

@@ -12,8 +12,7 @@
 
 #include "cards/formats.h"
 
-/* Time without a moved sample after which a card counts as lost: 50 frames, far beyond any scheduling delay.
- */
+/* Time without a moved sample after which a card counts as lost: far beyond any scheduling delay. */
 enum { STALL_MS = 500 };
 /* Xruns without sound in between after which a card counts as lost: ALSA's plugins can hide ENODEV, and then
  * an unplugged device reports xruns without end. */
@@ -44,9 +43,6 @@ typedef struct {
 int pcm_raw_samples(const pcm_t *pcm);
 int64_t pcm_now_ns(const pcm_t *pcm);
 
-/* Stops the card and discards its queue; the next transfer starts it again, without an xrun. */
-void pcm_rest(pcm_t *pcm);
-
 /* A recording device. */
 typedef struct {
     pcm_t pcm;
@@ -61,6 +57,8 @@ typedef struct {
 
 /* Prepares `capture`, of which pcm has been set. */
 void capture_begin(capture_t *capture);
+
+/* Stops the card and discards its queue; the next transfer starts it again, without an xrun. */
 void capture_rest(capture_t *capture);
 
 /* Writes the next frame; waits at most STALL_MS. */
@@ -82,6 +80,8 @@ typedef struct {
 } playback_t;
 
 void playback_begin(playback_t *playback);
+
+/* As capture_rest(). */
 void playback_rest(playback_t *playback);
 
 /* Sets *standing, or *next_ns to the time at which the next sample written will leave the converter. While it

@@ -43,8 +43,10 @@ cdef extern from "cards/clocks.h" nogil:
 cdef extern from "cards/converter.h" nogil:
     ctypedef struct converter_t:
         pass
+    size_t converter_table_floats(double ratio)
+    void converter_make_table(double ratio, float *table)
     size_t converter_size(int channels, int samples_max, double ratio)
-    converter_t *converter_init(void *memory, int channels, int samples_max, double ratio)
+    converter_t *converter_init(void *memory, int channels, int samples_max, double ratio, const float *table)
 
 cdef extern from "cards/follower.h" nogil:
     ctypedef struct follower_t:
@@ -120,7 +122,8 @@ cdef extern from "cards/latency.h" nogil:
         double rms
         int peak
     void latency_add(latency_log_t *log, const float *parts_ms)
-    void latency_copy(const latency_log_t *log, int part, int64_t begin_frame, int64_t end_frame, float *out_ms)
+    void latency_copy(const latency_log_t *log, int part, int64_t begin_frame, int64_t end_frame,
+                      float *out_ms)
     spread_t spread_of(float *values, int count)
     level_t level_of(const int16_t *samples, int count)
 
@@ -354,6 +357,24 @@ cdef class Playback(Pcm):
         playback_rest(&self.playback)
 
 
+cdef class Table:
+    """A converter's table."""
+
+    cdef float *table
+
+    def __cinit__(self, double ratio):
+        self.table = <float *>malloc(converter_table_floats(ratio) * sizeof(float))
+        if self.table == NULL:
+            raise MemoryError
+        converter_make_table(ratio, self.table)
+
+    def __dealloc__(self):
+        free(self.table)
+
+
+cdef dict TABLES = {}  # by the ratio: a device that a reload exchanges costs none
+
+
 cdef class Follower:
     """follower_t of native/cards/follower.h.
 
@@ -363,6 +384,7 @@ cdef class Follower:
 
     cdef follower_t follower
     cdef object pace
+    cdef Table table
 
     def __cinit__(self, pace, int channels, int in_rate_hz, int out_rate_hz, double ppm=0.0):
         """`pace` is the microphone's slot, None if the card is known to be the microphone's; `ppm` is the
@@ -377,7 +399,10 @@ cdef class Follower:
             memory = aligned_alloc(64, converter_size(channels, samples_max, ratio))
             if memory == NULL:
                 raise MemoryError
-            self.follower.converter = converter_init(memory, channels, samples_max, ratio)
+            if ratio not in TABLES:
+                TABLES[ratio] = Table(ratio)
+            self.table = TABLES[ratio]
+            self.follower.converter = converter_init(memory, channels, samples_max, ratio, self.table.table)
         self.follower.scratch = <int16_t *>calloc(follower_scratch_samples(&self.follower) * channels,
                                                   sizeof(int16_t))
         if self.follower.scratch == NULL:
@@ -508,7 +533,8 @@ cdef class PlaybackPlace(Place):
 
 def level(bytes samples not None):
     """Return (RMS, largest magnitude) of int16 samples, full scale 32768; both 0 without samples."""
-    cdef level_t found = level_of(<const int16_t *>PyBytes_AS_STRING(samples), len(samples) // sizeof(int16_t))
+    cdef int count = len(samples) // sizeof(int16_t)
+    cdef level_t found = level_of(<const int16_t *>PyBytes_AS_STRING(samples), count)
     return found.rms, found.peak
 
 
