@@ -534,7 +534,7 @@ cdef class PlaybackPlace(Place):
 def level(bytes samples not None):
     """Return (RMS, largest magnitude) of int16 samples, full scale 32768; both 0 without samples."""
     cdef int count = len(samples) // sizeof(int16_t)
-    cdef level_t found = level_of(<const int16_t *>PyBytes_AS_STRING(samples), count)
+    cdef level_t found = level_of(<const int16_t *>PyBytes_AsString(samples), count)
     return found.rms, found.peak
 
 
@@ -643,18 +643,18 @@ cdef class Mixer:
     def measure(self, bytes frame not None, bytes unprocessed):
         """Take a frame; `unprocessed` is the frame before processing, or None."""
         cdef int samples = self.samples(frame)
-        cdef const int16_t *sound = <const int16_t *>PyBytes_AS_STRING(frame)
+        cdef const int16_t *sound = <const int16_t *>PyBytes_AsString(frame)
         if unprocessed is not None:
             samples = self.samples(unprocessed)
-            downmix_note_clipping(&self.downmix, <const int16_t *>PyBytes_AS_STRING(unprocessed), samples)
+            downmix_note_clipping(&self.downmix, <const int16_t *>PyBytes_AsString(unprocessed), samples)
         downmix_measure(&self.downmix, sound, self.samples(frame))
 
     def mix(self, bytes frame not None):
         """Return the mono frame."""
         cdef int samples = self.samples(frame)
         cdef bytes mono = PyBytes_FromStringAndSize(NULL, samples * sizeof(int16_t))
-        downmix_mix(&self.downmix, <const int16_t *>PyBytes_AS_STRING(frame), samples,
-                    <int16_t *>PyBytes_AS_STRING(mono))
+        downmix_mix(&self.downmix, <const int16_t *>PyBytes_AsString(frame), samples,
+                    <int16_t *>PyBytes_AsString(mono))
         return mono
 
     cdef int samples(self, bytes frame) except -1:
