@@ -63,7 +63,7 @@ def _load(name: str) -> Any:
     try:
         return _found(name)
     except ImportError as error:
-        if error.name != errors.ALSA_MODULE:
+        if error.name not in errors.ALSA_MODULES:
             raise
         raise ImportError(errors.ALSA_MISSING.format(error), name=error.name, path=error.path) from None
 

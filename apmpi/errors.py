@@ -21,8 +21,8 @@ class CommandError(RuntimeError):
     """A command cannot do what was asked: arguments that do not fit, or something that is not installed."""
 
 
-# The module that fails to import without alsa-lib or pyalsaaudio, and a sentence about it.
-ALSA_MODULE = "alsaaudio"
+# The modules that fail to import without alsa-lib or pyalsaaudio, and a sentence about it.
+ALSA_MODULES = ("alsaaudio", "_cards")
 ALSA_MISSING = (
     "microphones and loudspeakers need alsa-lib and pyalsaaudio ({}), expected both: "
     "apt install gcc python3-dev libasound2-dev && pip install pyalsaaudio"

@@ -14,8 +14,10 @@ import tomllib
 from pathlib import Path
 
 import deb
+import numpy as np
 import pytest
 import release
+import soundfile
 import source
 
 from apmpi.tools import setup
@@ -79,29 +81,40 @@ def test_the_source_has_all_files(tmp_path: Path) -> None:
     assert not [name for name in names if "/build/" in name or "/.venv" in name]
 
 
+# On the path of a program: nothing of alsa-lib can be loaded.
+WITHOUT_ALSA = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("alsaaudio", "apmpi._cards"):
+            raise ImportError("libasound.so.2: no such file", name=name.rpartition(".")[2])
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
 def test_what_devices_need_is_said(tmp_path: Path) -> None:
     """Without pyalsaaudio or alsa-lib, processing works, and whatever opens a device says what is missing."""
-    (tmp_path / "alsaaudio.py").write_text(
-        "raise ImportError('libasound.so.2: no such file', name='alsaaudio')"
-    )
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_ALSA)
     program = "import apmpi; apmpi.AudioProcessingModule(); apmpi.MediaDevices"
-    said = subprocess.run(
-        [sys.executable, "-P", "-c", program],
-        env={"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    ).stderr
+
+    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+
+    said = run(sys.executable, "-P", "-c", program).stderr
     assert said.splitlines()[-1].startswith(
         "ImportError: microphones and loudspeakers need alsa-lib and pyalsaaudio (libasound.so.2: no"
     )
     apmpi = Path(sys.executable).with_name("apmpi")
-    for command in ("doctor", "setup"):
-        done = subprocess.run(
-            [apmpi, command], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
-        )
+    for command in (["doctor"], ["setup"], ["run", "--config", ROOT / "config" / "apmpi.yaml"]):
+        done = run(apmpi, *command)
         assert done.returncode == 2
         assert done.stderr.startswith("apmpi: microphones and loudspeakers need alsa-lib and pyalsaaudio")
         assert done.stderr.count("\n") == 1
+    soundfile.write(tmp_path / "mic.wav", np.zeros(4410, np.int16), 44100)
+    done = run(apmpi, "process", "--mic", tmp_path / "mic.wav", "-o", tmp_path / "out.wav")
+    assert done.returncode == 0, done.stderr
 
 
 def test_release_notes_are_the_version_s_part_of_the_changelog() -> None:

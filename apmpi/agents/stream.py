@@ -8,7 +8,7 @@ from typing import Any
 from apmpi.agents.barge_in import BargeIn, BargeInDetector
 from apmpi.api.apm import AudioProcessingModule
 from apmpi.api.frame import AudioFrame
-from apmpi.cards.clock import Resampler
+from apmpi.cards.resampler import Resampler
 from apmpi.settings import (
     CHANNELS_MAX,
     CHANNELS_MIN,

@@ -13,8 +13,8 @@ from apmpi.api.apm import AudioProcessingModule
 from apmpi.api.frame import AudioFrame
 from apmpi.api.stream import Stream
 from apmpi.api.track import Samples
-from apmpi.cards.clock import Resampler
 from apmpi.cards.pcm import Capture
+from apmpi.cards.resampler import Resampler
 from apmpi.cards.slot import Slot
 from apmpi.settings import STREAM_DELAY_MAX_MS
 from apmpi.units import FRAMES_PER_S, NS_PER_S

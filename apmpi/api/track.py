@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from apmpi.api.apm import Frame
 from apmpi.api.frame import AudioFrame
-from apmpi.cards.clock import Resampler
+from apmpi.cards.resampler import Resampler
 from apmpi.units import FRAMES_PER_S
 
 # Frames that a track waits from its first samples until it is played: jitter buffer for network and event

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from apmpi.cards.text_file import one_line
-from apmpi.errors import ALSA_MISSING, ALSA_MODULE, CommandError, ConfigError, EndpointError
+from apmpi.errors import ALSA_MISSING, ALSA_MODULES, CommandError, ConfigError, EndpointError
 from apmpi.service import yaml_reader
 from apmpi.settings import STREAM_DELAY_MAX_MS, STREAM_DELAY_MIN_MS, Settings
 from apmpi.tools.progress import Progress
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (CommandError, ConfigError, EndpointError) as error:
         return _mistake(error)
     except ImportError as error:
-        if error.name != ALSA_MODULE:
+        if error.name not in ALSA_MODULES:
             raise
         return _mistake(ALSA_MISSING.format(error))
     except KeyboardInterrupt:

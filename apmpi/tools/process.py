@@ -19,7 +19,7 @@ from pathlib import Path
 
 from apmpi.api.apm import AudioProcessingModule
 from apmpi.api.frame import AudioFrame
-from apmpi.cards.clock import Resampler
+from apmpi.cards.resampler import Resampler
 from apmpi.cards.text_file import one_line
 from apmpi.cards.wav import SoundReader, WavSink, check_writable, open_sound
 from apmpi.errors import CommandError, EndpointError
