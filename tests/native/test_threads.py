@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 CORE = [
     path
     for path in sorted((ROOT / "native").glob("*/*.c"))
-    if path.parent.name not in {"roomcard", "training"}
+    if path.parent.name not in {"cards", "pipewire", "roomcard", "training"}
 ]
 
 
