@@ -8,6 +8,7 @@ Names and meaning are those of LiveKit's Python API (`livekit.rtc`); each librar
 """
 
 import importlib
+import logging  # noqa: F401 (registers its lock before _loading)
 import os
 import sys
 import threading
@@ -36,7 +37,9 @@ __all__ = [
 ]
 
 # Held while a name is loaded, and while the process forks: a child that is forked in the middle of another
-# thread's import would wait for that import without end. Reentrant, because what is loaded may fork.
+# thread's import would wait for that import without end. Reentrant, because what is loaded may fork. A fork
+# takes such locks in the reverse order of their registration. Modules take logging's while they are loaded,
+# so logging is imported above, and its lock is taken after this one.
 _loading = threading.RLock()
 os.register_at_fork(
     before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release

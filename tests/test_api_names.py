@@ -53,6 +53,35 @@ def test_a_child_forked_while_a_name_is_loaded_loads_it_too(name: str, tmp_path:
         in_a_new_process(FIRST_USE, f"{0.004 * number}", name, cwd=tmp_path)
 
 
+# What is loaded asks for a logger, in the middle of a fork.
+LOGGER_WHILE_LOADING = """
+import apmpi, logging, os, signal, threading, time, warnings
+
+warnings.simplefilter("ignore", DeprecationWarning)
+signal.alarm(20)
+begun = threading.Event()
+
+def load(name):
+    begun.set()
+    time.sleep(0.3)
+    return logging.getLogger(name)
+
+apmpi._load = load
+thread = threading.Thread(target=lambda: apmpi.AudioFrame)
+thread.start()
+begun.wait()
+if (child := os.fork()) == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+thread.join()
+"""
+
+
+def test_a_fork_does_not_wait_for_what_is_loaded(tmp_path: Path) -> None:
+    """Regression: the fork held logging's lock and waited for the import, which waited for that lock."""
+    in_a_new_process(LOGGER_WHILE_LOADING, cwd=tmp_path)
+
+
 def test_a_name_once_used_is_bound(tmp_path: Path) -> None:
     program = """
 import apmpi
