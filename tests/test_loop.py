@@ -296,7 +296,7 @@ def test_all_devices_may_go_in_any_order(
     share = (processor_s[1] - processor_s[0]) / 1.5
     print(f"without a microphone for {gap_s:.2f} s, with {share:.2%} of a processor")
     assert gap_s < 3.4 + 2.0, "it took longer than 2 s to come back"
-    assert share < 0.02
+    assert share < 0.25, "something polls: that takes most of a processor, however fast it is"
     for key in ("microphone", "far_end", "speaker", "output"):
         assert re.search(rf"waiting: .*{key}\.device", said)
     assert said.count("all devices are back") == 1
