@@ -59,6 +59,7 @@ class Pcm:
         """Samples per channel in 10 ms."""
     @property
     def xruns(self) -> int: ...
+    def __init__(self, key: str, device: str, handle: int, offer: Offer, speed: float) -> None: ...
     def close(self) -> None: ...
 
 @disjoint_base
@@ -71,7 +72,6 @@ class Capture(Pcm):
     @property
     def captured_ns(self) -> int:
         """Time at which the first sample of the last frame was at the converter."""
-    def __init__(self, key: str, device: str, handle: int, offer: Offer, speed: float) -> None: ...
     def rest(self) -> None: ...
     def read(self) -> bytes:
         """Return the next frame; waits at most half a second. Raises DeviceLost."""
@@ -83,7 +83,6 @@ class Playback(Pcm):
     @property
     def moving(self) -> bool:
         """True once the card's position has advanced."""
-    def __init__(self, key: str, device: str, handle: int, offer: Offer, speed: float) -> None: ...
     def rest(self) -> None: ...
 
 class _Pace(Protocol):

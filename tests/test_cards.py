@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from daemon import RATE_HZ, Daemon
 
-from apmpi._cards import FarQueue, Follower, PlaybackPlace
+from apmpi._cards import FarQueue, Follower, Pcm, Place, PlaybackPlace
 from apmpi.cards import formats
 from apmpi.cards.pcm import Capture, Playback
 from apmpi.errors import DeviceLost
@@ -43,6 +43,13 @@ def test_a_closed_card_is_a_lost_device(room_card: Callable[..., str]) -> None:
         with pytest.raises(DeviceLost, match="is closed"):
             use()
     assert capture.xruns == playback.xruns == 0
+
+
+def test_a_part_without_a_direction_is_refused() -> None:
+    """Regression: its pointer to the direction's state was null, and the process ended by a signal."""
+    for part in (Pcm, Place):
+        with pytest.raises(TypeError, match=r"expected (Capture or Playback|FarQueue or PlaybackPlace)"):
+            part.__new__(part)
 
 
 def test_frames_that_do_not_fit_are_refused(room_card: Callable[..., str]) -> None:

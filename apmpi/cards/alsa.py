@@ -23,11 +23,16 @@ for _function in ("first", "next", "end", "entry"):
     getattr(_alsa, f"snd_config_iterator_{_function}").argtypes = [c_void_p]
 _LocalErrorHandler = ctypes.CFUNCTYPE(None, c_char_p, c_int, c_char_p, c_int, c_char_p, c_void_p)
 
-NONBLOCK, RW_INTERLEAVED, FORMAT_LAST = 1, 3, 52  # SND_PCM_... of <alsa/pcm.h>
+PLAYBACK, CAPTURE = 0, 1  # SND_PCM_STREAM_... of <alsa/pcm.h>
+NONBLOCK, RW_INTERLEAVED, FORMAT_LAST = 1, 3, 52  # SND_PCM_...
+TSTAMP_ENABLE = TSTAMP_TYPE_MONOTONIC = 1  # SND_PCM_...
 CONFIG_STRING, CONFIG_COMPOUND = 3, 1024  # SND_CONFIG_TYPE_... of <alsa/conf.h>
 # Number of names from which a definition counts as endless; ALSA itself follows a chain of 64
 # (SND_CONF_MAX_HOPS), and a name may have several slaves.
 DEFINITIONS_MAX = 256
+
+# Raises AlsaError for a negative result, and returns any other.
+Check = Callable[[int], int]
 
 
 class AlsaError(Exception):
@@ -37,10 +42,6 @@ class AlsaError(Exception):
         super().__init__(complaint or _alsa.snd_strerror(code).decode())
         self.errno = -code
         self.complaint = complaint
-
-
-PLAYBACK, CAPTURE = 0, 1  # SND_PCM_STREAM_...
-TSTAMP_ENABLE = TSTAMP_TYPE_MONOTONIC = 1
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,6 @@ def opened(
         after_an_error.pop_all()
         assert pcm.value is not None
         return found, pcm.value
-
-
-Check = Callable[[int], int]
 
 
 def _set_up(

@@ -29,8 +29,10 @@ from apmpi.units import FRAMES_PER_S
 __all__ = ["FORMATS", "Capture", "DeviceLost", "Pcm", "Playback", "from_int16", "to_int16"]
 
 
-class Capture(_cards.Capture):
-    """A recording device; frames have 10 ms."""
+class _Opening(Pcm):
+    """Opening of either direction. Frames have 10 ms."""
+
+    _direction: int
 
     def __init__(
         self,
@@ -44,26 +46,20 @@ class Capture(_cards.Capture):
     ) -> None:
         """Opens `device` with a buffer of `periods` frames of 10 ms, each `periods_per_frame` ALSA periods.
         Raises EndpointError."""
-        found, pcm = _opened(key, device, CAPTURE, rate_hz, channels, periods, periods_per_frame)
+        found, pcm = _opened(key, device, self._direction, rate_hz, channels, periods, periods_per_frame)
         super().__init__(key, device, pcm, found, timebase.speed if timebase else 1.0)
 
 
-class Playback(_cards.Playback):
-    """A playing device; frames have 10 ms."""
+class Capture(_Opening, _cards.Capture):
+    """A recording device."""
 
-    def __init__(
-        self,
-        key: str,
-        device: str,
-        rate_hz: int,
-        channels: int,
-        periods: int,
-        timebase: Timebase | None = None,
-        periods_per_frame: int = 1,
-    ) -> None:
-        """As Capture's."""
-        found, pcm = _opened(key, device, PLAYBACK, rate_hz, channels, periods, periods_per_frame)
-        super().__init__(key, device, pcm, found, timebase.speed if timebase else 1.0)
+    _direction = CAPTURE
+
+
+class Playback(_Opening, _cards.Playback):
+    """A playing device."""
+
+    _direction = PLAYBACK
 
 
 def _opened(

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
-from alsaaudio import PCM_CAPTURE, PCM_PLAYBACK
 
-from apmpi.cards import pcm
+from apmpi.cards import alsa, pcm
 from apmpi.cards.latency import FrameTimes
 from apmpi.cards.replace import RECORDING_MODE, replace
 from apmpi.cards.text_file import one_line
@@ -191,7 +190,7 @@ def announcement(seconds: float, device: str | None) -> str:
         f"  {a:>3} - {b:>2} s  {parts[1]}",
         f"  {b:>3} - {c:>2} s  {parts[2]}",
     ]
-    cards = set(pcm.hardware(PCM_CAPTURE)) & set(pcm.hardware(PCM_PLAYBACK))
+    cards = set(pcm.hardware(alsa.CAPTURE)) & set(pcm.hardware(alsa.PLAYBACK))
     if device is None and cards:
         lines.append(f"(A real sound card is here too: make run DEVICE=plug{min(cards)})")
     return "\n".join(lines)

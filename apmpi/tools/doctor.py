@@ -10,9 +10,7 @@ sound_checks.py     findings from the recording, and lines for apmpi.yaml
 from collections.abc import Iterator
 from pathlib import Path
 
-import alsaaudio
-
-from apmpi.cards import pcm
+from apmpi.cards import alsa, pcm
 from apmpi.cards.text_file import one_line
 from apmpi.errors import EndpointError
 from apmpi.service.yaml_reader import load
@@ -49,7 +47,7 @@ def _settings(path: Path | None, device: str | None) -> Settings | None:
     if path is not None:
         return load(path)
     if device is None:
-        both = set(pcm.hardware(alsaaudio.PCM_CAPTURE)) & set(pcm.hardware(alsaaudio.PCM_PLAYBACK))
+        both = set(pcm.hardware(alsa.CAPTURE)) & set(pcm.hardware(alsa.PLAYBACK))
         if not both:
             return None
         device = f"plug{min(both)}"
@@ -58,7 +56,7 @@ def _settings(path: Path | None, device: str | None) -> Settings | None:
 
 def card_settings(microphone: str, speaker: str | None) -> Settings:
     """Return settings for two devices, with the channels that the microphone's has."""
-    able = pcm.abilities(microphone, alsaaudio.PCM_CAPTURE, 1)
+    able = pcm.abilities(microphone, alsa.CAPTURE, 1)
     channels = min(max(able[0], 1), CARD_CHANNELS_MAX) if able else 1
     return Settings(
         microphone=Endpoint(device=microphone, channels=channels),

@@ -13,9 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import alsaaudio
-
-from apmpi.cards import choice, pcm
+from apmpi.cards import alsa, choice, pcm
 from apmpi.cards.replace import replace
 from apmpi.cards.text_file import one_line
 from apmpi.errors import CommandError, EndpointError
@@ -171,13 +169,13 @@ def _check_devices(settings: Settings) -> None:
 
 def _provide_cable() -> None:
     """Load the kernel's virtual card if it is not there. Raises CommandError."""
-    if pcm.abilities(choice.PROGRAMS_PLAY, alsaaudio.PCM_CAPTURE, 1) is not None:
+    if pcm.abilities(choice.PROGRAMS_PLAY, alsa.CAPTURE, 1) is not None:
         return
     said = "modprobe is not installed"
     if shutil.which("modprobe"):
         done = subprocess.run(["modprobe", "snd-aloop"], stderr=subprocess.PIPE, text=True)
         said = done.stderr.strip() or "it is loaded, but its card does not open"
-    if pcm.abilities(choice.PROGRAMS_PLAY, alsaaudio.PCM_CAPTURE, 1) is None:
+    if pcm.abilities(choice.PROGRAMS_PLAY, alsa.CAPTURE, 1) is None:
         raise CommandError(
             f"the virtual card for programs on this computer is missing ({one_line(said)}), "
             "expected a kernel with snd-aloop (Debian's cloud kernels have none)"

@@ -206,7 +206,7 @@ cdef class Settling:
 
 
 cdef class Pcm:
-    """An open device, either direction. Closed, it raises DeviceLost.
+    """An open device, the common part of Capture and Playback. Closed, it raises DeviceLost.
 
     key             of the endpoint in the configuration: "microphone", "speaker", ...
     device          ALSA's name
@@ -220,7 +220,11 @@ cdef class Pcm:
     cdef readonly str key, device
     cdef readonly int card_number
 
-    cdef int fill(self, str key, str device, uintptr_t handle, offer, double speed) except -1:
+    def __cinit__(self, *_, **__):
+        if type(self) is Pcm:
+            raise TypeError("a Pcm has no direction, expected Capture or Playback")
+
+    def __init__(self, str key, str device, uintptr_t handle, offer, double speed):
         """Take over an open handle with the parameters of its Offer."""
         self.key = key
         self.device = device
@@ -237,11 +241,15 @@ cdef class Pcm:
         self.pcm.raw = <unsigned char *>calloc(pcm_raw_samples(self.pcm), sample_bytes)
         if self.pcm.raw == NULL:
             raise MemoryError
-        return 0
+        self.begin()
+
+    cdef void begin(self) noexcept:
+        """Initialise the state of one direction."""
 
     def __dealloc__(self):
-        self.close()
-        free(self.pcm.raw)
+        if self.pcm != NULL:
+            self.close()
+            free(self.pcm.raw)
 
     @property
     def rate_hz(self):
@@ -301,8 +309,7 @@ cdef class Capture(Pcm):
     def __cinit__(self, *_, **__):
         self.pcm = &self.capture.pcm
 
-    def __init__(self, str key, str device, uintptr_t handle, offer, double speed):
-        self.fill(key, device, handle, offer, speed)
+    cdef void begin(self) noexcept:
         capture_begin(&self.capture)
 
     @property
@@ -343,8 +350,7 @@ cdef class Playback(Pcm):
     def __cinit__(self, *_, **__):
         self.pcm = &self.playback.pcm
 
-    def __init__(self, str key, str device, uintptr_t handle, offer, double speed):
-        self.fill(key, device, handle, offer, speed)
+    cdef void begin(self) noexcept:
         playback_begin(&self.playback)
 
     @property
@@ -446,6 +452,10 @@ cdef class Place:
     """
 
     cdef place_t *place  # of the subclass
+
+    def __cinit__(self, *_, **__):
+        if type(self) is Place:
+            raise TypeError("a Place belongs to a card, expected FarQueue or PlaybackPlace")
 
     @property
     def slips(self):
