@@ -1,7 +1,9 @@
 # make run     the whole device on a simulated sound card, then figures, recordings and a picture in build/demo
 # make test    everything that can be checked without hardware
 # make test-agents  the tests of voice agents with LiveKit Agents and Pipecat; 0.9 GB the first time
+# make test-assistants  the tests of voice assistants with wake words
 # make bench   what a frame costs, compared with other modules if they are installed
+# make bench-wake-word  wake words found while music plays, with apmpi and with WebRTC; a quarter of an hour
 # make soak    a simulated day with random faults; two hours
 # make fuzz    random bytes for everything that reads files or requests: an hour for each reader, a minute in make test
 # make pipewire   the echo-cancel plugin for PipeWire, in build/pipewire
@@ -53,7 +55,7 @@ PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 PLUGIN := build/pipewire/spa-0.2/aec/libspa-aec-apmpi.so
 
-.PHONY: run test test-agents bench soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb test-deb wheels release clean
+.PHONY: run test test-agents test-assistants bench bench-wake-word soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb test-deb wheels release clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -74,8 +76,15 @@ test: setup-test
 test-agents: $(AGENTS)/.installed
 	@$(AGENTS)/bin/pytest -W default tests/test_agents.py
 
+test-assistants: setup-test $(VENV)/.assistants
+	@$(PYTEST) tests/test_voice_assistants.py
+
 bench: setup-test
 	@$(VENV)/bin/python tests/bench/bench.py
+
+bench-wake-word: setup-test $(VENV)/.assistants
+	@.ci/setup packages wake-word '$(PYTHON)'
+	@nice $(VENV)/bin/python tests/bench/bench.py wake_word
 
 soak: setup-test
 	@$(VENV)/bin/python tests/soak.py --hours $(HOURS) $(if $(SEED),--seed $(SEED))
@@ -189,6 +198,11 @@ $(VENV)/.image-packages: .ci/setup $(VENV)/.created
 $(VENV)/.test-dependencies: .ci/locks/test.txt $(VENV)/.dependencies
 	@echo 'setup: Python packages for the tests'
 	@$(call LOCKED,.ci/locks/test.txt)
+	@touch $@
+
+$(VENV)/.assistants: .ci/locks/assistants.txt $(VENV)/.test-dependencies
+	@echo 'setup: Python packages of voice assistants'
+	@$(call LOCKED,.ci/locks/assistants.txt)
 	@touch $@
 
 $(AGENTS)/.dependencies: .ci/locks/build.txt .ci/locks/agents.txt $(VENV)/.created

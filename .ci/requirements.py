@@ -1,4 +1,5 @@
-"""Command that prints the version ranges of the packages for build, run (with the demo's), test or agents.
+"""Command that prints the version ranges of the packages for build, run (with the demo's), test, agents or
+assistants.
 
 pyproject.toml is the only list of them.
 """
@@ -21,4 +22,6 @@ if purpose == "test":
     requirements += project["optional-dependencies"]["test"]
 if purpose == "agents":
     requirements = BUILD + project["dependencies"] + project["optional-dependencies"]["test-agents"]
+if purpose == "assistants":
+    requirements = project["optional-dependencies"]["test-assistants"]
 print("\n".join(requirements))

@@ -45,7 +45,7 @@ def locked(purpose: str, python: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("purpose", ["build", "run", "test", "agents"])
+@pytest.mark.parametrize("purpose", ["build", "run", "test", "agents", "assistants"])
 def test_the_lock_has_what_the_project_asks_for(purpose: str, python: str) -> None:
     asked = subprocess.run(
         [sys.executable, ".ci/requirements.py", purpose], cwd=ROOT, capture_output=True, text=True, check=True

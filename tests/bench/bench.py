@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import loop_bench
@@ -495,6 +496,28 @@ def pipewire() -> None:
     table(("canceller", *header), rows)
 
 
+def wake_word() -> None:
+    """Wake words found in four simulated rooms by the detectors of Home Assistant's satellites, 16 kHz
+
+    Eight synthetic voices say the word in each room while music or an answer plays; gain control off.
+    """
+    sys.path.insert(0, str(HERE.parent))
+    try:
+        import wake_word as bench
+    except ImportError as missing:
+        print(f"{missing.name} is not installed: make bench-wake-word\n")
+        return
+    if not bench.MUSIC.exists():
+        print("the music is not installed: apt-get install asc-music\n")
+        return
+    music_min = bench.ROOMS_OF_MUSIC * len(bench.music()) / bench.RATE_HZ / 60
+    with ProcessPoolExecutor() as pool:
+        print(f"Found of {bench.WORDS}:\n")
+        table(("detector", "far end", "voice to echo (dB)", *bench.SOURCES), bench.found(pool))
+        print(f"Detected in {music_min:.0f} minutes of music without a word:\n")
+        table(("detector", *bench.SOURCES_OF_ECHO), bench.false_alarms(pool))
+
+
 SECTIONS = (
     instructions,
     loop,
@@ -509,6 +532,7 @@ SECTIONS = (
     quality,
     barge_in,
     pipewire,
+    wake_word,
 )
 
 
