@@ -328,6 +328,64 @@ def test_what_stands_clear_in_a_quiet_room_passes(
     assert worst_db < 1.0
 
 
+def music(rng: np.random.Generator, seconds: float) -> Signal:
+    """Four chords that repeat, with a bass, a melody and drums; notes fade as those of a piano."""
+    sound, beat = np.zeros(round(seconds * RATE_HZ)), round(rng.uniform(0.3, 0.5) * RATE_HZ)
+    key_hz, chords = rng.uniform(100.0, 200.0), rng.integers(0, 12, 4)
+
+    def play(at: int, semitones: float, level: float) -> None:
+        t = np.arange(min(3 * beat, len(sound) - at)) / RATE_HZ
+        hz = key_hz * 2.0 ** (semitones / 12.0)
+        for partial in range(1, min(9, int(7000.0 / hz))):
+            decay = np.exp(-t * (1.0 + partial))
+            sound[at : at + len(t)] += level / partial * decay * np.sin(2 * np.pi * partial * hz * t)
+
+    for i, at in enumerate(range(0, len(sound) - beat, beat)):
+        chord = chords[i // 4 % 4]
+        if i % 4 == 0:
+            for interval in (-12, 0, 4, 7):
+                play(at, chord + interval, 0.5)
+        play(at, chord + 12 + rng.choice([0, 2, 4, 7, 9]), 0.6)
+        drum = rng.standard_normal(beat // 2) * 10.0 ** (-6.0 * np.arange(beat // 2) / beat)
+        sound[at : at + len(drum)] += 0.3 * drum
+    return sound
+
+
+@pytest.mark.parametrize("learned_gain", [True, False])
+def test_music_in_a_quiet_room_passes(rng: np.random.Generator, learned_gain: bool) -> None:
+    """While it stands 30 dB above the noise it loses less than 1 dB in any 50 ms of half a minute. When the
+    minimum of 4 to 8 s counted as noise, it lost up to 18 dB from the sixth second on.
+    """
+    worst_db = -np.inf
+    for _ in range(3):
+        clean = np.concatenate([np.zeros(2 * RATE_HZ), at_level(music(rng, 30.0), rng.uniform(-38.0, -22.0))])
+        mic = clean + at_level(rng.standard_normal(len(clean)), QUIET_ROOM_DBFS)
+        out = heard(AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain), RATE_HZ, mic)
+        parts = [slice(at, at + RATE_HZ // 20) for at in range(0, len(clean), RATE_HZ // 20)]
+        lost = [
+            level_db(clean[now]) - level_db(out[now])
+            for now in parts[:-1]  # the last block leaves the chain later
+            if level_db(clean[now]) > QUIET_ROOM_DBFS + 30.0
+        ]
+        worst_db = max(worst_db, *lost)
+    print(f"worst {worst_db:.2f} dB")
+    assert worst_db < 1.0
+
+
+def test_a_room_heard_after_mute_is_followed(rng: np.random.Generator) -> None:
+    """A microphone that was muted is not in a quiet room: the murmur of eight voices counts as noise within
+    15 s, not after half a minute as music does.
+    """
+    down_db = []
+    for _ in range(4):
+        mic = at_level(sum(voice(rng, RATE_HZ, 24.0, -26.0) for _ in range(8)), -42.0)
+        mic[: 3 * RATE_HZ] = 0.0
+        out = heard(AudioProcessingModule(noise_suppression=True), RATE_HZ, mic)
+        down_db.append(level_db(part(mic, 18, 23.9)) - level_db(part(out, 18, 23.9)))
+    print(f"down by {np.round(down_db, 1)} dB")
+    assert min(down_db) > 5.0
+
+
 @pytest.mark.parametrize("learned_gain", [True, False])
 def test_the_first_sound_of_a_word_in_a_quiet_room_passes(
     rng: np.random.Generator, learned_gain: bool
@@ -421,12 +479,12 @@ def test_what_is_left_of_noise_does_not_ring(rng: np.random.Generator, learned_g
 
 def test_auto_takes_what_the_noise_asks_for(rng: np.random.Generator) -> None:
     """Speech in silence, then beside a fan, then in silence: 6 dB, 18 or 21 dB, 6 dB."""
-    near = voice(rng, RATE_HZ, 24.0, -26.0)
-    fan = noise(rng, 24.0, -34.0) * (np.arange(24 * RATE_HZ) // (8 * RATE_HZ) == 1)
+    near = voice(rng, RATE_HZ, 36.0, -26.0)
+    fan = noise(rng, 36.0, -34.0) * (np.arange(36 * RATE_HZ) // (12 * RATE_HZ) == 1)
     apm = AudioProcessingModule(noise_suppression="auto")
-    _, stats = watched(apm, RATE_HZ, near + fan + noise(rng, 24.0, -75.0))
-    used = [stats[int(100 * at) - 1].noise_suppression_db for at in (0.3, 8, 16, 24)]
-    print(f"dB in use: {used}, ratios {[round(stats[100 * at - 1].snr_db) for at in (8, 16, 24)]} dB")
+    _, stats = watched(apm, RATE_HZ, near + fan + noise(rng, 36.0, -75.0))
+    used = [stats[int(100 * at) - 1].noise_suppression_db for at in (0.3, 12, 24, 36)]
+    print(f"dB in use: {used}, ratios {[round(stats[100 * at - 1].snr_db) for at in (12, 24, 36)]} dB")
     assert used[0] == 18.0 and used[1] == used[3] == 6.0 and used[2] >= 18.0
 
 

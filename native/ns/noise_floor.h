@@ -4,8 +4,9 @@
  * estimation with low complexity and low tracking delay", IEEE TASLP 20 (2012). During long speech the
  * tracker stands still; if the noise itself has risen meanwhile, the minimum of the smoothed power over the
  * last 4 to 8 s raises it (R. Martin, IEEE TSAP 9 (2001), without his bias model). For this, Gerkmann and
- * Hendriks's limit on the probability is left out. Bins in which residual echo may hold more than half of
- * the power are no evidence of the noise and keep their state.
+ * Hendriks's limit on the probability is left out. A window filled by a sound that stands clear of the noise
+ * (foreground.h) does so only if its minima are constant, or after 32 s. Bins in which residual echo may hold
+ * more than half of the power are no evidence of the noise and keep their state.
  */
 #ifndef APMPI_NS_NOISE_FLOOR_H
 #define APMPI_NS_NOISE_FLOOR_H
@@ -13,6 +14,7 @@
 #include "base/arena.h"
 #include "base/tape.h"
 #include "ns/block.h"
+#include "ns/near_end.h"
 
 typedef struct {
     int bins, stride;
@@ -24,13 +26,17 @@ typedef struct {
     float *clear_blocks; /* blocks of this window without echo */
     int window_block;    /* blocks of this window */
     int blocks;          /* blocks since the reset, saturating */
+    /* minimum of the smoothed power by band in each half of this window */
+    float band_lowest[2][NS_BANDS];
+    float foreground; /* sum over this window's blocks */
+    int held_windows; /* in a row, up to the last one */
 } noise_floor_t;
 
 void noise_floor_init(noise_floor_t *floor, int bins, int stride, float window_power, arena_t *arena);
 void noise_floor_reset(noise_floor_t *floor);
-/* speech_probability: presence.h, of the block before; quiet_room: near_end.h. */
+/* speech_probability: presence.h; near_end: near_end.h; both of the block before. */
 void noise_floor_process(noise_floor_t *floor, const ns_block_t *block, float speech_probability,
-                         float quiet_room);
+                         const near_end_t *near_end);
 /* Raises a bin's noise and its minima, though not above the smoothed power. */
 void noise_floor_raise(noise_floor_t *floor, int bin, float noise, float minimum);
 void noise_floor_keep(noise_floor_t *floor, tape_t *tape);

@@ -71,7 +71,7 @@ void ns_track(ns_t *ns, const float *power, const float *echo)
 {
     const ns_block_t block = block_of(ns, &(ns_input_t){.power = power, .echo = echo});
     steady_observe(&ns->steady, &block, ns->floor.smooth);
-    noise_floor_process(&ns->floor, &block, ns->speech_probability, ns->near_end.quiet_room);
+    noise_floor_process(&ns->floor, &block, ns->speech_probability, &ns->near_end);
     bands_process(&ns->bands, &block);
     if (steady_process(&ns->steady, &block, &ns->floor))
         ns->near_end.quiet_room = 0.0f;

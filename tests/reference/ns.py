@@ -57,14 +57,18 @@ class NoiseFloor:
         self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
         self.clear_blocks = np.zeros(bins)
         self.blocks = 0
+        self.window: list[tuple[Signal, float]] = []  # of each block: smoothed power, foreground
+        self.held_windows = 0
 
-    def process(self, power: Signal, echo: Signal, speech_probability: float, quiet_room: float) -> None:
+    def process(
+        self, power: Signal, echo: Signal, speech_probability: float, near_end: NearEnd, bands: Bands
+    ) -> None:
         self.smooth = follow_each(self.smooth, power) if self.blocks else power
         posterior = np.pad(power / self.noise, 1, mode="edge")
         mean = (posterior[:-2] + posterior[1:-1] + posterior[2:]) / 3.0
         exponential = np.exp(-mean * C.PRIOR_SNR / (1.0 + C.PRIOR_SNR))
         presence = 1.0 / (1.0 + (1.0 + C.PRIOR_SNR) * exponential)
-        rate = C.NOISE_RATE * (1.0 - speech_probability) * (1.0 - C.QUIET_ROOM_HOLD * quiet_room)
+        rate = C.NOISE_RATE * (1.0 - speech_probability) * (1.0 - C.QUIET_ROOM_HOLD * near_end.quiet_room)
         innovation = np.minimum(power, C.OUTLIER * self.noise) - self.noise
         noise = self.noise + rate * (1.0 - presence) * innovation
         lowest = np.minimum(self.lowest, self.smooth)
@@ -75,10 +79,26 @@ class NoiseFloor:
         self.lowest_next = np.where(clear, np.minimum(self.lowest_next, self.smooth), self.lowest_next)
         self.clear_blocks += clear
         self.blocks += 1
-        if self.blocks % C.MINIMUM_BLOCKS == 0:
-            complete = self.clear_blocks >= C.MINIMUM_CLEAR_BLOCKS
+        self.window.append((self.smooth, near_end.foreground))
+        if len(self.window) == C.MINIMUM_BLOCKS:
+            held = self._held_foreground(bands) and self.held_windows < C.HELD_WINDOWS_MAX
+            self.held_windows = self.held_windows + 1 if held else 0
+            complete = (self.clear_blocks >= C.MINIMUM_CLEAR_BLOCKS) & (not held)
             self.lowest = np.where(complete, self.lowest_next, self.lowest)
             self.lowest_next[:], self.clear_blocks[:] = np.inf, 0.0
+            self.window.clear()
+
+    def _held_foreground(self, bands: Bands) -> bool:
+        """Whether the window held a sound that stands clear of the noise and is not constant."""
+        smoothed = np.array([[np.sum(smooth[band]) for band in bands.slices] for smooth, _ in self.window])
+        first, second = np.min(smoothed.reshape(2, len(smoothed) // 2, -1), axis=1)
+        changes = float(np.mean(np.abs(np.log((second + self.quiet) / (first + self.quiet))))) > C.CONSTANT
+        unmuted = float(np.sum(self.lowest)) > C.UNMUTED * self.quiet * len(self.noise)
+        return (
+            changes
+            and unmuted
+            and sum(foreground for _, foreground in self.window) > C.FILLED * len(smoothed)
+        )
 
     def raise_to(self, minimum: Signal) -> None:
         """Raise noise and minima to those of a steady noise, though not above the smoothed power."""
@@ -99,6 +119,7 @@ class Bands:
         self.slices = [slice(low, high) for low, high in itertools.pairwise(edges)]
         self.bins = slice(edges[0], edges[-1])
         self.smooth_input = np.zeros(len(self.slices))
+        self.input_power = self.noise_power = self.echo_power = 0.0
 
     def process(self, power: Signal, noise: Signal, echo: Signal) -> None:
         self.input, self.noise, self.echo = (
@@ -259,11 +280,11 @@ class Suppressor:
     def _track(self, power: Signal, echo: Signal) -> float:
         """Follow noise and speech presence; return the bands' mean excess over the expected power."""
         differences = self.steady.differences(power, self.floor.smooth)
-        self.floor.process(power, echo, self.speech_probability, self.near_end.quiet_room)
-        bands = self.bands
+        bands, near_end = self.bands, self.near_end
+        self.floor.process(power, echo, self.speech_probability, near_end, bands)
         bands.process(power, self.noise, echo)
         if self.steady.process(differences, self.floor):
-            self.near_end.quiet_room = 0.0
+            near_end.quiet_room = 0.0
         expected = C.NOISE_MARGIN * bands.noise + bands.echo
         band_excess = float(np.mean(np.log1p(bands.input / expected)))
         vote = ramp(band_excess, C.NO_SPEECH_EXCESS, C.SPEECH_EXCESS)
