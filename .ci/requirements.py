@@ -19,7 +19,7 @@ if purpose in ("run", "test"):
     extras = project["optional-dependencies"]
     requirements += project["dependencies"] + extras["devices"] + extras["demo"]
 if purpose == "test":
-    requirements += project["optional-dependencies"]["test"]
+    requirements += project["optional-dependencies"]["journal"] + project["optional-dependencies"]["test"]
 if purpose == "agents":
     requirements = BUILD + project["dependencies"] + project["optional-dependencies"]["test-agents"]
 if purpose == "assistants":

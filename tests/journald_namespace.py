@@ -1,13 +1,15 @@
-"""A real journald in a mount namespace of its own: `journald_namespace.py reload|hang COMMAND...`
+"""A real journald in a mount namespace of its own: `journald_namespace.py reload|hang|wait COMMAND...`
 
-Starts journald on an empty /run, then COMMAND (the daemon) with its standard error in the journal, as systemd
-would start it, runs the scenario, and prints the daemon's entries as JSON lines.
+Starts journald on an empty /run, then COMMAND (the daemon, or a script that runs it) with its standard error
+in the journal, as systemd would start it, runs the scenario, and prints the daemon's entries as JSON lines.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,27 @@ import time
 from pathlib import Path
 
 JOURNAL = Path("/run/systemd/journal")
+
+
+def reason() -> str:
+    """Return why journald can't be run here, or an empty text."""
+    for program in ("/lib/systemd/systemd-journald", "journalctl", "unshare"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+        return "mount namespaces are not permitted here"
+    return ""
+
+
+def journal_of(scenario: str, *command: str | Path) -> list[dict[str, str]]:
+    """Return the entries of apmpi, in order, after that command."""
+    namespace = ["unshare", "-m", "--propagation", "private", sys.executable, __file__, scenario, *command]
+    done = subprocess.run(namespace, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    for entry in entries:
+        print(entry.get("PRIORITY"), entry.get("MESSAGE"))
+    return entries
 
 
 def reload(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> None:
@@ -42,6 +65,10 @@ def hang(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> 
     journald.send_signal(signal.SIGCONT)
 
 
+def wait(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> None:
+    """Leave it alone."""
+
+
 def main(scenario: str, *command: str) -> int:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     Path("/run/log/journal").mkdir(parents=True)
@@ -56,8 +83,8 @@ def main(scenario: str, *command: str) -> int:
         status = os.fstat(stream.fileno())
         environment = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
         daemon = subprocess.Popen(command, stderr=stream, env=environment)
-    {"reload": reload, "hang": hang}[scenario](daemon, journald)
-    code = daemon.wait(20)
+    {"reload": reload, "hang": hang, "wait": wait}[scenario](daemon, journald)
+    code = daemon.wait(30)
     time.sleep(0.5)
     journald.terminate()
     journald.wait(10)

@@ -85,6 +85,7 @@ def reload(folder: Path) -> int:
 
 def drive(folder: Path) -> None:
     noted: dict[str, Any] = {}
+    run("systemctl", "log-target", "journal")  # as on any machine; until here the console shows what failed
     began = time.monotonic()
     try:
         noted["start"] = subprocess.run(["systemctl", "start", "apmpi"]).returncode
@@ -127,6 +128,7 @@ def drive(folder: Path) -> None:
         noted["stopped"] = show()
         noted["sound"]["stopped"] = sound_flows()
         shutil.copy("/var/lib/apmpi/clean.wav", folder)
+        noted["log"] = run(str(Path(sys.executable).with_name("apmpi")), "log")
     finally:
         (folder / "result.json").write_text(json.dumps(noted))
         (folder / "journal.json").write_text(run("journalctl", "-u", "apmpi", "-o", "json", "--no-pager"))

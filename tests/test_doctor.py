@@ -155,7 +155,7 @@ ROOMS = {
     "silent": Room({"noise_dbfs": -70}, gain_db=-200, wrong=frozenset({"microphone echo"})),
 }
 # Of a busy machine rather than of the room; and with what is wrong the canceller has a hard time.
-MACHINE = {"xruns", "processor", "clock source", "governor", "power", "echo cancellation"}
+MACHINE = {"last day", "xruns", "processor", "clock source", "governor", "power", "echo cancellation"}
 
 
 def test_rooms_and_what_the_doctor_says_of_them(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import daemon
+import journald_namespace
 import numpy as np
 import pytest
 from daemon import APMPI, Configure, Daemon, Systemd
+from journald_namespace import journal_of
 
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
@@ -167,36 +166,13 @@ def test_watchdog_is_fed_while_a_device_is_waited_for(
 # ---- a real journal: journald in a mount namespace of its own
 
 
-def journald_reason() -> str:
-    """Reason why journald can't be run here, or an empty text."""
-    for program in ("/lib/systemd/systemd-journald", "journalctl", "unshare"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed"
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
-        return "mount namespaces are not permitted here"
-    return ""
-
-
-def journal_of(scenario: str, path: Path, *arguments: str) -> list[dict[str, str]]:
-    """Entries of a run of the daemon, in order."""
-    script = Path(__file__).with_name("journald_namespace.py")
-    command = ["unshare", "-m", "--propagation", "private", sys.executable, script, scenario]
-    command += [APMPI, "run", "--config", path, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    entries = [json.loads(line) for line in done.stdout.splitlines()]
-    for entry in entries:
-        print(entry.get("PRIORITY"), entry.get("MESSAGE"))
-    return entries
-
-
-needs_journald = pytest.mark.skipif(bool(journald_reason()), reason=journald_reason())
+needs_journald = pytest.mark.skipif(bool(journald_namespace.reason()), reason=journald_namespace.reason())
 
 
 @needs_journald
 def test_journal_entries_are_structured(configure: Configure) -> None:
     path = configure(faults="capture:xrun@1.2")
-    entries = journal_of("reload", path, "--seconds", "3")
+    entries = journal_of("reload", APMPI, "run", "--config", path, "--seconds", "3")
     by_event = {event: [e for e in entries if e.get("MESSAGE_ID") == event.message_id] for event in Event}
     assert sum(map(len, by_event.values())) == len(entries), "an entry without MESSAGE_ID"
     assert [len(by_event[event]) for event in (Event.STARTED, Event.RELOADED, Event.STOPPED)] == [1, 1, 1]
@@ -232,7 +208,7 @@ def test_a_journald_that_hangs_costs_no_sound(configure: Configure) -> None:
     """The journal's queue is full for 3 s, while a report comes every 0.1 s."""
     path = configure()
     path.write_text(path.read_text().replace("report_interval_s: 0.5", "report_interval_s: 0.1"))
-    entries = journal_of("hang", path, "--seconds", "5.5")
+    entries = journal_of("hang", APMPI, "run", "--config", path, "--seconds", "5.5")
     assert any("earlier entries were left out" in entry["MESSAGE"] for entry in entries)
     last = [entry for entry in entries if entry["MESSAGE_ID"] == Event.FIGURES.message_id][-1]
     print(f"latency at most {last['APMPI_LATENCY_MAX_MS']} ms, {last['APMPI_XRUNS']} xruns")

@@ -121,6 +121,10 @@ def test_service_lives_under_a_real_systemd(
     assert len(reports) >= 3
     assert all("APMPI_LATENCY_MEDIAN_MS" in entry for entry in reports)
     assert [entry for entry in journal if entry.get("MESSAGE_ID") == Event.RELOADED.message_id]
+    # `apmpi log` there: the runs, and what systemd says of the one that it ended.
+    print(noted["log"])
+    assert noted["log"].count("apmpi has opened its devices") == 3
+    assert "apmpi.service: Failed with result 'watchdog'." in noted["log"]
     if re.search(r"Max locked memory +unlimited", noted["limits"]):
         assert int(re.search(r"VmLck:\s*(\d+) kB", noted["status"])[1]) > 0
         assert not [entry for entry in journal if entry.get("MESSAGE_ID") == Event.NOT_PERMITTED.message_id]
@@ -147,8 +151,8 @@ def test_user_is_made(tmp_path: Path) -> None:
 
 def test_every_message_is_explained() -> None:
     catalog = (SYSTEMD / "apmpi.catalog").read_text()
-    explained = re.findall(r"^-- ([0-9a-f]{32})$", catalog, re.MULTILINE)
-    assert sorted(explained) == sorted(event.message_id for event in Event)
+    explained = re.findall(r"^-- ([0-9a-f]{32})\nSubject: (.*)$", catalog, re.MULTILINE)
+    assert sorted(explained) == sorted((event.message_id, event.subject) for event in Event)
 
 
 def test_every_message_is_in_the_interface() -> None:

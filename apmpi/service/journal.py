@@ -24,31 +24,33 @@ LIVE_LINE_S = 0.5
 BURST_ENTRIES, BURST_S = 5, 30.0
 
 STDERR = 2
+IDENTIFIER = "apmpi"  # of the entries: journalctl -t
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 
 class Event(enum.Enum):
-    """Kind of an entry, with its MESSAGE_ID (in systemd/apmpi.catalog too) and its priority (syslog)."""
+    """Kind of an entry, with its MESSAGE_ID, priority (syslog), and subject as in systemd/apmpi.catalog."""
 
-    STARTED = "7e49ee7e82cd4ceda39fcac244c34a66", 5
-    STOPPED = "acce15f3a4c247f0ba3ffb70adefbcb0", 5
-    FIGURES = "3296f0870c8748d2858faedcc104b2a3", 6
-    XRUN = "63654467293d425dafb709c35ad3e749", 4
-    RELOADED = "aab1ec01371b4ac182a4011c7f7e3cd1", 5
-    RELOAD_FAILED = "0f989861912744d1ac3ae22ed3893f67", 3
-    ENDPOINT_FAILED = "8a490739a8584a689b9b76b5b3e20067", 3
-    NOT_PERMITTED = "55e766fadd004446b7e76db2a9c9d080", 4
-    PARKED = "b0a54101503d491abc65e1ded02fbc03", 4
-    RESUMED = "c15c72f1bf6947899be577e1bfaae3a5", 5
-    CONTINUED = "04be75cc710543cdaef7563f8613a959", 5
-    STARTED_ANEW = "d030671e8d5a402ebe5ea0294ae5b177", 4
-    MICROPHONE_LEVEL = "8b31eb86f89549a4a8712f75b2168559", 4
-    CHANNELS = "351b1ff5219a46f0a8016d9d7b42a0ec", 5
-    WARNING = "34781a29b95a4175b754063fb055fa2b", 4
+    STARTED = "7e49ee7e82cd4ceda39fcac244c34a66", 5, "apmpi has opened its devices"
+    STOPPED = "acce15f3a4c247f0ba3ffb70adefbcb0", 5, "apmpi has stopped"
+    FIGURES = "3296f0870c8748d2858faedcc104b2a3", 6, "Figures of the last interval"
+    XRUN = "63654467293d425dafb709c35ad3e749", 4, "Sound was lost in an xrun"
+    RELOADED = "aab1ec01371b4ac182a4011c7f7e3cd1", 5, "A new configuration is in use"
+    RELOAD_FAILED = "0f989861912744d1ac3ae22ed3893f67", 3, "The configuration could not be read again"
+    ENDPOINT_FAILED = "8a490739a8584a689b9b76b5b3e20067", 3, "A device or file can not be used"
+    NOT_PERMITTED = "55e766fadd004446b7e76db2a9c9d080", 4, "Sound may be interrupted"
+    PARKED = "b0a54101503d491abc65e1ded02fbc03", 4, "A device is waited for"
+    RESUMED = "c15c72f1bf6947899be577e1bfaae3a5", 5, "All devices are back"
+    CONTINUED = "04be75cc710543cdaef7563f8613a959", 5, "What was learned before is in use again"
+    STARTED_ANEW = "d030671e8d5a402ebe5ea0294ae5b177", 4, "The echo is learned anew"
+    MICROPHONE_LEVEL = "8b31eb86f89549a4a8712f75b2168559", 4, "The microphone's level is wrong"
+    CHANNELS = "351b1ff5219a46f0a8016d9d7b42a0ec", 5, "Channels do not add up to a mono sound by themselves"
+    WARNING = "34781a29b95a4175b754063fb055fa2b", 4, "Something is not as it should be"
 
-    def __init__(self, message_id: str, priority: int) -> None:
+    def __init__(self, message_id: str, priority: int, subject: str) -> None:
         self.message_id = message_id
         self.priority = priority
+        self.subject = subject
 
 
 class Report(Protocol):
@@ -83,7 +85,7 @@ class Journal:
             "MESSAGE": message,
             "MESSAGE_ID": event.message_id,
             "PRIORITY": str(event.priority),
-            "SYSLOG_IDENTIFIER": "apmpi",
+            "SYSLOG_IDENTIFIER": IDENTIFIER,
             **values,
         }
         try:

@@ -10,12 +10,13 @@ import importlib.metadata
 import io
 import logging
 import math
+import re
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from apmpi.cards.text_file import one_line
 from apmpi.errors import ALSA_MISSING, ALSA_MODULES, CommandError, ConfigError, EndpointError
@@ -92,6 +93,15 @@ def monitor(given: argparse.Namespace) -> int:
     from apmpi.tools import monitor
 
     return monitor.main(given.socket, given.json, given.seconds)
+
+
+# ---- log
+
+
+def log(given: argparse.Namespace) -> int:
+    from apmpi.tools import log
+
+    return log.main(given.since, given.plot, given.json)
 
 
 # ---- record, report
@@ -185,6 +195,12 @@ def process(given: argparse.Namespace) -> int:
 class _Parser(argparse.ArgumentParser):
     """argparse that reports a mistake as one sentence instead of the usage text."""
 
+    # As argparse of Python 3.14 has it: an argument that begins like a negative number is a value, so that
+    # `--since -1h` works. No option begins so.
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"apmpi: {one_line(message)} (see {self.prog} --help)\n")
 
@@ -215,6 +231,19 @@ def _monitor_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("--json", action="store_true", help="a line of JSON ten times a second instead")
     added.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: never)")
     _add_socket(added)
+
+
+def _log_arguments(added: argparse.ArgumentParser) -> None:
+    added.description = """Show the service's last hours from the journal: for each span of time the largest
+        latency, the echo reduction (ERLE), xruns, drift and processor, and its messages in between. For root
+        and the group systemd-journal."""
+    added.add_argument(
+        "--since", metavar="TIME",
+        help="begin, as journalctl takes it: '2 hours ago', today, '2026-01-31 12:00', -1h (default: -6h)",
+    )  # fmt: skip
+    form = added.add_mutually_exclusive_group()
+    form.add_argument("--plot", type=Path, metavar="PNG", help="a picture instead")
+    form.add_argument("--json", action="store_true", help="a line of JSON for each entry instead")
 
 
 def _record_arguments(added: argparse.ArgumentParser) -> None:
@@ -316,6 +345,7 @@ Command = Callable[[argparse.Namespace], int]
 COMMANDS: tuple[tuple[Command, Callable[[argparse.ArgumentParser], None], str, str], ...] = (
     (run, _run_arguments, "run the device", "--config /etc/apmpi/apmpi.yaml"),
     (monitor, _monitor_arguments, "show the running service, live", ""),
+    (log, _log_arguments, "show the last hours of the service, from the journal", "--since today"),
     (record, _record_arguments, "record what the running service hears and does", "-o call.wav --seconds 30"),
     (report, _report_arguments, "make a page of a recording, with pictures and players", "call.wav"),
     (check, _check_arguments,

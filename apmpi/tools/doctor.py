@@ -1,6 +1,7 @@
 """`apmpi doctor`: checks of machine, devices and sound, each with the one thing to do about a fault.
 
 machine_checks.py   the machine
+journal_checks.py   the service's last day, from the journal
 endpoint_check.py   the configured devices and files
 listening.py        plays noise and a sweep through the service's loop, records the microphone
 acoustics.py        impulse response, decay and distortion from the sweep
@@ -17,6 +18,7 @@ from apmpi.service.yaml_reader import load
 from apmpi.settings import CARD_CHANNELS_MAX, Endpoint, Settings
 from apmpi.tools.endpoint_check import endpoint_states
 from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
+from apmpi.tools.journal_checks import journal_findings
 from apmpi.tools.listening import PEAK_DBFS, duration_s, listen
 from apmpi.tools.machine_checks import machine_findings
 from apmpi.tools.sound_checks import sound_findings, suggested_lines
@@ -67,6 +69,7 @@ def card_settings(microphone: str, speaker: str | None) -> Settings:
 def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
     """Yield all findings in order, each when it is made, and print the lines for apmpi.yaml."""
     yield from machine_findings(Path("/"))
+    yield from journal_findings()
     if settings is None:
         yield Finding("sound cards", WRONG, "none can record and play", "plug one in, or name one: --device")
         return
