@@ -202,6 +202,21 @@ CASES = [
         )
         for delay in ("1.5", "'50'", "True")
     ),
+    # ---- public names that have another counterpart here
+    *(
+        Case(f"has('{name}')", "False", "True", reason)
+        for name, reason in (
+            ("PlatformAudio", "MediaDevices opens the devices, and gives the program their frames"),
+            ("PlatformAudioSource", "InputCapture.source is the source for a LocalAudioTrack"),
+            ("PlatformAudioOptions", "keywords of MediaDevices.open_input, with the high-pass filter, too"),
+            ("PlatformAudioError", "RuntimeError, as everywhere else here"),
+            (
+                "AudioFilter",
+                "it loads a compiled plugin by its path; for a stream's frames there is "
+                "apmpi.agents.livekit.MicrophoneProcessor, a FrameProcessor",
+            ),
+        )
+    ),
 ]
 
 
@@ -217,6 +232,7 @@ class Calls:
         module = importlib.import_module(library)
         self.AudioFrame: Any = module.AudioFrame
         self.AudioProcessingModule: Any = module.AudioProcessingModule
+        self.has = module.__all__.__contains__
 
     @property
     def apm(self) -> Any:
