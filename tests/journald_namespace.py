@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 
 JOURNAL = Path("/run/systemd/journal")
+# A scenario takes 15 s at most on a quiet machine.
+SECONDS_MAX = 120
 
 
 def reason() -> str:
@@ -33,7 +35,7 @@ def reason() -> str:
 def journal_of(scenario: str, *command: str | Path) -> list[dict[str, str]]:
     """Return the entries of apmpi, in order, after that command."""
     namespace = ["unshare", "-m", "--propagation", "private", sys.executable, __file__, scenario, *command]
-    done = subprocess.run(namespace, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(namespace, capture_output=True, text=True, timeout=SECONDS_MAX)
     assert done.returncode == 0, done.stderr
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     for entry in entries:
@@ -84,7 +86,7 @@ def main(scenario: str, *command: str) -> int:
         environment = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
         daemon = subprocess.Popen(command, stderr=stream, env=environment)
     {"reload": reload, "hang": hang, "wait": wait}[scenario](daemon, journald)
-    code = daemon.wait(30)
+    code = daemon.wait(SECONDS_MAX)
     time.sleep(0.5)
     journald.terminate()
     journald.wait(10)

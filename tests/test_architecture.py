@@ -85,6 +85,19 @@ def test_nothing_imports_the_tests() -> None:
         assert not re.search(r"^\s*(from|import) tests\b", path.read_text(), re.MULTILINE), path
 
 
+def test_the_service_runs_without_systemd_python() -> None:
+    """It may be absent, and it holds the interpreter while it sends: it is imported to read alone."""
+    pattern = re.compile(r"^\s*(from|import) systemd\b", re.MULTILINE)
+    users = {path.relative_to(ROOT / "apmpi") for path in PYTHON_FILES if pattern.search(path.read_text())}
+    assert users == {Path("service/history.py")}
+    importers = {
+        path.stem
+        for path in PYTHON_FILES
+        if any(name.startswith("service.history") for name in imports_of(path))
+    }
+    assert importers == {"log", "journal_checks", "spans"}
+
+
 NATIVE_FILES = sorted(path for path in (ROOT / "native").rglob("*.*") if path.suffix in {".c", ".h", ".pyx"})
 
 

@@ -67,7 +67,8 @@ def test_six_hours_are_a_screen_of_lines() -> None:
     assert [row[0] for row in rows if row[1] == "35.0"] == ["11-28 13:00:00"]
     assert [row[0][6:] for row in rows if row[3] == "1"] == [f"{hour}:00:00" for hour in range(13, 18)]
     assert lines[2].endswith("apmpi has opened its devices: running at 48000 Hz: microphone hw:1")
-    assert "10 minutes a line, 6.0 h of sound, latency at most 35.0 ms, 5 xruns (speaker 5)" in lines[-3]
+    total = "10 minutes a line: 6.0 h of sound, latency at most 35.0 ms, 5 xruns (speaker 5)"
+    assert lines[-3] == f"\nsince 2026-11-28 12:00, {total}"
 
 
 def test_counts_go_on_over_a_restart() -> None:
@@ -172,6 +173,13 @@ try:
 except CommandError as error:
     print(error, file=sys.stderr)
 """
+# A Python without the library.
+WITHOUT = """
+import sys
+sys.modules["systemd.journal"] = None
+from apmpi.tools import cli
+sys.exit(cli.main())
+"""
 
 
 def in_journal(folder: Path, *commands: str) -> dict[str, tuple[int, str, str]]:
@@ -204,6 +212,8 @@ def test_a_run_in_the_journal(configure: Configure, tmp_path: Path) -> None:
     pytest.importorskip("systemd.journal")
     path = configure(faults="capture:xrun@1.2")
     (tmp_path / "nobody.py").write_text(AS_NOBODY)
+    (tmp_path / "without.py").write_text(WITHOUT)
+    without = f"{sys.executable} -P without.py doctor --no-sound {path}"
     as_nobody = f"{sys.executable} -P nobody.py"
     said = in_journal(
         tmp_path,
@@ -215,22 +225,12 @@ def test_a_run_in_the_journal(configure: Configure, tmp_path: Path) -> None:
         f"{APMPI} log --since soon",
         f"{APMPI} log | head -n 1",
         f"{APMPI} doctor --no-sound {path}",
+        without,
         as_nobody,
     )
     status, out, errors = said[f"{APMPI} log"]
     assert (status, out) == (2, "")
     assert re.match(r"apmpi: no entries of apmpi since .* \(/var/log/journal and /run/log/journal\)", errors)
-
-    status, out, errors = said[f"{APMPI} log "]
-    assert (status, errors) == (0, "")
-    for pattern in (
-        r"^time +latency ms +ERLE dB +xruns +drift ppm +processor$",
-        r"^\d\d-\d\d \d\d:\d\d:\d\d  apmpi has opened its devices: running at 48000 Hz: microphone room0",
-        r"^\d\d-\d\d \d\d:\d\d:\d\d  Sound was lost in an xrun: 1 xrun, recovered",
-        r"^\d\d-\d\d \d\d:\d\d:\d\d  apmpi has stopped$",
-        r"^10 seconds a line, [34] s of sound, latency at most [\d.]+ ms, 1 xrun \(microphone 1\)$",
-    ):
-        assert re.search(pattern, out, re.MULTILINE), pattern
 
     status, out, errors = said[f"{APMPI} log --since -1h --json"]
     assert (status, errors) == (0, "")
@@ -238,22 +238,37 @@ def test_a_run_in_the_journal(configure: Configure, tmp_path: Path) -> None:
     assert [line["event"] for line in lines if line["event"] != "figures"][-1] == "stopped"
     reports = [line for line in lines if line["event"] == "figures"]
     assert len(reports) >= 7  # every 0.5 s
-    assert reports[-1]["figures"]["xruns_microphone"] == 1
-    assert 10 < reports[-1]["figures"]["latency_median_ms"] < 40
     assert sum(len(line["each_s"].get("erle_db", [])) for line in reports) >= 3
-    assert all(abs(line["time_s"] - time.time()) < 120 for line in lines)
+    assert all(abs(line["time_s"] - time.time()) < 300 for line in lines)
+    xruns = reports[-1]["figures"]["xruns"]  # on a busy machine the loudspeaker may have some, too
+    assert xruns >= 1
+    latency_ms = max(line["figures"]["latency_max_ms"] for line in reports)
+    summary = rf"4 s of sound, latency at most {latency_ms:.1f} ms, {xruns:.0f} xruns? \(microphone 1"
+
+    status, out, errors = said[f"{APMPI} log "]
+    assert (status, errors) == (0, "")
+    for pattern in (
+        r"^time +latency ms +ERLE dB +xruns +drift ppm +processor$",
+        r"^\d\d-\d\d \d\d:\d\d:\d\d  apmpi has opened its devices: running at 48000 Hz: microphone room0",
+        r"^\d\d-\d\d \d\d:\d\d:\d\d  Sound was lost in an xrun: \d+ xruns?, recovered",
+        r"^\d\d-\d\d \d\d:\d\d:\d\d  apmpi has stopped$",
+        rf"^since [\d-]+ [\d:]+, 10 seconds a line: {summary}",
+    ):
+        assert re.search(pattern, out, re.MULTILINE), pattern
 
     status, out, errors = said[f"{APMPI} log --since '2 minutes ago' --plot history.png"]
     assert (status, errors) == (0, "")
-    assert out.startswith("history.png: 10 seconds a point, ")
+    assert re.match(rf"history.png: 10 seconds a point, {summary}", out)
     with Image.open(tmp_path / "history.png") as picture:
         assert picture.width == 1300 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 100
 
     status, out, errors = said[f"{APMPI} log --since soon"]
     assert (status, out) == (2, "") and errors.startswith("apmpi: --since: 'soon' given, expected a time")
     assert said[f"{APMPI} log | head -n 1"][2] == ""
+    doctor = said[f"{APMPI} doctor --no-sound {path}"][1]
+    assert re.search(rf"^(note|WRONG) +last day +{summary}", doctor, re.MULTILINE)
     assert re.search(
-        r"^note   last day +[34] s of sound, .*1 xrun", said[f"{APMPI} doctor --no-sound {path}"][1], re.M
+        r"^note   last day +not known: systemd-python, .* is not installed", said[without][1], re.M
     )
     status, out, errors = said[as_nobody]
     assert out == "" and errors.startswith(
@@ -305,10 +320,8 @@ def test_entries_of_others_do_no_harm(tmp_path: Path) -> None:
     assert not any(math.isinf(value) for line in lines for value in line["figures"].values())
 
 
-def test_without_systemd_python_it_says_what_is_missing(tmp_path: Path) -> None:
-    program = "import sys; sys.modules['systemd.journal'] = None; from apmpi.tools import cli; "
-    program += "sys.exit(cli.main(['log']))"
-    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+def test_without_systemd_python_it_says_what_is_missing() -> None:
+    done = subprocess.run([sys.executable, "-P", "-c", WITHOUT, "log"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(
         "apmpi: systemd-python, which reads the journal, is not installed: apt install "

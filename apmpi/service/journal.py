@@ -72,7 +72,13 @@ class Log(Protocol):
 
 class Journal:
     """Structured entries in the journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL), one datagram
-    each. Not through systemd-python: its `send` holds the interpreter while journald does not read."""
+    each.
+
+    Not through systemd-python, which only reads the journal here (history.py): its `send` holds the
+    interpreter while journald does not read, so it would need a process of its own. Measured on x86-64: a
+    forked one adds 15 MB (PSS; nothing is shared once the daemon's memory is locked) to the daemon's 40 MB, a
+    new interpreter 7 MB and 140 ms. Its notifications would need NotifyAccess=all, its entries would have its
+    process number, and without the library there would have to be a second way."""
 
     def __init__(self, interval_s: float) -> None:
         self.interval_s = interval_s

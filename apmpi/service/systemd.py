@@ -21,7 +21,7 @@ def notify(*assignments: str) -> bool:
     """Send systemd one datagram, if it started this process: each of `assignments` is a line NAME=value.
 
     Returns whether nothing is left to do: False if systemd does not read at present. From any thread but the
-    audio thread. Not through systemd-python, which holds the interpreter while it waits.
+    audio thread. Not through systemd-python, which holds the interpreter while it waits (journal.py).
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

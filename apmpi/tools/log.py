@@ -43,7 +43,7 @@ def main(since: str | None, picture: Path | None, as_json: bool) -> int:
     if first is None:
         folders = " and ".join(map(str, FOLDERS))
         raise CommandError(
-            f"no entries of apmpi since {_clock(since_s)} in the journal ({folders}); "
+            f"no entries of apmpi since {_date(since_s)} in the journal ({folders}); "
             "systemctl status apmpi shows whether the service runs"
         )
     found = itertools.chain([first], found)
@@ -129,7 +129,7 @@ def table(spans: Spans) -> Iterator[str]:
             yield f"{_clock(entry.time_s)}  {told(entry)}"
         if more := span.events.total() - len(span.messages):
             yield f"{'':<14}  and {counted(more, 'more message')}: journalctl -x -t apmpi"
-    yield f"\n{_length(spans.span_s)} a line, {spans.total.sentence()}"
+    yield f"\nsince {_date(spans.total.begin_s)}, {_length(spans.span_s)} a line: {spans.total.sentence()}"
     yield "latency: largest; ERLE: mean while the far end is heard; drift: of the clock that differs most;"
     yield "processor: mean, of one core. journalctl -x -t apmpi explains the messages."
 
@@ -157,8 +157,12 @@ def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
+def _date(time_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s))
+
+
 def _clock(time_s: float) -> str:
-    """Return the local time, of any year: a history is short."""
+    """Return the local time without the year, which the last lines have."""
     return time.strftime("%m-%d %H:%M:%S", time.localtime(time_s))
 
 

@@ -14,7 +14,7 @@ from apmpi.units import FRAMES_PER_S
 # Most messages that a span keeps; of further ones it keeps the count.
 MESSAGES_MAX = 5
 # Names of the drifts in apmpi.figures -> for people.
-DRIFTS = {f"drift_ppm_{clock}": clock for clock in CLOCKS} | {"drift_ppm": "found in the sound"}
+DRIFTS = {f"drift_ppm_{clock}": clock for clock in CLOCKS} | {"drift_ppm": "in the sound"}
 # Figures that count from a run's start.
 COUNTED = ("frames", "slips", *(f"xruns_{device}" for device in DEVICES))
 
