@@ -63,28 +63,28 @@ def entries(since_s: float, until_s: float) -> Iterator[Entry]:
 
     Raises CommandError if the journal cannot be read, or may not be, which shows only if nothing is found.
     """
+    journal, failure_id = _systemd()
     found = False
-    with contextlib.closing(_reader()) as reader:
-        reader.seek_realtime(since_s)
-        for fields in reader:
-            time_s = fields["__REALTIME_TIMESTAMP"] / 1e6
-            # The order is that of writing: where the clock was set, times go back, too.
-            if since_s <= time_s <= until_s:
-                found = True
-                yield _entry(time_s, fields)
+    try:
+        with contextlib.closing(_reader(journal, failure_id)) as reader:
+            reader.seek_realtime(since_s)
+            for fields in reader:
+                time_s = fields["__REALTIME_TIMESTAMP"] / 1e6
+                # The order is that of writing: where the clock was set, times go back, too.
+                if since_s <= time_s <= until_s:
+                    found = True
+                    yield _entry(time_s, fields)
+    except OSError as error:
+        raise CommandError(
+            f"the journal cannot be read ({error.strerror}), expected files of journald: journalctl --verify"
+        ) from None
     if not found and _may_not_be_read():
         raise CommandError(NOT_PERMITTED)
 
 
-def _reader() -> Any:
-    """Return a reader of all events of the service. Raises CommandError."""
-    journal, failure_id = _systemd()
-    try:
-        reader = journal.Reader()
-    except OSError as error:
-        raise CommandError(
-            f"the journal cannot be read ({error.strerror}), expected journald's files"
-        ) from None
+def _reader(journal: ModuleType, failure_id: str) -> Any:
+    """Return a reader of all events of the service. Raises OSError."""
+    reader = journal.Reader()
     reader.data_threshold = FIELD_MAX_BYTES
     # Text alone: the library's own conversions of fields fail on odd values of some.
     reader.converters = {"__REALTIME_TIMESTAMP": int, "__MONOTONIC_TIMESTAMP": tuple, "__CURSOR": str}

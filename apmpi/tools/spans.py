@@ -16,7 +16,7 @@ MESSAGES_MAX = 5
 # Names of the drifts in apmpi.figures -> for people.
 DRIFTS = {f"drift_ppm_{clock}": clock for clock in CLOCKS} | {"drift_ppm": "in the sound"}
 # Figures that count from a run's start.
-COUNTED = ("frames", "slips", *(f"xruns_{device}" for device in DEVICES))
+COUNTED = ("frames", *(f"xruns_{device}" for device in DEVICES))
 
 
 @dataclass(slots=True)
