@@ -10,9 +10,8 @@ from apmpi.service.instruments import counted
 from apmpi.service.journal import JOURNAL_SOCKET, Event
 from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
 from apmpi.tools.spans import Span, Spans
-from apmpi.units import FRAME_MS, FRAMES_PER_S
+from apmpi.units import DAY_S, FRAME_MS, FRAMES_PER_S
 
-DAY_S = 24 * 3600.0
 # An xrun loses some ten milliseconds of sound. One in ten minutes is noticed in every call.
 XRUNS_AN_HOUR_MAX = 6.0
 # An hour at least counts, so that one xrun of a short run is not a rate.

@@ -15,6 +15,7 @@ from apmpi.errors import CommandError
 from apmpi.service.history import FOLDERS, Entry, entries
 from apmpi.service.instruments import counted
 from apmpi.tools.spans import DRIFTS, Span, Spans
+from apmpi.units import DAY_S
 
 # Default of --since.
 SINCE_S = 6 * 3600.0
@@ -23,7 +24,6 @@ LINES_MAX = 40
 # Most points of the picture: it is 1300 pixels wide.
 POINTS_MAX = 600
 # Lengths of a span: whole parts of a minute, an hour or a day, then whole days.
-DAY_S = 24 * 3600
 SPANS_S = (10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S)
 ANALYZE_TIMEOUT_S = 10.0
 HEAD = "latency ms  ERLE dB  xruns  drift ppm            processor"

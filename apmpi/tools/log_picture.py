@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from apmpi.service.journal import Event
 from apmpi.tools.spans import DRIFTS, Span, Spans
+from apmpi.units import DAY_S
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DAY_S = 24 * 3600
 # Kinds of entries that are shown as lines: name and colour; None: systemd reports a failure.
 MARKED: dict[Event | None, tuple[str, str]] = {
     Event.STARTED: ("started", "tab:green"),
