@@ -132,7 +132,10 @@ fresh:
 	@.ci/setup packages fresh '$(PYTHON)'
 	@$(PYTHON) .ci/fresh.py
 
+# For a package without wheels uv runs its build, which needs the headers of pyalsaaudio's and systemd-python's libraries.
 lock:
+	@.ci/setup packages run '$(PYTHON)'
+	@.ci/setup packages test '$(PYTHON)'
 	@.ci/lock '$(PYTHON)'
 
 setup: $(VENV)/.installed
