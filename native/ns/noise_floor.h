@@ -26,7 +26,7 @@ typedef struct {
     float *clear_blocks; /* blocks of this window without echo */
     int window_block;    /* blocks of this window */
     int blocks;          /* blocks since the reset, saturating */
-    /* minimum of the smoothed power by band in each half of this window */
+    /* minimum of ns_bands_t's smooth_input in each half of this window */
     float band_lowest[2][NS_BANDS];
     float foreground; /* sum over this window's blocks */
     int held_windows; /* in a row, up to the last one */

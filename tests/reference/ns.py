@@ -57,7 +57,7 @@ class NoiseFloor:
         self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
         self.clear_blocks = np.zeros(bins)
         self.blocks = 0
-        self.window: list[tuple[Signal, float]] = []  # of each block: smoothed power, foreground
+        self.window: list[tuple[Signal, float]] = []  # of each block: smoothed power by band, foreground
         self.held_windows = 0
 
     def process(
@@ -79,18 +79,18 @@ class NoiseFloor:
         self.lowest_next = np.where(clear, np.minimum(self.lowest_next, self.smooth), self.lowest_next)
         self.clear_blocks += clear
         self.blocks += 1
-        self.window.append((self.smooth, near_end.foreground))
+        self.window.append((bands.smooth_input.copy(), near_end.foreground))
         if len(self.window) == C.MINIMUM_BLOCKS:
-            held = self._held_foreground(bands) and self.held_windows < C.HELD_WINDOWS_MAX
+            held = self._held_foreground() and self.held_windows < C.HELD_WINDOWS_MAX
             self.held_windows = self.held_windows + 1 if held else 0
             complete = (self.clear_blocks >= C.MINIMUM_CLEAR_BLOCKS) & (not held)
             self.lowest = np.where(complete, self.lowest_next, self.lowest)
             self.lowest_next[:], self.clear_blocks[:] = np.inf, 0.0
             self.window.clear()
 
-    def _held_foreground(self, bands: Bands) -> bool:
+    def _held_foreground(self) -> bool:
         """Whether the window held a sound that stands clear of the noise and is not constant."""
-        smoothed = np.array([[np.sum(smooth[band]) for band in bands.slices] for smooth, _ in self.window])
+        smoothed = np.array([power for power, _ in self.window])
         first, second = np.min(smoothed.reshape(2, len(smoothed) // 2, -1), axis=1)
         changes = float(np.mean(np.abs(np.log((second + self.quiet) / (first + self.quiet))))) > C.CONSTANT
         unmuted = float(np.sum(self.lowest)) > C.UNMUTED * self.quiet * len(self.noise)
