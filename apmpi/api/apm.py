@@ -78,8 +78,9 @@ class AudioProcessingModule:
 
     Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8
     channels; apmpi's AudioFrame, livekit.rtc's, or any object with those attributes. Every microphone channel
-    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. Far-end
-    channels are averaged. The first microphone frame sets rate and channel count; a microphone frame of
+    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. A far end
+    of two channels is that of two loudspeakers, which may play different things; where they play the same, it
+    costs no more than one. The first microphone frame sets rate and channel count; a microphone frame of
     another shape starts the chain anew.
 
     Safe from several threads (far end in one, microphone in another); modules share nothing with each other.
@@ -155,7 +156,7 @@ class AudioProcessingModule:
             chain.capture(samples)
             return
         with self._lock:
-            chain = self._new_chain(rate_hz, channels)
+            chain = self._new_chain(rate_hz, channels, chain.references if chain else 1)
             chain.capture(samples)
             self._chain = chain  # last, so that a refused frame changes nothing
 
@@ -169,10 +170,11 @@ class AudioProcessingModule:
         """
         rate_hz, channels = _checked("process_reverse_stream", data)
         samples = _samples("process_reverse_stream", data)  # before the lock, as in process_stream
+        references = min(channels, 2)
         chain = self._chain
         if chain is None:
             with self._lock:
-                chain = self._chain or self._new_chain(rate_hz, 1)
+                chain = self._chain or self._new_chain(rate_hz, 1, references)
                 chain.render(samples, channels)
                 self._chain = chain
             return
@@ -181,6 +183,8 @@ class AudioProcessingModule:
                 f"process_reverse_stream: far end at {rate_hz} Hz, "
                 f"expected the microphone's {chain.rate_hz} Hz"
             )
+        if chain.references < references:
+            chain = self._widened(references)
         chain.render(samples, channels)
 
     def set_stream_delay_ms(self, delay_ms: int) -> None:
@@ -280,7 +284,9 @@ class AudioProcessingModule:
                 rate_hz, channels = _native.state_shape(state)
                 if rate_hz not in SAMPLE_RATES_HZ or not 1 <= channels <= _native.MAX_CHANNELS:
                     raise ValueError("load_state: not a saved state")
-                chain = self._new_chain(rate_hz, channels)
+                chain = self._new_chain(rate_hz, channels, 1)
+                if len(state) > chain.state_bytes:  # saved with two references
+                    chain = self._new_chain(rate_hz, channels, 2)
             try:
                 chain.restore(state)
             except ValueError as error:
@@ -293,9 +299,21 @@ class AudioProcessingModule:
         chain = self._chain
         return 1000.0 * _native.latency_samples(chain.rate_hz) / chain.rate_hz if chain else 0.0
 
-    def _new_chain(self, rate_hz: int, channels: int) -> _native.Chain:
-        chain = _native.Chain(rate_hz, channels, self._settings)
+    def _new_chain(self, rate_hz: int, channels: int, references: int) -> _native.Chain:
+        chain = _native.Chain(rate_hz, channels, references, self._settings)
         self._hint(chain)
+        return chain
+
+    def _widened(self, references: int) -> _native.Chain:
+        """Replace the chain by one of more references that continues with what was learned."""
+        with self._lock:
+            chain = self._chain
+            assert chain is not None
+            if chain.references < references:
+                learned = chain.save()
+                chain = self._new_chain(chain.rate_hz, chain.channels, references)
+                chain.restore(learned)
+                self._chain = chain
         return chain
 
     def _hint(self, chain: _native.Chain) -> None:

@@ -58,25 +58,26 @@ static const float MOST_ERROR = 2.0f;
 /* Least variance over the prior after a move by whole samples: 15 dB, since half a sample may be missing. */
 static const float MOVED_VARIANCE = 0.03f;
 
-static void init_filter(aec_filter_t *filter, int partitions, size_t bins, arena_t *arena)
+static void init_filter(aec_filter_t *filter, int references, int partitions, size_t bins, arena_t *arena)
 {
-    const size_t cells = bins * (size_t)partitions;
+    const size_t cells = bins * (size_t)partitions * (size_t)references;
     filter->partitions = partitions;
     filter->re = arena_floats(arena, cells);
     filter->im = arena_floats(arena, cells);
     filter->near_power = arena_floats(arena, bins);
 }
 
-void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
+void aec_init(aec_t *aec, int hop, int references, int partitions, arena_t *arena)
 {
     aec->hop = hop;
     aec->stride = spectrum_stride(hop);
+    aec->references = references;
     aec->partitions = partitions;
     const size_t bins = (size_t)aec->stride, cells = bins * (size_t)partitions;
-    init_filter(&aec->kalman, partitions, bins, arena);
-    init_filter(&aec->shadow, partitions < AEC_SHADOW_PARTITIONS ? partitions : AEC_SHADOW_PARTITIONS, bins,
-                arena);
-    aec->variance = arena_floats(arena, cells);
+    init_filter(&aec->kalman, references, partitions, bins, arena);
+    init_filter(&aec->shadow, references,
+                partitions < AEC_SHADOW_PARTITIONS ? partitions : AEC_SHADOW_PARTITIONS, bins, arena);
+    aec->variance = arena_floats(arena, references > 1 ? 3 * cells : cells);
     aec->prior = arena_floats(arena, (size_t)partitions);
     aec->echo_re = arena_floats(arena, bins);
     aec->echo_im = arena_floats(arena, bins);
@@ -95,21 +96,44 @@ void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena)
 
 static size_t cell_of(const aec_t *aec, int partition) { return (size_t)partition * (size_t)aec->stride; }
 
+/* Where the paths of reference 0, the middle, or 1, the side, begin. */
+static size_t path_of(const aec_t *aec, const aec_filter_t *filter, int reference)
+{
+    return cell_of(aec, filter->partitions) * (size_t)reference;
+}
+
 static void reset_filter(const aec_t *aec, aec_filter_t *filter)
 {
-    memset(filter->re, 0, sizeof(float) * cell_of(aec, filter->partitions));
-    memset(filter->im, 0, sizeof(float) * cell_of(aec, filter->partitions));
+    memset(filter->re, 0, sizeof(float) * path_of(aec, filter, aec->references));
+    memset(filter->im, 0, sizeof(float) * path_of(aec, filter, aec->references));
     memset(filter->near_power, 0, sizeof(float) * (size_t)aec->stride);
     filter->error_energy = 0.0f;
     filter->next_constraint = 0;
 }
 
+/* The variances of a reference's path. */
+static float *variance_of(const aec_t *aec, int reference)
+{
+    return aec->variance + path_of(aec, &aec->kalman, reference);
+}
+
+/* The covariance of the two paths' errors. */
+static float *covariance_of(const aec_t *aec) { return variance_of(aec, 2); }
+
 /* The variance of a partition of which nothing is known. */
 static void reset_variance(aec_t *aec, int partition)
 {
-    float *variance = aec->variance + cell_of(aec, partition);
-    for (int k = 0; k < aec->stride; k++)
-        variance[k] = FIRST_VARIANCE * aec->prior[partition];
+    for (int r = 0; r < aec->references; r++) {
+        float *variance = variance_of(aec, r) + cell_of(aec, partition);
+        for (int k = 0; k < aec->stride; k++)
+            variance[k] = FIRST_VARIANCE * aec->prior[partition];
+    }
+}
+
+static void reset_covariance(aec_t *aec)
+{
+    if (aec->references > 1)
+        memset(covariance_of(aec), 0, sizeof(float) * cell_of(aec, aec->partitions));
 }
 
 void aec_reset(aec_t *aec)
@@ -118,6 +142,8 @@ void aec_reset(aec_t *aec)
     reset_filter(aec, &aec->shadow);
     for (int p = 0; p < aec->partitions; p++)
         reset_variance(aec, p);
+    reset_covariance(aec);
+    aec->paired = 0;
     aec->mic_energy = aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
     aec->coherence = (regression_t){FIRST_COHERENCE, FIRST_COHERENCE};
     aec->diverged = aec->divergences = 0;
@@ -139,11 +165,16 @@ void aec_set_delay(aec_t *aec, int blocks)
 {
     const int shift = blocks - aec->delay_blocks;
     aec->delay_blocks = blocks;
-    shift_partitions(aec, aec->kalman.re, aec->partitions, shift);
-    shift_partitions(aec, aec->kalman.im, aec->partitions, shift);
-    shift_partitions(aec, aec->variance, aec->partitions, shift);
-    shift_partitions(aec, aec->shadow.re, aec->shadow.partitions, shift);
-    shift_partitions(aec, aec->shadow.im, aec->shadow.partitions, shift);
+    for (int r = 0; r < aec->references; r++) {
+        const size_t kalman = path_of(aec, &aec->kalman, r), shadow = path_of(aec, &aec->shadow, r);
+        shift_partitions(aec, aec->kalman.re + kalman, aec->partitions, shift);
+        shift_partitions(aec, aec->kalman.im + kalman, aec->partitions, shift);
+        shift_partitions(aec, variance_of(aec, r), aec->partitions, shift);
+        shift_partitions(aec, aec->shadow.re + shadow, aec->shadow.partitions, shift);
+        shift_partitions(aec, aec->shadow.im + shadow, aec->shadow.partitions, shift);
+    }
+    if (aec->references > 1)
+        shift_partitions(aec, covariance_of(aec), aec->partitions, shift);
     for (int p = 0; p < aec->partitions; p++)
         if (p + shift < 0 || p + shift >= aec->partitions)
             reset_variance(aec, p);
@@ -163,10 +194,13 @@ int aec_peak_blocks(const aec_t *aec)
     int peak = 0;
     float most = 0.0f;
     for (int p = 0; p < aec->partitions; p++) {
-        const float *re = aec->kalman.re + cell_of(aec, p), *im = aec->kalman.im + cell_of(aec, p);
         float energy = 0.0f;
-        for (int k = 0; k <= aec->hop; k++)
-            energy += re[k] * re[k] + im[k] * im[k];
+        for (int r = 0; r < aec->references; r++) {
+            const size_t at = path_of(aec, &aec->kalman, r) + cell_of(aec, p);
+            const float *re = aec->kalman.re + at, *im = aec->kalman.im + at;
+            for (int k = 0; k <= aec->hop; k++)
+                energy += re[k] * re[k] + im[k] * im[k];
+        }
         if (energy > most) {
             most = energy;
             peak = p;
@@ -175,35 +209,47 @@ int aec_peak_blocks(const aec_t *aec)
     return aec->delay_blocks + peak;
 }
 
-/* The variance becomes at least this share of the prior. */
+/* The variances become at least this share of the prior. */
 static void raise_variance(aec_t *aec, float share)
 {
-    for (int p = 0; p < aec->partitions; p++) {
-        float *variance = aec->variance + cell_of(aec, p);
-        for (int k = 0; k < aec->stride; k++)
-            variance[k] = greater(variance[k], share * aec->prior[p]);
-    }
+    for (int r = 0; r < aec->references; r++)
+        for (int p = 0; p < aec->partitions; p++) {
+            float *variance = variance_of(aec, r) + cell_of(aec, p);
+            for (int k = 0; k < aec->stride; k++)
+                variance[k] = greater(variance[k], share * aec->prior[p]);
+        }
 }
 
-/* Copies the partitions that both filters have; others of `to` become 0. */
-static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *to)
+/* Copies a reference's partitions that both filters have; others of `to` become 0. */
+static void copy_reference(const aec_t *aec, const aec_filter_t *from, aec_filter_t *to, int reference)
 {
     const size_t both = cell_of(aec, from->partitions < to->partitions ? from->partitions : to->partitions);
     const size_t rest = cell_of(aec, to->partitions) - both;
-    memcpy(to->re, from->re, sizeof(float) * both);
-    memcpy(to->im, from->im, sizeof(float) * both);
-    memset(to->re + both, 0, sizeof(float) * rest);
-    memset(to->im + both, 0, sizeof(float) * rest);
+    const size_t source = path_of(aec, from, reference), target = path_of(aec, to, reference);
+    memcpy(to->re + target, from->re + source, sizeof(float) * both);
+    memcpy(to->im + target, from->im + source, sizeof(float) * both);
+    memset(to->re + target + both, 0, sizeof(float) * rest);
+    memset(to->im + target + both, 0, sizeof(float) * rest);
+}
+
+/* Copies the path of the references in use: while the side is silent, what both know of it stays. */
+static void copy_path(const aec_t *aec, const aec_filter_t *from, aec_filter_t *to)
+{
+    copy_reference(aec, from, to, 0);
+    if (aec->paired)
+        copy_reference(aec, from, to, 1);
     to->error_energy = from->error_energy;
 }
 
-void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
+/* Delays the Kalman filter's path of one reference. */
+static void delay_reference(aec_t *aec, const fft_t *fft, int samples, int reference)
 {
     const int hop = aec->hop, kept = hop - samples;
+    const size_t path = path_of(aec, &aec->kalman, reference);
     float *carried = aec->shadow_echo; /* the last `samples` of the partition before */
     memset(carried, 0, sizeof(float) * (size_t)hop);
     for (int p = 0; p < aec->partitions && samples > 0; p++) {
-        float *re = aec->kalman.re + cell_of(aec, p), *im = aec->kalman.im + cell_of(aec, p);
+        float *re = aec->kalman.re + path + cell_of(aec, p), *im = aec->kalman.im + path + cell_of(aec, p);
         fft_inverse(fft, re, im, aec->frame);
         memcpy(aec->shadow_error, aec->frame + kept, sizeof(float) * (size_t)samples);
         memmove(aec->frame + samples, aec->frame, sizeof(float) * (size_t)kept);
@@ -212,7 +258,15 @@ void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
         memset(aec->frame + hop, 0, sizeof(float) * (size_t)hop);
         fft_forward(fft, aec->frame, re, im);
     }
-    copy_path(aec, &aec->kalman, &aec->shadow);
+}
+
+void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
+{
+    for (int r = 0; r < aec->references; r++) {
+        delay_reference(aec, fft, samples, r);
+        copy_reference(aec, &aec->kalman, &aec->shadow, r);
+    }
+    aec->shadow.error_energy = aec->kalman.error_energy;
     raise_variance(aec, MOVED_VARIANCE);
 }
 
@@ -220,7 +274,8 @@ void aec_delay_path(aec_t *aec, const fft_t *fft, int samples)
 
 /* Writes a filter's echo estimate and error, hop each, and the estimate's spectrum to aec->echo
  * (overlap-save: the second half of the frame is the linear convolution). aec->weight becomes sum_p v_p
- * |x_p|^2, the power that the filter's uncertainty explains; v is the prior for the shadow filter. */
+ * |x_p|^2, the power that the filter's uncertainty explains; v is the prior for the shadow filter. With two
+ * references both are summed over them, and the Kalman filter's v is a matrix. */
 static void filter_block(aec_t *aec, const aec_filter_t *filter, const aec_block_t *block, float *echo,
                          float *error)
 {
@@ -233,12 +288,19 @@ static void filter_block(aec_t *aec, const aec_filter_t *filter, const aec_block
         rows = reference_run(ref, aec->delay_blocks + p, filter->partitions - p);
         const float *xr = ref->re + reference_at(ref, aec->delay_blocks + p), *xi = ref->im + (xr - ref->re);
         const float *wr = filter->re + cell_of(aec, p), *wi = filter->im + cell_of(aec, p);
-        if (filter == &aec->kalman)
-            kernels()->filter_kalman(n, rows, -n, xr, xi, wr, wi, aec->variance + cell_of(aec, p),
-                                     aec->echo_re, aec->echo_im, aec->weight);
+        const int x_side = ref->side, w_side = (int)path_of(aec, filter, 1);
+        const float *variance = aec->variance + cell_of(aec, p);
+        if (filter == &aec->kalman && aec->paired)
+            kernels()->filter_pair(n, rows, -n, x_side, w_side, xr, xi, wr, wi, variance, aec->echo_re,
+                                   aec->echo_im, aec->weight);
+        else if (filter == &aec->kalman)
+            kernels()->filter_kalman(n, rows, -n, xr, xi, wr, wi, variance, aec->echo_re, aec->echo_im,
+                                     aec->weight);
         else
-            kernels()->filter_lms(n, rows, -n, xr, xi, wr, wi, aec->prior + p, aec->echo_re, aec->echo_im,
-                                  aec->weight);
+            for (int r = 0; r <= aec->paired; r++)
+                kernels()->filter_lms(n, rows, -n, xr + r * x_side, xi + r * x_side, wr + r * w_side,
+                                      wi + r * w_side, aec->prior + p, aec->echo_re, aec->echo_im,
+                                      aec->weight);
     }
     fft_inverse(block->fft, aec->echo_re, aec->echo_im, aec->frame);
     memcpy(echo, aec->frame + hop, sizeof(float) * (size_t)hop);
@@ -248,6 +310,11 @@ static void filter_block(aec_t *aec, const aec_filter_t *filter, const aec_block
 
 void aec_predict(aec_t *aec, const aec_block_t *block)
 {
+    /* While the side is silent the middle's error is learned alone, and its covariance with the side's is
+     * not followed. */
+    if (aec->paired && !block->paired)
+        reset_covariance(aec);
+    aec->paired = block->paired;
     filter_block(aec, &aec->kalman, block, block->echo, block->error);
     aec->lag_sum = aec->lag_information = aec->block_cross = aec->block_power = 0.0f;
 }
@@ -327,11 +394,18 @@ static void adapt(aec_t *aec, const aec_filter_t *filter, const reference_t *ref
         rows = reference_run(ref, aec->delay_blocks + p, filter->partitions - p);
         const float *xr = ref->re + reference_at(ref, aec->delay_blocks + p), *xi = ref->im + (xr - ref->re);
         float *wr = filter->re + cell_of(aec, p), *wi = filter->im + cell_of(aec, p);
-        if (filter == &aec->kalman)
+        const int x_side = ref->side, w_side = (int)path_of(aec, filter, 1);
+        float *variance = aec->variance + cell_of(aec, p);
+        if (filter == &aec->kalman && aec->paired)
+            kernels()->adapt_pair(n, rows, -n, x_side, w_side, xr, xi, aec->error_re, aec->error_im,
+                                  aec->weight, KEEP, wr, wi, variance);
+        else if (filter == &aec->kalman)
             kernels()->adapt_kalman(n, rows, -n, xr, xi, aec->error_re, aec->error_im, aec->weight, KEEP, wr,
-                                    wi, aec->variance + cell_of(aec, p));
+                                    wi, variance);
         else
-            kernels()->adapt_lms(n, rows, -n, xr, xi, aec->error_re, aec->error_im, aec->prior + p, wr, wi);
+            for (int r = 0; r <= aec->paired; r++)
+                kernels()->adapt_lms(n, rows, -n, xr + r * x_side, xi + r * x_side, aec->error_re,
+                                     aec->error_im, aec->prior + p, wr + r * w_side, wi + r * w_side);
     }
 }
 
@@ -340,11 +414,12 @@ static void adapt(aec_t *aec, const aec_filter_t *filter, const reference_t *ref
 static void constrain(aec_t *aec, const fft_t *fft, aec_filter_t *filter, int partitions)
 {
     for (; partitions > 0; partitions--) {
-        float *re = filter->re + cell_of(aec, filter->next_constraint),
-              *im = filter->im + cell_of(aec, filter->next_constraint);
-        fft_inverse(fft, re, im, aec->frame);
-        memset(aec->frame + aec->hop, 0, sizeof(float) * (size_t)aec->hop);
-        fft_forward(fft, aec->frame, re, im);
+        for (int r = 0; r <= aec->paired; r++) {
+            const size_t at = path_of(aec, filter, r) + cell_of(aec, filter->next_constraint);
+            fft_inverse(fft, filter->re + at, filter->im + at, aec->frame);
+            memset(aec->frame + aec->hop, 0, sizeof(float) * (size_t)aec->hop);
+            fft_forward(fft, aec->frame, filter->re + at, filter->im + at);
+        }
         filter->next_constraint = filter->next_constraint + 1 == filter->partitions
                                       ? 0
                                       : filter->next_constraint + 1;
@@ -401,7 +476,21 @@ void aec_keep(aec_t *aec, int most_blocks, tape_t *tape)
     tape_floats(tape, aec->variance, cells, 0.0f, MOST_PATH * MOST_PATH);
     tape_floats(tape, aec->kalman.near_power, bins, 0.0f, most_spectrum * most_spectrum);
     if (tape->mode == TAPE_PLAY) {
-        copy_path(aec, &aec->kalman, &aec->shadow);
+        copy_reference(aec, &aec->kalman, &aec->shadow, 0);
+        aec->shadow.error_energy = aec->kalman.error_energy;
         memcpy(aec->shadow.near_power, aec->kalman.near_power, sizeof(float) * bins);
+    }
+}
+
+void aec_keep_side(aec_t *aec, tape_t *tape)
+{
+    const size_t cells = cell_of(aec, aec->partitions), path = path_of(aec, &aec->kalman, 1);
+    float *side_re = aec->kalman.re + path, *side_im = aec->kalman.im + path;
+    tape_floats(tape, side_re, cells, -MOST_PATH, MOST_PATH);
+    tape_floats(tape, side_im, cells, -MOST_PATH, MOST_PATH);
+    tape_floats(tape, variance_of(aec, 1), cells, 0.0f, MOST_PATH * MOST_PATH);
+    if (tape->mode == TAPE_PLAY) {
+        copy_reference(aec, &aec->kalman, &aec->shadow, 1);
+        reset_covariance(aec);
     }
 }

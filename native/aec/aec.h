@@ -21,9 +21,18 @@
  * Trans. COM-25, 1977). A longer one would be no better by then: what is learned within half a second is the
  * head of a room's response.
  *
- * Left out: the off-diagonal covariance; a constraint of every partition in every block (they take turns).
- * Tried and left out, no better on recorded speech: pre-emphasis of both signals; N without what the filter's
- * uncertainty explains (the expectation step of S. Malik, G. Enzner, IEEE Trans. ASLP 20 (2012)).
+ * Two loudspeakers: x, w and v are vectors and matrices of two references, the middle and the side of their
+ * signals (S. Malik, G. Enzner, "Recursive Bayesian control of multichannel acoustic echo cancellation", IEEE
+ * Signal Processing Letters 18 (2011)). Where the two are coherent, as with one talker at one place, only a
+ * combination of their paths can be learned; the covariance of their errors holds which, so the rest stays
+ * unknown, and is learned fast when the talker moves. Of the covariance the real part is kept: with the
+ * imaginary part, too, the error is at most 0.2 dB smaller (talkers before two microphones). A side that is
+ * silent costs nothing: the middle is then the only reference.
+ *
+ * Left out: the off-diagonal covariance of partitions and bins; a constraint of every partition in every
+ * block (they take turns). Tried and left out, no better on recorded speech: pre-emphasis of both signals; N
+ * without what the filter's uncertainty explains (the expectation step of S. Malik, G. Enzner, IEEE Trans.
+ * ASLP 20 (2012)).
  */
 #ifndef APMPI_AEC_H
 #define APMPI_AEC_H
@@ -39,17 +48,20 @@ enum { AEC_SHADOW_PARTITIONS = 10 }; /* 100 ms */
 typedef struct {
     int partitions;
     int next_constraint; /* the partition to be constrained next */
-    float *re, *im;      /* w: echo path, partitions * stride */
+    float *re, *im;      /* w: echo path, references * partitions * stride */
     float *near_power;   /* N: smoothed power of the error, stride */
     float error_energy;  /* of a block, smoothed */
 } aec_filter_t;
 
 typedef struct {
     int hop, stride;  /* samples of a block; floats of a spectrum, see spectrum_stride() */
+    int references;   /* 1, or 2: middle and side */
+    int paired;       /* 1 while both are in use */
     int partitions;   /* of the Kalman filter */
     int delay_blocks; /* lag of partition 0: the start of the window on the far end */
     aec_filter_t kalman, shadow;
-    float *variance; /* v, partitions * stride */
+    /* v, partitions * stride; of two references: variance of the middle's path, of the side's, covariance */
+    float *variance;
     /* Prior of v: expected power of the echo path by partition; sums to 1, 0 dB from far end to echo. */
     float *prior;
     float mic_energy; /* of a block of the microphone, smoothed */
@@ -68,13 +80,15 @@ typedef struct {
 /* What the calls for one block share. The arrays have hop samples each and do not overlap. */
 typedef struct {
     const reference_t *reference; /* with the block's far end as lag 0 */
+    int paired;                   /* 1: middle and side of the reference; 0: the side counts as silent */
     const fft_t *fft;             /* of 2*hop samples */
     const float *mic;             /* d, [-1, 1) */
     float *echo, *error;          /* y and e: written by aec_predict() and read by the others */
 } aec_block_t;
 
-/* arena: places the arrays, or measures. partitions: 1 and more. */
-void aec_init(aec_t *aec, int hop, int partitions, arena_t *arena);
+/* arena: places the arrays, or measures. references: 1 or 2, as many as the reference_t has; partitions: 1
+ * and more. */
+void aec_init(aec_t *aec, int hop, int references, int partitions, arena_t *arena);
 void aec_reset(aec_t *aec);
 
 /* Sets the window's start, blocks >= 0, blocks + partitions <= reference->blocks, where the echo has stayed
@@ -102,7 +116,9 @@ void aec_learn(aec_t *aec, const aec_block_t *block, float near_speech);
 float aec_confidence(const aec_t *aec);
 
 /* Keeps the echo path, its variance, the near end's power and the window's start, at most most_blocks. The
- * shadow filter starts with the Kalman filter's path. */
+ * shadow filter starts with the Kalman filter's path. Of two references, the middle. */
 void aec_keep(aec_t *aec, int most_blocks, tape_t *tape);
+/* Keeps the path of the side and its variance. Not the covariance: rounded, it might exceed the variances. */
+void aec_keep_side(aec_t *aec, tape_t *tape);
 
 #endif

@@ -34,6 +34,14 @@ void resampler_copy(const resampler_t *from, resampler_t *to)
     to->fraction = from->fraction;
 }
 
+void resampler_follow(const resampler_t *from, resampler_t *to)
+{
+    to->started = from->started;
+    to->unread = from->unread;
+    to->fraction = from->fraction;
+    to->slide = from->slide;
+}
+
 void resampler_start(resampler_t *resampler, int a_block_late)
 {
     resampler->started = 1;

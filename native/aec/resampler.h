@@ -32,6 +32,9 @@ void resampler_reset(resampler_t *resampler);
 /* Copies the position and the history, not the slide; to: of the same hop. */
 void resampler_copy(const resampler_t *from, resampler_t *to);
 
+/* Copies the position and the slide, not the history: both then read at the same place. */
+void resampler_follow(const resampler_t *from, resampler_t *to);
+
 /* a_block_late: 1: the next call gives no block and later ones are a block later; no sample is lost or
  * repeated. 0: the delay is what the interpolation needs, 17 samples, which are repeated. */
 void resampler_start(resampler_t *resampler, int a_block_late);

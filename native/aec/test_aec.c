@@ -1,5 +1,5 @@
 /* aec.h: converges on a room, keeps its path in double talk and silence, finds the new path after a change,
- * moves with the delay. */
+ * moves with the delay; cancels two loudspeakers, whatever each of them plays. */
 #include "aec/aec.h"
 
 #include "base/test_support.h"
@@ -17,8 +17,8 @@ typedef struct {
 static void place(rig_t *rig, arena_t *arena)
 {
     fft_init(&rig->fft, 2 * HOP, arena);
-    reference_init(&rig->reference, HOP, BLOCKS, arena);
-    aec_init(&rig->aec, HOP, PARTITIONS, arena);
+    reference_init(&rig->reference, HOP, 1, BLOCKS, arena);
+    aec_init(&rig->aec, HOP, 1, PARTITIONS, arena);
 }
 
 static void new_room(rig_t *rig)
@@ -46,7 +46,7 @@ static rig_t *start(void)
 
 static void cancel(rig_t *rig, const float *mic, float near_speech, float *echo, float *out)
 {
-    const aec_block_t block = {&rig->reference, &rig->fft, mic, echo, out};
+    const aec_block_t block = {&rig->reference, 0, &rig->fft, mic, echo, out};
     aec_predict(&rig->aec, &block);
     aec_learn(&rig->aec, &block, near_speech);
 }
@@ -70,7 +70,7 @@ static double talk_in_syllables(rig_t *rig, int blocks, float far_level, float n
             near[i] = b / syllable_blocks % 2 ? 0.0f : near_level * test_random();
             mic[i] = clean[i] + near[i];
         }
-        reference_push(&rig->reference, &rig->fft, rig->far + LATE + ROOM);
+        reference_push(&rig->reference, &rig->fft, rig->far + LATE + ROOM, NULL);
         cancel(rig, mic, near_speech, echo, out);
         for (int i = 0; i < HOP && b >= blocks / 2; i++) {
             in += (double)clean[i] * (double)clean[i];
@@ -99,13 +99,13 @@ static void takes_pushes_back(void)
         if (b == BLOCKS + 2) {
             memcpy(before, again->reference.samples, sizeof before);
             for (int n = 0; n < NEVER; n++)
-                reference_push(&again->reference, &again->fft, silence);
+                reference_push(&again->reference, &again->fft, silence, NULL);
             reference_rewind(&again->reference, NEVER, before);
         }
         for (int i = 0; i < HOP; i++)
             far[i] = test_random();
-        reference_push(&direct->reference, &direct->fft, far);
-        reference_push(&again->reference, &again->fft, far);
+        reference_push(&direct->reference, &direct->fft, far, NULL);
+        reference_push(&again->reference, &again->fft, far, NULL);
     }
     int different = 0;
     for (int lag = 0; lag < BLOCKS; lag++) {
@@ -162,7 +162,7 @@ static void survives_silence_and_nan(rig_t *rig)
     for (int b = 0; b < 50; b++) {
         for (int i = 0; i < HOP; i++)
             mic[i] = test_random();
-        reference_push(&rig->reference, &rig->fft, silence);
+        reference_push(&rig->reference, &rig->fft, silence, NULL);
         cancel(rig, mic, 0.0f, echo, out);
         for (int i = 0; i < HOP; i++)
             test_worst(&heard, fabs((double)echo[i]));
@@ -178,9 +178,105 @@ static void survives_silence_and_nan(rig_t *rig)
     CHECK(mended > 25.0, "not a number from the microphone: %.1f dB two seconds later", mended);
 }
 
+/* ---- Two loudspeakers */
+
+typedef struct {
+    fft_t fft;
+    reference_t reference;
+    aec_t aec;
+    float far[2][ROOM + HOP], room[2][ROOM]; /* left, right */
+} pair_t;
+
+static void place_pair(pair_t *rig, arena_t *arena)
+{
+    fft_init(&rig->fft, 2 * HOP, arena);
+    reference_init(&rig->reference, HOP, 2, BLOCKS, arena);
+    aec_init(&rig->aec, HOP, 2, PARTITIONS, arena);
+}
+
+/* Plays the next block on both. Each channel is a talker of its own, of that level, and `shared` of a common
+ * one. */
+static void play(pair_t *rig, const float own[2], const float shared[2], int paired, float *mic)
+{
+    float middle[HOP], side[HOP];
+    for (int c = 0; c < 2; c++)
+        memmove(rig->far[c], rig->far[c] + HOP, sizeof(float) * ROOM);
+    for (int i = 0; i < HOP; i++) {
+        const float common = test_random();
+        for (int c = 0; c < 2; c++)
+            rig->far[c][ROOM + i] = own[c] * test_random() + shared[c] * common;
+        middle[i] = 0.5f * (rig->far[0][ROOM + i] + rig->far[1][ROOM + i]);
+        side[i] = 0.5f * (rig->far[0][ROOM + i] - rig->far[1][ROOM + i]);
+        mic[i] = 1e-5f * test_random();
+        for (int c = 0; c < 2; c++)
+            for (int k = 0; k < ROOM; k++)
+                mic[i] += rig->room[c][k] * rig->far[c][ROOM + i - k];
+    }
+    reference_push(&rig->reference, &rig->fft, middle, paired ? side : NULL);
+}
+
+/* Reduction of the echo in dB over the last half of so many blocks. */
+static double reduction(pair_t *rig, int blocks, const float own[2], const float shared[2], int paired)
+{
+    double in = 0.0, left = 0.0;
+    for (int b = 0; b < blocks; b++) {
+        float mic[HOP], echo[HOP], out[HOP];
+        play(rig, own, shared, paired, mic);
+        const aec_block_t block = {&rig->reference, paired, &rig->fft, mic, echo, out};
+        aec_predict(&rig->aec, &block);
+        aec_learn(&rig->aec, &block, 0.0f);
+        for (int i = 0; i < HOP && b >= blocks / 2; i++) {
+            in += (double)mic[i] * (double)mic[i];
+            left += (double)out[i] * (double)out[i];
+        }
+    }
+    return test_db(in) - test_db(left);
+}
+
+static void cancels_two_loudspeakers(void)
+{
+    static const float none[2] = {0.0f, 0.0f}, both[2] = {0.1f, 0.1f}, left[2] = {0.1f, 0.0f},
+                       right[2] = {0.0f, 0.1f}, opposite[2] = {0.1f, -0.1f};
+    pair_t measure;
+    arena_t arena = {0};
+    place_pair(&measure, &arena);
+    pair_t *rig = test_memory(sizeof *rig);
+    float *memory = test_memory(arena.used);
+    arena = (arena_t){(unsigned char *)memory, 0};
+    place_pair(rig, &arena);
+    for (int c = 0; c < 2; c++)
+        for (int i = 0; i < ROOM; i++)
+            rig->room[c][i] = 0.3f * test_random() * expf(-6.9f * (float)i / ROOM);
+
+    const double one = reduction(rig, 200, none, left, 1);
+    reduction(rig, 200, none, right, 1);
+    const double back = reduction(rig, 10, none, left, 1);
+    CHECK(one > 25.0 && back > 25.0,
+          "a talker at the left %.1f dB, then right, and at once after that %.1f dB", one, back);
+    const double at_once = reduction(rig, 10, both, none, 1), two = reduction(rig, 200, both, none, 1);
+    CHECK(at_once > 20.0 && two > 25.0, "two talkers, %.1f dB at once, then %.1f dB", at_once, two);
+    const double inverted = reduction(rig, 10, none, opposite, 1);
+    CHECK(inverted > 20.0, "one talker, inverted: %.1f dB at once", inverted);
+
+    /* alike, with the side left out, and different again: neither way is there a jump */
+    const double alike = reduction(rig, 10, none, both, 0), later = reduction(rig, 200, none, both, 0),
+                 differ = reduction(rig, 10, both, none, 1);
+    CHECK(alike > 20.0 && later > 25.0 && differ > 15.0,
+          "alike: %.1f dB at once, then %.1f; different: %.1f dB at once", alike, later, differ);
+
+    aec_reset(&rig->aec);
+    const double mono = reduction(rig, 100, none, both, 0), opened = reduction(rig, 10, none, left, 1),
+                 learned = reduction(rig, 200, both, none, 1);
+    CHECK(mono > 15.0 && opened > -3.0 && learned > 25.0,
+          "alike from the start: %.1f dB; the first side: %.1f dB at once; two talkers: %.1f dB", mono,
+          opened, learned);
+    free(memory), free(rig);
+}
+
 int main(void)
 {
     takes_pushes_back();
+    cancels_two_loudspeakers();
     rig_t *rig = start();
     follows_the_path(rig);
     survives_silence_and_nan(rig);

@@ -61,10 +61,10 @@ static const apm_config_t DEFAULTS = {
 
 apm_config_t apm_everything(void) { return DEFAULTS; }
 
-int apm_valid(int rate_hz, int channels)
+int apm_valid(int rate_hz, int channels, int references)
 {
     return (rate_hz == 8000 || rate_hz == 16000 || rate_hz == 32000 || rate_hz == 48000) && channels >= 1 &&
-           channels <= APM_MAX_CHANNELS;
+           channels <= APM_MAX_CHANNELS && references >= 1 && references <= APM_MAX_REFERENCES;
 }
 
 static void lay_out_workspace(workspace_t *ws, int rate_hz, arena_t *arena)
@@ -84,7 +84,7 @@ static void lay_out_workspace(workspace_t *ws, int rate_hz, arena_t *arena)
 }
 
 /* Places everything that lies behind the struct; measures only when arena->base is NULL. */
-static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
+static void lay_out(apm_t *apm, int rate_hz, int channels, int references, arena_t *arena)
 {
     workspace_t *ws = &apm->workspace;
     float window_power = 0.0f;
@@ -92,28 +92,28 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, arena_t *arena)
     lay_out_workspace(ws, rate_hz, arena);
     for (int i = 0; arena->base && i < 2 * ws->hop; i++)
         window_power += ws->stft.analysis[i] * ws->stft.analysis[i];
-    far_init(&apm->far, rate_hz, arena);
+    far_init(&apm->far, rate_hz, references, arena);
     jump_init(&apm->jump, ws->hop, arena);
     for (int c = 0; c < channels; c++)
-        channel_init(&apm->channel[c], ws, window_power, arena);
+        channel_init(&apm->channel[c], ws, references, window_power, arena);
     limiter_init(&apm->limiter, rate_hz, channels, arena);
 }
 
-size_t apm_size(int rate_hz, int channels)
+size_t apm_size(int rate_hz, int channels, int references)
 {
     apm_t apm;
     arena_t arena = {NULL, 0};
-    lay_out(&apm, rate_hz, channels, &arena);
+    lay_out(&apm, rate_hz, channels, references, &arena);
     return arena_round(sizeof(apm_t)) + arena.used;
 }
 
-apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config)
+apm_t *apm_init(void *memory, int rate_hz, int channels, int references, const apm_config_t *config)
 {
-    const size_t size = apm_size(rate_hz, channels);
+    const size_t size = apm_size(rate_hz, channels, references);
     memset(memory, 0, size); /* also the padding of every spectrum */
     apm_t *apm = memory;
     arena_t arena = {(unsigned char *)memory + arena_round(sizeof(apm_t)), 0};
-    lay_out(apm, rate_hz, channels, &arena);
+    lay_out(apm, rate_hz, channels, references, &arena);
     apm_configure(apm, config);
     apm_reset(apm);
     return apm;

@@ -5,9 +5,9 @@
  *   microphone ─ high-pass ─────────────────────────┴─► canceller ─► suppressor ─► gain ─► limiter ─► output
  *
  * Blocks of 10 ms, interleaved 16-bit samples. Every microphone channel has a canceller and a suppressor of
- * its own; gain and limiter are shared, so that the balance of the channels stays. Far-end channels are
- * averaged into one reference. One thread at a time per apm_t (the binding holds a lock). Nothing is
- * allocated after apm_init.
+ * its own; gain and limiter are shared, so that the balance of the channels stays. The far end has one
+ * reference, the mean of its channels, or two, for two loudspeakers that do not play the same. One thread at
+ * a time per apm_t (the binding holds a lock). Nothing is allocated after apm_init.
  */
 #ifndef APMPI_APM_H
 #define APMPI_APM_H
@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { APM_MAX_CHANNELS = 8, APM_MAX_DELAY_HINT_MS = 500 };
+enum { APM_MAX_CHANNELS = 8, APM_MAX_REFERENCES = 2, APM_MAX_DELAY_HINT_MS = 500 };
 
 typedef struct apm apm_t;
 
@@ -63,11 +63,12 @@ typedef struct {
     int microphone_too_quiet; /* near-end speech stays below the target even with the largest gain */
 } apm_stats_t;
 
-/* rate_hz: 8000, 16000, 32000 or 48000; channels: 1..APM_MAX_CHANNELS, of the microphone. */
-int apm_valid(int rate_hz, int channels);
-size_t apm_size(int rate_hz, int channels);
+/* rate_hz: 8000, 16000, 32000 or 48000; channels: 1..APM_MAX_CHANNELS, of the microphone; references:
+ * 1..APM_MAX_REFERENCES, of the far end. */
+int apm_valid(int rate_hz, int channels, int references);
+size_t apm_size(int rate_hz, int channels, int references);
 /* memory: apm_size() bytes, aligned to 64. */
-apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config);
+apm_t *apm_init(void *memory, int rate_hz, int channels, int references, const apm_config_t *config);
 void apm_reset(apm_t *apm);
 /* New settings from the next block on, without a click; all that was learned stays. */
 void apm_configure(apm_t *apm, const apm_config_t *config);

@@ -21,12 +21,12 @@ static const float HARMFUL = 4.0f; /* 6 dB louder than the microphone: not subtr
  * 6 dB. */
 static const float LEVEL_HIGH_PASS_HZ = 80.0f;
 
-void channel_init(channel_t *channel, workspace_t *ws, float window_power, arena_t *arena)
+void channel_init(channel_t *channel, workspace_t *ws, int references, float window_power, arena_t *arena)
 {
     const int hop = ws->hop, bins = hop + 1;
     const size_t block = (size_t)hop;
     channel->hop = hop;
-    aec_init(&channel->aec, hop, FAR_PARTITIONS, arena);
+    aec_init(&channel->aec, hop, references, FAR_PARTITIONS, arena);
     residual_init(&channel->residual, bins, ws->stride, arena);
     ns_init(&channel->ns, bins, ws->stride, window_power, arena);
     mask_init(&channel->mask, bins, ws->stride, window_power, arena);
@@ -74,7 +74,14 @@ void channel_read(channel_t *channel, workspace_t *ws, int high_pass_filter, con
 static aec_block_t canceller_block(const channel_t *channel, const workspace_t *ws,
                                    const channel_input_t *input)
 {
-    return (aec_block_t){&input->far->reference, &ws->fft, channel->mic, channel->echo, channel->error};
+    return (aec_block_t){
+        .reference = &input->far->reference,
+        .paired = far_is_paired(input->far),
+        .fft = &ws->fft,
+        .mic = channel->mic,
+        .echo = channel->echo,
+        .error = channel->error,
+    };
 }
 
 int channel_predict(channel_t *channel, const workspace_t *ws, const channel_input_t *input)
@@ -144,6 +151,11 @@ static const float *far_power(const channel_t *channel, workspace_t *ws, const c
         return ws->silence;
     const int at = reference_at(reference, channel->aec.delay_blocks + FAR_HEADROOM_BLOCKS);
     kernels()->power(ws->stride, reference->re + at, reference->im + at, ws->far_power);
+    if (far_is_paired(input->far)) {
+        const float *re = reference->re + at + reference->side, *im = reference->im + at + reference->side;
+        for (int k = 0; k < ws->stride; k++)
+            ws->far_power[k] += re[k] * re[k] + im[k] * im[k];
+    }
     return ws->far_power;
 }
 
@@ -281,6 +293,8 @@ void channel_keep(channel_t *channel, tape_t *tape)
     aec_keep(&channel->aec, FAR_LATEST_WINDOW, tape);
     ns_keep(&channel->ns, tape);
 }
+
+void channel_keep_side(channel_t *channel, tape_t *tape) { aec_keep_side(&channel->aec, tape); }
 
 int channel_resume(channel_t *channel, int delay_blocks)
 {

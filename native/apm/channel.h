@@ -53,7 +53,8 @@ typedef struct {
     int far_active, echo_age_blocks;
 } channel_input_t;
 
-void channel_init(channel_t *channel, workspace_t *ws, float window_power, arena_t *arena);
+/* references: of the far end, 1 or 2. */
+void channel_init(channel_t *channel, workspace_t *ws, int references, float window_power, arena_t *arena);
 void channel_configure(channel_t *channel, int rate_hz, const apm_config_t *config);
 /* After channel_configure() with the same config. */
 void channel_reset(channel_t *channel, const apm_config_t *config);
@@ -89,6 +90,8 @@ mask_input_t channel_mask_input(const channel_t *channel, const workspace_t *ws,
 
 /* Learned values, for a saved state. */
 void channel_keep(channel_t *channel, tape_t *tape);
+/* Of two references, what is learned of the second. */
+void channel_keep_side(channel_t *channel, tape_t *tape);
 /* After values were restored. Returns 1 if the canceller's window holds an echo of this delay, 0 if it does
  * not (the state is forged). */
 int channel_resume(channel_t *channel, int delay_blocks);

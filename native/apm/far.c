@@ -16,33 +16,56 @@ enum {
     FIFO_RING_BLOCKS = FIFO_BLOCKS + SETTLED_BLOCKS, /* blocks behind the gap may be read a second time */
 };
 
-void far_init(far_t *far, int rate_hz, arena_t *arena)
+/* Power of the side over the middle's up to which it counts as silent: -60 dB, below what a canceller leaves.
+ * Dither and lossy codecs make channels differ by as little. */
+static const float LEAST_SIDE = 1e-6f;
+
+void far_init(far_t *far, int rate_hz, int references, arena_t *arena)
 {
     const int hop = rate_hz / BLOCKS_PER_S;
     const size_t block = (size_t)hop;
     far->hop = hop;
-    reference_init(&far->reference, hop, FAR_LATEST_WINDOW + FAR_PARTITIONS, arena);
-    reference_init(&far->microphone, hop, 1, arena);
+    far->references = references;
+    reference_init(&far->reference, hop, references, FAR_LATEST_WINDOW + FAR_PARTITIONS, arena);
+    reference_init(&far->microphone, hop, 1, 1, arena);
     delay_init(&far->delay, FAR_DELAY_LAGS, arena);
-    resampler_init(&far->resampler, hop, arena);
     drift_init(&far->drift, hop);
-    far->fifo = arena_take(arena, sizeof(int16_t) * FIFO_RING_BLOCKS * block);
-    far->block = arena_floats(arena, block);
-    resampler_init(&far->gap.resampler, hop, arena);
-    far->gap.samples = arena_floats(arena, 2 * block);
+    for (int r = 0; r < references; r++) {
+        resampler_init(&far->resampler[r], hop, arena);
+        resampler_init(&far->gap.resampler[r], hop, arena);
+    }
+    far->fifo = arena_take(arena, sizeof(int16_t) * FIFO_RING_BLOCKS * block * (size_t)references);
+    far->block = arena_floats(arena, block * (size_t)references);
+    far->gap.samples = arena_floats(arena, reference_samples(&far->reference));
+    if (references > 1) {
+        far->side = arena_floats(arena, 2 * block);
+        far->search_re = arena_floats(arena, (size_t)far->reference.stride);
+        far->search_im = arena_floats(arena, (size_t)far->reference.stride);
+    }
 }
 
 void far_configure(far_t *far, int rate_hz, const apm_config_t *config)
 {
     far->high_pass_filter = config->high_pass_filter;
-    hpf_configure(&far->high_pass.hpf, rate_hz, config->high_pass_hz);
+    for (int r = 0; r < far->references; r++)
+        hpf_configure(&far->high_pass[r].hpf, rate_hz, config->high_pass_hz);
+}
+
+/* The side begins anew, in silence. */
+static void reset_side(far_t *far)
+{
+    high_pass_reset(&far->high_pass[1], far->high_pass_filter);
+    resampler_reset(&far->resampler[1]);
 }
 
 void far_reset(far_t *far)
 {
     saturation_reset(&far->saturation);
-    high_pass_reset(&far->high_pass, far->high_pass_filter);
-    resampler_reset(&far->resampler);
+    high_pass_reset(&far->high_pass[0], far->high_pass_filter);
+    resampler_reset(&far->resampler[0]);
+    if (far->references > 1)
+        reset_side(far);
+    far->alike_blocks = FAR_ALIKE_BLOCKS;
     drift_reset(&far->drift);
     reference_reset(&far->reference);
     reference_reset(&far->microphone);
@@ -62,54 +85,124 @@ static void drop_oldest(far_t *far, int blocks)
     far->fifo_count -= blocks;
 }
 
+/* The block at `place` in the FIFO, 0 being the next; negative places hold those that were taken last. */
+static int16_t *fifo_block(const far_t *far, int place)
+{
+    const int at = (far->fifo_first + place + FIFO_RING_BLOCKS) % FIFO_RING_BLOCKS;
+    return far->fifo + (size_t)at * (size_t)(far->hop * far->references);
+}
+
+/* Mean of every `step`-th channel from `first` on. */
+static void mix(int count, const int16_t *frames, int channels, int first, int step, int16_t *out)
+{
+    const int mixed = (channels - first + step - 1) / step;
+    for (int i = 0; i < count && mixed == 1; i++)
+        out[i] = frames[i * channels + first];
+    for (int i = 0; i < count && mixed > 1; i++) {
+        int sum = 0;
+        for (int c = first; c < channels; c += step)
+            sum += frames[i * channels + c];
+        out[i] = (int16_t)lrintf((float)sum / (float)mixed);
+    }
+}
+
 void far_push(far_t *far, const int16_t *frames, int channels)
 {
     if (far->fifo_count == FIFO_BLOCKS) { /* the microphone is not read */
         drop_oldest(far, 1);
         far->gap.kind = GAP_CLOSED; /* a number is missing */
     }
-    const int place = (far->fifo_first + far->fifo_count) % FIFO_RING_BLOCKS;
-    int16_t *block = far->fifo + (size_t)place * (size_t)far->hop;
-    if (channels == 1)
-        memcpy(block, frames, sizeof *block * (size_t)far->hop);
-    for (int i = 0; i < far->hop && channels > 1; i++) {
-        int sum = 0;
-        for (int c = 0; c < channels; c++)
-            sum += frames[i * channels + c];
-        block[i] = (int16_t)lrintf((float)sum / (float)channels);
-    }
+    int16_t *block = fifo_block(far, far->fifo_count);
+    for (int r = 0; r < far->references; r++)
+        mix(far->hop, frames, channels, r < channels ? r : 0, far->references, block + r * far->hop);
     far->fifo_count++;
     far->burst_blocks += far->burst_blocks < FIFO_BLOCKS;
+}
+
+int far_is_paired(const far_t *far) { return far->alike_blocks < FAR_ALIKE_BLOCKS; }
+
+/* Counts the blocks without a side. middle, side: mean squares of a block. */
+static void follow_side(far_t *far, float middle, float side)
+{
+    if (side > greater(QUANTISATION_POWER, LEAST_SIDE * middle))
+        far->alike_blocks = 0;
+    else if (middle > FAR_PRESENT_POWER && far_is_paired(far) && ++far->alike_blocks == FAR_ALIKE_BLOCKS)
+        reset_side(far);
+}
+
+/* Reads a block of `references` channels (silence where frames is NULL) to far->block. */
+static void read_block(far_t *far, const int16_t *frames)
+{
+    if (frames)
+        from_frames(far->hop * far->references, frames, 1, far->block);
+    else
+        memset(far->block, 0, sizeof(float) * (size_t)(far->hop * far->references));
+}
+
+/* Turns left and right in far->block into middle and side. The curve is each loudspeaker's own. Returns the
+ * mean of their mean squares. */
+static float read_pair(far_t *far)
+{
+    const int hop = far->hop;
+    float *restrict left = far->block, *restrict right = far->block + hop, *restrict side = far->side;
+    for (int i = 0; i < hop; i++)
+        side[i] = 0.5f * (left[i] - right[i]);
+    const float power = 0.5f * (mean_square(left, hop) + mean_square(right, hop));
+    follow_side(far, power, mean_square(side, hop));
+    saturation_process(&far->saturation, far->block, 2 * hop);
+    for (int i = 0; i < hop; i++) {
+        const float middle = 0.5f * (left[i] + right[i]);
+        right[i] = 0.5f * (left[i] - right[i]);
+        left[i] = middle;
+    }
+    return power;
+}
+
+/* Gives the delay search the newest spectra of the reference. Those of two are added with the side turned by
+ * 90 degrees: whatever the balance of the loudspeakers, they do not cancel, and the search does not need the
+ * phase. */
+static void push_search(far_t *far, int paired)
+{
+    const int at = reference_at(&far->reference, 0), side = at + far->reference.side;
+    const float *re = far->reference.re, *im = far->reference.im;
+    if (!paired) {
+        delay_push(&far->delay, re + at, im + at);
+        return;
+    }
+    for (int k = 0; k < far->reference.stride; k++) {
+        far->search_re[k] = re[at + k] - im[side + k];
+        far->search_im[k] = im[at + k] + re[side + k];
+    }
+    delay_push(&far->delay, far->search_re, far->search_im);
 }
 
 /* Passes a block (silence where frames is NULL) through the far end's stages; it becomes lag 0 of the
  * reference. Returns the number of reference blocks that this gave. */
 static int enter_reference(far_t *far, workspace_t *ws, const int16_t *frames)
 {
-    if (frames)
-        read_channel(far->hop, frames, 1, far->block);
-    else
-        memset(far->block, 0, sizeof(float) * (size_t)far->hop);
-    if (mean_square(far->block, far->hop) > FAR_PRESENT_POWER)
+    float *middle = far->block, *side = far->block + far->hop;
+    read_block(far, frames);
+    const float power = far->references > 1 ? read_pair(far) : mean_square(middle, far->hop);
+    if (power > FAR_PRESENT_POWER)
         far->age_blocks = 0;
     else if (far->age_blocks < BLOCKS_PER_S)
         far->age_blocks++;
-    saturation_process(&far->saturation, far->block, far->hop);
-    high_pass_process(&far->high_pass, ws, far->high_pass_filter, far->block);
-    const int blocks = resampler_process(&far->resampler, far->block, ws->block);
+    if (far->references == 1)
+        saturation_process(&far->saturation, middle, far->hop);
+    const int paired = far_is_paired(far);
+    high_pass_process(&far->high_pass[0], ws, far->high_pass_filter, middle);
+    if (paired) {
+        high_pass_process(&far->high_pass[1], ws, far->high_pass_filter, side);
+        resampler_follow(&far->resampler[0], &far->resampler[1]);
+        resampler_process(&far->resampler[1], side, far->side);
+    }
+    const int blocks = resampler_process(&far->resampler[0], middle, ws->block);
     for (int b = 0; b < blocks; b++) {
-        reference_push(&far->reference, &ws->fft, ws->block + b * far->hop);
-        const int at = reference_at(&far->reference, 0);
-        delay_push(&far->delay, far->reference.re + at, far->reference.im + at);
+        reference_push(&far->reference, &ws->fft, ws->block + b * far->hop,
+                       paired ? far->side + b * far->hop : NULL);
+        push_search(far, paired);
     }
     return blocks;
-}
-
-/* The block at `place` in the FIFO, 0 being the next; negative places hold those that were taken last. */
-static const int16_t *fifo_block(const far_t *far, int place)
-{
-    const int at = (far->fifo_first + place + FIFO_RING_BLOCKS) % FIFO_RING_BLOCKS;
-    return far->fifo + (size_t)at * (size_t)far->hop;
 }
 
 /* Keeps the state of the far end's stages, so that they can go on from here a second time. */
@@ -117,9 +210,11 @@ static void start_gap(far_t *far)
 {
     far_gap_t *gap = &far->gap;
     gap->since_blocks = gap->pushed_blocks = 0;
-    gap->high_pass = far->high_pass;
-    resampler_copy(&far->resampler, &gap->resampler);
-    memcpy(gap->samples, far->reference.samples, sizeof(float) * 2 * (size_t)far->hop);
+    for (int r = 0; r < far->references; r++) {
+        gap->high_pass[r] = far->high_pass[r];
+        resampler_copy(&far->resampler[r], &gap->resampler[r]);
+    }
+    memcpy(gap->samples, far->reference.samples, sizeof(float) * reference_samples(&far->reference));
 }
 
 /* Back to the state at start_gap(). */
@@ -128,8 +223,10 @@ static void undo_gap(far_t *far)
     const far_gap_t *gap = &far->gap;
     reference_rewind(&far->reference, gap->pushed_blocks, gap->samples);
     delay_rewind(&far->delay, gap->pushed_blocks);
-    resampler_copy(&gap->resampler, &far->resampler);
-    far->high_pass = gap->high_pass;
+    for (int r = 0; r < far->references; r++) {
+        resampler_copy(&gap->resampler[r], &far->resampler[r]);
+        far->high_pass[r] = gap->high_pass[r];
+    }
 }
 
 /* Takes the next block, silence if none came. Returns the number of reference blocks that it gave. */
@@ -264,7 +361,7 @@ far_slips_t far_advance(far_t *far, workspace_t *ws)
 
 far_placement_t far_locate(far_t *far, const workspace_t *ws, const float *microphone)
 {
-    reference_push(&far->microphone, &ws->fft, microphone);
+    reference_push(&far->microphone, &ws->fft, microphone, NULL);
     const int at = reference_at(&far->microphone, 0);
     delay_process(&far->delay, far->microphone.re + at, far->microphone.im + at);
     const int measured = far->delay.best >= 0, before = far->placed_blocks;
@@ -281,17 +378,21 @@ far_placement_t far_locate(far_t *far, const workspace_t *ws, const float *micro
 
 void far_track_drift(far_t *far, float lag_sum, float information, float reduction)
 {
-    far->resampler.slide = drift_process(&far->drift, lag_sum, information, reduction);
+    far->resampler[0].slide = drift_process(&far->drift, lag_sum, information, reduction);
     /* an echo that comes within 10 ms leaves no block by which the far end could be read later */
-    if (far->drift.steering && !far->resampler.started)
-        resampler_start(&far->resampler, far->placed_blocks > 0);
+    if (far->drift.steering && !far->resampler[0].started)
+        resampler_start(&far->resampler[0], far->placed_blocks > 0);
 }
 
 float far_mean_square(const far_t *far, int lag_blocks)
 {
     const int at = reference_at(&far->reference, lag_blocks), n = far->reference.stride;
-    const float *re = far->reference.re + at, *im = far->reference.im + at;
-    const float energy = kernels()->dot(n, re, re) + kernels()->dot(n, im, im);
+    float energy = 0.0f;
+    for (int r = 0; r <= far_is_paired(far); r++) {
+        const float *re = far->reference.re + at + r * far->reference.side,
+                    *im = far->reference.im + at + r * far->reference.side;
+        energy += kernels()->dot(n, re, re) + kernels()->dot(n, im, im);
+    }
     /* Parseval: bins 0..hop hold half the energy of 2*hop samples */
     return energy / (float)(2 * far->hop * far->hop);
 }
@@ -307,7 +408,7 @@ void far_keep(far_t *far, tape_t *tape)
     delay_keep(&far->delay, tape);
     drift_keep(&far->drift, tape);
     saturation_keep(&far->saturation, tape);
-    resampler_keep(&far->resampler, tape);
+    resampler_keep(&far->resampler[0], tape);
     tape_int(tape, &far->placed_blocks, FAR_DELAY_UNKNOWN, FAR_DELAY_LAGS - 1);
     tape_int(tape, &far->measured, 0, 1);
 }

@@ -2,6 +2,10 @@
  *
  *   far_push ─► FIFO ─► loudspeaker's curve ─► high-pass ─► drift resampler ─► reference ─► delay search
  *
+ * With two references everything behind the curve runs for the middle and the side of two loudspeakers, (L +
+ * R) / 2 and (L - R) / 2 (reference.h). While both play the same, the side is left out, and all is as with
+ * one reference.
+ *
  * Far-end and microphone blocks belong together by their number. far_advance() takes one far-end block for
  * one of the microphone. Silence stands in for a block that is missing; up to 0.3 s of such silence is
  * replaced by the blocks if they come later (see far_gap_t). Whenever the count of far-end blocks and that of
@@ -33,6 +37,10 @@ enum {
     FAR_LATEST_WINDOW = FAR_DELAY_LAGS - 1 -
         FAR_HEADROOM_BLOCKS, /* the filters' start for the longest delay */
     FAR_DELAY_UNKNOWN = -1,
+    FAR_REFERENCES = 2, /* at most */
+    /* 2 s of sound that two loudspeakers play alike: more than the filters' longest reach, 1.3 s, so that the
+     * side is no longer in any echo; and long enough that a pause of the side in music is not one */
+    FAR_ALIKE_BLOCKS = 200,
 };
 
 static const float FAR_PRESENT_POWER = 1e-6f; /* -60 dBFS: a whisper on a loudspeaker at full volume */
@@ -51,18 +59,21 @@ typedef struct {
     int silent_blocks, since_blocks; /* blocks of silence, and real ones behind them */
     int pushed_blocks;               /* reference blocks that both have become */
     int settled_blocks;              /* since a block was last missing or late */
-    high_pass_t high_pass;
-    resampler_t resampler;
-    float *samples; /* 2*hop: the reference's last two blocks */
+    high_pass_t high_pass[FAR_REFERENCES];
+    resampler_t resampler[FAR_REFERENCES];
+    float *samples; /* the reference's last two blocks */
 } far_gap_t;
 
+/* [FAR_REFERENCES]: of the middle and the side; with one reference only the first is in use. */
 typedef struct {
     int hop;
+    int references;       /* 1 or 2 */
     int high_pass_filter; /* 0 or 1, as configured */
+    int alike_blocks;     /* of far-end sound without a side; from FAR_ALIKE_BLOCKS on the side is left out */
     saturation_t saturation;
     /* as the microphones': so the high-pass is no part of the path that the cancellers learn */
-    high_pass_t high_pass;
-    resampler_t resampler;
+    high_pass_t high_pass[FAR_REFERENCES];
+    resampler_t resampler[FAR_REFERENCES];
     drift_t drift;
     reference_t reference;
     reference_t microphone; /* spectrum of the mean of the microphones, for the delay */
@@ -73,8 +84,10 @@ typedef struct {
     int started;       /* 0 or 1: a microphone block has come */
     int restored;      /* 0 or 1: the lags are those of an earlier run, which began as this one does */
     int age_blocks;    /* since a block above FAR_PRESENT_POWER was taken; at most BLOCKS_PER_S */
-    int16_t *fifo;     /* a ring of blocks of `hop` samples, mean of the far end's channels */
-    float *block;      /* hop: scratch for the block that leaves it */
+    int16_t *fifo; /* a ring of blocks of `hop` samples: the mean of the far end's channels; or left, right */
+    float *block;  /* references * hop: scratch for the block that leaves it */
+    /* scratch of two references: the resampled side, 2*hop; spectrum for the delay search, stride each */
+    float *side, *search_re, *search_im;
     int fifo_first, fifo_count;
     /* of the current watch (FIFO_WATCH_BLOCKS in far.c): smallest fill, length so far, blocks that came */
     int fifo_lowest, fifo_watched_blocks, fifo_came_blocks;
@@ -99,7 +112,8 @@ typedef struct {
     int window_blocks;             /* where the windows are to begin */
 } far_placement_t;
 
-void far_init(far_t *far, int rate_hz, arena_t *arena);
+/* references: 1, the mean of all channels, or 2. */
+void far_init(far_t *far, int rate_hz, int references, arena_t *arena);
 void far_configure(far_t *far, int rate_hz, const apm_config_t *config);
 /* After far_configure(). */
 void far_reset(far_t *far);
@@ -117,7 +131,9 @@ void far_slip(far_t *far, int blocks);
  * valid; reduction: microphone's energy over the error's. Sets how far the next block is shifted. */
 void far_track_drift(far_t *far, float lag_sum, float information, float reduction);
 
-/* Mean square of the far end `lag_blocks` ago. */
+/* 1 while the side is in use: the loudspeakers play, or lately played, different things. */
+int far_is_paired(const far_t *far);
+/* Mean square of the far end `lag_blocks` ago, in the mean of the loudspeakers. */
 float far_mean_square(const far_t *far, int lag_blocks);
 /* 1 if far-end blocks that may still come late lie in a filter's window that begins at delay_blocks: the
  * microphone may hold their echo. */

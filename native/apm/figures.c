@@ -95,7 +95,8 @@ static float delay_ms(const far_t *far)
 {
     if (far->delay.best < 0)
         return -1.0f;
-    return 1000.0f / BLOCKS_PER_S * ((float)far->delay.best + (float)far->resampler.unread / (float)far->hop);
+    return 1000.0f / BLOCKS_PER_S *
+           ((float)far->delay.best + (float)far->resampler[0].unread / (float)far->hop);
 }
 
 void apm_stats(const apm_t *apm, apm_stats_t *stats)

@@ -30,7 +30,8 @@ static void checks_arguments(void)
         for (int channels = -1; channels <= 10; channels++) {
             const int right = (rate == 8000 || rate == 16000 || rate == 32000 || rate == 48000) &&
                               channels >= 1 && channels <= 8;
-            wrong += apm_valid(rate, channels) != right;
+            wrong += apm_valid(rate, channels, 1) != right || apm_valid(rate, channels, 2) != right ||
+                     apm_valid(rate, channels, 0) || apm_valid(rate, channels, 3);
         }
     CHECK(wrong == 0, "rates -1 to 96000, channels -1 to 10: %d judged wrongly", wrong);
 }
@@ -57,13 +58,14 @@ static void fill(int16_t *frames, int count, int kind)
         }
 }
 
-/* Flags change every 80 ms, sounds every 200 ms; far-end blocks come in bursts and get lost. */
-static void survives(int rate_hz, int channels)
+/* Flags change every 80 ms, sounds every 200 ms; far-end blocks come in bursts and get lost. The far end has
+ * as many channels as the microphone. */
+static void survives(int rate_hz, int channels, int references)
 {
-    const size_t size = apm_size(rate_hz, channels);
+    const size_t size = apm_size(rate_hz, channels, references);
     unsigned char *memory = guarded(size);
     const apm_config_t everything = apm_everything();
-    apm_t *apm = apm_init(memory, rate_hz, channels, &everything);
+    apm_t *apm = apm_init(memory, rate_hz, channels, references, &everything);
     int16_t far[MOST_SAMPLES + 16], mic[MOST_SAMPLES + 16];
     const int hop = rate_hz / 100;
     int odd = 0;
@@ -107,8 +109,9 @@ static void survives(int rate_hz, int channels)
             power += (double)mic[i] * mic[i] / (hop * channels * 40.0);
     }
     CHECK(size % ARENA_ALIGN == 0 && untouched(memory, size) && !odd && power > 1e4,
-          "%5d Hz, %d channels: %zu bytes, ends untouched, %d odd figures or samples, afterwards %.0f dBFS",
-          rate_hz, channels, size, odd, test_db(power) - 90.3);
+          "%5d Hz, %d channels, %d references: %zu bytes, ends untouched, %d odd figures or samples, "
+          "afterwards %.0f dBFS",
+          rate_hz, channels, references, size, odd, test_db(power) - 90.3);
     free(memory);
 }
 
@@ -123,8 +126,8 @@ static void is_late_by_what_it_says(int rate_hz)
     most.high_pass_filter = 0;
     const int hop = rate_hz / 100, at = 3 * hop + 7;
     for (int on = 0; on < 2; on++) {
-        unsigned char *memory = guarded(apm_size(rate_hz, 1));
-        apm_t *apm = apm_init(memory, rate_hz, 1, on ? &most : &nothing);
+        unsigned char *memory = guarded(apm_size(rate_hz, 1, 1));
+        apm_t *apm = apm_init(memory, rate_hz, 1, 1, on ? &most : &nothing);
         int16_t block[480];
         int peak = 0, where = -1;
         for (int b = 0; b < 8; b++) {
@@ -148,11 +151,11 @@ static void is_late_by_what_it_says(int rate_hz)
 static void starts_anew(int rate_hz)
 {
     const int hop = rate_hz / 100;
-    const size_t size = apm_size(rate_hz, 2);
+    const size_t size = apm_size(rate_hz, 2, 1);
     const apm_config_t everything = apm_everything();
     unsigned char *memory[2] = {guarded(size), guarded(size + ARENA_ALIGN)};
-    apm_t *fresh = apm_init(memory[0], rate_hz, 2, &everything),
-          *used = apm_init(memory[1] + ARENA_ALIGN, rate_hz, 2, &everything);
+    apm_t *fresh = apm_init(memory[0], rate_hz, 2, 1, &everything),
+          *used = apm_init(memory[1] + ARENA_ALIGN, rate_hz, 2, 1, &everything);
     int16_t far[480], mic[2][960];
     int different = 0;
     for (int b = -40; b < 60; b++) {
@@ -176,18 +179,50 @@ static void starts_anew(int rate_hz)
     free(memory[0]), free(memory[1]);
 }
 
-static apm_t *echo_heard(unsigned char *memory, int rate_hz, int channels, int blocks)
+/* Two loudspeakers that play the same: sample for sample the output of a chain with one reference. */
+static void is_one_reference_while_alike(int rate_hz)
 {
-    const apm_config_t everything = apm_everything();
-    apm_t *apm = apm_init(memory, rate_hz, channels, &everything);
-    int16_t far[480], mic[MOST_SAMPLES], last[480] = {0};
     const int hop = rate_hz / 100;
-    for (int b = 0; b < blocks; b++) {
+    const apm_config_t everything = apm_everything();
+    unsigned char *memory[2] = {guarded(apm_size(rate_hz, 1, 1)), guarded(apm_size(rate_hz, 1, 2))};
+    apm_t *one = apm_init(memory[0], rate_hz, 1, 1, &everything),
+          *two = apm_init(memory[1], rate_hz, 1, 2, &everything);
+    int16_t far[480], both[2 * 480], last[480] = {0}, mic[2][480];
+    int different = 0;
+    for (int b = 0; b < 300; b++) {
         fill(far, hop, 0);
-        for (int i = 0; i < hop * channels; i++) /* one block late, 6 dB down */
-            mic[i] = (int16_t)(last[i / channels] / 2 + (int)(30.0f * test_random()));
+        for (int i = 0; i < hop; i++) {
+            both[2 * i] = both[2 * i + 1] = far[i];
+            mic[0][i] = mic[1][i] = (int16_t)(last[i] / 2 + (int)(30.0f * test_random()));
+        }
         memcpy(last, far, sizeof last);
-        apm_render(apm, far, 1);
+        apm_render(one, far, 1);
+        apm_render(two, both, 2);
+        apm_capture(one, mic[0]);
+        apm_capture(two, mic[1]);
+        different += memcmp(mic[0], mic[1], sizeof(int16_t) * (size_t)hop) != 0;
+    }
+    CHECK(!different, "%5d Hz, two loudspeakers alike: %d of 300 blocks differ from those of one", rate_hz,
+          different);
+    free(memory[0]), free(memory[1]);
+}
+
+/* A chain of 1 or 2 references after an echo of as many loudspeakers. */
+static apm_t *echo_heard(unsigned char *memory, int rate_hz, int channels, int references)
+{
+    enum { HEARD_BLOCKS = 120 };
+    const apm_config_t everything = apm_everything();
+    apm_t *apm = apm_init(memory, rate_hz, channels, references, &everything);
+    int16_t far[960], mic[MOST_SAMPLES], last[960] = {0};
+    const int hop = rate_hz / 100;
+    for (int b = 0; b < HEARD_BLOCKS; b++) {
+        fill(far, hop * references, 0);
+        for (int i = 0; i < hop * channels; i++) { /* one block late, 6 and 12 dB down */
+            const int at = i / channels * references;
+            mic[i] = (int16_t)(last[at] / 2 + last[at + references - 1] / 4 + (int)(30.0f * test_random()));
+        }
+        memcpy(last, far, sizeof last);
+        apm_render(apm, far, references);
         apm_capture(apm, mic);
     }
     return apm;
@@ -218,8 +253,8 @@ static void takes_no_reflection_for_a_move(void)
     };
     static int16_t far[SECONDS * SECOND], near[SECONDS * SECOND];
     const apm_config_t everything = apm_everything();
-    unsigned char *memory = guarded(apm_size(16000, 1));
-    apm_t *apm = apm_init(memory, 16000, 1, &everything);
+    unsigned char *memory = guarded(apm_size(16000, 1, 1));
+    apm_t *apm = apm_init(memory, 16000, 1, 1, &everything);
     apm_stats_t stats, before = {0};
     babble(far, SECONDS * SECOND);
     babble(near, SECONDS * SECOND);
@@ -275,12 +310,37 @@ static void survives_forged_states(apm_t *apm, const unsigned char *state, unsig
           channels, accepted);
 }
 
-static void keeps_its_state(int rate_hz, int channels)
+/* A chain of one reference restores the state of one of two, and the other way round. */
+static void restores_states_of_other_references(int rate_hz)
 {
-    unsigned char *memory[2] = {guarded(apm_size(rate_hz, channels)), guarded(apm_size(rate_hz, channels))};
     const apm_config_t everything = apm_everything();
-    apm_t *apm = echo_heard(memory[0], rate_hz, channels, 120),
-          *other = apm_init(memory[1], rate_hz, channels, &everything);
+    for (int references = 1; references <= 2; references++) {
+        unsigned char *memory[2] = {guarded(apm_size(rate_hz, 1, references)),
+                                    guarded(apm_size(rate_hz, 1, 3 - references))};
+        apm_t *apm = echo_heard(memory[0], rate_hz, 1, references),
+              *other = apm_init(memory[1], rate_hz, 1, 3 - references, &everything);
+        const size_t bytes = apm_state_size(apm);
+        unsigned char *state = malloc(bytes);
+        apm_save(apm, state);
+        apm_seal(state, bytes);
+        const apm_state_t verdict = apm_restore(other, state, bytes);
+        apm_stats_t before, after;
+        apm_stats(apm, &before);
+        apm_stats(other, &after);
+        CHECK(verdict == APM_STATE_GOOD && before.delay_ms >= 0.0f && before.delay_ms == after.delay_ms,
+              "%5d Hz: a state of %d references, restored by a chain of %d: delay %.0f ms", rate_hz,
+              references, 3 - references, (double)after.delay_ms);
+        free(state), free(memory[0]), free(memory[1]);
+    }
+}
+
+static void keeps_its_state(int rate_hz, int channels, int references)
+{
+    unsigned char *memory[2] = {guarded(apm_size(rate_hz, channels, references)),
+                                guarded(apm_size(rate_hz, channels, references))};
+    const apm_config_t everything = apm_everything();
+    apm_t *apm = echo_heard(memory[0], rate_hz, channels, references),
+          *other = apm_init(memory[1], rate_hz, channels, references, &everything);
     const size_t bytes = apm_state_size(apm);
     unsigned char *state = malloc(bytes), *again = malloc(bytes), *damaged = malloc(bytes + 1);
     apm_save(apm, state);
@@ -317,8 +377,8 @@ static void keeps_its_state(int rate_hz, int channels)
 
     survives_forged_states(other, state, damaged, rate_hz, channels);
     apm_restore(other, state, bytes);
-    unsigned char *elsewhere = guarded(apm_size(8000, 2));
-    apm_t *stranger = apm_init(elsewhere, 8000, 2, &everything);
+    unsigned char *elsewhere = guarded(apm_size(8000, 2, 1));
+    apm_t *stranger = apm_init(elsewhere, 8000, 2, 1, &everything);
     CHECK(apm_restore(stranger, state, bytes) == APM_STATE_SHAPE,
           "%5d Hz, %d channels: refused at 8000 Hz with 2 channels", rate_hz, channels);
     free(elsewhere), free(after), free(damaged), free(again), free(state), free(memory[0]), free(memory[1]);
@@ -328,15 +388,21 @@ int main(void)
 {
     checks_arguments();
     for (int i = 0; i < RATES; i++) {
-        survives(rates_hz[i], 1);
+        survives(rates_hz[i], 1, 1);
         is_late_by_what_it_says(rates_hz[i]);
     }
-    survives(16000, 3);
-    survives(8000, APM_MAX_CHANNELS);
+    survives(16000, 3, 1);
+    survives(8000, APM_MAX_CHANNELS, 1);
     starts_anew(8000);
     starts_anew(48000);
     takes_no_reflection_for_a_move();
-    keeps_its_state(16000, 1);
-    keeps_its_state(48000, 3);
+    keeps_its_state(16000, 1, 1);
+    keeps_its_state(48000, 3, 1);
+    survives(48000, 2, 2);
+    survives(16000, 3, 2);
+    is_one_reference_while_alike(16000);
+    is_one_reference_while_alike(48000);
+    keeps_its_state(16000, 1, 2);
+    restores_states_of_other_references(16000);
     return test_failures != 0;
 }

@@ -30,9 +30,9 @@ cdef extern from "apm/apm.h" nogil:
     ctypedef enum apm_state_t:
         APM_STATE_GOOD, APM_STATE_FOREIGN, APM_STATE_SHAPE, APM_STATE_LAYOUT, APM_STATE_DAMAGED, APM_STATE_ODD
     apm_config_t apm_everything()
-    int apm_valid(int rate_hz, int channels)
-    size_t apm_size(int rate_hz, int channels)
-    apm_t *apm_init(void *memory, int rate_hz, int channels, const apm_config_t *config)
+    int apm_valid(int rate_hz, int channels, int references)
+    size_t apm_size(int rate_hz, int channels, int references)
+    apm_t *apm_init(void *memory, int rate_hz, int channels, int references, const apm_config_t *config)
     void apm_reset(apm_t *apm)
     void apm_configure(apm_t *apm, const apm_config_t *config)
     void apm_set_delay_hint(apm_t *apm, int delay_ms)
@@ -56,8 +56,8 @@ KERNELS = kernels().name.decode()
 DEFAULTS = apm_everything()  # a dict by the names of apm_config_t's members
 
 
-def memory_bytes(int rate_hz, int channels):
-    return apm_size(rate_hz, channels)
+def memory_bytes(int rate_hz, int channels, int references):
+    return apm_size(rate_hz, channels, references)
 
 
 def latency_samples(int rate_hz):
@@ -121,24 +121,25 @@ cdef class Chain:
 
     cdef apm_t *apm
     cdef int16_t *aligned     # one frame of APM_MAX_CHANNELS: holds a copy of a frame at an odd address
-    cdef size_t state_bytes   # depends only on rate and channels
+    cdef readonly size_t state_bytes # of a saved state; depends only on rate, channels and references
     cdef PyThread_type_lock lock
-    cdef readonly int rate_hz, channels
+    cdef readonly int rate_hz, channels, references
 
-    def __cinit__(self, int rate_hz, int channels, settings):
-        if not apm_valid(rate_hz, channels):
-            raise ValueError(f"rate {rate_hz} Hz with {channels} channels")
+    def __cinit__(self, int rate_hz, int channels, int references, settings):
+        if not apm_valid(rate_hz, channels, references):
+            raise ValueError(f"rate {rate_hz} Hz with {channels} channels and {references} references")
         cdef apm_config_t config = pack(settings)
-        cdef void *memory = aligned_alloc(64, apm_size(rate_hz, channels))
+        cdef void *memory = aligned_alloc(64, apm_size(rate_hz, channels, references))
         self.aligned = <int16_t *>malloc(sizeof(int16_t) * APM_MAX_CHANNELS * (rate_hz // 100))
         self.lock = PyThread_allocate_lock()
         if memory == NULL or self.aligned == NULL or self.lock == NULL:
             free(memory)
             raise MemoryError
-        self.apm = apm_init(memory, rate_hz, channels, &config)
+        self.apm = apm_init(memory, rate_hz, channels, references, &config)
         self.state_bytes = apm_state_size(self.apm)
         self.rate_hz = rate_hz
         self.channels = channels
+        self.references = references
 
     def __dealloc__(self):
         free(self.apm)

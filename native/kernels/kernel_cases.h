@@ -47,6 +47,16 @@ CASE(adapt_lms)
     static const float step[CASE_ROWS] = {0.5f, 0.3f, 0.2f};
     k->adapt_lms(n, CASE_ROWS, n, in[0], in[1], in[2], in[3], step, out[0], out[1]);
 }
+/* The side's spectra and paths lie behind the middle's, as in the memory of the canceller: with one row less
+ * each, both are within the inputs. */
+CASE(filter_pair)
+{
+    k->filter_pair(n, 1, n, n, n, in[0], in[1], in[2], in[3], in[4], out[0], out[1], out[2]);
+}
+CASE(adapt_pair)
+{
+    k->adapt_pair(n, 1, n, n, n, in[0], in[1], in[2], in[3], in[4], 0.9994f, out[0], out[1], out[2]);
+}
 CASE(coherence)
 {
     const float sum = k->coherence(n, 0.98f, in[0], in[1], in[2], in[3], out[0], out[1]);
@@ -81,6 +91,8 @@ static const kernel_case_t kernel_cases[] = {
     {"filter_lms", 4 * CASE_ROWS, 1 + 2 * CASE_ROWS, case_filter_lms},
     {"adapt_kalman", 14, 18, case_adapt_kalman},
     {"adapt_lms", 5, 3, case_adapt_lms},
+    {"filter_pair", 12, 9, case_filter_pair},
+    {"adapt_pair", 18, 40, case_adapt_pair},
     {"coherence", 500, 1000, case_coherence},
     {"multiply", 1, 1, case_multiply},
     {"dot", 500, 500, case_dot},

@@ -164,6 +164,110 @@ static void adapt_lms(int n, int rows, int x_step, const float *restrict xr, con
 #undef ADAPT
 }
 
+static inline __attribute__((always_inline)) void
+filter_pair_chunk(int vectors, int n, int rows, int x_step, int x_side, int w_side, const float *xr,
+                  const float *xi, const float *wr, const float *wi, const float *v, float *echo_r,
+                  float *echo_i, float *explained)
+{
+    V sum_r[CHUNK], sum_i[CHUNK], sum_x[CHUNK];
+    for (int j = 0; j < vectors; j++) {
+        sum_r[j] = LOAD(echo_r + j * LANES);
+        sum_i[j] = LOAD(echo_i + j * LANES);
+        sum_x[j] = LOAD(explained + j * LANES);
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int j = 0; j < vectors; j++) {
+            const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES), br = LOAD(xr + x_side + j * LANES),
+                    bi = LOAD(xi + x_side + j * LANES);
+            const V pr = LOAD(wr + j * LANES), pi = LOAD(wi + j * LANES), qr = LOAD(wr + w_side + j * LANES),
+                    qi = LOAD(wi + w_side + j * LANES);
+            const V both = LOAD(v + 2 * w_side + j * LANES) * (ar * br + ai * bi);
+            sum_r[j] = sum_r[j] + ar * pr - ai * pi + br * qr - bi * qi;
+            sum_i[j] = sum_i[j] + ar * pi + ai * pr + br * qi + bi * qr;
+            sum_x[j] = sum_x[j] + LOAD(v + j * LANES) * (ar * ar + ai * ai) +
+                       LOAD(v + w_side + j * LANES) * (br * br + bi * bi) + both + both;
+        }
+        xr += x_step;
+        xi += x_step;
+        wr += n;
+        wi += n;
+        v += n;
+    }
+    for (int j = 0; j < vectors; j++) {
+        STORE(echo_r + j * LANES, sum_r[j]);
+        STORE(echo_i + j * LANES, sum_i[j]);
+        STORE(explained + j * LANES, sum_x[j]);
+    }
+}
+
+static void filter_pair(int n, int rows, int x_step, int x_side, int w_side, const float *restrict xr,
+                        const float *restrict xi, const float *restrict wr, const float *restrict wi,
+                        const float *restrict v, float *restrict echo_r, float *restrict echo_i,
+                        float *restrict explained)
+{
+#define FILTER(vectors)                                                                                      \
+    filter_pair_chunk(vectors, n, rows, x_step, x_side, w_side, xr + k, xi + k, wr + k, wi + k, v + k,       \
+                      echo_r + k, echo_i + k, explained + k)
+    EACH_CHUNK(n, FILTER);
+#undef FILTER
+}
+
+static inline __attribute__((always_inline)) void adapt_pair_chunk(int vectors, int n, int rows, int x_step,
+                                                                   int x_side, int w_side, const float *xr,
+                                                                   const float *xi, const float *gr,
+                                                                   const float *gi, const float *weight,
+                                                                   float keep, float *wr, float *wi, float *v)
+{
+    const V kept = SPLAT(keep), gained = SPLAT(1.0f - keep);
+    V error_r[CHUNK], error_i[CHUNK], half_weight[CHUNK];
+    for (int j = 0; j < vectors; j++) {
+        error_r[j] = LOAD(gr + j * LANES);
+        error_i[j] = LOAD(gi + j * LANES);
+        half_weight[j] = SPLAT(0.5f) * LOAD(weight + j * LANES);
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int j = 0; j < vectors; j++) {
+            float *middle_r = wr + j * LANES, *middle_i = wi + j * LANES, *variance = v + j * LANES;
+            const V ar = LOAD(xr + j * LANES), ai = LOAD(xi + j * LANES), br = LOAD(xr + x_side + j * LANES),
+                    bi = LOAD(xi + x_side + j * LANES);
+            const V va = LOAD(variance), vb = LOAD(variance + w_side), vc = LOAD(variance + 2 * w_side);
+            /* the matrix v times both references; its conjugate is the gain without the error */
+            const V sr = va * ar + vc * br, si = va * ai + vc * bi, tr = vc * ar + vb * br,
+                    ti = vc * ai + vb * bi;
+            const V pr = LOAD(middle_r) + sr * error_r[j] + si * error_i[j],
+                    pi = LOAD(middle_i) + sr * error_i[j] - si * error_r[j],
+                    qr = LOAD(middle_r + w_side) + tr * error_r[j] + ti * error_i[j],
+                    qi = LOAD(middle_i + w_side) + tr * error_i[j] - ti * error_r[j];
+            STORE(middle_r, pr);
+            STORE(middle_i, pi);
+            STORE(middle_r + w_side, qr);
+            STORE(middle_i + w_side, qi);
+            STORE(variance,
+                  kept * (va - (sr * sr + si * si) * half_weight[j]) + gained * (pr * pr + pi * pi));
+            STORE(variance + w_side,
+                  kept * (vb - (tr * tr + ti * ti) * half_weight[j]) + gained * (qr * qr + qi * qi));
+            STORE(variance + 2 * w_side, kept * (vc - (sr * tr + si * ti) * half_weight[j]));
+        }
+        xr += x_step;
+        xi += x_step;
+        wr += n;
+        wi += n;
+        v += n;
+    }
+}
+
+static void adapt_pair(int n, int rows, int x_step, int x_side, int w_side, const float *restrict xr,
+                       const float *restrict xi, const float *restrict gr, const float *restrict gi,
+                       const float *restrict weight, float keep, float *restrict wr, float *restrict wi,
+                       float *restrict v)
+{
+#define ADAPT(vectors)                                                                                       \
+    adapt_pair_chunk(vectors, n, rows, x_step, x_side, w_side, xr + k, xi + k, gr + k, gi + k, weight + k,   \
+                     keep, wr + k, wi + k, v + k)
+    EACH_CHUNK(n, ADAPT);
+#undef ADAPT
+}
+
 /* Sums are split over CHUNK registers, so that no addition waits for the one before. */
 static inline float total_of(const V *sum) { return SUM((sum[0] + sum[1]) + (sum[2] + sum[3])); }
 
@@ -272,6 +376,8 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
         .filter_lms = filter_lms,                                                                            \
         .adapt_kalman = adapt_kalman,                                                                        \
         .adapt_lms = adapt_lms,                                                                              \
+        .filter_pair = filter_pair,                                                                          \
+        .adapt_pair = adapt_pair,                                                                            \
         .coherence = coherence,                                                                              \
         .multiply = multiply,                                                                                \
         .dot = dot,                                                                                          \

@@ -152,14 +152,15 @@ static int run(void *object, const float *rec[], const float *play[], float *out
 static int check_format(plugin_t *plugin, const struct spa_audio_info_raw *rec,
                         const struct spa_audio_info_raw *play)
 {
-    if (rec->rate != play->rate || !apm_valid((int)rec->rate, 1)) {
+    if (rec->rate != play->rate || !apm_valid((int)rec->rate, 1, 1)) {
         spa_log_error(plugin->log,
                       "audio.rate: %u Hz (microphone) and %u Hz (far end) given, expected 8000, 16000, 32000 "
                       "or 48000 Hz for both",
                       rec->rate, play->rate);
         return -EINVAL;
     }
-    if (!apm_valid((int)rec->rate, (int)rec->channels) || !apm_valid((int)rec->rate, (int)play->channels)) {
+    if (!apm_valid((int)rec->rate, (int)rec->channels, 1) ||
+        !apm_valid((int)rec->rate, (int)play->channels, 1)) {
         spa_log_error(
             plugin->log,
             "audio.position: %u channels (microphone) and %u (far end) given, expected 1 to %d each",
@@ -191,10 +192,11 @@ static int prepare(plugin_t *plugin, const struct spa_dict *args, const struct s
     if (check_format(plugin, rec, play) < 0)
         return -EINVAL;
     let_go(plugin);
-    void *memory = aligned_alloc(ALIGNMENT, apm_size((int)rec->rate, (int)rec->channels));
+    const int references = play->channels > 1 ? 2 : 1;
+    void *memory = aligned_alloc(ALIGNMENT, apm_size((int)rec->rate, (int)rec->channels, references));
     if (!memory)
         return -ENOMEM;
-    plugin->apm = apm_init(memory, (int)rec->rate, (int)rec->channels, &settings);
+    plugin->apm = apm_init(memory, (int)rec->rate, (int)rec->channels, references, &settings);
     plugin->learned_bytes = apm_state_size(plugin->apm);
     plugin->learned = malloc(plugin->learned_bytes);
     if (!plugin->learned)

@@ -17,16 +17,16 @@ typedef struct {
 
 int dump_row_floats(void) { return sizeof(row_t) / sizeof(float); }
 
-size_t dump_memory(void) { return 3 * apm_size(RATE_HZ, 1); }
+size_t dump_memory(void) { return 3 * apm_size(RATE_HZ, 1, 1); }
 
 /* memory: dump_memory() bytes, aligned to 64. microphone is overwritten. */
 void dump_scene(unsigned char *memory, const int16_t *far, int16_t *microphone, int blocks, row_t *rows)
 {
     apm_config_t config = apm_everything();
     config.auto_gain_control = config.learned_gain = 0;
-    const size_t size = apm_size(RATE_HZ, 1);
+    const size_t size = apm_size(RATE_HZ, 1, 1);
     memset(memory, 0, 3 * size);
-    apm_t *apm = apm_init(memory, RATE_HZ, 1, &config);
+    apm_t *apm = apm_init(memory, RATE_HZ, 1, 1, &config);
     workspace_t *ws = &apm->workspace;
     channel_t *channel = &apm->channel[0];
     ns_t both, echo_only;

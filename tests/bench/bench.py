@@ -101,7 +101,7 @@ def instructions() -> None:
     shares = {}
     for rate_hz in (8000, 16000, 32000, 48000):
         for channels in (1, 2, 4) if rate_hz in (16000, 48000) else (1,):
-            frames = counted(folder / "frames", rate_hz, channels, FRAMES)[0][SETTLED:]
+            frames = counted(folder / "frames", rate_hz, channels, FRAMES, "mono")[0][SETTLED:]
             median, worst = statistics.median(frames), max(frames)
             limit = {16000: "250", 48000: "600"}.get(rate_hz, "") if channels == 1 else ""
             ratio = f"{worst / median:.2f}"
@@ -116,6 +116,19 @@ def instructions() -> None:
         ("function", *map(str, shares)),
         ((f"`{name}`", *(f"{shares[rate].get(name, 0) / 1000:.1f}" for rate in shares)) for name in names),
     )
+
+
+def loudspeakers() -> None:
+    """Instructions of a frame by what two loudspeakers play (thousands)"""
+    folder = built("cortex-a53")
+    rows = []
+    for rate_hz in (16000, 48000):
+        medians = [
+            statistics.median(counted(folder / "frames", rate_hz, 1, FRAMES, play)[0][SETTLED:])
+            for play in ("mono", "alike", "different")
+        ]
+        rows.append((rate_hz, *map(thousands, medians), f"{medians[2] / medians[0]:.2f}"))
+    table(("rate Hz", "one loudspeaker", "two alike", "two different", "different / one"), rows)
 
 
 def kernels() -> None:
@@ -156,7 +169,7 @@ def loop() -> None:
     rows = []
     profile = {}
     for rate_hz, limit in ((16000, 600), (48000, 1000)):
-        chain = statistics.median(counted(frames, rate_hz, 1, FRAMES)[0][SETTLED:])
+        chain = statistics.median(counted(frames, rate_hz, 1, FRAMES, "mono")[0][SETTLED:])
         soundfile.write(BUILD / "loop-far.wav", 0.1 * rng.standard_normal(8 * rate_hz), rate_hz, "FLOAT")
         for played in (False, True):
             count = loop_bench.count(rate_hz, played, plugin("threadcount"), BUILD)
@@ -373,7 +386,8 @@ def transforms() -> None:
 def memory() -> None:
     """Bytes of one module"""
     rows = [
-        (r, *(f"{_native.memory_bytes(r, c):,}" for c in (1, 2, 4, 8))) for r in (8000, 16000, 32000, 48000)
+        (r, *(f"{_native.memory_bytes(r, c, 1):,}" for c in (1, 2, 4, 8)))
+        for r in (8000, 16000, 32000, 48000)
     ]
     table(("rate Hz", "1 channel", "2", "4", "8"), rows)
 
@@ -521,6 +535,7 @@ def wake_word() -> None:
 
 SECTIONS = (
     instructions,
+    loudspeakers,
     loop,
     daemon,
     kernels,

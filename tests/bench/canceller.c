@@ -18,8 +18,8 @@ typedef struct {
 static void place(rig_t *rig, int hop, int partitions, arena_t *arena)
 {
     fft_init(&rig->fft, 2 * hop, arena);
-    reference_init(&rig->reference, hop, partitions, arena);
-    aec_init(&rig->aec, hop, partitions, arena);
+    reference_init(&rig->reference, hop, 1, partitions, arena);
+    aec_init(&rig->aec, hop, 1, partitions, arena);
     rig->far = arena_floats(arena, (size_t)hop);
     rig->echo = arena_floats(arena, (size_t)hop);
     rig->error = arena_floats(arena, (size_t)hop);
@@ -42,8 +42,8 @@ int main(int argc, char **argv)
             rig.far[i] = (float)(int)random / 2147483648.0f;
         }
         syscall(MARK_SYSCALL, 0);
-        reference_push(&rig.reference, &rig.fft, rig.far);
-        const aec_block_t block = {&rig.reference, &rig.fft, rig.far, rig.echo, rig.error};
+        reference_push(&rig.reference, &rig.fft, rig.far, NULL);
+        const aec_block_t block = {&rig.reference, 0, &rig.fft, rig.far, rig.echo, rig.error};
         aec_predict(&rig.aec, &block);
         aec_learn(&rig.aec, &block, 0.0f);
         syscall(MARK_SYSCALL, 1);

@@ -44,7 +44,7 @@ static void hear(apm_t *chain, int blocks)
 static apm_t *chain(void)
 {
     const apm_config_t everything = apm_everything();
-    return apm_init(aligned_alloc(64, apm_size(RATE_HZ, 1)), RATE_HZ, 1, &everything);
+    return apm_init(aligned_alloc(64, apm_size(RATE_HZ, 1, 1)), RATE_HZ, 1, 1, &everything);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

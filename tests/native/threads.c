@@ -33,8 +33,8 @@ static void *save(void *unused)
 int main(void)
 {
     const apm_config_t everything = apm_everything();
-    void *memory = aligned_alloc(64, apm_size(RATE_HZ, CHANNELS));
-    apm = apm_init(memory, RATE_HZ, CHANNELS, &everything);
+    void *memory = aligned_alloc(64, apm_size(RATE_HZ, CHANNELS, 1));
+    apm = apm_init(memory, RATE_HZ, CHANNELS, 1, &everything);
     pthread_t saver;
     pthread_create(&saver, NULL, save, NULL);
     int16_t far[BLOCK], mic[CHANNELS * BLOCK];

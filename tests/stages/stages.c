@@ -259,7 +259,7 @@ API float saturation_run(saturation_t *saturation, float loudness, float power, 
     return sqrtf(saturation->drive_square);
 }
 
-/* ---- aec: far, mic, echo, error [hop], with its own reference */
+/* ---- aec: mic, echo, error [hop], far [references * hop], middle first, with its own reference */
 
 typedef struct {
     fft_t fft;
@@ -267,20 +267,21 @@ typedef struct {
     aec_t aec;
 } canceller_t;
 
-static void canceller_init(canceller_t *canceller, int hop, int partitions, int blocks, arena_t *arena)
+static void canceller_init(canceller_t *canceller, int hop, int references, int partitions, int blocks,
+                           arena_t *arena)
 {
     fft_init(&canceller->fft, 2 * hop, arena);
-    reference_init(&canceller->reference, hop, blocks, arena);
-    aec_init(&canceller->aec, hop, partitions, arena);
+    reference_init(&canceller->reference, hop, references, blocks, arena);
+    aec_init(&canceller->aec, hop, references, partitions, arena);
 }
 
-API void *aec_new(int hop, int partitions, int blocks)
+API void *aec_new(int hop, int references, int partitions, int blocks)
 {
     arena_t arena = {0};
     canceller_t measure;
-    canceller_init(&measure, hop, partitions, blocks, &arena);
+    canceller_init(&measure, hop, references, partitions, blocks, &arena);
     canceller_t *canceller = allocate(sizeof *canceller, &arena);
-    canceller_init(canceller, hop, partitions, blocks, &arena);
+    canceller_init(canceller, hop, references, partitions, blocks, &arena);
     return canceller;
 }
 
@@ -305,19 +306,27 @@ API void aec_lag(canceller_t *canceller, float *lag_sum, float *information)
 
 API float aec_confident(canceller_t *canceller) { return aec_confidence(&canceller->aec); }
 
-API void aec_run(canceller_t *canceller, const float *far, const float *mic, float near_speech, float *echo,
-                 float *error)
+/* paired: 1: middle and side; 0: the middle alone. */
+static aec_block_t aec_next(canceller_t *canceller, const float *far, int paired, const float *mic,
+                            float *echo, float *error)
 {
-    reference_push(&canceller->reference, &canceller->fft, far);
-    const aec_block_t block = {&canceller->reference, &canceller->fft, mic, echo, error};
+    const float *side = paired ? far + canceller->aec.hop : NULL;
+    reference_push(&canceller->reference, &canceller->fft, far, side);
+    return (aec_block_t){&canceller->reference, paired, &canceller->fft, mic, echo, error};
+}
+
+API void aec_run(canceller_t *canceller, const float *far, int paired, const float *mic, float near_speech,
+                 float *echo, float *error)
+{
+    const aec_block_t block = aec_next(canceller, far, paired, mic, echo, error);
     aec_predict(&canceller->aec, &block);
     aec_learn(&canceller->aec, &block, near_speech);
 }
 
-API void aec_guess(canceller_t *canceller, const float *far, const float *mic, float *echo, float *error)
+API void aec_guess(canceller_t *canceller, const float *far, int paired, const float *mic, float *echo,
+                   float *error)
 {
-    reference_push(&canceller->reference, &canceller->fft, far);
-    const aec_block_t block = {&canceller->reference, &canceller->fft, mic, echo, error};
+    const aec_block_t block = aec_next(canceller, far, paired, mic, echo, error);
     aec_predict(&canceller->aec, &block);
 }
 

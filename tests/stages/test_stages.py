@@ -417,15 +417,26 @@ AEC_MOVES = {20: 3, 250: 1}  # window by block
 AEC_SLIPS = {255: 1, 262: -1, 264: -1, 265: -1, 270: 1}
 
 
-def aec_signals(rng: np.random.Generator, rate_hz: int) -> tuple[Floats, Floats]:
-    """Return far end and microphone: an echo, double talk from block 150 to 200, another room from 280 on."""
+def aec_signals(rng: np.random.Generator, rate_hz: int, references: int) -> tuple[Floats, Floats]:
+    """Return far end, (references, samples), and microphone: an echo, double talk from block 150 to 200,
+    another room from 280 on. A side is that of a talker who moves, and of a second one from 120 on."""
     hop, seconds, count = rate_hz // 100, AEC_BLOCKS / 100.0, AEC_BLOCKS * (rate_hz // 100)
-    far = voice(rng, rate_hz, seconds, -20.0)
-    echoes = [np.convolve(far, np.r_[np.zeros(4 * hop), room(rng, rate_hz, 0.2)])[:count] for _ in range(2)]
-    near = voice(rng, rate_hz, seconds, -26.0, pitch_hz=180.0)
+    far = voice(rng, rate_hz, seconds, -20.0)[None]
     t = np.arange(count) // hop
+    if references == 2:
+        second = voice(rng, rate_hz, seconds, -26.0, pitch_hz=150.0) * (t >= 120)
+        far = np.stack([far[0], far[0] * np.where(t < 80, 0.9, -0.7) + second])
+    rooms = [[np.r_[np.zeros(4 * hop), room(rng, rate_hz, 0.2)] for _ in far] for _ in range(2)]
+    used = far * np.stack([np.ones(count, bool), paired_block(t)])[:references]
+    echoes = [sum(np.convolve(x, h)[:count] for x, h in zip(used, path, strict=True)) for path in rooms]
+    near = voice(rng, rate_hz, seconds, -26.0, pitch_hz=180.0)
     mic = np.where(t < 280, echoes[0], -echoes[1]) + near * ((t >= 150) & (t < 200))
     return float32(far), float32(mic + at_level(rng.standard_normal(count), -70.0))
+
+
+def paired_block(block: npt.NDArray[np.int_] | int) -> npt.NDArray[np.bool_]:
+    """True in blocks in which the side is in use: not in the first, and not for half a second later on."""
+    return (np.asarray(block) >= 30) & ((np.asarray(block) < 205) | (np.asarray(block) >= 255))
 
 
 def move_aec(stages: Stages, handle: object, model: aec.Canceller, block: int) -> None:
@@ -442,17 +453,18 @@ def move_aec(stages: Stages, handle: object, model: aec.Canceller, block: int) -
         model.slip(AEC_SLIPS[block], 14)
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 48000])
-def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+@pytest.mark.parametrize(("rate_hz", "references"), [(8000, 1), (48000, 1), (16000, 2)])
+def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int, references: int) -> None:
     """Convergence, a moved window, double talk, blocks without learning, another room: as by the model.
     Rounding: EPS of the signal for each level of three transforms, for every partition's product and for each
     of the about 100 blocks that a path is averaged over, all independent; worst of many, so six sigma."""
     hop, partitions, blocks, total = rate_hz // 100, 16, 30, AEC_BLOCKS
-    far, mic = aec_signals(rng, rate_hz)
+    far, mic = aec_signals(rng, rate_hz, references)
     loudest = np.sqrt(np.max(np.mean(mic.astype(np.float64).reshape(total, hop) ** 2, axis=1)))
     bound = 6 * EPS * np.sqrt(3 * np.log2(2 * hop)) * np.sqrt(partitions) * np.sqrt(100.0) * loudest
 
-    handle, model = stages.new("aec", hop, partitions, blocks), aec.Canceller(hop, partitions, blocks)
+    handle = stages.new("aec", hop, references, partitions, blocks)
+    model = aec.Canceller(hop, partitions, blocks, references)
     unlearned = range(220, 226)
     first, worst, worst_confidence, lags = [], 0.0, 0.0, []
     for b in range(total):
@@ -460,13 +472,15 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         move_aec(stages, handle, model, b)
         echo, error = np.zeros(hop, np.float32), np.zeros(hop, np.float32)
         near_speech = 0.7 if 150 <= b < 200 else 0.0
-        exact = far[at].astype(np.float64), mic[at].astype(np.float64)
+        block = np.ascontiguousarray(far[:, at])
+        paired = references == 2 and bool(paired_block(b))
+        exact = block.astype(np.float64), mic[at].astype(np.float64)
         if b in unlearned:
-            stages.call("aec_guess", handle, far[at], mic[at], echo, error)
-            rights = model.predict(*exact)
+            stages.call("aec_guess", handle, block, paired, mic[at], echo, error)
+            rights = model.predict(*exact, paired)
         else:
-            stages.call("aec_run", handle, far[at], mic[at], near_speech, echo, error)
-            rights = model.process(*exact, near_speech)
+            stages.call("aec_run", handle, block, paired, mic[at], near_speech, echo, error)
+            rights = model.process(*exact, near_speech, paired)
         first.append(error)
         worst = max(
             worst, *(float(np.max(np.abs(x - y))) for x, y in zip((echo, error), rights, strict=True))
@@ -494,7 +508,9 @@ def test_aec(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
         if b in AEC_MOVES:
             stages.call("aec_move", handle, AEC_MOVES[b])
         echo, error = np.zeros(hop, np.float32), np.zeros(hop, np.float32)
-        stages.call("aec_run", handle, misaligned(far[at], 1), misaligned(mic[at], 2), 0.0, echo, error)
+        far_at = misaligned(np.ascontiguousarray(far[:, at]), 1)
+        paired = references == 2 and bool(paired_block(b))
+        stages.call("aec_run", handle, far_at, paired, misaligned(mic[at], 2), 0.0, echo, error)
         assert np.array_equal(error, first[b]), "a reset, or another address, gives another result"
 
 
