@@ -80,7 +80,7 @@ class AudioProcessingModule:
     channels; apmpi's AudioFrame, livekit.rtc's, or any object with those attributes. Every microphone channel
     has its own canceller and suppressor; the gain is linked, so that channels keep their balance. A far end
     of two channels is that of two loudspeakers, which may play different things; where they play the same, it
-    costs no more than one. The first microphone frame sets rate and channel count; a microphone frame of
+    costs hardly more than one. The first microphone frame sets rate and channel count; a microphone frame of
     another shape starts the chain anew.
 
     Safe from several threads (far end in one, microphone in another); modules share nothing with each other.
@@ -258,7 +258,8 @@ class AudioProcessingModule:
         return Stats(**raw)
 
     def save_state(self) -> bytes:
-        """Return the learned state (echo path, delay, noise, gain), about 95 KB per channel at 48 kHz.
+        """Return the learned state (echo path, delay, noise, gain), about 95 KB per channel at 48 kHz,
+        twice that with two loudspeakers.
 
         For `load_state` in a later run. Empty before the first frame. May be called from any thread.
         """

@@ -34,7 +34,7 @@ FIRST_SAVE_S, SAVE_EVERY_S = 10.0, 60.0
 MISSING_MIN_S = 0.1
 # A disk that does not answer must not hold up the end: systemd waits 5 s (TimeoutStopSec).
 CLOSE_TIMEOUT_S = 2.0
-# The largest state has some 0.8 MB: 8 channels at 48 kHz.
+# The largest state has some 1.6 MB: 8 channels at 48 kHz, two loudspeakers.
 SIZE_MAX_BYTES = 4 * 1024 * 1024
 # Value of `keep_learned` -> variable with the folder that systemd gave the service.
 PLACES = {"ram": "RUNTIME_DIRECTORY", "disk": "STATE_DIRECTORY"}

@@ -95,11 +95,14 @@ class Loop:
         self._near_of = _picking(settings.microphone.channels, settings.near_channels)
         self._reference_of = _picking(settings.microphone.channels, settings.reference_channels)
         self._near = _Block(rate_hz, len(settings.near_channels), frame_samples)
-        self._far = _Block(rate_hz, far_channels, frame_samples)
-        self._silence = self._far.data.tobytes()
+        self._far_channels = far_channels
+        # A single loudspeaker plays a mix, which is then the reference.
+        self._mono_played = settings.speaker is not None and settings.speaker.channels == 1
+        self._reference = _Block(rate_hz, 1 if self._mono_played else far_channels, frame_samples)
+        self._silence = bytes(SAMPLE_BYTES * frame_samples * far_channels)
         self._apm = AudioProcessingModule(**asdict(settings.features), **asdict(settings.tuning))
         # The chain allocates with its first frame, which must be none of the microphone's.
-        self._process(self._silence, self._near.data.tobytes())
+        self._process(self._reference.data.tobytes(), self._near.data.tobytes())
         self._apm.reset()
         if settings.stream_delay_ms is not None:
             self._apm.set_stream_delay_ms(settings.stream_delay_ms)
@@ -119,7 +122,7 @@ class Loop:
     def channels(self) -> dict[str, int]:
         """Return the channel count of each signal of the feed."""
         near = self._near.num_channels
-        return {"far_end": self._far.num_channels, "microphone": near, "output": near}
+        return {"far_end": self._far_channels, "microphone": near, "output": near}
 
     def description(self) -> str:
         """Return one line about what runs."""
@@ -180,9 +183,11 @@ class Loop:
                 for end in others:
                     end.realign()
             near, far = self._near_of(captured), self._far_frame(captured, captured_ns)
+            played = far
             if speaker:
-                speaker.play(self._far_to_speaker(far, far), due_ns)
-            out = self._process(far, near)
+                played = self._far_to_speaker(far, far)
+                speaker.play(played, due_ns)
+            out = self._process(played if self._mono_played else far, near)
             done_ns = self._time.now_ns()
             played_ns = output.play(self._near_to_output(out, near), due_ns) if output else None
 
@@ -216,10 +221,10 @@ class Loop:
         self._downmixes[name] = Downmix(self._settings.sample_rate_hz, numbers, every=every)
         return self._downmixes[name].mix
 
-    def _process(self, far: bytes, near: bytes) -> bytes:
-        self._far.data = memoryview(far)
+    def _process(self, reference: bytes, near: bytes) -> bytes:
+        self._reference.data = memoryview(reference)
         self._near.data = memoryview(bytearray(near))
-        self._apm.process_reverse_stream(self._far)
+        self._apm.process_reverse_stream(self._reference)
         self._apm.process_stream(self._near)
         return self._near.data.tobytes()
 
