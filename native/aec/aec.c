@@ -25,6 +25,10 @@ static const float DECAY = 0.794328235f;
 static const float FIRST_VARIANCE = 5.0f;
 /* A^2 of the state equation: a path is forgotten with a time constant of 17 s, 1 / (1 - A^2) blocks. */
 static const float KEEP = 0.9994f;
+/* The same for the covariance of two paths: 1e-5 less, so that it stays below the variances. Rounding adds
+ * 1e-7 per block; without this a talker at one place, beside a weak echo, made the matrix indefinite within
+ * 200 s, and the estimate 28 dB louder than the echo. */
+static const float KEEP_COVARIANCE = 0.99939f;
 /* Per block: N follows the error with a time constant of 100 ms, about a phoneme. */
 static const float NEAR_RATE = 0.1f;
 /* s, the near end's expected power over N: as measured without near-end speech, where the error may be what
@@ -398,7 +402,7 @@ static void adapt(aec_t *aec, const aec_filter_t *filter, const reference_t *ref
         float *variance = aec->variance + cell_of(aec, p);
         if (filter == &aec->kalman && aec->paired)
             kernels()->adapt_pair(n, rows, -n, x_side, w_side, xr, xi, aec->error_re, aec->error_im,
-                                  aec->weight, KEEP, wr, wi, variance);
+                                  aec->weight, KEEP, KEEP_COVARIANCE, wr, wi, variance);
         else if (filter == &aec->kalman)
             kernels()->adapt_kalman(n, rows, -n, xr, xi, aec->error_re, aec->error_im, aec->weight, KEEP, wr,
                                     wi, variance);
@@ -478,6 +482,7 @@ void aec_keep(aec_t *aec, int most_blocks, tape_t *tape)
     if (tape->mode == TAPE_PLAY) {
         copy_reference(aec, &aec->kalman, &aec->shadow, 0);
         aec->shadow.error_energy = aec->kalman.error_energy;
+        reset_covariance(aec);
         memcpy(aec->shadow.near_power, aec->kalman.near_power, sizeof(float) * bins);
     }
 }
@@ -489,8 +494,6 @@ void aec_keep_side(aec_t *aec, tape_t *tape)
     tape_floats(tape, side_re, cells, -MOST_PATH, MOST_PATH);
     tape_floats(tape, side_im, cells, -MOST_PATH, MOST_PATH);
     tape_floats(tape, variance_of(aec, 1), cells, 0.0f, MOST_PATH * MOST_PATH);
-    if (tape->mode == TAPE_PLAY) {
+    if (tape->mode == TAPE_PLAY)
         copy_reference(aec, &aec->kalman, &aec->shadow, 1);
-        reset_covariance(aec);
-    }
 }

@@ -118,7 +118,8 @@ float aec_confidence(const aec_t *aec);
 /* Keeps the echo path, its variance, the near end's power and the window's start, at most most_blocks. The
  * shadow filter starts with the Kalman filter's path. Of two references, the middle. */
 void aec_keep(aec_t *aec, int most_blocks, tape_t *tape);
-/* Keeps the path of the side and its variance. Not the covariance: rounded, it might exceed the variances. */
+/* Keeps the path of the side and its variance. The covariance, which rounded might exceed the variances, is
+ * reset by aec_keep(). */
 void aec_keep_side(aec_t *aec, tape_t *tape);
 
 #endif

@@ -273,10 +273,59 @@ static void cancels_two_loudspeakers(void)
     free(memory), free(rig);
 }
 
+/* A talker at one place, loud and quiet in turn, and a weak echo of 16 bits without noise, for 100 s. The
+ * covariance is close to what the variances allow, and must not exceed it by rounding. */
+static void stays_definite(void)
+{
+    pair_t measure;
+    arena_t arena = {0};
+    place_pair(&measure, &arena);
+    pair_t *rig = test_memory(sizeof *rig);
+    float *memory = test_memory(arena.used);
+    arena = (arena_t){(unsigned char *)memory, 0};
+    place_pair(rig, &arena);
+    double worst = -300.0;
+    float least = 0.0f, far[ROOM + HOP] = {0};
+    for (int i = 0; i < ROOM; i++)
+        rig->room[0][i] = 0.01f * test_random() * expf(-6.9f * (float)i / 100.0f);
+    for (int b = 0; b < 10000; b++) {
+        float middle[HOP], side[HOP], mic[HOP], echo[HOP], out[HOP];
+        memmove(far, far + HOP, sizeof(float) * ROOM);
+        double in = 0.0, left = 0.0;
+        for (int i = 0; i < HOP; i++) {
+            far[ROOM + i] = rintf(32768.0f * (b / 100 % 2 ? 0.9f : 0.01f) * test_random()) / 32768.0f;
+            middle[i] = 0.65f * far[ROOM + i];
+            side[i] = 0.35f * far[ROOM + i];
+            float sum = 0.0f;
+            for (int k = 0; k < ROOM; k++)
+                sum += rig->room[0][k] * far[ROOM + i - k];
+            mic[i] = rintf(32768.0f * sum) / 32768.0f;
+        }
+        reference_push(&rig->reference, &rig->fft, middle, side);
+        const aec_block_t block = {&rig->reference, 1, &rig->fft, mic, echo, out};
+        aec_predict(&rig->aec, &block);
+        for (int k = 0; k < rig->aec.stride; k++)
+            least = fminf(least, rig->aec.weight[k]); /* the power that the uncertainty explains */
+        aec_learn(&rig->aec, &block, 0.0f);
+        for (int i = 0; i < HOP && b % 100 > 5; i++) {
+            in += (double)mic[i] * (double)mic[i];
+            left += (double)out[i] * (double)out[i];
+        }
+        if (b > 1000 && in > 0.0)
+            worst = fmax(worst, test_db(left) - test_db(in));
+    }
+    CHECK(least >= 0.0f && worst < 0.0,
+          "a talker at one place, 100 s: error at most %.1f dB of the echo, least "
+          "expected power %.1e",
+          worst, (double)least);
+    free(memory), free(rig);
+}
+
 int main(void)
 {
     takes_pushes_back();
     cancels_two_loudspeakers();
+    stays_definite();
     rig_t *rig = start();
     follows_the_path(rig);
     survives_silence_and_nan(rig);

@@ -55,7 +55,8 @@ CASE(filter_pair)
 }
 CASE(adapt_pair)
 {
-    k->adapt_pair(n, 1, n, n, n, in[0], in[1], in[2], in[3], in[4], 0.9994f, out[0], out[1], out[2]);
+    k->adapt_pair(n, 1, n, n, n, in[0], in[1], in[2], in[3], in[4], 0.9994f, 0.99939f, out[0], out[1],
+                  out[2]);
 }
 CASE(coherence)
 {

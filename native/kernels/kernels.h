@@ -59,14 +59,14 @@ typedef struct {
 
     /* The Kalman filter of two references, the middle x with the path w and the side, whose spectra lie
      * x_side floats after x and whose paths lie w_side floats after w. v: variances of the errors of w and of
-     * the side's path, and their covariance, a real number; each w_side floats after the one before. The
-     * gain is (v conj(x)) with the matrix v and both references in x. */
+     * the side's path, and their covariance, a real number, of which keep_covariance is kept; each w_side
+     * floats after the one before. The gain is (v conj(x)) with the matrix v and both references in x. */
     void (*filter_pair)(int n, int rows, int x_step, int x_side, int w_side, const float *xr, const float *xi,
                         const float *wr, const float *wi, const float *v, float *echo_r, float *echo_i,
                         float *explained);
     void (*adapt_pair)(int n, int rows, int x_step, int x_side, int w_side, const float *xr, const float *xi,
-                       const float *gr, const float *gi, const float *weight, float keep, float *wr,
-                       float *wi, float *v);
+                       const float *gr, const float *gi, const float *weight, float keep,
+                       float keep_covariance, float *wr, float *wi, float *v);
 
     /* Average of a cross-spectrum: c = keep c + conj(x) m. Returns the sum of |c|^2. */
     float (*coherence)(int n, float keep, const float *xr, const float *xi, const float *mr, const float *mi,

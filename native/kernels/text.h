@@ -212,11 +212,10 @@ static void filter_pair(int n, int rows, int x_step, int x_side, int w_side, con
 #undef FILTER
 }
 
-static inline __attribute__((always_inline)) void adapt_pair_chunk(int vectors, int n, int rows, int x_step,
-                                                                   int x_side, int w_side, const float *xr,
-                                                                   const float *xi, const float *gr,
-                                                                   const float *gi, const float *weight,
-                                                                   float keep, float *wr, float *wi, float *v)
+static inline __attribute__((always_inline)) void
+adapt_pair_chunk(int vectors, int n, int rows, int x_step, int x_side, int w_side, const float *xr,
+                 const float *xi, const float *gr, const float *gi, const float *weight, float keep,
+                 float keep_covariance, float *wr, float *wi, float *v)
 {
     const V kept = SPLAT(keep), gained = SPLAT(1.0f - keep);
     V error_r[CHUNK], error_i[CHUNK], half_weight[CHUNK];
@@ -246,7 +245,8 @@ static inline __attribute__((always_inline)) void adapt_pair_chunk(int vectors, 
                   kept * (va - (sr * sr + si * si) * half_weight[j]) + gained * (pr * pr + pi * pi));
             STORE(variance + w_side,
                   kept * (vb - (tr * tr + ti * ti) * half_weight[j]) + gained * (qr * qr + qi * qi));
-            STORE(variance + 2 * w_side, kept * (vc - (sr * tr + si * ti) * half_weight[j]));
+            STORE(variance + 2 * w_side,
+                  SPLAT(keep_covariance) * (vc - (sr * tr + si * ti) * half_weight[j]));
         }
         xr += x_step;
         xi += x_step;
@@ -258,12 +258,12 @@ static inline __attribute__((always_inline)) void adapt_pair_chunk(int vectors, 
 
 static void adapt_pair(int n, int rows, int x_step, int x_side, int w_side, const float *restrict xr,
                        const float *restrict xi, const float *restrict gr, const float *restrict gi,
-                       const float *restrict weight, float keep, float *restrict wr, float *restrict wi,
-                       float *restrict v)
+                       const float *restrict weight, float keep, float keep_covariance, float *restrict wr,
+                       float *restrict wi, float *restrict v)
 {
 #define ADAPT(vectors)                                                                                       \
     adapt_pair_chunk(vectors, n, rows, x_step, x_side, w_side, xr + k, xi + k, gr + k, gi + k, weight + k,   \
-                     keep, wr + k, wi + k, v + k)
+                     keep, keep_covariance, wr + k, wi + k, v + k)
     EACH_CHUNK(n, ADAPT);
 #undef ADAPT
 }

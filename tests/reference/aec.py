@@ -104,9 +104,9 @@ class Canceller:
             np.einsum("ipk,jpk->ijpk", step, np.conj(step)).real * weight / 2.0
         )  # 1/2: the error's half frame
         noise = np.abs(self.kalman.path[used]) ** 2 * np.eye(self.used)[:, :, None, None]
-        self.covariance[used, used] = (
-            C.KEEP * (self.covariance[used, used] - learned) + (1.0 - C.KEEP) * noise
-        )
+        keep = np.full((self.used, self.used, 1, 1), C.KEEP_COVARIANCE)
+        keep[range(self.used), range(self.used)] = C.KEEP
+        self.covariance[used, used] = keep * (self.covariance[used, used] - learned) + (1.0 - C.KEEP) * noise
 
         self._copy_better_path(mic)
         for which, constrained in ((self.kalman, C.KALMAN_CONSTRAINED), (self.shadow, C.SHADOW_CONSTRAINED)):
