@@ -80,8 +80,9 @@ class AudioProcessingModule:
     channels; apmpi's AudioFrame, livekit.rtc's, or any object with those attributes. Every microphone channel
     has its own canceller and suppressor; the gain is linked, so that channels keep their balance. A far end
     of two channels is that of two loudspeakers, which may play different things; where they play the same, it
-    costs hardly more than one. The first microphone frame sets rate and channel count; a microphone frame of
-    another shape starts the chain anew.
+    costs hardly more than one. Of three to eight channels the two are used from which the others follow best:
+    more than two independent signals are cancelled in part. The first microphone frame sets rate and channel
+    count; a microphone frame of another shape starts the chain anew.
 
     Safe from several threads (far end in one, microphone in another); modules share nothing with each other.
     After os.fork() parent and child each continue with a module of their own.

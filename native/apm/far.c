@@ -60,6 +60,7 @@ static void reset_side(far_t *far)
 
 void far_reset(far_t *far)
 {
+    pick_reset(&far->pick);
     saturation_reset(&far->saturation);
     high_pass_reset(&far->high_pass[0], far->high_pass_filter);
     resampler_reset(&far->resampler[0]);
@@ -92,18 +93,21 @@ static int16_t *fifo_block(const far_t *far, int place)
     return far->fifo + (size_t)at * (size_t)(far->hop * far->references);
 }
 
-/* Mean of every `step`-th channel from `first` on. */
-static void mix(int count, const int16_t *frames, int channels, int first, int step, int16_t *out)
+/* Mean of all channels. */
+static void average_channels(int count, const int16_t *frames, int channels, int16_t *out)
 {
-    const int mixed = (channels - first + step - 1) / step;
-    for (int i = 0; i < count && mixed == 1; i++)
-        out[i] = frames[i * channels + first];
-    for (int i = 0; i < count && mixed > 1; i++) {
+    for (int i = 0; i < count; i++) {
         int sum = 0;
-        for (int c = first; c < channels; c += step)
+        for (int c = 0; c < channels; c++)
             sum += frames[i * channels + c];
-        out[i] = (int16_t)lrintf((float)sum / (float)mixed);
+        out[i] = (int16_t)lrintf((float)sum / (float)channels);
     }
+}
+
+static void copy_channel(int count, const int16_t *frames, int channels, int16_t *out)
+{
+    for (int i = 0; i < count; i++)
+        out[i] = frames[i * channels];
 }
 
 void far_push(far_t *far, const int16_t *frames, int channels)
@@ -113,8 +117,15 @@ void far_push(far_t *far, const int16_t *frames, int channels)
         far->gap.kind = GAP_CLOSED; /* a number is missing */
     }
     int16_t *block = fifo_block(far, far->fifo_count);
-    for (int r = 0; r < far->references; r++)
-        mix(far->hop, frames, channels, r < channels ? r : 0, far->references, block + r * far->hop);
+    if (far->references > 1) {
+        pick_process(&far->pick, far->hop, frames, channels);
+        copy_channel(far->hop, frames + far->pick.left, channels, block);
+        copy_channel(far->hop, frames + far->pick.right, channels, block + far->hop);
+    } else if (channels > 1) {
+        average_channels(far->hop, frames, channels, block);
+    } else {
+        memcpy(block, frames, sizeof *block * (size_t)far->hop);
+    }
     far->fifo_count++;
     far->burst_blocks += far->burst_blocks < FIFO_BLOCKS;
 }

@@ -2,9 +2,9 @@
  *
  *   far_push ─► FIFO ─► loudspeaker's curve ─► high-pass ─► drift resampler ─► reference ─► delay search
  *
- * With two references everything behind the curve runs for the middle and the side of two loudspeakers, (L +
- * R) / 2 and (L - R) / 2 (reference.h). While both play the same, the side is left out, and all is as with
- * one reference.
+ * With two references left and right are two of the far end's channels (pick.h), and everything
+ * behind the curve runs for the middle and the side of two loudspeakers, (L + R) / 2 and (L - R) / 2
+ * (reference.h). While both play the same, the side is left out, and all is as with one reference.
  *
  * Far-end and microphone blocks belong together by their number. far_advance() takes one far-end block for
  * one of the microphone. Silence stands in for a block that is missing; up to 0.3 s of such silence is
@@ -26,6 +26,7 @@
 #include "aec/saturation.h"
 #include "apm/apm.h"
 #include "apm/high_pass.h"
+#include "apm/pick.h"
 #include "apm/workspace.h"
 #include "delay/delay.h"
 
@@ -70,6 +71,7 @@ typedef struct {
     int references;       /* 1 or 2 */
     int high_pass_filter; /* 0 or 1, as configured */
     int alike_blocks;     /* of far-end sound without a side; from FAR_ALIKE_BLOCKS on the side is left out */
+    pick_t pick;          /* which channels are left and right */
     saturation_t saturation;
     /* as the microphones': so the high-pass is no part of the path that the cancellers learn */
     high_pass_t high_pass[FAR_REFERENCES];
