@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 from daemon import APMPI
+from scipy.signal import fftconvolve
 
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
 from apmpi.settings import Endpoint, Settings
 from apmpi.tools import acoustics, doctor, listening, machine_checks, sound_checks
-from apmpi.tools.finding import FINE, NOTE, WRONG
+from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
 
 RoomCard = Callable[..., str]
 
@@ -102,21 +103,45 @@ def test_channels_of_opposite_polarity_are_found(rng: np.random.Generator, sign:
     """Two microphones 10 cm apart, in one room and its noise."""
     rate_hz = 16000
     settings = Settings(sample_rate_hz=rate_hz, microphone=Endpoint("card", channels=2))
-    played = listening.signal(rate_hz)
+    played = listening.signal(rate_hz, 1)
     responses = [np.concatenate([np.zeros(late), room(rng, rate_hz, 0.3, -6)]) for late in (0, 5)]
-    echoes = [np.convolve(played, response)[: len(played)] for response in responses]
+    echoes = [np.convolve(played[:, 0], response)[: len(played)] for response in responses]
     heard = np.stack([echoes[0], sign * echoes[1]], axis=1)
-    heard += 10 ** (-65 / 20) * rng.standard_normal(heard.shape)
+    found = findings(settings, played, heard + 10 ** (-65 / 20) * rng.standard_normal(heard.shape))
+    text = "the same in all channels" if sign == 1 else "channels 1 and 2 are of opposite polarity"
+    assert (found["polarity"].verdict, found["polarity"].text) == (FINE if sign == 1 else NOTE, text)
+
+
+def findings(settings: Settings, played: np.ndarray, heard: np.ndarray) -> dict[str, Finding]:
+    """Findings by name, of what microphones received of what loudspeakers played."""
     log = LatencyLog(10, 6.0)
     log.add(10.0, 1.0, 5.0)
     latency = log.summary(0)
     assert latency is not None
-    hearing = listening.Hearing(rate_hz, (1, 2), played, heard, latency, {}, {}, Stats(erle_db=30.0))
-    found = [
-        finding for finding in sound_checks.sound_findings(settings, hearing) if finding.name == "polarity"
-    ]
-    text = "the same in all channels" if sign == 1 else "channels 1 and 2 are of opposite polarity"
-    assert [(finding.verdict, finding.text) for finding in found] == [(FINE if sign == 1 else NOTE, text)]
+    channels = tuple(range(1, heard.shape[1] + 1))
+    hearing = listening.Hearing(
+        settings.sample_rate_hz, channels, played, heard, latency, {}, {}, Stats(erle_db=30.0)
+    )
+    return {finding.name: finding for finding in sound_checks.sound_findings(settings, hearing)}
+
+
+@pytest.mark.parametrize(("right", "late"), [(1.0, 30), (-1.0, 30), (0.0, 0)])
+def test_left_and_right_are_told_apart(rng: np.random.Generator, right: float, late: int) -> None:
+    """The right loudspeaker is 2 ms farther, is wired the wrong way, or is not connected."""
+    rate_hz = 16000
+    settings = Settings(sample_rate_hz=rate_hz, microphone=Endpoint("card"))
+    played = listening.signal(rate_hz, 2)
+    responses = [room(rng, rate_hz, 0.3, -6), right * np.pad(room(rng, rate_hz, 0.3, -6), (late, 0))]
+    heard = sum(
+        fftconvolve(x, response)[: len(played)] for x, response in zip(played.T, responses, strict=True)
+    )
+    found = findings(settings, played, (heard + 10 ** (-65 / 20) * rng.standard_normal(len(heard)))[:, None])
+    assert found["left speaker"].verdict == FINE
+    assert found["right speaker"].verdict == (FINE if right else WRONG)
+    assert ("speakers" in found) == (right < 0)
+    if right:
+        left_ms, right_ms = (float(found[f"{side} speaker"].text.split()[0]) for side in ("left", "right"))
+        assert right_ms - left_ms == pytest.approx(1000 * late / rate_hz, abs=0.2)
 
 
 # ---- the whole, on the room card
@@ -241,6 +266,27 @@ def test_a_card_with_more_channels_than_are_processed(
         assert re.search(rf"channel {number} echo +.*{echo}", done.stdout)
     assert "channel 8" not in done.stdout  # those that are used, and the first of the rest
     assert "channels: 16, use: [1, " in done.stdout
+
+
+def test_a_loudspeaker_that_is_not_connected(
+    tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
+) -> None:
+    """ALSA's route plugin leaves the right channel out."""
+    soundfile.write(tmp_path / "room.wav", room(rng, 16000, 0.3, -10), 16000, subtype="FLOAT")
+    card = room_card(impulse_response=tmp_path / "room.wav", delay_ms=20, noise_dbfs=-65)
+    with (tmp_path / "room.conf").open("a") as conf:
+        conf.write(f"pcm.half {{ type route slave {{ pcm {card} channels 2 }} ttable.0.0 1 ttable.1.1 0 }}\n")
+    (tmp_path / "apmpi.yaml").write_text(
+        f'sample_rate_hz: 16000\nmicrophone: {{device: "{card}"}}\n'
+        'far_end: {file: far.wav, channels: 2}\nspeaker: {device: "plug:half", channels: 2}\n'
+    )
+    soundfile.write(tmp_path / "far.wav", np.zeros((16000, 2)), 16000)
+    done = subprocess.run(
+        [APMPI, "doctor", "apmpi.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    print(done.stdout, done.stderr)
+    assert re.search(r"^fine +left speaker +[\d.]+ ms behind what is played", done.stdout, re.MULTILINE)
+    assert re.search(r"^WRONG +right speaker +is not heard", done.stdout, re.MULTILINE)
 
 
 def test_what_keeps_it_from_listening(tmp_path: Path, room_card: RoomCard) -> None:

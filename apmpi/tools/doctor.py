@@ -19,7 +19,7 @@ from apmpi.settings import CARD_CHANNELS_MAX, Endpoint, Settings
 from apmpi.tools.endpoint_check import endpoint_states
 from apmpi.tools.finding import FINE, NOTE, WRONG, Finding
 from apmpi.tools.journal_checks import journal_findings
-from apmpi.tools.listening import PEAK_DBFS, duration_s, listen
+from apmpi.tools.listening import PEAK_DBFS, duration_s, listen, loudspeakers
 from apmpi.tools.machine_checks import machine_findings
 from apmpi.tools.sound_checks import sound_findings, suggested_lines
 
@@ -83,7 +83,7 @@ def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
     if settings.microphone.device is None:
         yield Finding("sound", NOTE, "the microphone is a file: nothing to listen to")
         return
-    announce()
+    announce(settings)
     try:
         hearing = listen(settings)
     except EndpointError as error:
@@ -95,11 +95,10 @@ def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
         print(f"  {one_line(line)}")
 
 
-def announce() -> None:
-    print(
-        f"... plays {duration_s():.0f} s at {PEAK_DBFS:.0f} dBFS: noise, then a sweep; please be quiet",
-        flush=True,
-    )
+def announce(settings: Settings) -> None:
+    sweeps = "a sweep, one at the left, one at the right" if loudspeakers(settings) == 2 else "a sweep"
+    plays = f"plays {duration_s(settings):.0f} s at {PEAK_DBFS:.0f} dBFS"
+    print(f"... {plays}: noise, then {sweeps}; please be quiet", flush=True)
 
 
 def _learned_gain(settings: Settings) -> Finding:

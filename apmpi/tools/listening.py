@@ -3,6 +3,8 @@
 The measured delay is therefore the delay that the canceller meets. The test signal:
 
     silence (noise floor) ─► noise with syllables (ERLE) ─► sweep (acoustics.py) ─► silence (decay)
+
+Of two loudspeakers both play that, then each of them a sweep alone.
 """
 
 import contextlib
@@ -40,7 +42,7 @@ class Hearing:
     """Recording of the test signal, and figures of the loop that played it.
 
     channels    numbers of the recorded channels on the microphone's card, counted from 1
-    played      [samples], -1 to 1
+    played      [samples, loudspeakers], -1 to 1
     heard       [samples, channels], -1 to 1
     xruns       by endpoint
     drift_ppm   by endpoint, relative to the microphone's clock
@@ -57,28 +59,41 @@ class Hearing:
     core: Stats
 
 
-def duration_s() -> float:
+def loudspeakers(settings: Settings) -> int:
+    """Return 2 if two loudspeakers are measured apart, else 1."""
+    speaker = settings.speaker
+    return 2 if speaker and speaker.device and speaker.channels == 2 else 1
+
+
+def sweeps(count: int) -> int:
+    """Return the number of sweeps for so many loudspeakers."""
+    return 1 + count if count > 1 else 1
+
+
+def duration_s(settings: Settings) -> float:
     """Length of the test signal."""
-    return SWEEP_AT_S + acoustics.SWEEP_S + AFTER_SWEEP_S
+    return SWEEP_AT_S + sweeps(loudspeakers(settings)) * (acoustics.SWEEP_S + AFTER_SWEEP_S)
 
 
-def signal(rate_hz: int) -> Samples:
-    """Return the test signal, -1 to 1."""
+def signal(rate_hz: int, count: int) -> Samples:
+    """Return the test signal for so many loudspeakers, [samples, loudspeakers], -1 to 1."""
     peak = 10 ** (PEAK_DBFS / 20)
     rng = np.random.default_rng(1)
-    count = round(TALK_S * rate_hz)
+    talk_samples = round(TALK_S * rate_hz)
     # Approximates speech: falls by 6 dB per octave above 500 Hz, four syllables a second.
-    frequency_hz = np.fft.rfftfreq(count, 1 / rate_hz)
+    frequency_hz = np.fft.rfftfreq(talk_samples, 1 / rate_hz)
     shape = frequency_hz / 500 / (1 + (frequency_hz / 500) ** 2)
-    talk = np.fft.irfft(np.fft.rfft(rng.standard_normal(count)) * shape, count)
-    talk *= 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(count) / rate_hz)
+    talk = np.fft.irfft(np.fft.rfft(rng.standard_normal(talk_samples)) * shape, talk_samples)
+    talk *= 0.55 - 0.45 * np.cos(2 * np.pi * 4 * np.arange(talk_samples) / rate_hz)
     talk *= peak / np.abs(talk).max()
 
     def quiet(seconds: float) -> Samples:
         return np.zeros(round(seconds * rate_hz))
 
-    sweep = acoustics.sweep(rate_hz, peak)
-    return np.concatenate([quiet(QUIET_S), talk, quiet(AFTER_TALK_S), sweep, quiet(AFTER_SWEEP_S)])
+    sweep = np.concatenate([acoustics.sweep(rate_hz, peak), quiet(AFTER_SWEEP_S)])
+    together = np.concatenate([quiet(QUIET_S), talk, quiet(AFTER_TALK_S), sweep])
+    apart = [sweep[:, None] * (np.arange(count) == one) for one in range(sweeps(count) - 1)]
+    return np.concatenate([np.repeat(together[:, None], count, axis=1), *apart])
 
 
 def _channels(settings: Settings) -> tuple[int, ...]:
@@ -102,6 +117,7 @@ def listen(settings: Settings) -> Hearing:
         if settings.speaker and settings.speaker.device
         else Endpoint(device=microphone.device)
     )
+    count, seconds = loudspeakers(settings), duration_s(settings)
     played: list[bytes] = []
     heard: list[bytes] = []
     after_talk: list[Stats] = []
@@ -114,17 +130,16 @@ def listen(settings: Settings) -> Hearing:
 
     with contextlib.ExitStack() as stack:
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "doctor.wav"
-        soundfile.write(file, signal(rate_hz), rate_hz, subtype="PCM_16")
+        soundfile.write(file, signal(rate_hz, count), rate_hz, subtype="PCM_16")
         trial = replace(
             settings,
             microphone=replace(microphone, use=channels),
-            far_end=Endpoint(file=file),
+            far_end=Endpoint(file=file, channels=count),
             speaker=speaker,
             output=None,
         )
         loop = Loop(trial, None, stack, tap, Timebase())
         stack.enter_context(realtime.real_time())
-        seconds = duration_s()
         stop = threading.Timer(seconds + PATIENCE_S, setattr, (loop.board, "stop", True))
         stop.daemon = True
         stop.start()
@@ -136,7 +151,7 @@ def listen(settings: Settings) -> Hearing:
         return Hearing(
             rate_hz,
             channels,
-            np.frombuffer(b"".join(played), "<i2") / 32768.0,
+            np.frombuffer(b"".join(played), "<i2").reshape(-1, count) / 32768.0,
             np.frombuffer(b"".join(heard), "<i2").reshape(-1, len(channels)) / 32768.0,
             latency,
             loop.endpoints.xruns(),
@@ -147,11 +162,25 @@ def listen(settings: Settings) -> Hearing:
 
 def paths(hearing: Hearing) -> dict[int, acoustics.Path]:
     """Return the echo path of each channel by its number on the microphone's card."""
-    part = slice(
-        round(SWEEP_AT_S * hearing.rate_hz),
-        round((SWEEP_AT_S + acoustics.SWEEP_S + AFTER_SWEEP_S) * hearing.rate_hz),
-    )
+    part = _sweep_part(hearing, 0)
     return {
-        number: acoustics.measure(hearing.played[part], channel[part], hearing.rate_hz)
+        number: acoustics.measure(hearing.played[part, 0], channel[part], hearing.rate_hz)
         for number, channel in zip(hearing.channels, hearing.heard.T, strict=True)
     }
+
+
+def paths_apart(hearing: Hearing, channel: int) -> list[acoustics.Path]:
+    """Return the echo path of each of two loudspeakers to a channel of the microphone's card."""
+    heard = hearing.heard[:, hearing.channels.index(channel)]
+    parts = [_sweep_part(hearing, 1 + one) for one in range(hearing.played.shape[1])]
+    return [
+        acoustics.measure(hearing.played[part, one], heard[part], hearing.rate_hz)
+        for one, part in enumerate(parts)
+    ]
+
+
+def _sweep_part(hearing: Hearing, number: int) -> slice:
+    """Return the samples of a sweep and the silence after it, counted from 0."""
+    length_s = acoustics.SWEEP_S + AFTER_SWEEP_S
+    start_s = SWEEP_AT_S + number * length_s
+    return slice(round(start_s * hearing.rate_hz), round((start_s + length_s) * hearing.rate_hz))

@@ -144,7 +144,7 @@ def _answer(prompt: str) -> str:
 def _lines(settings: Settings, pc: bool, measure: bool) -> list[str]:
     """Return the configuration's lines, with what was measured. Raises EndpointError."""
     if measure:
-        doctor.announce()
+        doctor.announce(settings)
         hearing = listen(settings)
         if all(path.wire for path in paths(hearing).values()):
             name = settings.microphone.device

@@ -7,7 +7,7 @@ import numpy as np
 from apmpi.settings import STREAM_DELAY_MAX_MS, Settings
 from apmpi.tools import acoustics
 from apmpi.tools.finding import FINE, NOTE, WRONG, Finding, judged
-from apmpi.tools.listening import QUIET_S, TALK_S, Hearing, Samples, duration_s, paths
+from apmpi.tools.listening import QUIET_S, TALK_S, Hearing, Samples, duration_s, paths, paths_apart
 from apmpi.units import FRAME_MS
 
 # Start of the recording that is not measured: some cards begin with a click.
@@ -44,6 +44,7 @@ def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
         heard = hearing.heard[:, hearing.channels.index(number)]
         yield from _microphone_findings(name, hearing, heard)
         yield from _path_findings(name, found[number], _clipped(heard))
+    yield from _loudspeaker_findings(hearing, [number for number in microphones if found[number].heard])
     yield from _polarity_findings({number: found[number] for number in microphones})
     yield from _wire_findings(wires, configured)
     yield from _loop_findings(settings, hearing)
@@ -116,6 +117,23 @@ def _path_findings(name: str, path: acoustics.Path, clipped: int) -> Iterator[Fi
         yield judged("loudspeaker", path.distortion > DISTORTION_MAX, text, "lower its volume")
 
 
+def _loudspeaker_findings(hearing: Hearing, microphones: list[int]) -> Iterator[Finding]:
+    """Compare two loudspeakers as the first of the microphones that hear them receives each alone."""
+    if hearing.played.shape[1] < 2 or not microphones:
+        return
+    apart = dict(zip(("left", "right"), paths_apart(hearing, microphones[0]), strict=True))
+    for name, path in apart.items():
+        if path.heard:
+            delay = f"{1000 * path.delay_s:.1f} ms behind what is played"
+            yield Finding(f"{name} speaker", FINE, f"{delay}, echo return loss {-path.gain_db:.1f} dB")
+        else:
+            todo = "connect it, turn it up (alsamixer), or speaker: {channels: 1}"
+            yield Finding(f"{name} speaker", WRONG, "is not heard", todo)
+    if apart["left"].inverted != apart["right"].inverted and all(path.heard for path in apart.values()):
+        text = "left and right are of opposite polarity: what both play alike is weak"
+        yield Finding("speakers", NOTE, text, "turn the wires of one of them round")
+
+
 def _polarity_findings(microphones: dict[int, acoustics.Path]) -> Iterator[Finding]:
     """Compare the polarity of the channels. `microphones` has the echo paths by channel number."""
     heard = [number for number, path in microphones.items() if path.heard]
@@ -143,7 +161,7 @@ def _wire_findings(wires: list[int], configured: tuple[int, ...]) -> Iterator[Fi
 def _loop_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
     lost = sum(hearing.xruns.values())
     todo = "periods: 8, or stop what else keeps the processor busy"
-    yield judged("xruns", lost > 0, f"{lost or 'none'} in {duration_s():.0f} s", todo)
+    yield judged("xruns", lost > 0, f"{lost or 'none'} in {duration_s(settings):.0f} s", todo)
     slow_ms = hearing.latency.processing.p99_ms
     text = f"{slow_ms:.1f} ms for each {FRAME_MS:.0f} ms, 99 % of the time"
     yield judged("processor", slow_ms > PROCESSING_MAX_MS, text, "sample_rate_hz: 16000")
@@ -174,7 +192,8 @@ def suggested_lines(settings: Settings, hearing: Hearing) -> list[str]:
     if wires:
         lines.append(f"far_end: {{microphone_channels: {wires}}}")
     elif speaker and speaker.device:
-        lines.append(f'speaker: {{device: "{speaker.device}"}}')
+        both = ", channels: 2" if speaker.channels == 2 else ""
+        lines.append(f'speaker: {{device: "{speaker.device}"{both}}}')
     delays_ms = [1000 * found[number].delay_s for number in heard if found[number].heard]
     if delays_ms and min(delays_ms) <= STREAM_DELAY_MAX_MS and not wires:
         lines.append(f"stream_delay_ms: {min(delays_ms):.0f}    # where the search begins")
