@@ -16,8 +16,8 @@ enum {
     FIFO_RING_BLOCKS = FIFO_BLOCKS + SETTLED_BLOCKS, /* blocks behind the gap may be read a second time */
 };
 
-/* Power of the side over the middle's up to which it counts as silent: -60 dB, below what a canceller leaves.
- * Dither and lossy codecs make channels differ by as little. */
+/* Power of the side over that of the loudspeakers up to which it counts as silent: -60 dB, below what a
+ * canceller leaves. Dither and lossy codecs make channels differ by as little. */
 static const float LEAST_SIDE = 1e-6f;
 
 void far_init(far_t *far, int rate_hz, int references, arena_t *arena)
@@ -132,12 +132,12 @@ void far_push(far_t *far, const int16_t *frames, int channels)
 
 int far_is_paired(const far_t *far) { return far->alike_blocks < FAR_ALIKE_BLOCKS; }
 
-/* Counts the blocks without a side. middle, side: mean squares of a block. */
-static void follow_side(far_t *far, float middle, float side)
+/* Counts the blocks without a side; power, side: mean squares of the loudspeakers and of the side. */
+static void follow_side(far_t *far, float power, float side)
 {
-    if (side > greater(QUANTISATION_POWER, LEAST_SIDE * middle))
+    if (side > greater(QUANTISATION_POWER, LEAST_SIDE * power))
         far->alike_blocks = 0;
-    else if (middle > FAR_PRESENT_POWER && far_is_paired(far) && ++far->alike_blocks == FAR_ALIKE_BLOCKS)
+    else if (power > FAR_PRESENT_POWER && far_is_paired(far) && ++far->alike_blocks == FAR_ALIKE_BLOCKS)
         reset_side(far);
 }
 
@@ -155,7 +155,7 @@ static void read_block(far_t *far, const int16_t *frames)
 static float read_pair(far_t *far)
 {
     const int hop = far->hop;
-    float *restrict left = far->block, *restrict right = far->block + hop, *restrict side = far->side;
+    float *left = far->block, *right = far->block + hop, *side = far->side;
     for (int i = 0; i < hop; i++)
         side[i] = 0.5f * (left[i] - right[i]);
     const float power = 0.5f * (mean_square(left, hop) + mean_square(right, hop));

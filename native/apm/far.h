@@ -2,9 +2,9 @@
  *
  *   far_push ─► FIFO ─► loudspeaker's curve ─► high-pass ─► drift resampler ─► reference ─► delay search
  *
- * With two references left and right are two of the far end's channels (pick.h), and everything
- * behind the curve runs for the middle and the side of two loudspeakers, (L + R) / 2 and (L - R) / 2
- * (reference.h). While both play the same, the side is left out, and all is as with one reference.
+ * With two references left and right are two of the far end's channels (pick.h), and everything behind the
+ * curve runs for the middle and the side of two loudspeakers, (L + R) / 2 and (L - R) / 2 (reference.h).
+ * While both play the same, the side is left out, and all is as with one reference.
  *
  * Far-end and microphone blocks belong together by their number. far_advance() takes one far-end block for
  * one of the microphone. Silence stands in for a block that is missing; up to 0.3 s of such silence is
