@@ -44,7 +44,9 @@ def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
         heard = hearing.heard[:, hearing.channels.index(number)]
         yield from _microphone_findings(name, hearing, heard)
         yield from _path_findings(name, found[number], _clipped(heard))
-    yield from _loudspeaker_findings(hearing, [number for number in microphones if found[number].heard])
+    # Two that are of opposite polarity may cancel at every microphone while both play.
+    receiving = [number for number in microphones if found[number].heard] or microphones
+    yield from _loudspeaker_findings(hearing, receiving[:1])
     yield from _polarity_findings({number: found[number] for number in microphones})
     yield from _wire_findings(wires, configured)
     yield from _loop_findings(settings, hearing)
@@ -117,11 +119,11 @@ def _path_findings(name: str, path: acoustics.Path, clipped: int) -> Iterator[Fi
         yield judged("loudspeaker", path.distortion > DISTORTION_MAX, text, "lower its volume")
 
 
-def _loudspeaker_findings(hearing: Hearing, microphones: list[int]) -> Iterator[Finding]:
-    """Compare two loudspeakers as the first of the microphones that hear them receives each alone."""
-    if hearing.played.shape[1] < 2 or not microphones:
+def _loudspeaker_findings(hearing: Hearing, microphone: list[int]) -> Iterator[Finding]:
+    """Compare two loudspeakers, each alone, at a microphone, if there is one."""
+    if hearing.played.shape[1] < 2 or not microphone:
         return
-    apart = dict(zip(("left", "right"), paths_apart(hearing, microphones[0]), strict=True))
+    apart = dict(zip(("left", "right"), paths_apart(hearing, microphone[0]), strict=True))
     for name, path in apart.items():
         if path.heard:
             delay = f"{1000 * path.delay_s:.1f} ms behind what is played"
