@@ -15,9 +15,7 @@ the next run, so that the times do not include most of the downloads.
 """
 
 import argparse
-import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,8 +23,10 @@ import tempfile
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
-RELEASES = ("bookworm", "trixie")
+# The build machine's scripts know the packaging's roots, which know nothing of them.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "packaging"))
+from roots import CACHE, CERTIFICATES, NETWORK, PROJECT, RELEASES, kept, sources
+
 # Debian's testing, which has the next Python; only on request.
 NEXT = "forky"
 USERS = ("root", "newcomer")
@@ -34,10 +34,6 @@ USERS = ("root", "newcomer")
 BARE_PACKAGES = ("git", "make", "ca-certificates", "sudo", "passwd")
 # The last two show that a complete set-up has nothing left to do.
 COMMANDS = ("make run", "make test", "make run SECONDS=8", "make setup-test")
-# Variables for the way to the package archives: the same inside the root.
-NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL")
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apmpi"
 # Root needs no user namespace, and can make mounts that such a namespace forbids.
 UNSHARE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
 if os.geteuid() != 0:
@@ -144,31 +140,13 @@ def _packed_root(release: str, prepared: bool) -> Path:
     packages = [*BARE_PACKAGES]
     if prepared:
         packages += _output(PROJECT / ".ci/setup", "list").split()
-    name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
-    finished = CACHE / f"{release}-{name}.tar"
-    if finished.exists():
-        return finished
-    _say(f"a root of {release} with {len(packages)} packages (minutes, once)")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    if shutil.which("mmdebstrap") is None:
-        raise SystemExit("fresh: mmdebstrap is missing, expected the Debian package of that name")
-    sources = [
-        f"deb http://deb.debian.org/debian {release} main",
-        f"deb http://deb.debian.org/debian {release}-updates main",
-        f"deb http://deb.debian.org/debian-security {release}-security main",
-    ]
-    unfinished = finished.with_suffix(".part")
-    command = [
-        "mmdebstrap",
-        "--quiet",
-        "--format=tar",
-        "--variant=minbase",
-        f"--include={','.join(packages)}",
-    ]
-    if subprocess.run([*command, release, unfinished, *sources]).returncode != 0:
-        raise SystemExit(f"fresh: a root of {release} cannot be made (mmdebstrap says why above)")
-    unfinished.rename(finished)
-    return finished
+
+    def make(path: Path) -> int:
+        command = ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase"]
+        command += [f"--include={','.join(packages)}", release, str(path), *sources(release)]
+        return subprocess.run(command).returncode
+
+    return kept(release, packages, make)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,15 +63,35 @@ class Root:
     architecture: str
     packages: tuple[str, ...]
 
-    @property
-    def sources(self) -> list[str]:
-        suites = [("debian", self.release), ("debian", f"{self.release}-updates")]
-        suites.append(("debian-security", f"{self.release}-security"))
-        return [f"deb http://deb.debian.org/{archive} {suite} main" for archive, suite in suites]
-
 
 def say(text: str) -> None:
     print(f"packaging: {text}", flush=True)
+
+
+def sources(release: str) -> list[str]:
+    """Return the lines of sources.list of a release, with its updates."""
+    suites = {release: "debian", f"{release}-updates": "debian", f"{release}-security": "debian-security"}
+    return [f"deb http://deb.debian.org/{archive} {suite} main" for suite, archive in suites.items()]
+
+
+def kept(name: str, contents: Sequence[str], make: Callable[[Path], int]) -> Path:
+    """Return the tar file of a root in CACHE, by name and contents.
+
+    make   writes it, if there is none of these contents, with mmdebstrap, and returns its exit status
+    """
+    digest = hashlib.sha256(" ".join(contents).encode()).hexdigest()[:12]
+    finished = CACHE / f"{name}-{digest}.tar"
+    if finished.exists():
+        return finished
+    if shutil.which("mmdebstrap") is None:
+        raise SystemExit("packaging: mmdebstrap is missing, expected the Debian package of that name")
+    say(f"a root {name} (minutes, once)")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    unfinished = finished.with_suffix(".part")
+    if make(unfinished) != 0:
+        raise SystemExit(f"packaging: a root {name} cannot be made (mmdebstrap says why above)")
+    unfinished.rename(finished)
+    return finished
 
 
 def packed(root: Root) -> Path:
@@ -78,25 +99,16 @@ def packed(root: Root) -> Path:
     command = [
         "mmdebstrap", "--mode=root", "--variant=apt", f"--architectures={root.architecture}",
         "--format=tar", '--aptopt=Apt::Install-Recommends "false"', f"--include={','.join(root.packages)}",
-        root.release, "-", *root.sources,
+        root.release, "-", *sources(root.release),
     ]  # fmt: skip
-    name = hashlib.sha256(" ".join(command).encode()).hexdigest()[:12]
-    finished = CACHE / f"{root.release}-{root.architecture}-{name}.tar"
-    if finished.exists():
-        return finished
-    if shutil.which("mmdebstrap") is None:
-        raise SystemExit("packaging: mmdebstrap is missing, expected the Debian package of that name")
-    say(f"a root of {root.release}, {root.architecture}, with {len(root.packages)} packages (minutes, once)")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    unfinished = finished.with_suffix(".part")
-    with unfinished.open("wb") as tar:
+
+    def make(path: Path) -> int:
         # Both must be accessible to the namespace's root.
         environment = {**os.environ, "TMPDIR": "/tmp", "HOME": "/", "LC_ALL": "C.UTF-8"}
-        done = subprocess.run([*ENTER, *command], stdout=tar, env=environment)
-    if done.returncode != 0:
-        raise SystemExit(f"packaging: a root of {root.release} cannot be made (mmdebstrap says why above)")
-    unfinished.rename(finished)
-    return finished
+        with path.open("wb") as tar:
+            return subprocess.run([*ENTER, *command], stdout=tar, env=environment).returncode
+
+    return kept(f"{root.release}-{root.architecture}", command, make)
 
 
 def run(root: Path, command: str, given: Path, results: Path) -> int:

@@ -17,6 +17,7 @@ import deb
 import numpy as np
 import pytest
 import release
+import roots
 import soundfile
 import source
 
@@ -79,6 +80,27 @@ def test_the_source_has_all_files(tmp_path: Path) -> None:
     assert {f"apmpi/{name}" for name in [*listed.stdout.split(), "debian/changelog"]} <= names
     assert owners == {0}
     assert not [name for name in names if "/build/" in name or "/.venv" in name]
+
+
+@pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is missing")
+def test_a_root_is_made_once_for_its_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roots, "CACHE", tmp_path)
+
+    def make(path: Path) -> int:
+        path.write_text("half a root" if fails else "a root")
+        return int(fails)
+
+    fails = True
+    with pytest.raises(SystemExit, match="a root trixie cannot be made"):
+        roots.kept("trixie", ["make", "git"], make)
+    assert not list(tmp_path.glob("*.tar"))
+    fails = False
+    tar = roots.kept("trixie", ["make", "git"], make)
+    assert tar.read_text() == "a root"
+    fails = True  # and would be noticed
+    assert roots.kept("trixie", ["make", "git"], make) == tar
+    fails = False
+    assert roots.kept("trixie", ["make"], make) != tar
 
 
 # On the path of a program: nothing of alsa-lib can be loaded.
