@@ -21,7 +21,7 @@ from source import commit_time, version, write_source
 # Beyond build-essential: debian/control's Build-Depends; ca-certificates for PyPI.
 BUILD_PACKAGES = (
     *("build-essential", "ca-certificates", "cmake", "debhelper", "dh-python", "libasound2-dev"),
-    *("pkg-config", "pybuild-plugin-pyproject", "python3-all-dev", "python3-setuptools"),
+    *("libspa-0.2-dev", "pkg-config", "pybuild-plugin-pyproject", "python3-all-dev", "python3-setuptools"),
 )
 MORE_PACKAGES = {"bookworm": ("python3-pip",), "trixie": ("cython3", "python3-scikit-build-core")}
 # A package of "~deb12" is older than one of "~deb13": an upgrade of Debian brings the newer.
@@ -32,7 +32,7 @@ LINTIAN_ARCHITECTURE = "amd64"
 BUILD = r"""
 cd /given/apmpi
 DEB_BUILD_OPTIONS="noautodbgsym parallel=$(nproc)" dpkg-buildpackage --no-sign --build=binary $CHECK
-mv ../apmpi_*.deb /results
+mv ../*.deb /results
 """
 FROM_PYPI = r"""
 cd /given/apmpi
@@ -44,7 +44,7 @@ python3 .ci/locked.py .ci/locks/build.txt |
 awk '/^[a-z]/ { wanted = /^pyalsaaudio==/ } wanted' .ci/locks/run.txt |
     $pip wheel --no-build-isolation --wheel-dir debian $locked
 """
-LINTIAN = "\nlintian --allow-root --fail-on=error --display-info /results/apmpi_*.deb\n"
+LINTIAN = "\nlintian --allow-root --fail-on=error --display-info /results/*.deb\n"
 
 
 def main() -> int:
@@ -86,7 +86,7 @@ def changelog(release: str) -> str:
     maintainer = next(line for line in control.splitlines() if line.startswith("Maintainer: "))
     return (
         f"apmpi ({version()}{VERSION_SUFFIX[release]}) {release}; urgency=medium\n\n"
-        "  * CHANGELOG.md has what is new.\n\n"
+        "  * NEWS.md in the same folder has what is new.\n\n"
         f" -- {maintainer.removeprefix('Maintainer: ')}  {formatdate(commit_time())}\n"
     )
 

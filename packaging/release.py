@@ -61,7 +61,7 @@ def check_files(files: list[Path], number: str) -> None:
     for file in files:
         if not file.is_file():
             raise ValueError(f"{file} is missing, expected it to be built (make deb wheels image)")
-        if not re.match(rf"apmpi[-_]{re.escape(number)}\b", file.name):
+        if not re.match(rf"(pipewire-)?apmpi[-_]{re.escape(number)}\b", file.name):
             raise ValueError(f"{file} is of another version, expected {number}: remove it")
         if file.name in names:
             raise ValueError(f"{file} and {names[file.name]} have one name, expected two")

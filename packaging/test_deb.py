@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import soundfile
 from daemon import impulse_response, write
-from deb import VERSION_SUFFIX, build_root
-from roots import PROJECT, RELEASES, Root, packed, run
+from deb import VERSION_SUFFIX
+from roots import CERTIFICATES, PROJECT, RELEASES, Root, packed, run
 from source import version
+from wheels import TEST_PACKAGES
 
 HERE = Path(__file__).parent
 
@@ -29,18 +30,54 @@ pcm.room { type apmpi_room card "room" impulse_response "/test/room.wav" delay_m
 """
 # The first boots, the second has userdel; any Debian has both.
 BARE_PACKAGES = ("systemd", "passwd")
+PACKAGES = ("apmpi", "pipewire-apmpi")
 # Files that name the package and are not its own: records of package tools and of systemd.
 RECORDS = re.compile(r"/(var/cache/apt|var/log|var/lib/(dpkg|apt)|test|run|proc|sys|tmp)/")
 
-# piuparts in a root of its own: $1. It makes device nodes, which only the machine's root may.
-PIUPARTS = r"""
+# Enters the root $1 as the machine's root, who may make device nodes (piuparts) and give real-time priority
+# (PipeWire), and runs the shell text $2 there.
+ENTER = r"""
 cp --remove-destination /etc/resolv.conf "$1/etc/resolv.conf"
 mount --rbind /dev "$1/dev"
 mount -t proc proc "$1/proc"
 mount -t tmpfs tmpfs "$1/tmp"
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/tmp LC_ALL=C.UTF-8
-exec chroot "$1" piuparts --distribution="$2" \
-    --basetgz=/root/bare.tgz --mirror='http://deb.debian.org/debian main' --no-eatmydata /root/apmpi.deb
+exec chroot "$1" bash -euo pipefail -c "$2"
+"""
+
+# As a user of PipeWire: installed, switched on as README.Debian says, tried by the project's tests
+# and purged. Those tests need the package apmpi.
+PIPEWIRE = r"""
+export DEBIAN_FRONTEND=noninteractive
+mkdir /results
+install="apt-get --quiet install --yes --no-install-recommends"
+apt-get --quiet update
+$install /given/pipewire-apmpi.deb pipewire wireplumber
+export XDG_RUNTIME_DIR=/tmp/runtime
+devices() { # the names of what PipeWire has when it is started as the user configured it
+    mkdir -p $XDG_RUNTIME_DIR
+    pipewire &
+    timeout 30 sh -c 'until [ -S $XDG_RUNTIME_DIR/pipewire-0 ]; do sleep 0.1; done'
+    pw-dump | grep '"node.name"' || true
+    kill $!
+    wait $! || true
+    rm -r $XDG_RUNTIME_DIR
+}
+devices >/results/installed
+sed -n 's/^    \(mkdir\|ln\) /\1 /p' /usr/share/doc/pipewire-apmpi/README.Debian >switch-on
+bash -eux switch-on
+devices >/results/switched_on
+
+$install /given/apmpi.deb dbus-daemon
+python3 -m venv --system-site-packages /tmp/venv
+/tmp/venv/bin/pip --quiet --no-cache-dir --disable-pip-version-check install --only-binary :all: \
+    pytest pytest-xdist hypothesis scipy pystoi
+cd /given/apmpi
+/tmp/venv/bin/pytest -q -s -p no:cacheprovider tests/test_pipewire.py
+
+apt-get --quiet purge --yes pipewire-apmpi
+devices >/results/purged
+if find /usr -path '*aec-apmpi*' | grep .; then exit 1; fi
 """
 
 # In an emulator, without systemd: installed, and a recording processed by the NEON kernels.
@@ -95,8 +132,19 @@ def unpacked(tar: Path, folder: Path) -> Path:
     return folder
 
 
-def built(release: str, architecture: str = "amd64") -> Path:
-    packages = sorted((PROJECT / "build/deb" / release).glob(f"apmpi_{version()}*_{architecture}.deb"))
+def entered(root: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run shell text in an unpacked root, in namespaces that end with it."""
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    done = subprocess.run(
+        [*unshare, "bash", "-euc", ENTER, "enter", root, text],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    print(done.stdout[-5000:])
+    return done
+
+
+def built(release: str, architecture: str = "amd64", package: str = "apmpi") -> Path:
+    packages = sorted((PROJECT / "build/deb" / release).glob(f"{package}_{version()}*_{architecture}.deb"))
     assert packages, f"build/deb/{release} has no package of version {version()}, expected `make deb`"
     return packages[-1]
 
@@ -140,18 +188,37 @@ def test_the_package_lives_and_leaves(results: dict[str, str]) -> None:
 def test_piuparts(release: str, tmp_path: Path) -> None:
     """Debian's own test: install, upgrade, remove and purge leave no file and no error."""
     root = unpacked(packed(Root("trixie", "amd64", ("piuparts", "ca-certificates"))), tmp_path / "root")
-    shutil.copy(built(release), root / "root/apmpi.deb")
+    for package in PACKAGES:
+        shutil.copy(built(release, package=package), root / f"root/{package}.deb")
     with (root / "root/bare.tgz").open("wb") as bare:
         tar = packed(Root(release, "amd64", BARE_PACKAGES))
         subprocess.run(["gzip", "-1", "--stdout", tar], stdout=bare, check=True)
-    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-    done = subprocess.run(
-        [*unshare, "bash", "-euc", PIUPARTS, "piuparts", root, release],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    print(done.stdout[-5000:])
+    command = f"piuparts --distribution={release} --basetgz=/root/bare.tgz --no-eatmydata"
+    command += " --mirror='http://deb.debian.org/debian main'"
+    done = entered(root, " ".join([command, *(f"/root/{package}.deb" for package in PACKAGES)]))
     assert done.returncode == 0
     assert "PASS: All tests." in done.stdout
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_plugin_in_debian_s_pipewire(release: str, tmp_path: Path) -> None:
+    root = unpacked(packed(Root(release, "amd64", TEST_PACKAGES)), tmp_path / "root")
+    if CERTIFICATES.exists():
+        shutil.copy(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
+    project = root / "given/apmpi"
+    project.mkdir(parents=True)
+    for package in PACKAGES:
+        shutil.copy(built(release, package=package), root / f"given/{package}.deb")
+    for name in ("tests", "config"):
+        shutil.copytree(PROJECT / name, project / name)
+    shutil.copy(PROJECT / "pyproject.toml", project)
+    assert entered(root, PIPEWIRE).returncode == 0
+    # Nothing is switched on by the installation, and a link that is left over does no harm.
+    devices = {path.name: path.read_text() for path in (root / "results").iterdir()}
+    print(devices)
+    assert "apmpi_microphone" in devices["switched_on"] and "apmpi_speaker" in devices["switched_on"]
+    assert all("Dummy-Driver" in names for names in devices.values())
+    assert "apmpi" not in devices["installed"] + devices["purged"]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -161,7 +228,7 @@ def test_arm64(release: str, tmp_path: Path) -> None:
         tar.add(built(release, "arm64"), "apmpi.deb")
         tar.add(tmp_path / "call.wav", "call.wav")
     results = tmp_path / "results"
-    root = packed(build_root(release, "arm64"))  # a root of its own would take ten minutes more
+    root = packed(Root(release, "arm64", TEST_PACKAGES))
     assert run(root, ARM64, tmp_path / "given.tar", results) == 0
     assert (results / "version").read_text() == f"apmpi {version()}\n"
     assert (results / "kernels").read_text() == "neon\n"

@@ -50,7 +50,7 @@ def test_an_upgrade_of_debian_upgrades_the_package() -> None:
 
 
 def test_the_package_s_files_are_there() -> None:
-    for name in ("docs", "examples", "manpages"):
+    for name in ("docs", "examples", "manpages", "pipewire-apmpi.docs"):
         for pattern in (ROOT / "debian" / name).read_text().split():
             assert list(ROOT.glob(pattern)), f"debian/{name}: {pattern}"
     rules = (ROOT / "debian/rules").read_text()
@@ -61,6 +61,14 @@ def test_the_package_s_files_are_there() -> None:
     # What is copied into debian/ is removed by a clean-up.
     copied = re.findall(r"^\tcp \S+ (debian/\S+)$", rules, re.MULTILINE)
     assert copied == (ROOT / "debian/clean").read_text().split()[::-1]
+
+
+def test_what_switches_pipewire_on_is_where_the_package_puts_it() -> None:
+    rules = (ROOT / "debian/rules").read_text()
+    found = re.search(r"config/pipewire-apmpi\.conf \$\(PIPEWIRE\)(\S+)", rules)
+    assert found
+    for name in ("debian/pipewire-apmpi.README.Debian", "docs/pipewire.md"):
+        assert f"ln -s {found[1]} ~/.config/pipewire/pipewire.conf.d/\n" in (ROOT / name).read_text()
 
 
 def test_purge_removes_what_setup_writes() -> None:
@@ -150,8 +158,9 @@ def test_release_notes_are_the_version_s_part_of_the_changelog() -> None:
 
 
 def test_a_release_is_of_one_version(tmp_path: Path) -> None:
-    names = ["apmpi_0.2.0~deb13_arm64.deb", "apmpi-0.2.0-cp311-abi3-manylinux_2_34_x86_64.whl"]
-    files = [tmp_path / name for name in [*names, "apmpi-0.2.0.tar.gz"]]
+    names = ["apmpi_0.2.0~deb13_arm64.deb", "pipewire-apmpi_0.2.0~deb13_arm64.deb"]
+    names += ["apmpi-0.2.0-cp311-abi3-manylinux_2_34_x86_64.whl", "apmpi-0.2.0.tar.gz"]
+    files = [tmp_path / name for name in names]
     for file in files:
         file.write_text(file.name)
     release.check_files(files, "0.2.0")
