@@ -10,8 +10,8 @@
 # make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
-# make deb     Debian packages for Debian 12 and 13, in build/deb; an hour, a quarter of it with ARCHITECTURE=amd64
-# make test-deb    installs, upgrades and removes those of amd64 in bare roots with systemd; half an hour, needs root
+# make deb     Debian packages for Debian 12 and 13, in build/deb; 20 minutes, the second time ten
+# make test-deb    installs, upgrades and removes them in bare roots with systemd; half an hour, needs root
 # make wheels  wheels for `pip install` without a compiler, and the source archive, in build/wheels; half an hour
 # make release     packages, wheels and image of this version, with checksums and notes, in build/release; hours
 # make fresh   `make run` and `make test` in bare roots of Debian 12 and 13; an hour

@@ -15,24 +15,32 @@ import tempfile
 from email.utils import formatdate
 from pathlib import Path
 
-from roots import ARCHITECTURES, PROJECT, RELEASES, Root, packed, run, say
+from roots import ARCHITECTURES, MACHINE, PROJECT, RELEASES, Root, packed, run, say
 from source import commit_time, version, write_source
 
 # Beyond build-essential: debian/control's Build-Depends; ca-certificates for PyPI.
 BUILD_PACKAGES = (
-    *("build-essential", "ca-certificates", "cmake", "debhelper", "dh-python", "libasound2-dev"),
-    *("libspa-0.2-dev", "pkg-config", "pybuild-plugin-pyproject", "python3-all-dev", "python3-setuptools"),
+    *("build-essential", "ca-certificates", "cmake", "debhelper", "dh-python", "lintian"),
+    *("pybuild-plugin-pyproject", "python3-all-dev", "python3-setuptools"),
 )
 MORE_PACKAGES = {"bookworm": ("python3-pip",), "trixie": ("cython3", "python3-scikit-build-core")}
+# Of the architecture that is compiled for.
+LIBRARIES = ("libasound2-dev", "libpython3-all-dev", "libspa-0.2-dev", "pkgconf")
 # A package of "~deb12" is older than one of "~deb13": an upgrade of Debian brings the newer.
 VERSION_SUFFIX = {"bookworm": "~deb12", "trixie": "~deb13"}
-# Written in Perl, and slow in an emulator; the packages of all architectures have the same files.
-LINTIAN_ARCHITECTURE = "amd64"
 
+# The architecture that is compiled for, in dpkg's words and in Python's. (pybuild sets the latter by itself.)
+HOST = r"""
+host() { dpkg-architecture --host-arch "$ARCHITECTURE" --query "DEB_HOST_$1"; }
+python_of_host="_PYTHON_HOST_PLATFORM=linux-$(host GNU_CPU)"
+python_of_host+=" _PYTHON_SYSCONFIGDATA_NAME=_sysconfigdata__$(host MULTIARCH)"
+"""
 BUILD = r"""
 cd /given/apmpi
-DEB_BUILD_OPTIONS="noautodbgsym parallel=$(nproc)" dpkg-buildpackage --no-sign --build=binary $CHECK
+DEB_BUILD_OPTIONS="noautodbgsym parallel=$(nproc)" \
+    dpkg-buildpackage --host-arch="$ARCHITECTURE" --no-sign --build=binary $CHECK
 mv ../*.deb /results
+lintian --allow-root --fail-on=error --display-info /results/*.deb
 """
 FROM_PYPI = r"""
 cd /given/apmpi
@@ -42,9 +50,8 @@ locked="--no-deps --require-hashes --requirement /dev/stdin"
 python3 .ci/locked.py .ci/locks/build.txt |
     $pip install --break-system-packages --root-user-action=ignore $locked
 awk '/^[a-z]/ { wanted = /^pyalsaaudio==/ } wanted' .ci/locks/run.txt |
-    $pip wheel --no-build-isolation --wheel-dir debian $locked
+    env $python_of_host $pip wheel --no-build-isolation --wheel-dir debian $locked
 """
-LINTIAN = "\nlintian --allow-root --fail-on=error --display-info /results/*.deb\n"
 
 
 def main() -> int:
@@ -62,22 +69,22 @@ def main() -> int:
 
 
 def _build(folder: Path, release: str, architecture: str) -> None:
-    root = packed(build_root(release, architecture))
+    root = packed(build_root(release))
     say(f"apmpi for {release}, {architecture}")
-    command = "CHECK=" + (FROM_PYPI if release == "bookworm" else "") + BUILD
-    command += LINTIAN if _checker(architecture) else ""
+    command = f"ARCHITECTURE={architecture} CHECK="
+    command += HOST + FROM_PYPI + BUILD if release == "bookworm" else BUILD
     with tempfile.NamedTemporaryFile(suffix=".tar") as source:
         write_source(Path(source.name), {"debian/changelog": changelog(release)})
         if run(root, command, Path(source.name), folder / release) != 0:
             raise SystemExit(f"packaging: apmpi for {release}, {architecture} cannot be built (above is why)")
 
 
-def build_root(release: str, architecture: str) -> Root:
-    return Root(release, architecture, (*BUILD_PACKAGES, *MORE_PACKAGES[release], *_checker(architecture)))
-
-
-def _checker(architecture: str) -> tuple[str, ...]:
-    return ("lintian",) if architecture == LINTIAN_ARCHITECTURE else ()
+def build_root(release: str) -> Root:
+    """Return the root of the machine's own architecture that compiles for all."""
+    (foreign,) = set(ARCHITECTURES) - {MACHINE}
+    packages = (*BUILD_PACKAGES, *MORE_PACKAGES[release], f"crossbuild-essential-{foreign}")
+    packages += tuple(f"{name}:{architecture}" for name in LIBRARIES for architecture in ARCHITECTURES)
+    return Root(release, MACHINE, packages, foreign)
 
 
 def changelog(release: str) -> str:

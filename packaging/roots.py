@@ -9,6 +9,7 @@ run, too: nothing needs root, and the machine is not changed.
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 RELEASES = ("bookworm", "trixie")
 ARCHITECTURES = ("amd64", "arm64")
+# Debian's name of this machine's architecture.
+MACHINE = "arm64" if platform.machine() == "aarch64" else "amd64"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apmpi"
 # Process ids of its own, so that /proc can be mounted inside.
-ENTER = [sys.executable, str(PROJECT / "image/namespace.py"), "unshare", "--pid", "--fork", "--kill-child"]
-ENTER += ["--mount"]
+ENTER = [sys.executable, str(PROJECT / "image/namespace.py")]
+ENTER += ["unshare", "--pid", "--fork", "--kill-child", "--mount"]
 # Variables for the way to the package archives: the same inside the root.
 NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -57,11 +60,13 @@ class Root:
     release        Debian's code name
     architecture   Debian's name
     packages       beyond the essential ones
+    foreign        another architecture that packages may be of (NAME:ARCHITECTURE): for cross-compiling
     """
 
     release: str
     architecture: str
     packages: tuple[str, ...]
+    foreign: str | None = None
 
 
 def say(text: str) -> None:
@@ -96,8 +101,9 @@ def kept(name: str, contents: Sequence[str], make: Callable[[Path], int]) -> Pat
 
 def packed(root: Root) -> Path:
     """Return the tar file of a root; it is made if there is none of these contents."""
+    architectures = [root.architecture, *([root.foreign] if root.foreign else [])]
     command = [
-        "mmdebstrap", "--mode=root", "--variant=apt", f"--architectures={root.architecture}",
+        "mmdebstrap", "--mode=root", "--variant=apt", f"--architectures={','.join(architectures)}",
         "--format=tar", '--aptopt=Apt::Install-Recommends "false"', f"--include={','.join(root.packages)}",
         root.release, "-", *sources(root.release),
     ]  # fmt: skip
@@ -108,7 +114,7 @@ def packed(root: Root) -> Path:
         with path.open("wb") as tar:
             return subprocess.run([*ENTER, *command], stdout=tar, env=environment).returncode
 
-    return kept(f"{root.release}-{root.architecture}", command, make)
+    return kept("-".join([root.release, *architectures]), command, make)
 
 
 def run(root: Path, command: str, given: Path, results: Path) -> int:
