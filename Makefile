@@ -7,7 +7,7 @@
 # make soak    a simulated day with random faults; two hours
 # make fuzz    random bytes for everything that reads files or requests: an hour for each reader, a minute in make test
 # make pipewire   the echo-cancel plugin for PipeWire, in build/pipewire
-# make image   the image for an SD card, in build/image; ten minutes and 2 GB, the second time two minutes
+# make image   the image for an SD card, in build/image; 20 minutes and 4 GB, the second time five minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
 # make test-image  starts that image in a virtual machine, cuts its power, updates it; an hour
 # make deb     Debian packages for Debian 12 and 13, in build/deb; 20 minutes, the second time ten

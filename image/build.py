@@ -3,7 +3,7 @@
     build.py FOLDER [--pi5] [--renew]
 
     debian.py    Debian's packages as one tar file, which is kept         minutes, once
-    native.py    apmpi for the Pi's processors, cross-compiled            seconds
+    package.py   apmpi's own package, as `make deb` builds it             minutes
     build.py     both and root/ -> root file system (squashfs) -> SD card image
 
 Nothing needs root or a loop device. All files have the commit's time and all identifiers are fixed, so that
@@ -20,11 +20,11 @@ import time
 import tomllib
 from pathlib import Path
 
+import package
 import sbom
 from apmpi_appliance import slots, update
 
 import debian
-import native
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
@@ -72,9 +72,11 @@ def main() -> None:
     packages = debian.build(folder, backports_kernel=given.pi5, renew=given.renew)
     _say(debian.age(packages, time.time()))
     _say("apmpi for arm64")
-    package = native.build(folder, version, epoch)
+    apmpi = package.build(folder / "deb", version)
+    status = _member(packages, "./var/lib/dpkg/status").decode()
+    package.check_dependencies(apmpi, status)
     _say("root file system")
-    tree = _tree(folder / "tree", package, packages, version, board)
+    tree = _tree(folder, apmpi, packages, version, board)
     squashfs = folder / "root.squashfs"
     squash(packages, tree, squashfs, epoch)
     _say("SD card image")
@@ -83,7 +85,6 @@ def main() -> None:
     _sd_card(folder, tree, squashfs, packages, image)
     _say("update, list of packages, compression")
     write_update(tree, squashfs, name.with_name(name.name + ".update"))
-    status = _member(packages, "./var/lib/dpkg/status").decode()
     listed = sbom.document(status, copyrights(packages), version, epoch)
     name.with_name(name.name + ".spdx.json").write_text(listed)
     # One thread: the division of work among several would change the file.
@@ -115,19 +116,20 @@ def _commit_time() -> int:
 # ---- the root file system: Debian's tar, and the tree of apmpi's files over it
 
 
-def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -> Path:
+def _tree(folder: Path, apmpi: Path, packages: Path, version: str, board: str) -> Path:
     """Make the tree of all files that are not Debian's, each at its path in the root file system."""
+    tree = folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
-    shutil.copytree(HERE / "root", tree)
-    shutil.copytree(package, tree / DIST_PACKAGES)
+    package.unpack(apmpi, tree)
+    shutil.copytree(HERE / "root", tree, dirs_exist_ok=True)
+    appliance = tree / DIST_PACKAGES / "apmpi_appliance"
+    shutil.copytree(HERE / "apmpi_appliance", appliance, ignore=shutil.ignore_patterns("__pycache__"))
+    package.compile_python(folder, packages, tree, DIST_PACKAGES)
     for source, target in (
         ("config/apmpi.yaml", "usr/share/apmpi/every-key.yaml"),
         ("config/room-card.conf", "usr/share/apmpi/room-card.conf"),
-        ("config/alsa.conf", "etc/alsa/conf.d/60-apmpi.conf"),
         ("image/boot/apmpi.yaml", "usr/share/apmpi/apmpi.yaml"),
         ("image/boot/cmdline.txt", "usr/share/apmpi/cmdline.txt"),
-        ("systemd/apmpi.service", "usr/lib/systemd/system/apmpi.service"),
-        ("systemd/apmpi.catalog", "usr/lib/systemd/catalog/apmpi.catalog"),
     ):
         (tree / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / source, tree / target)
@@ -135,13 +137,6 @@ def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -
     (tree / slots.BOARD).write_text(f"{board}\n")
     public_key = signing_key().with_name(f"{signing_key().name}.pub").read_text()
     (tree / update.SIGNERS).write_text(f"{update.SIGNER} {public_key}")
-    ours = tree / DOC / "apmpi/copyright"
-    ours.parent.mkdir(parents=True)
-    shutil.copy(PROJECT / "LICENSE", ours)
-    _executable(
-        tree / "usr/bin/apmpi",
-        "#!/usr/bin/python3\nimport sys\n\nfrom apmpi.tools.cli import main\n\nsys.exit(main())\n",
-    )
     _switch_services(tree)
     _user_and_catalog(tree, packages)
     _boot_files(tree, packages)
@@ -152,12 +147,6 @@ def _tree(tree: Path, package: Path, packages: Path, version: str, board: str) -
         (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text(f"TIMESTAMP_NSEC={2**62}\n")
     return tree
-
-
-def _executable(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
 
 
 def _switch_services(tree: Path) -> None:
@@ -186,7 +175,7 @@ def _user_and_catalog(tree: Path, packages: Path) -> None:
                 assert content is not None
                 (tree / name).parent.mkdir(parents=True, exist_ok=True)
                 (tree / name).write_bytes(content.read())
-    users = PROJECT / "systemd/sysusers.d/apmpi.conf"
+    users = tree / "usr/lib/sysusers.d/apmpi.conf"
     subprocess.run(["systemd-sysusers", f"--root={tree}", users], check=True)
     (tree / "var/lib/systemd/catalog").mkdir(parents=True)
     subprocess.run(

@@ -5,23 +5,21 @@ left-out.txt. So it is kept in the build folder under the hash of the command li
 apmpi.
 """
 
+import fnmatch
 import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
+NAMESPACE = HERE.parent / "packaging/namespace.py"
 SUITE = "trixie"
 PYTHON_VERSION = "3.13"  # the suite's
-# Packages to compile against; not configured, and not in the image.
 # Time of the files that the packages' scripts write: fixed, so that the tar does not depend on the commit.
 EPOCH = 1767225600  # 2026-01-01
-SYSROOT_PACKAGES = (
-    f"libc6-dev,libasound2-dev,libpython{PYTHON_VERSION}-dev,"
-    f"libpython{PYTHON_VERSION}-stdlib,python{PYTHON_VERSION}-minimal"
-)
 SOURCES = (
     f"deb http://deb.debian.org/debian {SUITE} main non-free-firmware",
     f"deb http://deb.debian.org/debian {SUITE}-updates main non-free-firmware",
@@ -61,7 +59,7 @@ def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
     }
     with unfinished.open("wb") as tar, (folder / "debian.log").open("wb") as log:
         subprocess.run(
-            [sys.executable, HERE / "namespace.py", *command],
+            [sys.executable, NAMESPACE, *command],
             stdout=tar, stderr=log, env=environment, check=True,
         )  # fmt: skip
     for old in folder.glob("debian-*.tar"):
@@ -78,27 +76,13 @@ def age(packages: Path, now_s: float) -> str:
     return f"packages of {day} ({days} days old); make image RENEW=1 fetches them anew"
 
 
-def sysroot(folder: Path) -> Path:
-    """Return a folder with the suite's headers and libraries for arm64, and its Python."""
-    finished = folder / f"sysroot-{SUITE}"
-    if not finished.exists():
-        command = ["mmdebstrap", "--mode=root", "--variant=extract", "--architectures=arm64"]
-        command += ["--format=tar", f"--include={SYSROOT_PACKAGES}", SUITE, "-", *SOURCES]
-        unfinished = folder / "sysroot.part"
-        unfinished.mkdir(parents=True, exist_ok=True)
-        with (folder / "sysroot.log").open("wb") as log:
-            packed = subprocess.run(
-                [sys.executable, HERE / "namespace.py", *command],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                check=True,
-            ).stdout
-        unpack = ["tar", "-x", "-C", str(unfinished), "--no-same-owner", "--exclude=./dev"]
-        subprocess.run(unpack, input=packed, check=True)
-        if not (unfinished / "lib").exists():
-            (unfinished / "lib").symlink_to("usr/lib")
-        unfinished.rename(finished)
-    return finished
+def is_left_out(path: str) -> bool:
+    """Return whether dpkg leaves a path out of the packages that it installs."""
+
+    def matches(patterns: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+    return matches(lines("left-out.txt")) and not matches(LEFT_IN)
 
 
 def _mmdebstrap(backports_kernel: bool) -> list[str]:

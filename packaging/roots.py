@@ -3,7 +3,7 @@
     packed(Root(...))         the root as a tar file, kept in the user's cache
     run(tar, command, ...)    a command in a fresh copy of it; files go in and come out as tar files
 
-Everything happens in a user namespace (image/namespace.py), in which any user is root and programs of arm64
+Everything happens in a user namespace (namespace.py), in which any user is root and programs of arm64
 run, too: nothing needs root, and the machine is not changed.
 """
 
@@ -24,7 +24,7 @@ ARCHITECTURES = ("amd64", "arm64")
 MACHINE = "arm64" if platform.machine() == "aarch64" else "amd64"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apmpi"
 # Process ids of its own, so that /proc can be mounted inside.
-ENTER = [sys.executable, str(PROJECT / "image/namespace.py")]
+ENTER = [sys.executable, str(PROJECT / "packaging/namespace.py")]
 ENTER += ["unshare", "--pid", "--fork", "--kill-child", "--mount"]
 # Variables for the way to the package archives: the same inside the root.
 NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL")

@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 
 import licences
+import package
 import pytest
 import sbom
 from apmpi_appliance import slots
@@ -21,6 +22,7 @@ import debian
 
 IMAGE = Path(__file__).parents[2] / "image"
 ROOT = IMAGE / "root"
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-checkbuilddeps") is None, reason="dpkg-dev is missing")
 UNITS = sorted((ROOT / "usr/lib/systemd/system").glob("*.*"))
 
 
@@ -168,10 +170,10 @@ def test_two_texts_of_one_name_are_two_licences() -> None:
 def test_each_copyright_file_is_in_the_image(tmp_path: Path) -> None:
     packages = tmp_path / "debian.tar"
     doc = tmp_path / "usr/share/doc"
-    for package in ("gcc-14-base", "busybox"):
-        (doc / package).mkdir(parents=True)
-        (doc / package / "copyright").write_text(f"licence of {package}")
-        (doc / package / "changelog.gz").touch()
+    for name in ("gcc-14-base", "busybox"):
+        (doc / name).mkdir(parents=True)
+        (doc / name / "copyright").write_text(f"licence of {name}")
+        (doc / name / "changelog.gz").touch()
     (doc / "libgcc-s1").symlink_to("gcc-14-base")
     (doc / "libgomp1").mkdir()
     (doc / "libgomp1/copyright").symlink_to("../gcc-14-base/copyright")
@@ -190,6 +192,58 @@ def test_each_copyright_file_is_in_the_image(tmp_path: Path) -> None:
     }
 
 
+@pytest.fixture
+def apmpi(tmp_path: Path) -> Path:
+    """A Debian package with a program, a man page, an example and its licence, and with dependencies."""
+    files = tmp_path / "apmpi"
+    for name in ("usr/bin/apmpi", "usr/share/man/man1/apmpi.1.gz", "usr/share/doc/apmpi/copyright",
+                 "usr/share/doc/apmpi/examples/apmpi.yaml", "DEBIAN/control"):  # fmt: skip
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).touch()
+    (files / "usr/bin/apmpi").chmod(0o755)
+    (files / "DEBIAN/control").write_text(
+        "Package: apmpi\nVersion: 0.1.0\nArchitecture: arm64\nMaintainer: nobody <nobody@example.org>\n"
+        "Depends: libc6 (>= 2.41), python3-yaml | alsa-utils, python3:any\nDescription: a package\n"
+    )
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", files, tmp_path / "apmpi.deb"], check=True)
+    return tmp_path / "apmpi.deb"
+
+
+@needs_dpkg
+def test_the_package_is_unpacked_without_what_is_left_out(apmpi: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    package.unpack(apmpi, tree)
+    files = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir()}
+    assert files == {"usr/bin/apmpi", "usr/share/doc/apmpi/copyright"}
+    assert not (tree / "usr/share/man").exists()
+    assert (tree / "usr/bin/apmpi").stat().st_mode & 0o111
+
+
+@needs_dpkg
+def test_a_dependency_that_is_not_in_the_image_is_named(apmpi: Path) -> None:
+    python = (
+        "Package: python3\nStatus: install ok installed\nArchitecture: arm64\nMulti-Arch: allowed\n"
+        "Version: 3.13.5-1\n\n"
+    )
+    package.check_dependencies(apmpi, python + STATUS)
+    with pytest.raises(SystemExit) as said:
+        package.check_dependencies(apmpi, python + STATUS.replace("Version: 2.41-1+b1", "Version: 2.36-9"))
+    assert str(said.value) == (
+        "image: apmpi.deb depends on libc6 (>= 2.41), expected it in image/packages.txt"
+    )
+    with pytest.raises(SystemExit, match=r"depends on python3:any, expected"):
+        package.check_dependencies(apmpi, STATUS)
+
+
+def test_the_package_s_dependencies_are_in_the_list() -> None:
+    control = (IMAGE.parent / "debian/control").read_text()
+    depends = re.search(r"^Package: apmpi\n.*?^Depends: (.*?)^\S", control, re.MULTILINE | re.DOTALL)
+    assert depends
+    names = re.findall(r"^ *([a-z0-9.+-]+)(?: \(.*\))?,?$", depends[1], re.MULTILINE)
+    assert "python3-numpy" in names
+    assert {*names, "python3-alsaaudio"} <= set(debian.lines("packages.txt"))
+
+
 def test_the_age_of_the_packages_is_said(tmp_path: Path) -> None:
     packages = tmp_path / "debian.tar"
     packages.touch()
@@ -201,7 +255,10 @@ def test_the_age_of_the_packages_is_said(tmp_path: Path) -> None:
 
 def test_the_namespace_runs_a_command_as_its_root() -> None:
     done = subprocess.run(
-        [sys.executable, IMAGE / "namespace.py", "id", "-u"], capture_output=True, text=True, timeout=60
+        [sys.executable, IMAGE.parent / "packaging/namespace.py", "id", "-u"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     if done.returncode != 0:
         pytest.skip(f"no user namespaces here: {done.stderr.strip()}")

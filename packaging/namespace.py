@@ -59,14 +59,14 @@ def _interpreter() -> str | None:
     for name in ("qemu-aarch64-static", "qemu-aarch64"):
         if path := shutil.which(name):
             return path
-    raise SystemExit("image: qemu-aarch64 is missing, expected the Debian package qemu-user-static")
+    raise SystemExit("packaging: qemu-aarch64 is missing, expected the Debian package qemu-user-static")
 
 
 def _unshare() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS):
         problem = os.strerror(ctypes.get_errno())
-        raise SystemExit(f"image: no user namespace ({problem}), expected a kernel that permits them")
+        raise SystemExit(f"packaging: no user namespace ({problem}), expected a kernel that permits them")
 
 
 def _map_ids(child: int) -> None:
@@ -90,7 +90,7 @@ def _subordinate_ids(file: Path) -> str:
         if name in names and int(count) >= ID_COUNT - 1:
             return base
     raise SystemExit(
-        f"image: {file} has no range of {ID_COUNT} ids for you, expected a line NAME:BASE:{ID_COUNT}"
+        f"packaging: {file} has no range of {ID_COUNT} ids for you, expected a line NAME:BASE:{ID_COUNT}"
     )
 
 
