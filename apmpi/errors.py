@@ -21,8 +21,9 @@ class CommandError(RuntimeError):
     """A command cannot do what was asked: arguments that do not fit, or something that is not installed."""
 
 
-# The modules that fail to import without alsa-lib or pyalsaaudio, and a sentence about it.
-ALSA_MODULES = ("alsaaudio", "_cards")
+# alsa-lib, what fails to import without it or without pyalsaaudio, and a sentence about it.
+ALSA_LIBRARY = "libasound.so.2"
+ALSA_MODULES = ("alsaaudio", "_cards", ALSA_LIBRARY)
 ALSA_MISSING = (
     "microphones and loudspeakers need alsa-lib and pyalsaaudio ({}), expected both: "
     "apt install gcc python3-dev libasound2-dev && pip install pyalsaaudio"

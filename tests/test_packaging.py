@@ -113,7 +113,16 @@ def test_a_root_is_made_once_for_its_contents(tmp_path: Path, monkeypatch: pytes
 
 # On the path of a program: nothing of alsa-lib can be loaded.
 WITHOUT_ALSA = """
+import ctypes
 import sys
+
+class Library(ctypes.CDLL):
+    def __init__(self, name, *arguments, **options):
+        if name == "libasound.so.2":
+            raise OSError("libasound.so.2: cannot open shared object file")
+        super().__init__(name, *arguments, **options)
+
+ctypes.CDLL = Library
 
 class Missing:
     def find_spec(self, name, path=None, target=None):

@@ -13,7 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from ctypes import byref, c_char_p, c_int, c_uint, c_ulong, c_void_p
 from dataclasses import dataclass
 
-_libc, _alsa = ctypes.CDLL(None), ctypes.CDLL("libasound.so.2")
+from apmpi.errors import ALSA_LIBRARY
+
+try:
+    _libc, _alsa = ctypes.CDLL(None), ctypes.CDLL(ALSA_LIBRARY)
+except OSError as error:
+    raise ImportError(str(error), name=ALSA_LIBRARY) from None
 _alsa.snd_lib_error_set_local.restype = c_void_p
 _alsa.snd_lib_error_set_local.argtypes = [c_void_p]
 _alsa.snd_pcm_format_name.restype = c_char_p
