@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,23 @@ def readable_interpreter(root: Path) -> None:
     for part in (Path(sys.base_prefix), *Path(sys.base_prefix).parents, *Path(sys.prefix).parents):
         inside = root / part.relative_to("/")
         inside.chmod(inside.stat().st_mode | 0o055)
+
+
+def install_units(root: Path, folder: Path, program: str, seconds: float) -> None:
+    """Install apmpi.service of `folder` with its drop-in override.conf and its user, and drive.service.
+
+    The latter runs `PYTHON program drive /test`, for so long at most, then ends the system.
+    """
+    units = root / "etc/systemd/system"
+    (units / "apmpi.service.d").mkdir(parents=True)
+    shutil.copy(folder / "apmpi.service", units)
+    shutil.copy(folder / "override.conf", units / "apmpi.service.d")
+    (units / "drive.service").write_text(
+        "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n"
+        f"[Service]\nType=oneshot\nExecStart={sys.executable} {program} drive /test\n"
+        f"ExecStopPost=systemctl poweroff --force\nTimeoutStartSec={seconds:.0f}s\n"
+    )
+    run("systemd-sysusers", f"--root={root}", Path(__file__).parents[1] / "systemd/sysusers.d/apmpi.conf")
 
 
 def enter(root: Path) -> None:

@@ -13,13 +13,12 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from booted_root import boot, enter, make_root, readable_interpreter, run
+from booted_root import boot, enter, install_units, make_root, readable_interpreter, run
 
 CONFIG = Path("/etc/apmpi/apmpi.yaml")
 APMPI = str(Path(sys.executable).with_name("apmpi"))
@@ -29,16 +28,7 @@ ALSA = "/usr/share/alsa/alsa.conf:/test/room.conf"
 def init(folder: Path) -> None:
     root = make_root(folder)
     readable_interpreter(root)
-    units = root / "etc/systemd/system"
-    (units / "apmpi.service.d").mkdir(parents=True)
-    shutil.copy(folder / "apmpi.service", units)
-    shutil.copy(folder / "override.conf", units / "apmpi.service.d")
-    (units / "drive.service").write_text(
-        "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n"
-        f"[Service]\nType=oneshot\nExecStart={sys.executable} {__file__} drive /test\n"
-        "ExecStopPost=systemctl poweroff --force\nTimeoutStartSec=110s\n"
-    )
-    run("systemd-sysusers", f"--root={root}", Path(__file__).parents[1] / "systemd/sysusers.d/apmpi.conf")
+    install_units(root, folder, __file__, seconds=110)
     enter(root)
 
 

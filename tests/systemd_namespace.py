@@ -19,23 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from booted_root import boot, enter, make_root, readable_interpreter, run
+from booted_root import boot, enter, install_units, make_root, readable_interpreter, run
 
 
 def init(folder: Path) -> None:
     root = make_root(folder)
     readable_interpreter(root)
-    units = root / "etc/systemd/system"
-    (units / "apmpi.service.d").mkdir(parents=True)
-    shutil.copy(folder / "apmpi.service", units)
-    shutil.copy(folder / "override.conf", units / "apmpi.service.d")
-    (units / "drive.service").write_text(
-        "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n"
-        f"[Service]\nType=oneshot\nExecStart={sys.executable} {__file__} drive /test\n"
-        "ExecStopPost=systemctl poweroff --force\nTimeoutStartSec=65s\n"
-    )
+    install_units(root, folder, __file__, seconds=65)
     shutil.copytree(folder / "etc", root / "etc/apmpi")
-    run("systemd-sysusers", f"--root={root}", Path(__file__).parents[1] / "systemd/sysusers.d/apmpi.conf")
     enter(root)
 
 
