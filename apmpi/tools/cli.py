@@ -152,11 +152,10 @@ def _check_endpoints(path: Path, settings: Settings) -> list[str]:
 
 
 def _list_devices() -> None:
-    import alsaaudio
+    from apmpi.cards import alsa, pcm
 
-    for title, direction in (("record from", alsaaudio.PCM_CAPTURE), ("play on", alsaaudio.PCM_PLAYBACK)):
-        names = alsaaudio.pcms(direction)
-        print(f"devices to {title}:", one_line(", ".join(names)) or "none")
+    for title, direction in (("record from", alsa.CAPTURE), ("play on", alsa.PLAYBACK)):
+        print(f"devices to {title}:", one_line(", ".join(pcm.names(direction))) or "none")
 
 
 # ---- doctor
