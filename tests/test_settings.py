@@ -115,7 +115,7 @@ def test_the_chain_takes_every_setting_by_its_name_and_has_the_same_defaults() -
     del settings["gain_max_db"]
     for wrong in (settings, {**_native.DEFAULTS, "gain_min_db": 0.0}):
         with pytest.raises(TypeError, match=r"settings are .*, expected echo_cancellation, "):
-            _native.Chain(16000, 1, wrong)
+            _native.Chain(16000, 1, 1, wrong)
 
 
 @pytest.mark.parametrize("name", rows(Tuning))

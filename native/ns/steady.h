@@ -3,8 +3,8 @@
  * The noise floor's tracker takes it for speech. It is noise if the bands' powers hardly fluctuate for 0.4 s,
  * as those of speech always do. Tones and chords are steady, too: their bins fluctuate less than those of
  * noise, or less than they differ from each other. They are left to the noise floor's minimum, which takes
- * them for noise after 4 to 8 s, if they change and stand clear of the noise after 32 s. A window begins anew where residual echo may hold more than half of the
- * power.
+ * them for noise after 4 to 8 s, or after 32 s if they change and stand clear of the noise. A window begins
+ * anew where residual echo may hold more than half of the power.
  */
 #ifndef APMPI_NS_STEADY_H
 #define APMPI_NS_STEADY_H

@@ -363,7 +363,7 @@ def binding() -> None:
 
     Measured with the far end's call, whose own work, 80 samples to float, is negligible.
     """
-    bare, module = _native.Chain(8000, 1, _native.DEFAULTS), AudioProcessingModule()
+    bare, module = _native.Chain(8000, 1, 1, _native.DEFAULTS), AudioProcessingModule()
     frame = AudioFrame.create(8000, 1, 80)
     data = frame.data
     calls: dict[str, Process] = {

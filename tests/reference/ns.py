@@ -89,7 +89,7 @@ class NoiseFloor:
             self.window.clear()
 
     def _held_foreground(self) -> bool:
-        """Whether the window held a sound that stands clear of the noise and is not constant."""
+        """Return whether the window held a sound that stands clear of the noise and is not constant."""
         smoothed = np.array([power for power, _ in self.window])
         first, second = np.min(smoothed.reshape(2, len(smoothed) // 2, -1), axis=1)
         changes = float(np.mean(np.abs(np.log((second + self.quiet) / (first + self.quiet))))) > C.CONSTANT
