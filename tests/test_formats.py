@@ -88,9 +88,10 @@ def test_a_card_without_16_bits(
     heard = Heard()
     assert service.run(settings, seconds=4, tap=heard.tap) == 0
     reduction_db = heard.reduction_db(1.0)
-    louder_db = level_db(soundfile.read(played)[0][RATE_HZ : 3 * RATE_HZ]) - level_db(
-        far[RATE_HZ : 3 * RATE_HZ]
-    )
+    # The record begins when the card is opened, on a slow machine long before the sound.
+    sound, start = soundfile.read(played)[0], np.flatnonzero(np.abs(far) > 1e-3)[0]
+    start_played = np.flatnonzero(np.abs(sound) > 1e-3)[0]
+    louder_db = level_db(sound[start_played:][: 2 * RATE_HZ]) - level_db(far[start:][: 2 * RATE_HZ])
     print(f"echo reduced by {reduction_db:.1f} dB, played {louder_db:+.2f} dB louder than given")
     assert reduction_db > 20
     assert abs(louder_db) < 1
