@@ -119,7 +119,7 @@ def drive(folder: Path) -> None:
         noted["stopped"] = show()
         noted["sound"]["stopped"] = sound_flows()
         shutil.copy("/var/lib/apmpi/clean.wav", folder)
-        noted["log"] = run(str(Path(sys.executable).with_name("apmpi")), "log")
+        noted["log"] = run(str(Path(sys.executable).with_name("apmpi")), "log", "--json")
     finally:
         (folder / "result.json").write_text(json.dumps(noted))
         (folder / "journal.json").write_text(run("journalctl", "-u", "apmpi", "-o", "json", "--no-pager"))
