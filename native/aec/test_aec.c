@@ -194,6 +194,18 @@ static void place_pair(pair_t *rig, arena_t *arena)
     aec_init(&rig->aec, HOP, 2, PARTITIONS, arena);
 }
 
+/* A rig and the memory behind it, both to be freed. */
+static pair_t *new_pair(float **memory)
+{
+    pair_t measure, *rig = test_memory(sizeof *rig);
+    arena_t arena = {0};
+    place_pair(&measure, &arena);
+    *memory = test_memory(arena.used);
+    arena = (arena_t){(unsigned char *)*memory, 0};
+    place_pair(rig, &arena);
+    return rig;
+}
+
 /* Plays the next block on both. Each channel is a talker of its own, of that level, and `shared` of a common
  * one. */
 static void play(pair_t *rig, const float own[2], const float shared[2], int paired, float *mic)
@@ -237,13 +249,8 @@ static void cancels_two_loudspeakers(void)
 {
     static const float none[2] = {0.0f, 0.0f}, both[2] = {0.1f, 0.1f}, left[2] = {0.1f, 0.0f},
                        right[2] = {0.0f, 0.1f}, opposite[2] = {0.1f, -0.1f};
-    pair_t measure;
-    arena_t arena = {0};
-    place_pair(&measure, &arena);
-    pair_t *rig = test_memory(sizeof *rig);
-    float *memory = test_memory(arena.used);
-    arena = (arena_t){(unsigned char *)memory, 0};
-    place_pair(rig, &arena);
+    float *memory;
+    pair_t *rig = new_pair(&memory);
     for (int c = 0; c < 2; c++)
         for (int i = 0; i < ROOM; i++)
             rig->room[c][i] = 0.3f * test_random() * expf(-6.9f * (float)i / ROOM);
@@ -277,13 +284,8 @@ static void cancels_two_loudspeakers(void)
  * covariance is close to what the variances allow, and must not exceed it by rounding. */
 static void stays_definite(void)
 {
-    pair_t measure;
-    arena_t arena = {0};
-    place_pair(&measure, &arena);
-    pair_t *rig = test_memory(sizeof *rig);
-    float *memory = test_memory(arena.used);
-    arena = (arena_t){(unsigned char *)memory, 0};
-    place_pair(rig, &arena);
+    float *memory;
+    pair_t *rig = new_pair(&memory);
     double worst = -300.0;
     float least = 0.0f, far[ROOM + HOP] = {0};
     for (int i = 0; i < ROOM; i++)
