@@ -36,7 +36,7 @@ NATIVE = {
     "cards": {"base", "kernels"},
     "cython": {"base", "kernels", "apm", "cards"} | STAGES,
     "training": {"base", "kernels", "apm"} | STAGES,
-    "roomcard": {"kernels"},
+    "roomcard": {"base", "kernels"},
     "pipewire": {"base", "apm"},
 }
 

@@ -30,4 +30,10 @@ static inline int32_t bits_of_float(float x)
  * fraction bits, so that the integer stands in the lowest bits of the sum. */
 static inline int16_t nearest_int16(float x) { return (int16_t)bits_of_float(x + 12582912.0f); }
 
+/* A sample of full scale 1 as 16 bits, limited to their range; a NaN is silence. */
+static inline int16_t sample_to_int16(float x)
+{
+    return nearest_int16(clamp(x == x ? x * 32768.0f : 0.0f, -32768.0f, 32767.0f));
+}
+
 #endif

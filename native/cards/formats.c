@@ -27,8 +27,7 @@ void format_to_int16(format_t format, const unsigned char *raw, int count, int16
         if (format == FORMAT_FLOAT) {
             float x;
             memcpy(&x, raw + 4 * i, sizeof x);
-            x = x == x ? x * 32768.0f : 0.0f;
-            out[i] = nearest_int16(clamp(x, -32768.0f, 32767.0f));
+            out[i] = sample_to_int16(x);
         } else if (format == FORMAT_S24_3) {
             const unsigned char *at = raw + 3 * i;
             out[i] = upper_half(

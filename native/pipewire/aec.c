@@ -17,7 +17,6 @@
  * 13 has version 3 (`init2`). PipeWire calls init2 with microphones, output, far end, in this order; the
  * names of its header's parameters are in another one. */
 #include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -30,6 +29,7 @@
 #include <spa/utils/string.h>
 
 #include "apm/apm.h"
+#include "base/branchless.h"
 #include "pipewire/settings.h"
 
 enum {
@@ -99,21 +99,11 @@ static void synchronise(plugin_t *plugin)
     pthread_mutex_unlock(&shared->lock);
 }
 
-static int16_t sample_of(float x)
-{
-    const float scaled = x * 32768.0f;
-    if (fabsf(scaled) < 32767.0f)
-        return (int16_t)lrintf(scaled);
-    if (x > 0.0f)
-        return INT16_MAX;
-    return x < 0.0f ? INT16_MIN : 0; /* 0 for a NaN */
-}
-
 static void interleave(int16_t *frames, const float *planes[], uint32_t channels, uint32_t from, uint32_t n)
 {
     for (uint32_t c = 0; c < channels; c++) {
         for (uint32_t i = 0; i < n; i++)
-            frames[i * channels + c] = sample_of(planes[c][from + i]);
+            frames[i * channels + c] = sample_to_int16(planes[c][from + i]);
     }
 }
 

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/branchless.h"
 #include "roomcard/card.h"
 #include "roomcard/echo.h"
 #include "roomcard/microphone.h"
@@ -123,9 +124,9 @@ static void test_wav_parse(void)
     put(good + size - 10 - 4, 0x7FFF, 2);
     put(good + size - 10 - 2, 0xFFFF, 2);
     CHECK(wav_parse(&wav, "x", error) == 0 && wav.rate_hz == 16000 && wav.frames == 3);
-    CHECK(wav_sample(&wav, 0) == -1.0f && sample_to_s16(wav_sample(&wav, 1)) == 32767);
-    CHECK(sample_to_s16(wav_sample(&wav, 2)) == -1);
-    CHECK(sample_to_s16(2.0f) == 32767 && sample_to_s16(-2.0f) == -32768);
+    CHECK(wav_sample(&wav, 0) == -1.0f && sample_to_int16(wav_sample(&wav, 1)) == 32767);
+    CHECK(sample_to_int16(wav_sample(&wav, 2)) == -1);
+    CHECK(sample_to_int16(2.0f) == 32767 && sample_to_int16(-2.0f) == -32768);
     printf("wav: %d garbled headers, %d still a WAV file\n", tried, accepted);
 }
 
@@ -144,14 +145,14 @@ static void test_recorder(const char *folder)
     CHECK(wav_load(&wav, path, error) == -EINVAL); /* valid, but without samples */
     CHECK(recorder_write(&recorder, 500, ramp, 1000) == 0);
     CHECK(wav_load(&wav, path, error) == 0 && wav.frames == 1500 && wav.rate_hz == 48000);
-    CHECK(sample_to_s16(wav_sample(&wav, 499)) == 0 && sample_to_s16(wav_sample(&wav, 1499)) == 1000);
+    CHECK(sample_to_int16(wav_sample(&wav, 499)) == 0 && sample_to_int16(wav_sample(&wav, 1499)) == 1000);
     wav_free(&wav);
     recorder_close(&recorder, 2000);
     CHECK(recorder_open(&recorder, path, 48000, false, error) == 0); /* goes on */
     CHECK(recorder_write(&recorder, 2500, ramp, 1) == 0);
     recorder_close(&recorder, 0);
     CHECK(wav_load(&wav, path, error) == 0 && wav.frames == 2501);
-    CHECK(sample_to_s16(wav_sample(&wav, 500)) == 1 && sample_to_s16(wav_sample(&wav, 2500)) == 1);
+    CHECK(sample_to_int16(wav_sample(&wav, 500)) == 1 && sample_to_int16(wav_sample(&wav, 2500)) == 1);
     wav_free(&wav);
     CHECK(recorder_open(&recorder, "/nowhere/record.wav", 48000, true, error) == -ENOENT);
     CHECK(recorder.fd == -1 && strcmp(error, "/nowhere/record.wav: No such file or directory") == 0);

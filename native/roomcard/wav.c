@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/branchless.h"
+
 enum { FORMAT_PCM = 1, FORMAT_FLOAT = 3, FORMAT_EXTENSIBLE = 0xFFFE };
 
 /* The header that recorder_open() writes: RIFF, fmt of 16 bytes, data. */
@@ -205,7 +207,7 @@ int recorder_write(recorder_t *recorder, int64_t position, const float *samples,
     for (int done = 0; done < count;) {
         const int part = count - done < 256 ? count - done : 256;
         for (int i = 0; i < part; i++)
-            put_le16(bytes + 2 * i, (unsigned)sample_to_s16(samples[done + i]) & 0xFFFF);
+            put_le16(bytes + 2 * i, (unsigned)sample_to_int16(samples[done + i]) & 0xFFFF);
         const int code = write_all(recorder->fd, bytes, 2 * (size_t)part,
                                    HEADER_BYTES + 2 * (position + done));
         if (code < 0)
@@ -228,14 +230,4 @@ void recorder_close(recorder_t *recorder, int64_t frames)
     }
     close(recorder->fd);
     recorder->fd = -1;
-}
-
-int16_t sample_to_s16(float sample)
-{
-    const float scaled = sample * 32768.0f;
-    if (scaled >= 32767.0f)
-        return 32767;
-    if (scaled <= -32768.0f)
-        return -32768;
-    return (int16_t)lrintf(scaled);
 }

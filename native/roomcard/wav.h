@@ -46,7 +46,4 @@ int recorder_write(recorder_t *recorder, int64_t position, const float *samples,
 /* Lengthens the record with silence to `frames` and closes it. */
 void recorder_close(recorder_t *recorder, int64_t frames);
 
-/* Full scale 1.0 to 16 bit, rounded and saturated. */
-int16_t sample_to_s16(float sample);
-
 #endif
