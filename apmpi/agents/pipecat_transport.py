@@ -16,11 +16,11 @@ from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 
 from apmpi.agents.barge_in import BargeIn, BargeInDetector
-from apmpi.agents.stream import Converter
 from apmpi.api.capture import InputCapture
 from apmpi.api.devices import MediaDevices
 from apmpi.api.frame import AudioFrame
 from apmpi.api.player import OutputPlayer
+from apmpi.cards.resampler import Resampler
 from apmpi.settings import SAMPLE_RATES_HZ
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
@@ -121,12 +121,14 @@ class _Input(BaseInputTransport):
         """Pass on the microphone's frames; a failed device becomes an ErrorFrame."""
         assert capture.apm
         detector, channels = BargeInDetector(), capture.source.num_channels
-        converter = Converter(capture.source.sample_rate, self.sample_rate, channels)
+        resampler = Resampler(
+            capture.source.sample_rate, self.sample_rate, channels, Resampler.SINC_MEDIUM_QUALITY
+        )
         try:
             async for frame in capture.source:
                 if detector.update(capture.apm.stats(), 1 / FRAMES_PER_S) and self._on_barge_in:
                     self._on_barge_in(detector.state)
-                samples = converter.convert(bytes(frame.data))
+                samples = resampler.process(bytes(frame.data))
                 await self.push_audio_frame(InputAudioRawFrame(samples, self.sample_rate, channels))
         except RuntimeError as error:
             await self.push_error(str(error), exception=error, force_treat_as_permanent=True)

@@ -43,7 +43,7 @@ class Stream:
         self._on_barge_in = on_barge_in
         self._microphone: _Inlet | None = None
         self._far: _Inlet | None = None
-        self._back: Converter | None = None
+        self._back: Resampler | None = None
         self._out = bytearray()
 
     @property
@@ -62,7 +62,7 @@ class Stream:
         if self._microphone is None or self._microphone.shape != (rate_hz, channels):
             chain_rate_hz = next((rate for rate in SAMPLE_RATES_HZ if rate >= rate_hz), SAMPLE_RATES_HZ[-1])
             self._microphone = _Inlet(rate_hz, channels, chain_rate_hz)
-            self._back = Converter(chain_rate_hz, rate_hz, channels)
+            self._back = Resampler(chain_rate_hz, rate_hz, channels, Resampler.SINC_MEDIUM_QUALITY)
             self._far = None
             self._out.clear()
         assert self._back is not None
@@ -70,7 +70,7 @@ class Stream:
             self.module.process_stream(frame)
             if self._detector.update(self.module.stats(), 1 / FRAMES_PER_S) and self._on_barge_in:
                 self._on_barge_in(self.barge_in)
-            self._out += self._back.convert(bytes(frame.data))
+            self._out += self._back.process(bytes(frame.data))
         missing = max(len(samples) - len(self._out), 0)
         self._out[:0] = bytes(missing)
         processed = bytes(self._out[: len(samples)])
@@ -97,38 +97,17 @@ class _Inlet:
     def __init__(self, rate_hz: int, channels: int, chain_rate_hz: int) -> None:
         self.shape = (rate_hz, channels)
         self.chain_rate_hz = chain_rate_hz
-        self._converter = Converter(rate_hz, chain_rate_hz, channels)
+        self._resampler = Resampler(rate_hz, chain_rate_hz, channels, Resampler.SINC_MEDIUM_QUALITY)
         self._samples = chain_rate_hz // FRAMES_PER_S
         self._frame_bytes = self._samples * channels * SAMPLE_BYTES
         self._waiting = bytearray()
 
     def frames(self, samples: bytes) -> Iterator[AudioFrame]:
-        self._waiting += self._converter.convert(samples)
+        self._waiting += self._resampler.process(samples)
         while len(self._waiting) >= self._frame_bytes:
             data = self._waiting[: self._frame_bytes]
             del self._waiting[: self._frame_bytes]
             yield AudioFrame(data, self.chain_rate_hz, self.shape[1], self._samples)
-
-
-class Converter:
-    """Resampler for chunks of any length; equal rates pass unchanged."""
-
-    def __init__(self, from_hz: int, to_hz: int, channels: int) -> None:
-        self._ratio = to_hz / from_hz
-        self._piece_bytes = from_hz // 10 * channels * SAMPLE_BYTES  # 0.1 s
-        self._resampler = (
-            None
-            if from_hz == to_hz
-            else Resampler(channels, from_hz // 10, self._ratio, Resampler.SINC_MEDIUM_QUALITY)
-        )
-
-    def convert(self, samples: bytes) -> bytes:
-        if self._resampler is None:
-            return samples
-        pieces = range(0, len(samples), self._piece_bytes)
-        return b"".join(
-            self._resampler.process(samples[at : at + self._piece_bytes], self._ratio) for at in pieces
-        )
 
 
 def _check(whose: str, samples: bytes, rate_hz: int, channels: int) -> None:

@@ -221,8 +221,7 @@ class Reference:
 
     def __init__(self, channels: int, played_rate_hz: int, rate_hz: int) -> None:
         """Raises EndpointError if there is no resampler."""
-        self._ratio = rate_hz / played_rate_hz
-        self._resampler = Resampler(channels, played_rate_hz // FRAMES_PER_S, self._ratio)
+        self._resampler = Resampler(played_rate_hz, rate_hz, channels)
         self._frame_samples = rate_hz // FRAMES_PER_S
         # The resampler's filter holds back 20 samples of the lower rate, at most 2.5 ms: half a frame of
         # silence in front is enough to make every frame whole.
@@ -230,7 +229,7 @@ class Reference:
 
     def frame(self, far: Samples) -> Samples:
         """Return 10 ms at the microphone's rate for 10 ms as played."""
-        resampled = np.frombuffer(self._resampler.process(far.tobytes(), self._ratio), np.int16)
+        resampled = np.frombuffer(self._resampler.process(far.tobytes()), np.int16)
         samples = np.concatenate([self._pending, resampled.reshape(-1, far.shape[1])])
         self._pending = samples[self._frame_samples :]
         return samples[: self._frame_samples]

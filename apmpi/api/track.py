@@ -90,12 +90,11 @@ class Track:
         self._rest = samples[whole:]
 
     def _resampled(self, samples: Samples, rate_hz: int) -> Samples:
-        step, ratio = rate_hz // FRAMES_PER_S, self._rate_hz / rate_hz
         if self._resampler is None or rate_hz != self._resampled_from_hz:
-            self._resampler, self._resampled_from_hz = Resampler(self._channels, step, ratio), rate_hz
-        pieces = [samples[at : at + step].tobytes() for at in range(0, len(samples), step)]
-        done = b"".join(self._resampler.process(piece, ratio) for piece in pieces)
-        return np.frombuffer(done, np.int16).reshape(-1, self._channels)
+            self._resampler = Resampler(rate_hz, self._rate_hz, self._channels)
+            self._resampled_from_hz = rate_hz
+        resampled = self._resampler.process(samples.tobytes())
+        return np.frombuffer(resampled, np.int16).reshape(-1, self._channels)
 
     async def _enqueue(self, samples: Samples, waits: bool) -> None:
         while waits and len(self._queue) >= TRACK_AHEAD_FRAMES and not self._ended:

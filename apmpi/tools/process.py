@@ -143,9 +143,7 @@ def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Out
         frame_samples = chain_rate_hz // FRAMES_PER_S
         microphone = _Frames(microphone_file, chain_rate_hz)
         far = _Frames(far_file, chain_rate_hz) if far_file else None
-        back = None
-        if rate_hz != chain_rate_hz:
-            back = _resampler(channels, frame_samples, rate_hz / chain_rate_hz)
+        back = Resampler(chain_rate_hz, rate_hz, channels, Resampler.SINC_MEDIUM_QUALITY)
         output = opened.enter_context(WavSink(job.output, rate_hz, channels))
         samples = microphone_file.samples
         progress = opened.enter_context(Progress(None if samples is None else samples / rate_hz))
@@ -163,7 +161,7 @@ def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Out
                 heard = AudioFrame(far.read(), chain_rate_hz, far.channels, frame_samples)
                 apm.process_reverse_stream(heard)
             apm.process_stream(frame)
-            out = back.process(bytes(frame.data), rate_hz / chain_rate_hz) if back else bytes(frame.data)
+            out = back.process(bytes(frame.data))
             sample_bytes = SAMPLE_BYTES * channels
             out = out[: (microphone_file.samples_read - written) * sample_bytes]  # without padding
             output.write(out)
@@ -258,18 +256,12 @@ class _Frames:
         self._frame_bytes = rate_hz // FRAMES_PER_S * SAMPLE_BYTES * reader.channels
         self._read_samples = reader.rate_hz // FRAMES_PER_S
         self._waiting = bytearray()
-        self._resampler = None
-        if reader.rate_hz != rate_hz:
-            self._ratio = rate_hz / reader.rate_hz
-            self._resampler = _resampler(reader.channels, self._read_samples, self._ratio)
+        self._resampler = Resampler(reader.rate_hz, rate_hz, reader.channels, Resampler.SINC_MEDIUM_QUALITY)
 
     def read(self) -> bytes:
         """Return the next frame, interleaved. Raises EndpointError."""
         while len(self._waiting) < self._frame_bytes:
-            samples = self._read()
-            if self._resampler:
-                samples = self._resampler.process(samples, self._ratio)
-            self._waiting += samples
+            self._waiting += self._resampler.process(self._read())
         frame = bytes(self._waiting[: self._frame_bytes])
         del self._waiting[: self._frame_bytes]
         return frame
@@ -281,8 +273,3 @@ class _Frames:
             whole = len(samples) == self._read_samples * SAMPLE_BYTES * self.channels
             self.ended = not whole or reader.samples_read == reader.samples
         return samples.ljust(self._read_samples * SAMPLE_BYTES * self.channels, b"\0")
-
-
-def _resampler(channels: int, frame_samples: int, ratio: float) -> Resampler:
-    """Return a resampler of medium quality: its errors, 121 dB down, are below a 16-bit step."""
-    return Resampler(channels, frame_samples, ratio, Resampler.SINC_MEDIUM_QUALITY)
