@@ -2,40 +2,29 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "roomcard/noise.h"
 #include "roomcard/sinc.h"
 
 enum { CHUNK = 256 }; /* card samples interpolated at a time, on the stack */
 
-/* The same noise in every run. */
-#define NOISE_SEED UINT64_C(0x61706d7069)
-
 void capture_free(capture_t *capture)
 {
-    microphone_free(capture->microphone);
-    capture->microphone = NULL;
-}
-
-/* White noise of RMS 1 as a function of its index: splitmix64's finalizer as a hash, the sum of its four
- * 16-bit parts (variance 4/12) for an approximately normal distribution. */
-static float noise_at(int64_t index)
-{
-    uint64_t z = (uint64_t)index * UINT64_C(0x9E3779B97F4A7C15) + NOISE_SEED;
-    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-    z ^= z >> 31;
-    const int sum = (int)(z & 0xFFFF) + (int)(z >> 16 & 0xFFFF) + (int)(z >> 32 & 0xFFFF) + (int)(z >> 48);
-    return ((float)sum / 65536.0f - 2.0f) * 1.7320508f; /* sqrt(3) */
+    for (int m = 0; m < ROOM_MICROPHONES_MAX; m++) {
+        microphone_free(capture->microphone[m]);
+        capture->microphone[m] = NULL;
+    }
 }
 
 /* out: `count` samples of the source from card position `position`. */
 static void read_source(const capture_t *capture, capture_source_t source, int64_t position, float *out,
                         int count)
 {
-    if (source == CAPTURE_REFERENCE)
-        speaker_read(capture->card, position, out, count);
+    if (source.kind == CAPTURE_REFERENCE)
+        speaker_read(capture->card, source.number, position, out, count);
     else
-        microphone_read(capture->microphone, position, out, count);
+        microphone_read(capture->microphone[source.number], position, out, count);
 }
 
 /* ppm 0: reads the frames up to the next stall, which lie next to each other. Returns how many. */
@@ -73,11 +62,17 @@ static int read_resampled(const capture_t *capture, capture_source_t source, int
 
 void capture_read(const capture_t *capture, capture_source_t source, int64_t frame, float *out, int count)
 {
+    if (source.kind == CAPTURE_NOTHING) {
+        memset(out, 0, sizeof *out * (size_t)count);
+        return;
+    }
     for (int done = 0; done < count;) {
         const int64_t next = frame + done;
         done += capture->run->ratio == 1.0 ? read_aligned(capture, source, next, out + done, count - done)
                                            : read_resampled(capture, source, next, out + done, count - done);
     }
-    for (int i = 0; source == CAPTURE_MICROPHONE && capture->noise_rms > 0.0f && i < count; i++)
-        out[i] += capture->noise_rms * noise_at(capture->run->start + frame + i);
+    if (source.kind != CAPTURE_MICROPHONE || capture->noise_rms == 0.0f)
+        return;
+    for (int i = 0; i < count; i++)
+        out[i] += capture->noise_rms * noise_at((uint32_t)source.number, capture->run->start + frame + i);
 }

@@ -1,5 +1,5 @@
-/* Capture without ALSA: the microphone's and the loudspeaker's signals on the stream's clock, and the
- * microphone's noise.
+/* Capture without ALSA: the microphones' and the loudspeakers' signals on the stream's clock, and the
+ * microphones' noise.
  */
 #ifndef APMPI_ROOMCARD_CAPTURE_H
 #define APMPI_ROOMCARD_CAPTURE_H
@@ -10,14 +10,20 @@
 
 typedef enum {
     CAPTURE_MICROPHONE,
-    CAPTURE_REFERENCE, /* the loudspeaker's input, before clip and delay */
+    CAPTURE_REFERENCE, /* a loudspeaker's input, before clip and delay */
+    CAPTURE_NOTHING,   /* silence */
+} capture_kind_t;
+
+typedef struct {
+    capture_kind_t kind;
+    int number; /* of the microphone or loudspeaker, counted from 0 */
 } capture_source_t;
 
 typedef struct {
     const card_t *card;
     const run_t *run;
-    microphone_t *microphone; /* owned */
-    float noise_rms;          /* of the microphone; 0: none */
+    microphone_t *microphone[ROOM_MICROPHONES_MAX]; /* owned; NULL beyond the last */
+    float noise_rms;                                /* of each microphone; 0: none */
 } capture_t;
 
 void capture_free(capture_t *capture);

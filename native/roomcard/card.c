@@ -16,11 +16,11 @@
 #define CARD_MAGIC 0x4d4f4f5249504d41u /* "AMPIROOM" */
 
 /* To be raised whenever the layout of card_header_t changes. */
-#define CARD_VERSION 2u
+#define CARD_VERSION 3u
 
 #define NS_PER_MS INT64_C(1000000)
 
-#define CARD_BYTES (sizeof(card_header_t) + CARD_RING_FRAMES * sizeof(float))
+#define CARD_BYTES (sizeof(card_header_t) + ROOM_LOUDSPEAKERS_MAX * CARD_RING_FRAMES * sizeof(float))
 
 /* --- membership: a card exists as long as a process that has opened it --- */
 
@@ -36,7 +36,7 @@ typedef struct member {
 static member_t *members;
 static pthread_mutex_t members_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static int make_card(int fd, double speed)
+static int make_card(int fd, card_kind_t kind)
 {
     if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)CARD_BYTES) < 0)
         return -errno;
@@ -50,7 +50,8 @@ static int make_card(int fd, double speed)
     header->version = CARD_VERSION;
     header->size_bytes = (uint32_t)CARD_BYTES;
     header->epoch_ns = monotonic_ns() / NS_PER_MS * NS_PER_MS;
-    header->speed = speed;
+    header->speed = kind.speed;
+    header->loudspeakers = (uint32_t)kind.loudspeakers;
     card_clock_advance(&header->clock, monotonic_ns() - header->epoch_ns);
     atomic_store(&header->near_start, CARD_NOT_CAPTURED);
     atomic_thread_fence(memory_order_release);
@@ -91,7 +92,7 @@ static int keep_running(int fd)
 
 /* Takes the process's shared lock on the card and makes the card new if no other process has it. -EAGAIN: the
  * file has been removed, open the card again. */
-static int join_card(const char *path, const struct stat *file, double speed)
+static int join_card(const char *path, const struct stat *file, card_kind_t kind)
 {
     for (const member_t *m = members; m; m = m->next) {
         if (same_file(&m->file, file))
@@ -102,7 +103,7 @@ static int join_card(const char *path, const struct stat *file, double speed)
     int code = !member ? -ENOMEM : fd < 0 ? -errno : 0;
     do {
         if (code == 0 && lock_file(fd, LOCK_EX | LOCK_NB) == 0)
-            code = make_card(fd, speed);
+            code = make_card(fd, kind);
         if (code == 0)
             code = lock_file(fd, LOCK_SH); /* waits for a process that is making the card */
     } while (code == 0 && !is_made(fd) &&
@@ -151,7 +152,7 @@ static int lock_direction(int fd, int command, room_direction_t direction, short
 }
 
 /* Opens and locks the shared file; the caller closes *fd in any case. */
-static int open_file(const char *path, room_direction_t direction, double speed, int *fd)
+static int open_file(const char *path, room_direction_t direction, card_kind_t kind, int *fd)
 {
     struct stat file;
     *fd = shm_open(path, O_RDWR | O_CREAT, 0600);
@@ -163,18 +164,19 @@ static int open_file(const char *path, room_direction_t direction, double speed,
     if (code < 0)
         return code == -EAGAIN || code == -EACCES ? -EBUSY : code;
     pthread_mutex_lock(&members_lock);
-    code = join_card(path, &file, speed);
+    code = join_card(path, &file, kind);
     pthread_mutex_unlock(&members_lock);
     return code;
 }
 
-int card_open(card_t *card, const char *name, room_direction_t direction, double speed, room_error_t error)
+int card_open(card_t *card, const char *name, room_direction_t direction, card_kind_t kind,
+              room_error_t error)
 {
     char path[sizeof members->path];
     snprintf(path, sizeof path, "/apmpi-room-%u-%s", (unsigned)geteuid(), name);
 
     int fd, code;
-    while ((code = open_file(path, direction, speed, &fd)) == -EAGAIN)
+    while ((code = open_file(path, direction, kind, &fd)) == -EAGAIN)
         close(fd);
 
     struct stat file;
@@ -188,9 +190,12 @@ int card_open(card_t *card, const char *name, room_direction_t direction, double
         else if (header->version != CARD_VERSION || header->size_bytes != CARD_BYTES)
             code = -EPROTO;
     }
-    if (code == 0 && header->speed != speed)
-        code = room_fail(error, -EINVAL, "speed: %g, but the card \"%s\" runs at speed %g already", speed,
-                         name, header->speed);
+    if (code == 0 && header->speed != kind.speed)
+        code = room_fail(error, -EINVAL, "speed: %g, but the card \"%s\" runs at speed %g already",
+                         kind.speed, name, header->speed);
+    else if (code == 0 && header->loudspeakers != (uint32_t)kind.loudspeakers)
+        code = room_fail(error, -EINVAL, "loudspeakers: %d, but the card \"%s\" has %u already",
+                         kind.loudspeakers, name, header->loudspeakers);
     else if (code == -EPROTO)
         room_fail(error, code, "card: /dev/shm%s is in use by another version of this plugin", path);
     else if (code < 0 && code != -EBUSY)
@@ -248,7 +253,7 @@ unsigned card_other_rate_hz(const card_t *card)
     return atomic_load(&card->header->rate_hz[other]);
 }
 
-/* --- the loudspeaker's signal --- */
+/* --- the loudspeakers' signals --- */
 
 speaker_writer_t speaker_begin(const card_t *card)
 {
@@ -256,17 +261,23 @@ speaker_writer_t speaker_begin(const card_t *card)
                               atomic_load_explicit(&card->header->written, memory_order_relaxed)};
 }
 
-void speaker_put(speaker_writer_t *writer, int64_t position, float sample)
+static float *ring_of(card_header_t *header, int loudspeaker)
 {
-    float *ring = writer->header->speaker;
-    if (position >= writer->written) {
-        if (writer->written < position - CARD_RING_FRAMES)
-            writer->written = position - CARD_RING_FRAMES;
-        for (; writer->written < position; writer->written++)
-            ring[writer->written & (CARD_RING_FRAMES - 1)] = 0.0f;
-        writer->written++;
+    return header->speaker + loudspeaker * CARD_RING_FRAMES;
+}
+
+void speaker_put(speaker_writer_t *writer, int64_t position, const float *samples)
+{
+    const int64_t gap = writer->written < position - CARD_RING_FRAMES ? position - CARD_RING_FRAMES
+                                                                      : writer->written;
+    for (int l = 0; l < (int)writer->header->loudspeakers; l++) {
+        float *ring = ring_of(writer->header, l);
+        for (int64_t at = gap; at < position; at++)
+            ring[at & (CARD_RING_FRAMES - 1)] = 0.0f;
+        ring[position & (CARD_RING_FRAMES - 1)] = samples[l];
     }
-    ring[position & (CARD_RING_FRAMES - 1)] = sample;
+    if (position >= writer->written)
+        writer->written = position + 1;
 }
 
 void speaker_publish(const speaker_writer_t *writer)
@@ -280,12 +291,11 @@ void speaker_cut(const card_t *card, int64_t position)
         atomic_store_explicit(&card->header->written, position, memory_order_release);
 }
 
-void speaker_read(const card_t *card, int64_t position, float *out, int count)
+void speaker_read(const card_t *card, int loudspeaker, int64_t position, float *out, int count)
 {
+    const float *ring = ring_of(card->header, loudspeaker);
     const int64_t written = atomic_load_explicit(&card->header->written, memory_order_acquire);
     const int64_t oldest = written > CARD_RING_FRAMES ? written - CARD_RING_FRAMES : 0;
     for (int i = 0; i < count; i++, position++)
-        out[i] = position >= oldest && position < written
-                     ? card->header->speaker[position & (CARD_RING_FRAMES - 1)]
-                     : 0.0f;
+        out[i] = position >= oldest && position < written ? ring[position & (CARD_RING_FRAMES - 1)] : 0.0f;
 }

@@ -1,5 +1,5 @@
-/* The card that all streams of one name and user share: its clock, and the loudspeaker's signal on the card's
- * time axis.
+/* The card that all streams of one name and user share: its clock, and the loudspeakers' signals on the
+ * card's time axis.
  *
  * It lives in /dev/shm/apmpi-room-UID-NAME. It is robust because the kernel releases the locks of a process
  * that ends, crash included:
@@ -39,10 +39,12 @@ typedef struct {
     double speed;
     _Atomic uint32_t rate_hz[2]; /* by direction; 0: no hw_params yet */
     _Atomic uint32_t recorded;   /* 1: the record of this card has been begun */
+    uint32_t loudspeakers;       /* as card_kind_t */
     _Atomic int64_t near_start;  /* card sample of the first captured frame, or CARD_NOT_CAPTURED */
     _Atomic int64_t written;     /* card sample up to which `speaker` is valid, silence from there on */
     card_clock_t clock;          /* of epoch_ns */
-    float speaker[];             /* [CARD_RING_FRAMES], sample c at c % CARD_RING_FRAMES, full scale 1.0 */
+    /* [ROOM_LOUDSPEAKERS_MAX][CARD_RING_FRAMES]: sample c of each at c % CARD_RING_FRAMES, full scale 1.0 */
+    float speaker[];
 } card_header_t;
 
 typedef struct {
@@ -51,9 +53,16 @@ typedef struct {
     card_header_t *header;
 } card_t;
 
+/* In what all streams of a card agree. */
+typedef struct {
+    double speed;
+    int loudspeakers; /* 1..ROOM_LOUDSPEAKERS_MAX */
+} card_kind_t;
+
 /* Joins or makes the card. -EBUSY without a sentence when this direction is open already, as a real card
  * has none for it; else a negative errno with a sentence in `error`. */
-int card_open(card_t *card, const char *name, room_direction_t direction, double speed, room_error_t error);
+int card_open(card_t *card, const char *name, room_direction_t direction, card_kind_t kind,
+              room_error_t error);
 void card_close(card_t *card);
 
 /* Card time in seconds. */
@@ -64,19 +73,21 @@ int64_t card_monotonic_ns(const card_t *card, double card_s);
 /* Rate of the other direction's stream, 0 when it is closed or has none yet. */
 unsigned card_other_rate_hz(const card_t *card);
 
-/* Writing, for the playback stream only. speaker_put() sets the sample at `position`; positions skipped since
+/* Writing, for the playback stream only. speaker_put() sets the samples at `position`, one
+ * for each loudspeaker; positions skipped since
  * the last one become silence. The reader sees it after speaker_publish(). */
 typedef struct {
     card_header_t *header;
     int64_t written;
 } speaker_writer_t;
 speaker_writer_t speaker_begin(const card_t *card);
-void speaker_put(speaker_writer_t *writer, int64_t position, float sample);
+void speaker_put(speaker_writer_t *writer, int64_t position, const float *samples);
 void speaker_publish(const speaker_writer_t *writer);
 /* Silences everything from `position` on. For the playback stream only. */
 void speaker_cut(const card_t *card, int64_t position);
 
-/* out: `count` samples from `position`; silence where nothing was played. */
-void speaker_read(const card_t *card, int64_t position, float *out, int count);
+/* out: `count` samples of a loudspeaker, counted from 0, from `position`; silence where nothing was played.
+ */
+void speaker_read(const card_t *card, int loudspeaker, int64_t position, float *out, int count);
 
 #endif

@@ -3,24 +3,32 @@
 #include <math.h>
 #include <stdlib.h>
 
-microphone_t *microphone_create(const microphone_room_t *room)
+/* Makes the echo path from each loudspeaker; false when there is no memory. */
+static bool make_echoes(microphone_t *m)
 {
-    const wav_t *response = room->impulse_response;
-    microphone_t *microphone = calloc(1, sizeof *microphone);
-    const int taps = response->bytes ? (int)response->frames : 1;
-    float *h = malloc(sizeof *h * (size_t)taps);
-    if (microphone && h) {
-        h[0] = 1.0f;
-        for (int i = 0; response->bytes && i < taps; i++)
-            h[i] = wav_sample(response, i);
-        microphone->room = *room;
-        microphone->taps = taps;
-        microphone->drive = room->clip_db > 0.0 ? (float)pow(10.0, room->clip_db / 20.0) : 0.0f;
-        microphone->echo = echo_create(h, taps);
+    const paths_t *paths = m->room.paths;
+    float *response = malloc(sizeof *response * (size_t)m->taps);
+    bool made = response != NULL;
+    for (int l = 0; made && l < paths->loudspeakers; l++) {
+        paths_response(paths, l, m->number, m->room.rate_hz, response);
+        m->echo[l] = echo_create(response, m->taps);
+        made = m->echo[l] != NULL;
     }
-    free(h);
-    if (!microphone || !microphone->echo) {
-        free(microphone);
+    free(response);
+    return made;
+}
+
+microphone_t *microphone_create(const microphone_room_t *room, int number)
+{
+    microphone_t *microphone = calloc(1, sizeof *microphone);
+    if (!microphone)
+        return NULL;
+    microphone->room = *room;
+    microphone->number = number;
+    microphone->taps = paths_taps(room->paths, room->rate_hz);
+    microphone->drive = room->clip_db > 0.0 ? (float)pow(10.0, room->clip_db / 20.0) : 0.0f;
+    if (!make_echoes(microphone)) {
+        microphone_free(microphone);
         return NULL;
     }
     return microphone;
@@ -28,27 +36,40 @@ microphone_t *microphone_create(const microphone_room_t *room)
 
 void microphone_free(microphone_t *microphone)
 {
-    if (microphone)
-        echo_free(microphone->echo);
+    for (int l = 0; microphone && l < ROOM_LOUDSPEAKERS_MAX; l++)
+        echo_free(microphone->echo[l]);
     free(microphone);
+}
+
+/* Next `count` <= ECHO_BLOCK samples of a loudspeaker's echo, from card position `position`. */
+static void next_echo_of(microphone_t *m, int loudspeaker, int64_t position, float *out, int count)
+{
+    speaker_read(m->room.card, loudspeaker, position - m->room.delay_samples, out, count);
+    if (m->drive > 0.0f) {
+        for (int i = 0; i < count; i++)
+            out[i] = tanhf(m->drive * out[i]) / m->drive;
+    }
+    echo_process(m->echo[loudspeaker], out, out, count);
 }
 
 /* Next `count` <= ECHO_BLOCK samples of the echo, from card position `position`. */
 static void next_echo(microphone_t *m, int64_t position, float *out, int count)
 {
-    speaker_read(m->room.card, position - m->room.delay_samples, out, count);
-    if (m->drive > 0.0f) {
+    float more[ECHO_BLOCK];
+    next_echo_of(m, 0, position, out, count);
+    for (int l = 1; l < ROOM_LOUDSPEAKERS_MAX && m->echo[l]; l++) {
+        next_echo_of(m, l, position, more, count);
         for (int i = 0; i < count; i++)
-            out[i] = tanhf(m->drive * out[i]) / m->drive;
+            out[i] += more[i];
     }
-    echo_process(m->echo, out, out, count);
 }
 
 /* Makes `position` the next one: fills the echo's memory with the samples before it. */
 static void seek(microphone_t *m, int64_t position)
 {
     float ignored[ECHO_BLOCK];
-    echo_reset(m->echo);
+    for (int l = 0; l < ROOM_LOUDSPEAKERS_MAX && m->echo[l]; l++)
+        echo_reset(m->echo[l]);
     for (int64_t at = position - m->taps; at < position; at += ECHO_BLOCK)
         next_echo(m, at, ignored, (int)(position - at < ECHO_BLOCK ? position - at : ECHO_BLOCK));
     m->first = m->next = position;
@@ -57,14 +78,16 @@ static void seek(microphone_t *m, int64_t position)
 /* Computes up to position `end`. */
 static void extend(microphone_t *m, int64_t end)
 {
+    const wav_t *near = m->room.near;
+    const float gain = m->room.paths->microphone_gain[m->number];
     const int64_t near_start = atomic_load(&m->room.card->header->near_start);
     while (m->next < end) {
         float block[ECHO_BLOCK];
         const int count = (int)(end - m->next < ECHO_BLOCK ? end - m->next : ECHO_BLOCK);
         next_echo(m, m->next, block, count);
         for (int i = 0; i < count; i++, m->next++) {
-            const float speech = m->room.near->bytes ? wav_sample(m->room.near, m->next - near_start) : 0.0f;
-            m->kept[m->next & (MICROPHONE_KEPT - 1)] = block[i] + speech;
+            const float speech = near->bytes ? wav_sample(near, 0, m->next - near_start) : 0.0f;
+            m->kept[m->next & (MICROPHONE_KEPT - 1)] = block[i] + gain * speech;
         }
     }
 }

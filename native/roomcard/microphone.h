@@ -1,11 +1,12 @@
-/* The microphone's signal on the card's time axis: the loudspeaker through clip, delay and impulse response,
- * plus near-end speech. The capture clock and the noise follow in capture.h.
+/* A microphone's signal on the card's time axis: each loudspeaker through clip, delay and the pair's impulse
+ * response, plus near-end speech. The capture clock and the noise follow in capture.h.
  */
 #ifndef APMPI_ROOMCARD_MICROPHONE_H
 #define APMPI_ROOMCARD_MICROPHONE_H
 
 #include "roomcard/card.h"
 #include "roomcard/echo.h"
+#include "roomcard/paths.h"
 #include "roomcard/wav.h"
 
 /* Samples kept so that they can be read again (mmap access, interpolation): a whole ALSA buffer of mono
@@ -14,24 +15,27 @@
 
 typedef struct {
     const card_t *card;
-    const wav_t *impulse_response; /* not loaded: one tap of 1.0 */
-    const wav_t *near;             /* not loaded: none */
+    const paths_t *paths;
+    const wav_t *near; /* mono; not loaded: none */
+    unsigned rate_hz;
     int delay_samples;
     double clip_db; /* 0: linear */
 } microphone_room_t;
 
 typedef struct {
     microphone_room_t room;
-    echo_t *echo;
-    int taps;      /* of the impulse response */
-    float drive;   /* of the soft clip; 0: linear */
-    int64_t first; /* first position computed since the last seek */
-    int64_t next;  /* first position not computed yet; `kept` holds the last MICROPHONE_KEPT before it */
+    int number;                          /* counted from 0 */
+    echo_t *echo[ROOM_LOUDSPEAKERS_MAX]; /* of each loudspeaker; NULL beyond the last */
+    int taps;                            /* of each impulse response */
+    float drive;                         /* of the soft clip; 0: linear */
+    int64_t first;                       /* first position computed since the last seek */
+    int64_t next; /* first position not computed yet; `kept` holds the last MICROPHONE_KEPT before it */
     float kept[MICROPHONE_KEPT];
 } microphone_t;
 
-/* `room` is copied, the objects it points to must stay. NULL when there is no memory. */
-microphone_t *microphone_create(const microphone_room_t *room);
+/* `room` is copied, the objects it points to must stay. number: of the microphone, counted from 0. NULL when
+ * there is no memory. */
+microphone_t *microphone_create(const microphone_room_t *room, int number);
 void microphone_free(microphone_t *microphone);
 
 /* out: `count` samples from card position `position`, which must have been played already (the delay

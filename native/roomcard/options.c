@@ -47,7 +47,7 @@ static int read_node(const option_t *known, int count, snd_config_t *node, room_
         if (strcmp(id, known[k].id) == 0)
             return known[k].text ? read_text(&known[k], node, error) : read_number(&known[k], node, error);
     }
-    char names[256] = "";
+    char names[300] = "";
     for (int k = 0; k < count; k++)
         strcat(strcat(names, " "), known[k].id);
     return room_fail(error, -EINVAL, "%.64s: unknown option, expected one of%s", id, names);
@@ -86,14 +86,33 @@ static int check_options(options_t *options, room_error_t error)
                              "format: \"%.40s\", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE",
                              options->format);
     }
+    if (options->loudspeakers != floor(options->loudspeakers))
+        return room_fail(error, -EINVAL, "loudspeakers: %g, expected a whole number", options->loudspeakers);
+    if (options->microphones != floor(options->microphones))
+        return room_fail(error, -EINVAL, "microphones: %g, expected a whole number", options->microphones);
     return 0;
+}
+
+int options_paths(const options_t *options, paths_t *paths, room_error_t error)
+{
+    paths->loudspeakers = (int)options->loudspeakers;
+    paths->microphones = (int)options->microphones;
+    for (int l = 0; l < ROOM_LOUDSPEAKERS_MAX; l++)
+        paths->loudspeaker_gain[l] = 1.0f;
+    for (int m = 0; m < ROOM_MICROPHONES_MAX; m++)
+        paths->microphone_gain[m] = 1.0f;
+    const int code = options->inverted ? paths_scale(paths, "inverted", options->inverted, -1.0f, error) : 0;
+    return code == 0 && options->dead ? paths_scale(paths, "dead", options->dead, 0.0f, error) : code;
 }
 
 int options_read(options_t *options, snd_config_t *config, room_direction_t direction, room_error_t error)
 {
     double ppm[2] = {0.0, 0.0};
-    *options = (options_t){
-        .speed = 1.0, .noise_dbfs = (double)-INFINITY, .only_format = SND_PCM_FORMAT_UNKNOWN};
+    *options = (options_t){.speed = 1.0,
+                           .loudspeakers = 1.0,
+                           .microphones = 1.0,
+                           .noise_dbfs = (double)-INFINITY,
+                           .only_format = SND_PCM_FORMAT_UNKNOWN};
     const option_t known[] = {
         {"card", &options->card, NULL, 0, 0},
         {"impulse_response", &options->impulse_response, NULL, 0, 0},
@@ -108,6 +127,10 @@ int options_read(options_t *options, snd_config_t *config, room_direction_t dire
         {"record", &options->record, NULL, 0, 0},
         {"format", &options->format, NULL, 0, 0},
         {"reference", NULL, &options->reference, 0, 1},
+        {"loudspeakers", NULL, &options->loudspeakers, 1, ROOM_LOUDSPEAKERS_MAX},
+        {"microphones", NULL, &options->microphones, 1, ROOM_MICROPHONES_MAX},
+        {"inverted", &options->inverted, NULL, 0, 0},
+        {"dead", &options->dead, NULL, 0, 0},
     };
     snd_config_iterator_t at, next;
     snd_config_for_each(at, next, config)
@@ -133,4 +156,6 @@ void options_free(options_t *options)
     free(options->record);
     free(options->fault_list);
     free(options->format);
+    free(options->inverted);
+    free(options->dead);
 }

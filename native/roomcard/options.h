@@ -5,6 +5,7 @@
 
 #include <alsa/asoundlib.h>
 
+#include "roomcard/paths.h"
 #include "roomcard/room.h"
 #include "roomcard/timeline.h"
 
@@ -13,9 +14,11 @@ enum { ROOM_FORMATS = 4 };
 extern const unsigned room_formats[ROOM_FORMATS];
 
 typedef struct {
-    char *card, *impulse_response, *near, *record, *fault_list, *format; /* owned; NULL: not given */
-    snd_pcm_format_t only_format;                /* SND_PCM_FORMAT_UNKNOWN: any of room_formats */
-    double reference;                            /* 1: the last captured channel is the loudspeaker's input */
+    char *card, *impulse_response, *near, *record, *fault_list, *format, *inverted,
+        *dead;                        /* owned, or NULL */
+    snd_pcm_format_t only_format;     /* SND_PCM_FORMAT_UNKNOWN: any of room_formats */
+    double loudspeakers, microphones; /* whole numbers */
+    double reference;                 /* 1: the last captured channels are the loudspeakers' input */
     double delay_ms, clip_db, noise_dbfs, speed; /* noise_dbfs -INFINITY: none */
     double ppm;                                  /* of the stream's own direction */
     int interpolators;                           /* directions whose ppm is not 0 */
@@ -25,5 +28,8 @@ typedef struct {
 /* -EINVAL with a sentence in `error`. Call options_free() in any case. */
 int options_read(options_t *options, snd_config_t *config, room_direction_t direction, room_error_t error);
 void options_free(options_t *options);
+
+/* Fills all of `paths` but its file. -EINVAL with a sentence in `error`. */
+int options_paths(const options_t *options, paths_t *paths, room_error_t error);
 
 #endif

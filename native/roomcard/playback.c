@@ -3,17 +3,19 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "roomcard/sinc.h"
 
-enum { CHUNK = 256 }; /* samples recorded in one system call */
+enum { CHUNK = 256 }; /* frames recorded at a time, on the stack */
 
 int playback_init(playback_t *playback, int64_t buffer_frames)
 {
     playback->queue_frames = 1;
     while (playback->queue_frames < buffer_frames + SINC_TAPS)
         playback->queue_frames *= 2;
-    playback->queue = calloc((size_t)playback->queue_frames, sizeof *playback->queue);
+    playback->queue = calloc((size_t)(playback->queue_frames * playback->loudspeakers),
+                             sizeof *playback->queue);
     return playback->queue ? 0 : -ENOMEM;
 }
 
@@ -23,18 +25,24 @@ void playback_free(playback_t *playback)
     playback->queue = NULL;
 }
 
-void playback_put(playback_t *playback, int64_t frame, float sample)
+/* Frame `frame` in the queue. */
+static float *queued(const playback_t *playback, int64_t frame)
 {
-    playback->queue[frame & (playback->queue_frames - 1)] = sample;
+    return playback->queue + (frame & (playback->queue_frames - 1)) * playback->loudspeakers;
 }
 
-static float queued_at(const playback_t *playback, int64_t frame, int64_t end)
+void playback_put(playback_t *playback, int64_t frame, const float *samples)
 {
-    return frame >= 0 && frame < end ? playback->queue[frame & (playback->queue_frames - 1)] : 0.0f;
+    memcpy(queued(playback, frame), samples, sizeof *samples * (size_t)playback->loudspeakers);
+}
+
+static float queued_at(const playback_t *playback, int loudspeaker, int64_t frame, int64_t end)
+{
+    return frame >= 0 && frame < end ? queued(playback, frame)[loudspeaker] : 0.0f;
 }
 
 /* The signal played at card position `position`, between the stream's frames; `end` of the queue. */
-static float resampled_at(const playback_t *playback, int64_t position, int64_t end)
+static float resampled_at(const playback_t *playback, int loudspeaker, int64_t position, int64_t end)
 {
     const run_t *run = playback->run;
     if (run_stalled(run, position))
@@ -43,20 +51,21 @@ static float resampled_at(const playback_t *playback, int64_t position, int64_t 
     const int64_t whole = (int64_t)frame;
     float around[SINC_TAPS];
     for (int i = 0; i < SINC_TAPS; i++)
-        around[i] = queued_at(playback, whole - (SINC_HALF - 1) + i, end);
+        around[i] = queued_at(playback, loudspeaker, whole - (SINC_HALF - 1) + i, end);
     return sinc_at(around, frame - (double)whole);
 }
 
 void playback_place(const playback_t *playback, int64_t from, int64_t to)
 {
     const run_t *run = playback->run;
+    float samples[ROOM_LOUDSPEAKERS_MAX];
     speaker_writer_t writer = speaker_begin(playback->card);
     if (run->ratio == 1.0) {
         for (int64_t frame = from; frame < to; frame++) {
             const int64_t position = (int64_t)run_position(run, frame);
             if (position >= run->end)
                 break;
-            speaker_put(&writer, position, queued_at(playback, frame, to));
+            speaker_put(&writer, position, queued(playback, frame));
         }
     } else {
         /* The last SINC_HALF frames before these were interpolated with silence after them: again. They
@@ -64,8 +73,11 @@ void playback_place(const playback_t *playback, int64_t from, int64_t to)
         from = from > SINC_HALF ? from - SINC_HALF : 0;
         int64_t position = (int64_t)ceil(run_position(run, from));
         const int64_t end = (int64_t)ceil(run_position(run, to));
-        for (; position < end && position < run->end; position++)
-            speaker_put(&writer, position, resampled_at(playback, position, to));
+        for (; position < end && position < run->end; position++) {
+            for (int l = 0; l < playback->loudspeakers; l++)
+                samples[l] = resampled_at(playback, l, position, to);
+            speaker_put(&writer, position, samples);
+        }
     }
     speaker_publish(&writer);
 }
@@ -74,11 +86,15 @@ int playback_record(playback_t *playback, int64_t until)
 {
     int code = 0;
     while (playback->recorder.fd >= 0 && playback->recorded < until) {
-        float samples[CHUNK];
+        float frames[CHUNK * ROOM_LOUDSPEAKERS_MAX], samples[CHUNK];
         const int64_t left = until - playback->recorded;
-        const int count = (int)(left < CHUNK ? left : CHUNK);
-        speaker_read(playback->card, playback->recorded, samples, count);
-        code = recorder_write(&playback->recorder, playback->recorded, samples, count);
+        const int count = (int)(left < CHUNK ? left : CHUNK), loudspeakers = playback->loudspeakers;
+        for (int l = 0; l < loudspeakers; l++) {
+            speaker_read(playback->card, l, playback->recorded, samples, count);
+            for (int i = 0; i < count; i++)
+                frames[i * loudspeakers + l] = samples[i];
+        }
+        code = recorder_write(&playback->recorder, playback->recorded, frames, count);
         if (code < 0)
             recorder_close(&playback->recorder, 0);
         playback->recorded += count;

@@ -11,18 +11,20 @@
 typedef struct {
     const card_t *card;
     const run_t *run;
-    float *queue;         /* frame n of the stream at n % queue_frames, full scale 1.0; owned */
+    int loudspeakers;
+    float *queue;         /* [queue_frames][loudspeakers], frame n of the stream at n % queue_frames; owned */
     int64_t queue_frames; /* a power of two */
     recorder_t recorder;
     int64_t recorded; /* card sample up to which the record is written */
 } playback_t;
 
-/* Makes an empty queue for an ALSA buffer of that size; card and run are set already. -ENOMEM. */
+/* Makes an empty queue for an ALSA buffer of that size; card, run and loudspeakers are set already. -ENOMEM.
+ */
 int playback_init(playback_t *playback, int64_t buffer_frames);
 void playback_free(playback_t *playback);
 
-/* Queues frame `frame` of the stream. */
-void playback_put(playback_t *playback, int64_t frame, float sample);
+/* Queues frame `frame` of the stream: a sample for each loudspeaker, full scale 1.0. */
+void playback_put(playback_t *playback, int64_t frame, const float *samples);
 
 /* Plays the queued frames from..to-1: `to` is the end of the queue. The schedule of faults is known, so a
  * stall or an end of the run takes effect here, before the application can notice it. */

@@ -124,6 +124,8 @@ static int open_playback(stream_t *stream)
 {
     room_error_t error;
     playback_t *playback = &stream->playback;
+    playback->loudspeakers = stream->paths.loudspeakers;
+    playback->recorder.channels = (unsigned)playback->loudspeakers;
     int code = playback_init(playback, (int64_t)stream->io.buffer_size);
     if (code < 0 || !stream->options.record || playback->recorder.fd >= 0)
         return code;
@@ -137,11 +139,18 @@ static int open_playback(stream_t *stream)
 
 static int open_capture(stream_t *stream, int delay_samples)
 {
-    const microphone_room_t room = {&stream->card, &stream->impulse_response, &stream->near, delay_samples,
-                                    stream->options.clip_db};
-    stream->capture = (capture_t){&stream->card, &stream->run, microphone_create(&room),
-                                  powf(10.0f, (float)stream->options.noise_dbfs / 20.0f)};
-    return stream->capture.microphone ? 0 : -ENOMEM;
+    const microphone_room_t room = {&stream->card,   &stream->paths, &stream->near,
+                                    stream->io.rate, delay_samples,  stream->options.clip_db};
+    capture_t *capture = &stream->capture;
+    *capture = (capture_t){.card = &stream->card,
+                           .run = &stream->run,
+                           .noise_rms = powf(10.0f, (float)stream->options.noise_dbfs / 20.0f)};
+    for (int m = 0; m < stream->paths.microphones; m++) {
+        capture->microphone[m] = microphone_create(&room, m);
+        if (!capture->microphone[m])
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 static int room_hw_params(snd_pcm_ioplug_t *io, snd_pcm_hw_params_t *params)
@@ -218,10 +227,10 @@ static const snd_pcm_ioplug_callback_t callbacks = {
 enum { RATES = 4 };
 static const unsigned rates_hz[RATES] = {8000, 16000, 32000, 48000};
 
-static int load_file(const char *option, const char *path, wav_t *wav)
+static int load_file(const char *option, const char *path, int channels, wav_t *wav)
 {
     room_error_t error;
-    const int code = path ? wav_load(wav, path, error) : 0;
+    const int code = path ? wav_load(wav, path, (unsigned)channels, error) : 0;
     if (code < 0)
         SNDERR("%s: %s", option, error);
     return code;
@@ -233,9 +242,10 @@ static int load_room(stream_t *stream)
 {
     const options_t *options = &stream->options;
     const wav_t *h = &stream->impulse_response, *near = &stream->near;
-    int code = load_file("impulse_response", options->impulse_response, &stream->impulse_response);
+    const int pairs = stream->paths.loudspeakers * stream->paths.microphones;
+    int code = load_file("impulse_response", options->impulse_response, pairs, &stream->impulse_response);
     if (code == 0)
-        code = load_file("near", options->near, &stream->near);
+        code = load_file("near", options->near, 1, &stream->near);
     if (code < 0)
         return code;
     if (!h->bytes && !near->bytes)
@@ -294,8 +304,8 @@ static int constrain(snd_pcm_ioplug_t *io, unsigned rate_hz)
 static int join_card(stream_t *stream)
 {
     room_error_t error = "";
-    const int code = card_open(&stream->card, stream->options.card, stream->direction, stream->options.speed,
-                               error);
+    const card_kind_t kind = {stream->options.speed, stream->paths.loudspeakers};
+    const int code = card_open(&stream->card, stream->options.card, stream->direction, kind, error);
     if (code < 0) {
         if (error[0])
             SNDERR("%s", error);
@@ -324,9 +334,12 @@ SND_PCM_PLUGIN_DEFINE_FUNC(apmpi_room)
     opened->timer_fd = opened->playback.recorder.fd = -1;
     opened->playback.card = &opened->card;
     opened->playback.run = &opened->run;
+    opened->paths.file = &opened->impulse_response;
     opened->direction = stream == SND_PCM_STREAM_PLAYBACK ? ROOM_PLAYBACK : ROOM_CAPTURE;
 
     int code = options_read(&opened->options, conf, opened->direction, error);
+    if (code == 0)
+        code = options_paths(&opened->options, &opened->paths, error);
     if (code < 0 && error[0])
         SNDERR("%s", error);
     if (code == 0)

@@ -2,7 +2,8 @@
  *
  * An ALSA "ioplug" PCM of type `apmpi_room`. Any ALSA program opens it (aplay, arecord, pyalsaaudio). The
  * playback signal returns to the microphone through a loudspeaker, a bulk delay and an impulse response, with
- * near-end speech and noise added:
+ * near-end speech and noise added. Two loudspeakers and up to four microphones can be had, each pair of them
+ * with an impulse response of its own; of one loudspeaker and one microphone:
  *
  *   playback ── mean of channels ──► clock of playback_ppm ──► soft clip ──► delay ──► impulse response ─┐
  *                                               │                                                        ▼
@@ -22,8 +23,21 @@
  *
  *   card              1..64 letters, digits, '-', '_' or '.'; required.
  *
+ *   loudspeakers      1, which plays the mean of the playback channels, or 2: left plays the mean of channels
+ *                     1, 3, 5, 7, right that of 2, 4, 6, 8, and both a stream of one channel. The same in all
+ *                     definitions of a card. Default 1.
+ *
+ *   microphones       1..4. Captured channel c carries microphone c, further channels are silent; a single
+ *                     microphone is on all channels. Default 1.
+ *
  *   impulse_response  WAV file, loudspeaker to microphone, at most 1 s. Its rate becomes the card's only
- *                     rate. Default: one tap of 1.0, the loudspeaker's signal unchanged.
+ *                     rate. It has a channel for each pair: those of the first loudspeaker to each
+ *                     microphone, then those of the second one. Default of a single pair: one tap of 1.0, the
+ *                     loudspeaker's signal unchanged; of several: generated (paths.c), with a delay, a level
+ *                     and a decay of 0.2 s that are each pair's own.
+ *
+ *   inverted          "loudspeaker2 microphone1 ...": those that are wired with the wrong polarity,
+ *   dead              and those that give nothing; of a dead microphone the noise remains. Default: none.
  *
  *   delay_ms          0..1000, bulk delay before the impulse response, rounded to whole samples. Default 0.
  *                     At least 16 samples for each direction with a ppm other than 0, the look-ahead of its
@@ -32,12 +46,12 @@
  *   clip_db           0..40, drive g = 10^(clip_db / 20) into the loudspeaker, y = tanh(g x) / g. 0 = linear,
  *                     default.
  *
- *   near              WAV file, near-end speech at the microphone; its rate becomes the card's only rate. It
- *                     begins with the first sample ever captured from the card and runs on card time: the
- *                     part that coincides with an overrun is lost. Silence after its end.
+ *   near              WAV file, near-end speech, the same at each microphone; its rate becomes the card's
+ * only rate. It begins with the first sample ever captured from the card and runs on card time: the part that
+ * coincides with an overrun is lost. Silence after its end.
  *
- *   noise_dbfs        -120..0, white noise of that RMS (0 dBFS = RMS of 1.0), the same in each run.
- *                     Default: none.
+ *   noise_dbfs        -120..0, white noise of that RMS (0 dBFS = RMS of 1.0), the same in each run,
+ *                     another one at each microphone. Default: none.
  *
  *   playback_ppm      -10000..10000, clock error of that direction: it counts rate (1 + ppm / 1e6) frames in
  *   capture_ppm       a second of card time. Default 0.
@@ -57,7 +71,7 @@
  *
  *                       stall@T+D  the pointer stands still for D seconds: no data, no error, nothing skipped
  *
- *   record            WAV file (16 bit, mono) of the signal that playback sent to the loudspeaker, before the
+ *   record            WAV file (16 bit) of the signal that playback sent to each loudspeaker, before the
  *                     clip: sample k was played at card time k / rate, silence where nothing was queued.
  *                     Valid at every moment. A card's first playback stream empties the file, later ones
  *                     continue it.
@@ -65,11 +79,12 @@
  *   format            S16_LE, S24_3LE, S32_LE or FLOAT_LE: the only one that the card offers.
  *                     Default: all of them.
  *
- *   reference         1: of two or more captured channels the last one is the loudspeaker's input at that
- *                     moment, as on cards with a hardware reference. Default 0.
+ *   reference         1: of more captured channels than loudspeakers the last ones are the loudspeakers'
+ * input at that moment, as on cards with a hardware reference. Default 0.
  *
- * WAV files are mono, 16-bit PCM or 32-bit float. Relative paths start at the program's working directory.
- * A wrong option is one sentence on ALSA's error channel (standard error) and -EINVAL from snd_pcm_open().
+ * WAV files are mono unless stated, 16-bit PCM or 32-bit float. Relative paths start at the program's working
+ * directory. A wrong option is one sentence on ALSA's error channel (standard error) and -EINVAL from
+ * snd_pcm_open().
  *
  *
  * The time axis
@@ -91,8 +106,8 @@
  * Overruns and underruns are real: the pointer answers -EPIPE once stop_threshold is reached (by default, one
  * buffer), the state becomes XRUN, prepare and start recover. Time stamps are CLOCK_MONOTONIC.
  *
- * Limits: S16_LE, S24_3LE, S32_LE, FLOAT_LE; 1..8 channels (all captured channels but the reference carry the
- * same microphone); 8000, 16000, 32000, 48000 Hz; periods from 32 bytes; buffers up to 256 KiB.
+ * Limits: S16_LE, S24_3LE, S32_LE, FLOAT_LE; 1..8 channels; 8000, 16000, 32000, 48000 Hz; periods from 32
+ * bytes; buffers up to 256 KiB.
  */
 #ifndef APMPI_ROOMCARD_ROOM_H
 #define APMPI_ROOMCARD_ROOM_H
@@ -110,6 +125,8 @@ typedef enum { ROOM_PLAYBACK, ROOM_CAPTURE } room_direction_t;
 #define ROOM_DELAY_MAX_MS 1000.0
 #define ROOM_BUFFER_MAX_BYTES (256u * 1024u)
 #define ROOM_RATE_MAX_HZ 48000
+
+enum { ROOM_LOUDSPEAKERS_MAX = 2, ROOM_MICROPHONES_MAX = 4 };
 
 /* Functions that return int return 0 or a negative errno, unless their comment says otherwise. Those with an
  * `error` write one sentence into it, for the user. */

@@ -169,37 +169,57 @@ static void store_sample(snd_pcm_format_t format, char *to, float sample)
     memcpy(to, &integer, bytes);
 }
 
+/* Channel c plays on loudspeaker c % loudspeakers, a mono stream on all. */
 static void write_frames(stream_t *stream, const snd_pcm_channel_area_t *areas, snd_pcm_uframes_t offset,
                          int64_t count)
 {
-    const unsigned channels = stream->io.channels;
+    const unsigned channels = stream->io.channels, loudspeakers = (unsigned)stream->paths.loudspeakers;
     for (int64_t i = 0; i < count; i++, offset++) {
-        float sum = 0.0f;
-        for (unsigned c = 0; c < channels; c++)
-            sum += load_sample(stream->io.format, sample_address(&areas[c], offset));
-        playback_put(&stream->playback, stream->appl_ptr + i, sum / (float)channels);
+        float samples[ROOM_LOUDSPEAKERS_MAX];
+        for (unsigned l = 0; l < loudspeakers; l++) {
+            float sum = 0.0f;
+            int summed = 0;
+            for (unsigned c = l < channels ? l : 0; c < channels; c += loudspeakers, summed++)
+                sum += load_sample(stream->io.format, sample_address(&areas[c], offset));
+            samples[l] = sum / (float)summed;
+        }
+        playback_put(&stream->playback, stream->appl_ptr + i, samples);
     }
     if (stream->state == STREAM_RUNNING)
         playback_place(&stream->playback, stream->appl_ptr, stream->appl_ptr + count);
 }
 
+/* The source of a captured channel, counted from 0. */
+static capture_source_t source_of(const stream_t *stream, int channel)
+{
+    const int channels = (int)stream->io.channels, loudspeakers = stream->paths.loudspeakers;
+    const bool wired = stream->options.reference > 0.0 && channels > loudspeakers;
+    const int first_reference = wired ? channels - loudspeakers : channels;
+    if (channel >= first_reference)
+        return (capture_source_t){CAPTURE_REFERENCE, channel - first_reference};
+    if (stream->paths.microphones == 1)
+        return (capture_source_t){CAPTURE_MICROPHONE, 0};
+    return (capture_source_t){channel < stream->paths.microphones ? CAPTURE_MICROPHONE : CAPTURE_NOTHING,
+                              channel};
+}
+
 static void read_frames(const stream_t *stream, const snd_pcm_channel_area_t *areas, snd_pcm_uframes_t offset,
                         int64_t count)
 {
-    const unsigned channels = stream->io.channels;
-    const unsigned microphones = channels > 1 && stream->options.reference > 0.0 ? channels - 1 : channels;
     for (int64_t done = 0; done < count;) {
-        float microphone[CHUNK], reference[CHUNK] = {0};
+        float samples[CHUNK];
         const int part = (int)(count - done < CHUNK ? count - done : CHUNK);
-        const int64_t frame = stream->appl_ptr + done;
-        capture_read(&stream->capture, CAPTURE_MICROPHONE, frame, microphone, part);
-        if (microphones < channels)
-            capture_read(&stream->capture, CAPTURE_REFERENCE, frame, reference, part);
-        for (int i = 0; i < part; i++, offset++) {
-            for (unsigned c = 0; c < channels; c++)
-                store_sample(stream->io.format, sample_address(&areas[c], offset),
-                             c < microphones ? microphone[i] : reference[i]);
+        capture_source_t read = {CAPTURE_NOTHING, -1};
+        for (int c = 0; c < (int)stream->io.channels; c++) {
+            const capture_source_t source = source_of(stream, c);
+            if (source.kind != read.kind || source.number != read.number)
+                capture_read(&stream->capture, source, stream->appl_ptr + done, samples, part);
+            read = source;
+            for (int i = 0; i < part; i++)
+                store_sample(stream->io.format, sample_address(&areas[c], offset + (snd_pcm_uframes_t)i),
+                             samples[i]);
         }
+        offset += (snd_pcm_uframes_t)part;
         done += part;
     }
 }

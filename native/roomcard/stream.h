@@ -31,6 +31,7 @@ typedef struct {
     room_direction_t direction;
     options_t options;
     wav_t impulse_response, near;
+    paths_t paths;
     card_t card;
     int timer_fd;
     double unplug_s; /* card time at which this handle is disconnected, or INFINITY */

@@ -1,5 +1,6 @@
 /* The room card's parts that need no ALSA: WAV files (damaged ones included), convolution, interpolation, the
- * time axis, the card's clock, the shared card with crashing peers, and the microphone that combines them.
+ * time axis, the card's clock, the shared card with crashing peers, the echo paths, and the microphones that
+ * combine them.
  * tests/room plays and records. */
 #include <errno.h>
 #include <fcntl.h>
@@ -71,19 +72,19 @@ static size_t make_wav(unsigned char *bytes, unsigned format, unsigned bits, uns
 
 /* Parses an exact copy, so that the address sanitizer sees any byte read beyond it; then reads all
  * samples. */
-static int parse_copy(const unsigned char *bytes, size_t size)
+static int parse_copy(const unsigned char *bytes, size_t size, unsigned channels)
 {
     room_error_t error = "";
     wav_t wav = {.bytes = malloc(size ? size : 1), .size = size};
     memcpy(wav.bytes, bytes, size);
-    const int code = wav_parse(&wav, "x.wav", error);
+    const int code = wav_parse(&wav, "x.wav", channels, error), last = (int)channels - 1;
     if (code < 0) {
         CHECK(code == -EINVAL && strncmp(error, "x.wav: ", 7) == 0 && strlen(error) < 200);
     } else {
         CHECK(wav.frames > 0);
         for (int64_t i = -1; i <= wav.frames; i++)
-            CHECK(fabsf(wav_sample(&wav, i)) >= 0.0f); /* no NaN */
-        CHECK(wav_sample(&wav, -1) == 0.0f && wav_sample(&wav, wav.frames) == 0.0f);
+            CHECK(fabsf(wav_sample(&wav, last, i)) >= 0.0f); /* no NaN */
+        CHECK(wav_sample(&wav, 0, -1) == 0.0f && wav_sample(&wav, 0, wav.frames) == 0.0f);
     }
     wav_free(&wav);
     return code;
@@ -91,20 +92,21 @@ static int parse_copy(const unsigned char *bytes, size_t size)
 
 static void test_wav_parse(void)
 {
-    unsigned char good[512], bad[512];
+    unsigned char good[1024], bad[1024];
     const struct {
-        unsigned format, bits, channels;
+        unsigned format, bits, channels, expected;
         bool fine;
-    } kind[] = {{1, 16, 1, true},  {3, 32, 1, true},  {0xFFFE, 16, 1, true}, {0xFFFE, 32, 1, true},
-                {1, 16, 2, false}, {1, 24, 1, false}, {1, 8, 1, false},      {1, 32, 1, false},
-                {3, 16, 1, false}, {1, 16, 0, false}, {6, 8, 1, false},      {3, 64, 1, false},
-                {1, 0, 1, false}};
+    } kind[] = {{1, 16, 1, 1, true},  {3, 32, 1, 1, true}, {0xFFFE, 16, 1, 1, true}, {0xFFFE, 32, 1, 1, true},
+                {1, 16, 8, 8, true},  {3, 32, 2, 2, true}, {1, 16, 2, 1, false},     {1, 16, 1, 2, false},
+                {1, 24, 1, 1, false}, {1, 8, 1, 1, false}, {1, 32, 1, 1, false},     {3, 16, 1, 1, false},
+                {1, 16, 0, 1, false}, {6, 8, 1, 1, false}, {3, 64, 1, 1, false},     {1, 0, 1, 1, false}};
     int accepted = 0, tried = 0;
     for (size_t k = 0; k < sizeof kind / sizeof kind[0]; k++) {
         const size_t size = make_wav(good, kind[k].format, kind[k].bits, kind[k].channels, 40);
-        CHECK((parse_copy(good, size) == 0) == kind[k].fine);
+        const unsigned channels = kind[k].expected;
+        CHECK((parse_copy(good, size, channels) == 0) == kind[k].fine);
         for (size_t cut = 0; cut < size; cut++) {
-            const int code = parse_copy(good, cut);
+            const int code = parse_copy(good, cut, channels);
             CHECK(code < 0 || cut >= size - 10); /* whole only without the chunk after the samples */
         }
         for (int round = 0; round < 4000; round++) {
@@ -113,7 +115,7 @@ static void test_wav_parse(void)
                 bad[rand() % (int)(rand() % 2 ? size : 60)] = (unsigned char)(rand() % 3
                                                                                   ? rand()
                                                                                   : 255 * (rand() % 2));
-            accepted += parse_copy(bad, size) == 0;
+            accepted += parse_copy(bad, size, channels) == 0;
             tried++;
         }
     }
@@ -123,9 +125,9 @@ static void test_wav_parse(void)
     put(good + size - 10 - 6, 0x8000, 2);
     put(good + size - 10 - 4, 0x7FFF, 2);
     put(good + size - 10 - 2, 0xFFFF, 2);
-    CHECK(wav_parse(&wav, "x", error) == 0 && wav.rate_hz == 16000 && wav.frames == 3);
-    CHECK(wav_sample(&wav, 0) == -1.0f && sample_to_int16(wav_sample(&wav, 1)) == 32767);
-    CHECK(sample_to_int16(wav_sample(&wav, 2)) == -1);
+    CHECK(wav_parse(&wav, "x", 1, error) == 0 && wav.rate_hz == 16000 && wav.frames == 3);
+    CHECK(wav_sample(&wav, 0, 0) == -1.0f && sample_to_int16(wav_sample(&wav, 0, 1)) == 32767);
+    CHECK(sample_to_int16(wav_sample(&wav, 0, 2)) == -1);
     CHECK(sample_to_int16(2.0f) == 32767 && sample_to_int16(-2.0f) == -32768);
     printf("wav: %d garbled headers, %d still a WAV file\n", tried, accepted);
 }
@@ -134,7 +136,7 @@ static void test_recorder(const char *folder)
 {
     char path[256];
     room_error_t error;
-    recorder_t recorder;
+    recorder_t recorder = {.channels = 1};
     wav_t wav = {0};
     float ramp[1000];
     for (int i = 0; i < 1000; i++)
@@ -142,21 +144,33 @@ static void test_recorder(const char *folder)
     snprintf(path, sizeof path, "%s/record.wav", folder);
 
     CHECK(recorder_open(&recorder, path, 48000, true, error) == 0);
-    CHECK(wav_load(&wav, path, error) == -EINVAL); /* valid, but without samples */
+    CHECK(wav_load(&wav, path, 1, error) == -EINVAL); /* valid, but without samples */
     CHECK(recorder_write(&recorder, 500, ramp, 1000) == 0);
-    CHECK(wav_load(&wav, path, error) == 0 && wav.frames == 1500 && wav.rate_hz == 48000);
-    CHECK(sample_to_int16(wav_sample(&wav, 499)) == 0 && sample_to_int16(wav_sample(&wav, 1499)) == 1000);
+    CHECK(wav_load(&wav, path, 1, error) == 0 && wav.frames == 1500 && wav.rate_hz == 48000);
+    CHECK(sample_to_int16(wav_sample(&wav, 0, 499)) == 0 &&
+          sample_to_int16(wav_sample(&wav, 0, 1499)) == 1000);
     wav_free(&wav);
     recorder_close(&recorder, 2000);
     CHECK(recorder_open(&recorder, path, 48000, false, error) == 0); /* goes on */
     CHECK(recorder_write(&recorder, 2500, ramp, 1) == 0);
     recorder_close(&recorder, 0);
-    CHECK(wav_load(&wav, path, error) == 0 && wav.frames == 2501);
-    CHECK(sample_to_int16(wav_sample(&wav, 500)) == 1 && sample_to_int16(wav_sample(&wav, 2500)) == 1);
+    CHECK(wav_load(&wav, path, 1, error) == 0 && wav.frames == 2501);
+    CHECK(sample_to_int16(wav_sample(&wav, 0, 500)) == 1 && sample_to_int16(wav_sample(&wav, 0, 2500)) == 1);
+    wav_free(&wav);
+
+    recorder.channels = 2;
+    CHECK(recorder_open(&recorder, path, 16000, true, error) == 0);
+    CHECK(recorder_write(&recorder, 100, ramp, 500) == 0); /* more than is written in one piece */
+    recorder_close(&recorder, 700);
+    CHECK(wav_load(&wav, path, 2, error) == 0 && wav.frames == 700 && wav.channels == 2);
+    CHECK(wav_sample(&wav, 1, 99) == 0.0f && wav_sample(&wav, 0, 600) == 0.0f);
+    for (int i = 0; i < 1000; i++)
+        CHECK(sample_to_int16(wav_sample(&wav, i % 2, 100 + i / 2)) == i + 1);
     wav_free(&wav);
     CHECK(recorder_open(&recorder, "/nowhere/record.wav", 48000, true, error) == -ENOENT);
     CHECK(recorder.fd == -1 && strcmp(error, "/nowhere/record.wav: No such file or directory") == 0);
-    CHECK(wav_load(&wav, "/nowhere/h.wav", error) == -ENOENT && wav_load(&wav, folder, error) == -EINVAL);
+    CHECK(wav_load(&wav, "/nowhere/h.wav", 1, error) == -ENOENT &&
+          wav_load(&wav, folder, 1, error) == -EINVAL);
     unlink(path);
 }
 
@@ -385,10 +399,12 @@ static void make_card_name(const char *test)
     snprintf(card_path, sizeof card_path, "/apmpi-room-%u-%s", (unsigned)geteuid(), card_name);
 }
 
+static const card_kind_t CARD_KIND = {.speed = 1.0, .loudspeakers = 2};
+
 static bool open_card(card_t *card, room_direction_t direction)
 {
     room_error_t error = "";
-    const int code = card_open(card, card_name, direction, 1.0, error);
+    const int code = card_open(card, card_name, direction, CARD_KIND, error);
     if (code < 0)
         printf("card_open: %d %s\n", code, error);
     return code == 0;
@@ -408,7 +424,7 @@ static pid_t start_peer(int64_t *epoch_ns, bool crash)
         if (!open_card(&card, ROOM_PLAYBACK))
             _exit(1);
         speaker_writer_t writer = speaker_begin(&card);
-        speaker_put(&writer, 7, 0.7f);
+        speaker_put(&writer, 7, (float[]){0.7f, -0.7f});
         speaker_publish(&writer);
         if (write(pipes[1], &card.header->epoch_ns, sizeof *epoch_ns) != sizeof *epoch_ns)
             _exit(1);
@@ -427,19 +443,21 @@ static void check_ring(const card_t *playback, const card_t *capture)
 {
     float heard[10];
     speaker_writer_t writer = speaker_begin(playback);
-    speaker_put(&writer, 20, 0.2f);
-    speaker_put(&writer, 22, 0.4f);
-    speaker_put(&writer, 23, 0.6f);
+    speaker_put(&writer, 20, (float[]){0.2f, 0.1f});
+    speaker_put(&writer, 22, (float[]){0.4f, 0.3f});
+    speaker_put(&writer, 23, (float[]){0.6f, 0.5f});
     speaker_publish(&writer);
     speaker_cut(playback, 23);
-    speaker_read(capture, 17, heard, 10);
+    speaker_read(capture, 0, 17, heard, 10);
     CHECK(heard[3] == 0.2f && heard[4] == 0.0f && heard[5] == 0.4f && heard[6] == 0.0f);
+    speaker_read(capture, 1, 17, heard, 10);
+    CHECK(heard[3] == 0.1f && heard[4] == 0.0f && heard[5] == 0.3f && heard[6] == 0.0f);
     writer = speaker_begin(playback);
-    speaker_put(&writer, CARD_RING_FRAMES * 3 + 21, 0.8f);
+    speaker_put(&writer, CARD_RING_FRAMES * 3 + 21, (float[]){0.8f, 0.7f});
     speaker_publish(&writer);
-    speaker_read(capture, 17, heard, 10);
+    speaker_read(capture, 0, 17, heard, 10);
     CHECK(heard[3] == 0.0f && heard[5] == 0.0f);
-    speaker_read(capture, CARD_RING_FRAMES * 3 + 17, heard, 10);
+    speaker_read(capture, 0, CARD_RING_FRAMES * 3 + 17, heard, 10);
     CHECK(heard[3] == 0.0f && heard[4] == 0.8f && heard[5] == 0.0f);
 }
 
@@ -466,18 +484,21 @@ static void test_card(void)
     CHECK(open_card(&capture, ROOM_CAPTURE));
     const int64_t epoch_ns = capture.header->epoch_ns;
     float heard[10];
-    speaker_read(&capture, 0, heard, 10);
+    speaker_read(&capture, 0, 0, heard, 10);
     CHECK(epoch_ns > peer_epoch_ns && heard[7] == 0.0f && card_now_s(&capture) < 1.0);
-    CHECK(card_open(&second, card_name, ROOM_CAPTURE, 1.0, error) == -EBUSY);
-    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 2.0, error) == -EINVAL &&
+    CHECK(card_open(&second, card_name, ROOM_CAPTURE, CARD_KIND, error) == -EBUSY);
+    const card_kind_t fast = {2.0, 2}, mono = {1.0, 1};
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, fast, error) == -EINVAL &&
           strncmp(error, "speed: 2", 8) == 0);
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, mono, error) == -EINVAL &&
+          strncmp(error, "loudspeakers: 1", 15) == 0 && strstr(error, "has 2 already"));
     CHECK(card_other_rate_hz(&capture) == 0);
 
     /* A peer that joins reads and plays on the same axis; when it is killed the direction is free. */
     pid_t pid = start_peer(&peer_epoch_ns, false);
     CHECK(peer_epoch_ns == epoch_ns);
-    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 1.0, error) == -EBUSY);
-    speaker_read(&capture, 0, heard, 10);
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, CARD_KIND, error) == -EBUSY);
+    speaker_read(&capture, 0, 0, heard, 10);
     CHECK(heard[7] == 0.7f && heard[6] == 0.0f && heard[8] == 0.0f);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
@@ -497,7 +518,7 @@ static void test_card(void)
     /* Another version of the plugin holds the card. */
     CHECK(open_card(&capture, ROOM_CAPTURE));
     capture.header->version++;
-    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, 1.0, error) == -EPROTO &&
+    CHECK(card_open(&second, card_name, ROOM_PLAYBACK, CARD_KIND, error) == -EPROTO &&
           strstr(error, "another version"));
     capture.header->version--;
     card_close(&capture);
@@ -533,32 +554,145 @@ static void test_standstill(void)
 
 #endif
 
-/* --- the microphone --- */
+/* --- the echo paths --- */
 
-/* The echo at x[at] of the clipped x[0..at], by the definition of convolution. */
-static double echo_directly(const wav_t *h, const float *x, int at, double clip_db)
+static paths_t all_well(int loudspeakers, int microphones, const wav_t *file)
+{
+    return (paths_t){loudspeakers, microphones, {1.0f, 1.0f}, {1.0f, 1.0f, 1.0f, 1.0f}, file};
+}
+
+static void test_paths_scale(void)
+{
+    room_error_t error = "";
+    const wav_t none = {0};
+    paths_t paths = all_well(2, 3, &none);
+    CHECK(paths_scale(&paths, "inverted", " loudspeaker2\tmicrophone3 ", -1.0f, error) == 0);
+    CHECK(paths_scale(&paths, "dead", "microphone1", 0.0f, error) == 0 &&
+          paths_scale(&paths, "dead", "", 0.0f, error) == 0);
+    CHECK(paths.loudspeaker_gain[0] == 1.0f && paths.loudspeaker_gain[1] == -1.0f);
+    CHECK(paths.microphone_gain[0] == 0.0f && paths.microphone_gain[1] == 1.0f &&
+          paths.microphone_gain[2] == -1.0f);
+    static const char *const wrong[] = {"microphone4",
+                                        "loudspeaker3",
+                                        "microphone0",
+                                        "microphone",
+                                        "microphone11",
+                                        "Microphone1",
+                                        "1",
+                                        "loudspeaker-",
+                                        "microphone1,microphone2",
+                                        "a_word_that_is_longer_than_what_a_sentence_can_quote_of_it"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        CHECK(paths_scale(&paths, "dead", wrong[i], 0.0f, error) == -EINVAL &&
+              strstr(error, "dead: \"") == error &&
+              strstr(error, "expected loudspeaker1 to loudspeaker2 or microphone1 to microphone3"));
+}
+
+/* The generated responses: no two are alike, the direct sound is the largest tap and comes when the sound has
+ * covered the distance; a single pair is a wire. */
+static void test_generated_paths(void)
+{
+    enum { RATE_HZ = 16000, PAIRS = ROOM_LOUDSPEAKERS_MAX * ROOM_MICROPHONES_MAX };
+    const wav_t none = {0};
+    const paths_t wire = all_well(1, 1, &none),
+                  paths = all_well(ROOM_LOUDSPEAKERS_MAX, ROOM_MICROPHONES_MAX, &none);
+    float tap[1] = {0.0f};
+    CHECK(paths_taps(&wire, RATE_HZ) == 1);
+    paths_response(&wire, 0, 0, RATE_HZ, tap);
+    CHECK(tap[0] == 1.0f);
+
+    const int taps = paths_taps(&paths, RATE_HZ);
+    float *responses = calloc((size_t)(PAIRS * taps), sizeof *responses);
+    double largest_match = 0.0;
+    for (int p = 0; p < PAIRS; p++) {
+        float *response = responses + p * taps;
+        paths_response(&paths, p / ROOM_MICROPHONES_MAX, p % ROOM_MICROPHONES_MAX, RATE_HZ, response);
+        int first = 0;
+        while (response[first] == 0.0f)
+            first++;
+        double energy = 0.0, late = 0.0;
+        for (int i = 0; i < taps; i++) {
+            CHECK(i == first || fabsf(response[i]) < response[first]);
+            energy += (double)response[i] * (double)response[i];
+            late += i > taps / 2 ? (double)response[i] * (double)response[i] : 0.0;
+        }
+        CHECK(first >= 4 && first <= 13);                              /* 0.1 to 0.27 m */
+        CHECK(energy > 0.06 && energy < 0.4 && late < 0.002 * energy); /* 30 dB below after 0.1 s */
+        for (int q = 0; q < p; q++) {
+            double match = 0.0, other = 0.0;
+            for (int i = 0; i < taps; i++) {
+                match += (double)response[i] * (double)responses[q * taps + i];
+                other += (double)responses[q * taps + i] * (double)responses[q * taps + i];
+            }
+            largest_match = larger(largest_match, fabs(match) / sqrt(energy * other));
+        }
+    }
+    /* Pairs at the same distance share the direct sound, which is most of the energy. */
+    printf("paths: correlation of two of the generated responses at most %.2f, limit 0.9\n", largest_match);
+    CHECK(largest_match < 0.9);
+    free(responses);
+}
+
+/* --- the microphones --- */
+
+enum {
+    LOUDSPEAKERS = 2,
+    MICROPHONES = 2,
+    TAPS = 700,
+    DELAY = 33,
+    LENGTH = 5000,
+    NEAR = 900,
+    NEAR_START = 1234
+};
+
+/* The echo at a microphone of the clipped x[loudspeaker][0..at], by the definition of convolution. */
+static double echo_directly(const paths_t *paths, float x[][LENGTH], int microphone, int at, double clip_db)
 {
     const double g = pow(10.0, clip_db / 20.0);
     double sum = 0.0;
-    for (int j = 0; j < (int)h->frames && j <= at; j++) {
-        const double drive = (double)x[at - j];
-        sum += (double)wav_sample(h, j) * (clip_db > 0.0 ? tanh(g * drive) / g : drive);
+    for (int l = 0; l < paths->loudspeakers; l++) {
+        const int channel = l * paths->microphones + microphone;
+        const double gain = (double)(paths->loudspeaker_gain[l] * paths->microphone_gain[microphone]);
+        for (int j = 0; j < TAPS && j <= at; j++) {
+            const double drive = (double)x[l][at - j];
+            sum += gain * (double)wav_sample(paths->file, channel, j) *
+                   (clip_db > 0.0 ? tanh(g * drive) / g : drive);
+        }
     }
     return sum;
 }
 
+/* Reads microphone `number` at many positions; returns the worst error. */
+static double microphone_error(const microphone_room_t *room, int number, float x[][LENGTH])
+{
+    static double expected[LENGTH];
+    for (int i = 0; i < LENGTH; i++)
+        expected[i] = echo_directly(room->paths, x, number, i - DELAY, room->clip_db) +
+                      (double)(room->paths->microphone_gain[number] *
+                               wav_sample(room->near, 0, i - NEAR_START));
+    double worst = 0.0;
+    microphone_t *microphone = microphone_create(room, number);
+    for (int round = 0; round < 300; round++) { /* forwards, backwards, far ahead: the same samples */
+        float out[200];
+        const int at = round < 20 ? 100 * round : rand() % (LENGTH - 200);
+        microphone_read(microphone, at, out, 200);
+        for (int i = 0; i < 200; i++)
+            worst = larger(worst, fabs((double)out[i] - expected[at + i]));
+    }
+    microphone_free(microphone);
+    return worst;
+}
+
 static void test_microphone(void)
 {
-    enum { TAPS = 700, DELAY = 33, LENGTH = 5000, NEAR = 900, NEAR_START = 1234 };
-    static unsigned char h_bytes[4 * TAPS], near_bytes[2 * NEAR];
-    static double expected[LENGTH];
-    float x[LENGTH];
+    static unsigned char h_bytes[4 * TAPS * LOUDSPEAKERS * MICROPHONES], near_bytes[2 * NEAR];
+    static float x[LOUDSPEAKERS][LENGTH];
     card_t playback, capture;
     make_card_name("microphone");
     CHECK(open_card(&playback, ROOM_PLAYBACK) && open_card(&capture, ROOM_CAPTURE));
     wav_t h = {.bytes = h_bytes, .data = h_bytes, .frames = TAPS, .is_float = true};
-    wav_t near = {.bytes = near_bytes, .data = near_bytes, .frames = NEAR};
-    for (int i = 0; i < TAPS; i++) {
+    const wav_t near = {.bytes = near_bytes, .data = near_bytes, .frames = NEAR, .channels = 1};
+    for (int i = 0; i < TAPS * LOUDSPEAKERS * MICROPHONES; i++) {
         const float tap = noise() / 20.0f;
         memcpy(h_bytes + 4 * i, &tap, 4);
     }
@@ -566,31 +700,28 @@ static void test_microphone(void)
         put(near_bytes + 2 * i, (uint32_t)rand(), 2);
     speaker_writer_t writer = speaker_begin(&playback);
     for (int i = 0; i < LENGTH; i++) {
-        x[i] = noise();
-        speaker_put(&writer, i, x[i]);
+        const float samples[] = {x[0][i] = noise(), x[1][i] = noise()};
+        speaker_put(&writer, i, samples);
     }
     speaker_publish(&writer);
     atomic_store(&capture.header->near_start, NEAR_START);
 
     for (int clip = 0; clip < 2; clip++) {
-        const double clip_db = 12.0 * clip;
-        double worst = 0.0;
-        for (int i = 0; i < LENGTH; i++)
-            expected[i] = echo_directly(&h, x, i - DELAY, clip_db) +
-                          (double)wav_sample(&near, i - NEAR_START);
-        const microphone_room_t room = {&capture, &h, &near, DELAY, clip_db};
-        microphone_t *microphone = microphone_create(&room);
-        for (int round = 0; round < 300; round++) { /* forwards, backwards, far ahead: the same samples */
-            float out[200];
-            const int at = round < 20 ? 100 * round : rand() % (LENGTH - 200);
-            microphone_read(microphone, at, out, 200);
-            for (int i = 0; i < 200; i++)
-                worst = larger(worst, fabs((double)out[i] - expected[at + i]));
+        for (int pairs = 1; pairs <= LOUDSPEAKERS * MICROPHONES; pairs += LOUDSPEAKERS * MICROPHONES - 1) {
+            paths_t paths = pairs == 1 ? all_well(1, 1, &h) : all_well(LOUDSPEAKERS, MICROPHONES, &h);
+            h.channels = (unsigned)pairs;
+            if (pairs > 1)
+                paths.loudspeaker_gain[1] = paths.microphone_gain[0] = -1.0f;
+            const microphone_room_t room = {&capture, &paths, &near, 16000, DELAY, 12.0 * clip};
+            for (int m = 0; m < paths.microphones; m++) {
+                const double worst = microphone_error(&room, m, x);
+                /* Sums of some ten thousand float products at an amplitude of 2: 2^-23 * 2 times a few
+                 * roundings. */
+                printf("microphone %d of %d pairs, clip %g dB: worst error %.1e of full scale, limit 4e-6\n",
+                       m + 1, pairs, room.clip_db, worst);
+                CHECK(worst < 4e-6);
+            }
         }
-        microphone_free(microphone);
-        /* Sums of some ten thousand float products at an amplitude of 2: 2^-23 * 2 times a few roundings. */
-        printf("microphone, clip %g dB: worst error %.1e of full scale, limit 4e-6\n", clip_db, worst);
-        CHECK(worst < 4e-6);
     }
     card_close(&playback);
     card_close(&capture);
@@ -617,6 +748,8 @@ int main(void)
     test_card();
     test_standstill();
 #endif
+    test_paths_scale();
+    test_generated_paths();
     test_microphone();
 
     rmdir(folder);

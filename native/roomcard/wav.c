@@ -20,7 +20,7 @@ enum { HEADER_BYTES = 44, RIFF_SIZE_AT = 4, DATA_SIZE_AT = 40 };
 #define FILE_MAX_BYTES ((off_t)1 << 30)
 
 /* WAV sizes are 32 bit. */
-#define RECORD_MAX_FRAMES ((int64_t)((UINT32_MAX - HEADER_BYTES) / 2))
+#define RECORD_MAX_BYTES ((int64_t)(UINT32_MAX - HEADER_BYTES))
 
 static unsigned le16(const unsigned char *p) { return p[0] | (unsigned)p[1] << 8; }
 
@@ -40,14 +40,14 @@ static void put_le32(unsigned char *p, uint32_t value)
 
 /* --- reading --- */
 
-int wav_parse(wav_t *wav, const char *path, room_error_t error)
+int wav_parse(wav_t *wav, const char *path, unsigned channels, room_error_t error)
 {
     const unsigned char *bytes = wav->bytes;
     const size_t size = wav->size;
     if (size < 12 || memcmp(bytes, "RIFF", 4) != 0 || memcmp(bytes + 8, "WAVE", 4) != 0)
         return room_fail(error, -EINVAL, "%s: not a WAV file (no RIFF/WAVE header)", path);
 
-    unsigned format = 0, channels = 0, bits = 0;
+    unsigned format = 0, bits = 0;
     size_t at = 12;
     while (size - at >= 8) {
         const unsigned char *chunk = bytes + at;
@@ -61,7 +61,7 @@ int wav_parse(wav_t *wav, const char *path, room_error_t error)
                                  "%s: truncated, the header promises %zu bytes of samples, the file has %zu",
                                  path, length, there);
             wav->data = chunk + 8;
-            wav->frames = (int64_t)(length / (bits / 8));
+            wav->frames = (int64_t)(length / (bits / 8 * channels));
             if (wav->frames == 0)
                 return room_fail(error, -EINVAL, "%s: holds no samples", path);
             return 0;
@@ -72,7 +72,7 @@ int wav_parse(wav_t *wav, const char *path, room_error_t error)
             format = le16(chunk + 8);
             if (format == FORMAT_EXTENSIBLE && length >= 26)
                 format = le16(chunk + 8 + 24); /* the sub-format's first two bytes are the plain format */
-            channels = le16(chunk + 10);
+            wav->channels = le16(chunk + 10);
             wav->rate_hz = le32(chunk + 12);
             bits = le16(chunk + 22);
             wav->is_float = format == FORMAT_FLOAT && bits == 32;
@@ -80,15 +80,16 @@ int wav_parse(wav_t *wav, const char *path, room_error_t error)
                 return room_fail(error, -EINVAL,
                                  "%s: WAV format %u with %u bits, expected 16-bit PCM or 32-bit float", path,
                                  format, bits);
-            if (channels != 1)
-                return room_fail(error, -EINVAL, "%s: %u channels, expected 1", path, channels);
+            if (wav->channels != channels)
+                return room_fail(error, -EINVAL, "%s: %u channels, expected %u", path, wav->channels,
+                                 channels);
         }
         at += 8 + length + (length & 1 && length < there); /* chunks start at even offsets */
     }
     return room_fail(error, -EINVAL, "%s: truncated, no samples found (no data chunk)", path);
 }
 
-int wav_load(wav_t *wav, const char *path, room_error_t error)
+int wav_load(wav_t *wav, const char *path, unsigned channels, room_error_t error)
 {
     struct stat status = {0};
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -114,7 +115,7 @@ int wav_load(wav_t *wav, const char *path, room_error_t error)
     close(fd);
     if (!wav->bytes)
         return room_fail(error, -ENOMEM, "%s: no memory for %zu bytes", path, size);
-    code = wav_parse(wav, path, error);
+    code = wav_parse(wav, path, channels, error);
     if (code < 0)
         wav_free(wav);
     return code;
@@ -126,13 +127,14 @@ void wav_free(wav_t *wav)
     wav->bytes = NULL;
 }
 
-float wav_sample(const wav_t *wav, int64_t index)
+float wav_sample(const wav_t *wav, int channel, int64_t index)
 {
     if (index < 0 || index >= wav->frames)
         return 0.0f;
+    const int64_t at = index * wav->channels + channel;
     if (!wav->is_float)
-        return (float)(int16_t)le16(wav->data + 2 * index) * (1.0f / 32768.0f);
-    const uint32_t bits = le32(wav->data + 4 * index);
+        return (float)(int16_t)le16(wav->data + 2 * at) * (1.0f / 32768.0f);
+    const uint32_t bits = le32(wav->data + 4 * at);
     float sample;
     memcpy(&sample, &bits, sizeof sample);
     return isfinite(sample) ? sample : 0.0f;
@@ -156,10 +158,15 @@ static int write_all(int fd, const void *bytes, size_t size, off_t at)
     return 0;
 }
 
+static int64_t bytes_of(const recorder_t *recorder, int64_t frames)
+{
+    return 2 * recorder->channels * frames;
+}
+
 static int write_sizes(const recorder_t *recorder)
 {
     unsigned char field[4];
-    const uint32_t data_bytes = (uint32_t)(2 * recorder->frames);
+    const uint32_t data_bytes = (uint32_t)bytes_of(recorder, recorder->frames);
     put_le32(field, data_bytes);
     const int code = write_all(recorder->fd, field, 4, DATA_SIZE_AT);
     put_le32(field, data_bytes + HEADER_BYTES - 8);
@@ -176,16 +183,16 @@ int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool
     if (fd < 0 || fstat(fd, &status) < 0) {
         code = -errno;
     } else if (status.st_size >= HEADER_BYTES) {
-        recorder->frames = (status.st_size - HEADER_BYTES) / 2;
+        recorder->frames = (status.st_size - HEADER_BYTES) / bytes_of(recorder, 1);
         code = write_sizes(recorder);
     } else {
         unsigned char header[HEADER_BYTES] = "RIFF\0\0\0\0WAVEfmt \20\0\0\0";
         put_le32(header + RIFF_SIZE_AT, HEADER_BYTES - 8);
         put_le16(header + 20, FORMAT_PCM);
-        put_le16(header + 22, 1);
+        put_le16(header + 22, recorder->channels);
         put_le32(header + 24, rate_hz);
-        put_le32(header + 28, 2 * rate_hz);
-        put_le16(header + 32, 2);
+        put_le32(header + 28, (uint32_t)bytes_of(recorder, rate_hz));
+        put_le16(header + 32, (unsigned)bytes_of(recorder, 1));
         put_le16(header + 34, 16);
         memcpy(header + 36, "data", 4);
         code = write_all(fd, header, sizeof header, 0);
@@ -199,17 +206,18 @@ int recorder_open(recorder_t *recorder, const char *path, unsigned rate_hz, bool
     return code;
 }
 
-int recorder_write(recorder_t *recorder, int64_t position, const float *samples, int count)
+int recorder_write(recorder_t *recorder, int64_t position, const float *frames, int count)
 {
-    if (position + count > RECORD_MAX_FRAMES)
+    if (bytes_of(recorder, position + count) > RECORD_MAX_BYTES)
         return -EFBIG;
     unsigned char bytes[2 * 256];
-    for (int done = 0; done < count;) {
-        const int part = count - done < 256 ? count - done : 256;
+    const int samples = count * (int)recorder->channels;
+    for (int done = 0; done < samples;) {
+        const int part = samples - done < 256 ? samples - done : 256;
         for (int i = 0; i < part; i++)
-            put_le16(bytes + 2 * i, (unsigned)sample_to_int16(samples[done + i]) & 0xFFFF);
+            put_le16(bytes + 2 * i, (unsigned)sample_to_int16(frames[done + i]) & 0xFFFF);
         const int code = write_all(recorder->fd, bytes, 2 * (size_t)part,
-                                   HEADER_BYTES + 2 * (position + done));
+                                   HEADER_BYTES + bytes_of(recorder, position) + 2 * done);
         if (code < 0)
             return code;
         done += part;
@@ -223,8 +231,8 @@ void recorder_close(recorder_t *recorder, int64_t frames)
 {
     if (recorder->fd < 0)
         return;
-    if (frames > recorder->frames && frames <= RECORD_MAX_FRAMES &&
-        ftruncate(recorder->fd, HEADER_BYTES + 2 * frames) == 0) {
+    if (frames > recorder->frames && bytes_of(recorder, frames) <= RECORD_MAX_BYTES &&
+        ftruncate(recorder->fd, HEADER_BYTES + bytes_of(recorder, frames)) == 0) {
         recorder->frames = frames;
         (void)write_sizes(recorder);
     }

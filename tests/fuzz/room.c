@@ -83,6 +83,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             (void)faults_plugged(&options.faults, 10.0);
             (void)faults_next_unplug(&options.faults, 10.0);
         }
+        if (code == 0) {
+            paths_t paths;
+            const int paths_code = options_paths(&options, &paths, error);
+            must(paths_code == 0 || (paths_code == -EINVAL && *error && strlen(error) < sizeof error),
+                 "a refusal is a sentence");
+        }
         options_free(&options);
     }
     snd_config_delete(config);

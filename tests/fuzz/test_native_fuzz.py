@@ -35,7 +35,13 @@ def core() -> Iterable[Path]:
 FUZZERS: dict[str, tuple[list[str | Path], int]] = {
     "state": ([*core()], 4096),
     "wav": ([NATIVE / "roomcard" / "wav.c"], 4096),
-    "room": ([NATIVE / "roomcard" / "options.c", NATIVE / "roomcard" / "timeline.c", "-lasound"], 4096),
+    "room": (
+        [
+            *(NATIVE / "roomcard" / f"{part}.c" for part in ("options", "timeline", "paths", "noise", "wav")),
+            "-lasound",
+        ],
+        4096,
+    ),
 }
 
 

@@ -62,17 +62,21 @@ def pyalsa(
     )
 
 
-def play_and_capture(name: str, sound: np.ndarray, frames: int, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """Play int16 samples once and capture `frames` from before they start; a thread feeds the loudspeaker.
+def play_and_capture(
+    name: str, sound: np.ndarray, frames: int, rate_hz: int = RATE_HZ, channels: int = 1
+) -> np.ndarray:
+    """Play int16 samples, [samples] or [samples, channels], once and capture `frames` of so many channels
+    from before they start; a thread feeds the loudspeaker.
 
     The buffers are large, so that the test depends on the sound and not on the timing of a busy machine.
     """
     period = rate_hz // 4
-    with Pcm(name, CAPTURE, rate_hz, period=period, periods=8) as capture:
+    played = sound.shape[1] if sound.ndim > 1 else 1
+    with Pcm(name, CAPTURE, rate_hz, channels=channels, period=period, periods=8) as capture:
         assert capture.start() == 0
 
         def play() -> None:
-            with Pcm(name, PLAYBACK, rate_hz, period=period, periods=8) as playback:
+            with Pcm(name, PLAYBACK, rate_hz, channels=played, period=period, periods=8) as playback:
                 assert playback.write(sound) == len(sound)
                 playback.drain()
 
@@ -398,6 +402,90 @@ def test_the_last_channel_may_be_the_wire_to_the_loudspeaker(
         assert np.array_equal(channel[at : at + 800], sound[np.flatnonzero(sound)[0] :][:800])
 
 
+# --- two loudspeakers, several microphones ---
+
+
+def test_every_pair_has_an_echo_path_of_its_own(
+    room_card: RoomCard, card: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Sample exact, with an inverted loudspeaker, an inverted and a dead microphone."""
+    microphones, delay_ms = 4, 10
+    responses = rng.uniform(-0.05, 0.05, (300, 2 * microphones)).astype(np.float32)
+    soundfile.write(tmp_path / "h.wav", responses, RATE_HZ, subtype="FLOAT")
+    soundfile.write(tmp_path / "near.wav", np.zeros(10), RATE_HZ)
+    name = room_card(
+        card=card,
+        loudspeakers=2,
+        microphones=microphones,
+        impulse_response=tmp_path / "h.wav",
+        inverted="loudspeaker2 microphone2",
+        dead="microphone3",
+        delay_ms=delay_ms,
+        record=tmp_path / "played.wav",
+    )
+    sound = rng.integers(-8000, 8000, (4000, 2))
+    with (
+        Pcm(name, CAPTURE, channels=microphones + 1, periods=60) as capture,
+        Pcm(name, PLAYBACK, channels=2, periods=60) as playback,
+    ):
+        assert capture.start() == 0
+        assert playback.write(sound) == len(sound)
+        heard = capture.read_exactly(6000).astype(float)
+        capture_start = SharedCard(card).first_captured
+    played, _ = soundfile.read(tmp_path / "played.wav", dtype="int16")
+    assert np.array_equal(played[np.flatnonzero(played.any(axis=1))[0] :][: len(sound)], sound)
+
+    for microphone, gain in enumerate((1, -1, 0, 1)):
+        pairs = (
+            sign * np.convolve(played[:, left_right].astype(float), responses[:, 4 * left_right + microphone])
+            for left_right, sign in enumerate((1, -1))
+        )
+        echo = np.concatenate([np.zeros(delay_ms * RATE_HZ // 1000), gain * sum(pairs)])
+        expected = echo[capture_start : capture_start + len(heard)]
+        worst, loudest = np.abs(heard[: len(expected), microphone] - expected).max(), np.abs(expected).max()
+        print(f"microphone {microphone + 1}: loudest expected {loudest:.0f}, worst error {worst:.2f} LSB")
+        assert loudest > 3000 or gain == 0
+        assert worst <= 0.52  # rounding to 16 bit, and some float roundings
+    assert not heard[:, microphones].any()  # a channel without a microphone
+
+
+def test_what_a_loudspeaker_plays_and_the_wires_to_both(room_card: RoomCard, card: str) -> None:
+    """Left plays the odd channels, right the even ones, and a stream of one channel is on both."""
+    name = room_card(card=card, loudspeakers=2, microphones=2, reference=1)
+    frames = 800
+    with Pcm(name, CAPTURE, channels=6, periods=50) as capture:
+        assert capture.start() == 0
+        for level, truth in (([4000.0], [4000, 4000]), ([1000.0, -2000, 3000], [2000, -2000])):
+            with Pcm(name, PLAYBACK, channels=len(level), periods=20) as playback:
+                sound = np.tile(level, (frames, 1))
+                assert playback.write(sound[:, 0] if len(level) == 1 else sound) == frames
+                heard = capture.read_exactly(2 * frames)
+            assert not heard[:, 2:4].any()  # neither microphone nor wire
+            for wire, value in zip(heard[:, 4:].T, truth, strict=True):
+                assert set(wire) == {0, value} and np.count_nonzero(wire) == frames
+
+
+def test_the_generated_room_sounds_as_a_room(
+    room_card: RoomCard, card: str, rng: np.random.Generator
+) -> None:
+    """Of each pair the direct sound comes first and is strongest, after the time for some 10 to 30 cm; the
+    noise of two microphones is not alike.
+    """
+    name = room_card(card=card, loudspeakers=2, microphones=4, noise_dbfs=-60)
+    sound = np.zeros((4000, 2))
+    sound[0, 0] = sound[2000, 1] = 30000
+    heard = play_and_capture(name, sound, 16000, channels=4).astype(float)
+    left = int(np.argmax(np.abs(heard[:, 0])))
+    delays = [np.argmax(np.abs(heard[left - 20 + at : left + 500 + at]), axis=0) for at in (0, 2000)]
+    print("direct sounds relative to the first, samples:", (np.array(delays) - 20).tolist())
+    for late, nearest in zip(delays, (0, 3), strict=True):
+        assert np.argmin(late) == nearest and max(late) - min(late) >= 4
+        assert np.all(np.diff(late if nearest == 0 else late[::-1]) >= 0)
+    noise = heard[-3000:]
+    assert 20 * np.log10(noise.std(axis=0) / 32768) == pytest.approx([-60] * 4, abs=0.5)
+    assert np.abs(np.corrcoef(noise.T) - np.eye(4)).max() < 0.1
+
+
 def test_plug_converts_what_the_card_does_not_do(room_card: RoomCard, card: str, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "h.wav", np.array([1.0]), 48000)
     name = room_card(card=card, impulse_response=tmp_path / "h.wav", noise_dbfs=-30)
@@ -693,6 +781,17 @@ def test_record_is_a_valid_wav_at_any_time(room_card: RoomCard, card: str, tmp_p
             {"impulse_response": "{h8}", "near": "{h16}"},
             "near: {h16} has 16000 Hz, expected 8000 Hz as in impulse_response",
         ),
+        (
+            {"impulse_response": "{stereo}", "loudspeakers": 2, "microphones": 4},
+            "impulse_response: {stereo}: 2 channels, expected 8",
+        ),
+        ({"near": "{stereo}", "loudspeakers": 2}, "near: {stereo}: 2 channels, expected 1"),
+        ({"loudspeakers": 3}, "loudspeakers: 3, expected a number from 1 to 2"),
+        ({"microphones": 1.5}, "microphones: 1.5, expected a whole number"),
+        (
+            {"dead": "loudspeaker1 microphone2"},
+            'dead: "microphone2", expected loudspeaker1 to loudspeaker1 or microphone1 to microphone1',
+        ),
         ({"format": "U8"}, 'format: "U8", expected S16_LE, S24_3LE, S32_LE or FLOAT_LE'),
         (
             {"playback_ppm": 100, "capture_ppm": 5},
@@ -755,7 +854,7 @@ def test_the_example_configuration_names_every_option(tmp_path: Path, room_card:
     everything = re.sub('"/path/to/.*?wav"', f'"{tmp_path}/x.wav"', everything)
     source = (Path(__file__).parents[2] / "native" / "roomcard" / "options.c").read_text()
     options = re.findall(r'^        \{"(\w+)", ', source, flags=re.MULTILINE)
-    assert len(options) == 13 and all(
+    assert len(options) == 17 and all(
         re.search(rf"^    {option} ", everything, re.MULTILINE) for option in options
     )
     for version in (text, everything):
