@@ -1,6 +1,7 @@
 """Findings of `apmpi doctor` from its recording (listening.py), and lines for apmpi.yaml."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,31 +36,44 @@ PROCESSING_MAX_MS = FRAME_MS / 2
 
 def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
     """Yield the findings of microphones, echo paths, polarity, wired references and the loop."""
-    found = paths(hearing)
+    found = {number: _with_polarity(hearing, number, path) for number, path in paths(hearing).items()}
     wires = [number for number, path in found.items() if path.wire]
     configured = settings.far_end.microphone_channels if settings.far_end else ()
     microphones = [number for number, path in found.items() if not path.wire and number not in configured]
+    receiving = [number for number in microphones if found[number].heard]
     for number in microphones:
         name = "microphone" if len(found) == 1 else f"channel {number}"
         heard = hearing.heard[:, hearing.channels.index(number)]
+        if not heard.any():
+            todo = "unmute it (alsamixer), or take another channel"
+            yield Finding(name, WRONG, "gives nothing but zeros", todo)
+            continue
         yield from _microphone_findings(name, hearing, heard)
-        yield from _path_findings(name, found[number], _clipped(heard))
+        if not found[number].heard and receiving:
+            yield _dead_finding(name, receiving)
+        else:
+            yield from _path_findings(name, found[number], _clipped(heard))
     # Two that are of opposite polarity may cancel at every microphone while both play.
-    receiving = [number for number in microphones if found[number].heard] or microphones
-    yield from _loudspeaker_findings(hearing, receiving[:1])
+    yield from _loudspeaker_findings(hearing, receiving[:1] or microphones[:1])
     yield from _polarity_findings({number: found[number] for number in microphones})
     yield from _wire_findings(wires, configured)
     yield from _loop_findings(settings, hearing)
 
 
+def _with_polarity(hearing: Hearing, number: int, path: acoustics.Path) -> acoustics.Path:
+    """Return the path with the polarity that the channel has with one loudspeaker alone.
+
+    While two play, the nearer one decides, and that one may be wired the wrong way.
+    """
+    if hearing.played.shape[1] < 2:
+        return path
+    alone = next((one for one in paths_apart(hearing, number) if one.heard), path)
+    return replace(path, inverted=alone.inverted)
+
+
 def _microphone_findings(name: str, hearing: Hearing, heard: Samples) -> Iterator[Finding]:
     rate_hz = hearing.rate_hz
     quiet = heard[round(SETTLE_S * rate_hz) : round(QUIET_S * rate_hz)]
-    if not heard.any():
-        yield Finding(
-            name, WRONG, "gives nothing but zeros", "unmute it (alsamixer), or take another channel"
-        )
-        return
     # The second term is the power of 16-bit quantisation.
     noise_dbfs = float(10 * np.log10(np.mean((quiet - quiet.mean()) ** 2) + (0.3 / 32768) ** 2))
     todo = "lower its gain (alsamixer), or move it away from what hums"
@@ -76,6 +90,13 @@ def _clipped(heard: Samples) -> int:
     """Return the number of samples at full scale, 0 if it is at most CLIPPED_MAX."""
     count = int(np.sum(np.abs(heard) >= 32767 / 32768))
     return count if count > CLIPPED_MAX else 0
+
+
+def _dead_finding(name: str, receiving: list[int]) -> Finding:
+    """Return the finding of a channel that does not receive what other channels do."""
+    text = f"what the loudspeaker plays is not heard here, though channel {receiving[0]} records it"
+    todo = f"connect it, or leave it out: microphone.use: {receiving}"
+    return Finding(f"{name} echo", WRONG, text, todo)
 
 
 def _path_findings(name: str, path: acoustics.Path, clipped: int) -> Iterator[Finding]:
@@ -186,7 +207,8 @@ def suggested_lines(settings: Settings, hearing: Hearing) -> list[str]:
     """Return lines of YAML for the measured devices, channels and delay."""
     found = paths(hearing)
     wires = [number for number, path in found.items() if path.wire]
-    heard = [number for number in found if number not in wires]
+    heard = [number for number, path in found.items() if path.heard and not path.wire]
+    heard = heard or [number for number in found if number not in wires]
     microphone, speaker = settings.microphone, settings.speaker
     more = f", channels: {microphone.channels}" if microphone.channels > 1 else ""
     more += f", use: {heard}" if heard and len(heard) < microphone.channels else ""
