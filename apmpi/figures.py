@@ -94,13 +94,15 @@ CHAIN = (
     Figure("erle_db", "dB", "Echo return loss enhancement: echo over residual echo, far end alone",
            "erle_db", each_s=True, line="echo", text="reduced by {:.1f} dB"),
     Figure("erl_db", "dB", "Echo return loss: far-end power over echo power at the microphone",
-           "erl_db", each_s=True, line="echo", text="; it comes {:.1f} dB below the far end"),
+           "erl_db", each_s=True, line="echo", text="; it is {:.1f} dB below the far end"),
     Figure("delay_ms", "ms", "Delay of the echo behind the far end; negative: not known yet",
            "echo_delay_seconds", factor=1e-3, each_s=True, line="delay", text="{:.1f} ms after the far end"),
     Figure("delay_confidence", "", "Confidence of that delay, 0 to 1",
            "echo_delay_confidence_ratio", each_s=True, line="delay", text=", confidence {:.2f}"),
     Figure("drift_ppm", "ppm", "Microphone clock over far-end clock, as estimated from the sound and "
            "compensated", "found_drift_ppm", each_s=True, line="drift", text="found in the sound {:+.1f}"),
+    Figure("references", "", "References in use: 2 while the far end's channels differ and for 2 s after, "
+           "else 1", "references", line="echo", text="; {:.0f} references", unknown=1.0),
     Figure("speech_probability", "", "Probability of near-end speech, 0 to 1",
            "speech_probability_ratio", line="speech", text="probability {:.2f}"),
     Figure("noise_floor_dbfs", "dBFS", "Noise floor at the microphone",

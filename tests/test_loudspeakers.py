@@ -18,7 +18,7 @@ from daemon import Daemon
 from reference.signals import Signal, at_level, db, from_int16, power, room, to_int16, voice
 from scipy.signal import fftconvolve
 
-from apmpi import AudioFrame, MediaDevices
+from apmpi import AudioFrame, AudioProcessingModule, MediaDevices
 from apmpi.service import run as service
 from apmpi.settings import Endpoint, Features, Settings
 
@@ -107,6 +107,23 @@ def test_service_with_a_hardware_reference_of_two_channels(
     assert "cancelling echo" in said
 
 
+def test_two_references_only_while_left_and_right_differ(rng: np.random.Generator) -> None:
+    """And for 2 s after: a pause of one side is not the end of stereo."""
+    module = AudioProcessingModule(echo_cancellation=True)
+    far = to_int16(two_talkers(rng)[: 6 * RATE_HZ])
+    far[2 * RATE_HZ :] = far[2 * RATE_HZ :, :1]
+    counts = []
+    for block in far.reshape(-1, RATE_HZ // 100, 2):
+        module.process_reverse_stream(AudioFrame.from_ndarray(block, RATE_HZ))
+        module.process_stream(AudioFrame.from_ndarray(np.zeros((RATE_HZ // 100, 1), np.int16), RATE_HZ))
+        counts.append(module.stats().references)
+    differ_s, alike_s = counts.index(2) / 100, counts.index(1, counts.index(2)) / 100
+    print(f"two references from {differ_s} s to {alike_s} s")
+    assert differ_s < 0.5 and 3.9 < alike_s < 5.5  # pauses of the voice do not count
+    assert set(counts[round(100 * differ_s) : round(100 * alike_s)]) == {2}
+    assert counts[-1] == 1
+
+
 # ---- live, on a card of two loudspeakers
 
 # Echo reduction: 47 to 57 dB with three seeds, less 10 dB for a busy machine. With the mean of both channels
@@ -171,6 +188,8 @@ def test_media_devices_with_a_track_in_stereo(
         await player.start()
         for _ in range(round(100 * SECONDS)):
             blocks.append((await anext(capture.source)).to_ndarray())
+        assert capture.apm
+        assert capture.apm.stats().references == 2
         await capture.aclose()
         await player.aclose()
 

@@ -117,6 +117,18 @@ def test_a_screen_of_any_width(served: Served) -> None:
             assert 15 < len(lines) <= 23  # and one for the socket's place
 
 
+def test_two_references_are_shown_while_they_are_in_use(served: Served) -> None:
+    with Subscription("figures", served.path) as visit:
+        while not (found := [figures for line in visit.next_lines() if (figures := figures_of(line))]):
+            pass
+    for references, shown in ((1, False), (2, True)):
+        figures = found[0] | {"references": references, "erl_db": -10.2}
+        lines = monitor.screen(figures, monitor.History(), "", 80, fancy=False)
+        texts = ["".join(text for text, _ in line) for line in lines]
+        (echo,) = (text for text in texts if text.startswith("echo"))
+        assert echo.rstrip().endswith("; 2 references") == shown and len(echo.rstrip()) <= 80, echo
+
+
 def test_a_reader_that_has_enough_ends_it(served: Served) -> None:
     command = f"'{APMPI}' monitor --json --socket '{served.path}' | head -n 2"
     done = subprocess.run(

@@ -194,7 +194,7 @@ def recording(folder: Path, rng: np.random.Generator, seconds: float = 4.0) -> P
                 "seconds": number / 10, "erle_db": 20.0 + number, "delay_ms": 48.0, "delay_confidence": 0.9,
                 "drift_ppm": None, "drift_ppm_output": -12.5, "latency_median_ms": 17.0,
                 "latency_max_ms": 19.0, "xruns": number // 20, "reference_present": True,
-                "double_talk": number > 20, "microphone_clipping": False,
+                "double_talk": number > 20, "microphone_clipping": False, "references": 1 + (number >= 30),
             }
         )  # fmt: skip
     lines.append({"end": {"seconds": seconds, "lost_frames": 0, "xruns": 1, "reason": "complete"}})
@@ -243,6 +243,7 @@ def test_the_page_in_a_browser(tmp_path: Path, rng: np.random.Generator) -> None
     text = (tmp_path / "call.html").read_text()
     assert "24.8 to" not in text and "39.5 dB, 90 % within" in text  # 20 to 59 in steps of 1
     assert "1 while it was recorded" in text and "-12.5 ppm" in text
+    assert "plays 100% of the time; left and right differ in 25% of it: two references" in text
 
     heard: list[str] = []
 

@@ -71,6 +71,8 @@ class Stats:
     """full-scale samples within the last second"""
     microphone_too_quiet: bool = False
     """active speech is 3 dB or more below gain_target_dbfs even with gain_max_db"""
+    references: int = 1
+    """2 while the far end's channels differ and for 2 s after, else 1"""
 
 
 class AudioProcessingModule:

@@ -176,7 +176,7 @@ def summary(call: Call) -> list[tuple[str, str]]:
     known = (delay_ms >= 0) & (confidence > 0.5)
     rows = [
         ("Recorded", f"{call.started or 'at an unknown time'}, {call.seconds:.1f} s at {call.rate_hz} Hz"),
-        ("Far end", f"plays {np.mean(playing):.0%} of the time" if len(playing) else "?"),
+        ("Far end", _far_end(playing, call.series("references")[1])),
         ("Echo reduction", _range(erle_db[playing], "dB", "while the far end plays")),
         ("Delay of the echo", _range(delay_ms[known], "ms", "where it is known")),
         ("Latency", _range(latency_ms, "ms") + f", at most {_worst(worst_ms)} ms"),
@@ -195,6 +195,14 @@ def summary(call: Call) -> list[tuple[str, str]]:
     elif (reason := call.end.get("reason")) not in ("complete", "stopped"):
         rows.append(("End", str(reason)))
     return rows
+
+
+def _far_end(playing: Samples, references: Samples) -> str:
+    if not len(playing):
+        return "?"
+    text = f"plays {np.mean(playing):.0%} of the time"
+    share = np.mean(references[playing] == 2) if playing.any() else 0.0
+    return f"{text}; left and right differ in {share:.0%} of it: two references" if share else text
 
 
 def _range(values: Samples, unit: str, when: str = "") -> str:

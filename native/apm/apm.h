@@ -61,6 +61,7 @@ typedef struct {
     int divergences;          /* times that the echo estimate of channel 0 began to add power */
     int microphone_clipping;  /* samples at full scale within the last second */
     int microphone_too_quiet; /* near-end speech stays below the target even with the largest gain */
+    int references;           /* in use: 2 while the far end's channels differ and for 2 s after, else 1 */
 } apm_stats_t;
 
 /* rate_hz: 8000, 16000, 32000 or 48000; channels: 1..APM_MAX_CHANNELS, of the microphone; references:

@@ -119,4 +119,5 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->divergences = channel->aec.divergences;
     stats->microphone_too_quiet = agc_out_of_reach(&apm->agc);
     stats->microphone_clipping = apm->clip_age_blocks < BLOCKS_PER_S;
+    stats->references = 1 + far_is_paired(&apm->far);
 }

@@ -26,6 +26,7 @@ cdef extern from "apm/apm.h" nogil:
         float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs
         float snr_db, noise_suppression_db, agc_gain_db
         int converged, double_talk, reference_present, divergences, microphone_clipping, microphone_too_quiet
+        int references
     enum: APM_MAX_CHANNELS
     ctypedef enum apm_state_t:
         APM_STATE_GOOD, APM_STATE_FOREIGN, APM_STATE_SHAPE, APM_STATE_LAYOUT, APM_STATE_DAMAGED, APM_STATE_ODD
