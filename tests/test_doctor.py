@@ -317,11 +317,23 @@ def test_an_inverted_loudspeaker_and_a_dead_microphone(tmp_path: Path, room_card
         r"WRONG +channel 2 echo +.*is not heard here, though channel 1 records it",
         r" +-> connect it, or leave it out: microphone.use: \[1, 3\]",
         r"WRONG +channel 4 +gives nothing but zeros",
+        r" +-> unmute it \(alsamixer\), or leave it out: microphone.use: \[1, 3\]",
         r"fine +polarity +the same in all channels",  # of the microphones
         r" +microphone: {device: \".*\", channels: 4, use: \[1, 3\]}",
     ):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), line
     assert done.returncode == 1 and "upside down" not in done.stdout
+
+
+def test_a_channel_that_is_not_used_is_no_fault(rng: np.random.Generator) -> None:
+    settings = Settings(sample_rate_hz=16000, microphone=Endpoint("card", channels=3, use=(1, 2)))
+    played = listening.signal(16000, 1)
+    heard = np.zeros((len(played), 3))
+    heard[:, 0] = fftconvolve(played[:, 0], room(rng, 16000, 0.3, -6))[: len(played)]
+    heard[:, 0] += 10 ** (-65 / 20) * rng.standard_normal(len(played))
+    found = findings(settings, played, heard)
+    assert (found["channel 2"].verdict, found["channel 3"].verdict) == (WRONG, NOTE)
+    assert found["channel 2"].todo == "unmute it (alsamixer), or leave it out: microphone.use: [1]"
 
 
 def test_what_keeps_it_from_listening(tmp_path: Path, room_card: RoomCard) -> None:

@@ -44,13 +44,14 @@ def sound_findings(settings: Settings, hearing: Hearing) -> Iterator[Finding]:
     for number in microphones:
         name = "microphone" if len(found) == 1 else f"channel {number}"
         heard = hearing.heard[:, hearing.channels.index(number)]
+        is_used = not settings.microphone.use or number in settings.microphone.use
         if not heard.any():
-            todo = "unmute it (alsamixer), or take another channel"
-            yield Finding(name, WRONG, "gives nothing but zeros", todo)
+            yield _dead_finding(name, is_used, "gives nothing but zeros", "unmute it (alsamixer)", receiving)
             continue
         yield from _microphone_findings(name, hearing, heard)
         if not found[number].heard and receiving:
-            yield _dead_finding(name, receiving)
+            text = f"what the loudspeaker plays is not heard here, though channel {receiving[0]} records it"
+            yield _dead_finding(f"{name} echo", is_used, text, "connect it", receiving)
         else:
             yield from _path_findings(name, found[number], _clipped(heard))
     # Two that are of opposite polarity may cancel at every microphone while both play.
@@ -92,11 +93,12 @@ def _clipped(heard: Samples) -> int:
     return count if count > CLIPPED_MAX else 0
 
 
-def _dead_finding(name: str, receiving: list[int]) -> Finding:
-    """Return the finding of a channel that does not receive what other channels do."""
-    text = f"what the loudspeaker plays is not heard here, though channel {receiving[0]} records it"
-    todo = f"connect it, or leave it out: microphone.use: {receiving}"
-    return Finding(f"{name} echo", WRONG, text, todo)
+def _dead_finding(name: str, is_used: bool, text: str, todo: str, receiving: list[int]) -> Finding:
+    """Return the finding of a channel that gives nothing; `receiving` are those that do."""
+    if not is_used:
+        return Finding(name, NOTE, f"{text}; it is not used")
+    instead = f"leave it out: microphone.use: {receiving}" if receiving else "take another channel"
+    return Finding(name, WRONG, text, f"{todo}, or {instead}")
 
 
 def _path_findings(name: str, path: acoustics.Path, clipped: int) -> Iterator[Finding]:
