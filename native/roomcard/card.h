@@ -73,9 +73,9 @@ int64_t card_monotonic_ns(const card_t *card, double card_s);
 /* Rate of the other direction's stream, 0 when it is closed or has none yet. */
 unsigned card_other_rate_hz(const card_t *card);
 
-/* Writing, for the playback stream only. speaker_put() sets the samples at `position`, one
- * for each loudspeaker; positions skipped since
- * the last one become silence. The reader sees it after speaker_publish(). */
+/* Writing, for the playback stream only. speaker_put() sets the samples at `position`, one for each
+ * loudspeaker; positions skipped since the last one become silence. The reader sees it after
+ * speaker_publish(). */
 typedef struct {
     card_header_t *header;
     int64_t written;
@@ -86,8 +86,8 @@ void speaker_publish(const speaker_writer_t *writer);
 /* Silences everything from `position` on. For the playback stream only. */
 void speaker_cut(const card_t *card, int64_t position);
 
-/* out: `count` samples of a loudspeaker, counted from 0, from `position`; silence where nothing was played.
- */
+/* out: `count` samples from `position` of a loudspeaker, counted from 0; silence where nothing was
+ * played. */
 void speaker_read(const card_t *card, int loudspeaker, int64_t position, float *out, int count);
 
 #endif

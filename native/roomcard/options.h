@@ -14,8 +14,8 @@ enum { ROOM_FORMATS = 4 };
 extern const unsigned room_formats[ROOM_FORMATS];
 
 typedef struct {
-    char *card, *impulse_response, *near, *record, *fault_list, *format, *inverted,
-        *dead;                        /* owned, or NULL */
+    char *card, *impulse_response, *near, *record, *fault_list, *format; /* owned; NULL: not given */
+    char *inverted, *dead;                                               /* the same */
     snd_pcm_format_t only_format;     /* SND_PCM_FORMAT_UNKNOWN: any of room_formats */
     double loudspeakers, microphones; /* whole numbers */
     double reference;                 /* 1: the last captured channels are the loudspeakers' input */

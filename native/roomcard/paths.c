@@ -7,17 +7,17 @@
 
 /* --- the generated responses --- */
 
-/* Positions in m: the microphones in a row, as on a linear array, 0.1 m before the loudspeakers' line; the
- * loudspeakers at unequal distances from it, so that no two pairs that share a microphone are alike. */
+/* Positions in m: the microphones in a row, as on a linear array, 0.1 m before the loudspeakers' line. No
+ * microphone is as far from the one loudspeaker as from the other, nor are two from one loudspeaker. */
 static const double MICROPHONE_X_M[ROOM_MICROPHONES_MAX] = {0.0, 0.05, 0.1, 0.15};
-static const double LOUDSPEAKER_X_M[ROOM_LOUDSPEAKERS_MAX] = {-0.1, 0.2};
+static const double LOUDSPEAKER_X_M[ROOM_LOUDSPEAKERS_MAX] = {-0.1, 0.23};
 static const double ROW_TO_LOUDSPEAKERS_M = 0.1;
 
 static const double SOUND_M_PER_S = 343.0; /* at 20 degrees Celsius */
-static const double DIRECT_AT_M = 0.05; /* gain * distance of the direct sound: -6 dB at the nearest, 0.1 m */
-static const double DECAY_S = 0.2;      /* of the tail, by 60 dB: a furnished small room */
-static const double TAIL_GAIN = 0.25;   /* RMS of the tail over all its samples: -12 dB */
-static const uint32_t TAIL_NOISE = 100; /* first of the tails' streams of noise, one for each pair */
+static const double DIRECT_AT_M = 0.05;    /* gain * distance: -8 dB for the nearest pair, 0.13 m */
+static const double DECAY_S = 0.2;         /* of the tail, by 60 dB: a furnished small room */
+static const double TAIL_GAIN = 0.25;      /* root of the energy of the tail: as one tap of -12 dB */
+static const uint32_t TAIL_NOISE = 100;    /* first of the tails' streams of noise, one for each pair */
 
 static double distance_m(int loudspeaker, int microphone)
 {
@@ -94,7 +94,7 @@ int paths_scale(paths_t *paths, const char *option, const char *list, float gain
         if (!which)
             return room_fail(error, -EINVAL,
                              "%s: \"%.*s\", expected loudspeaker1 to loudspeaker%d or microphone1 to "
-                             "microphone%d, as many as loudspeakers and microphones say",
+                             "microphone%d",
                              option, length < 40 ? (int)length : 40, word, paths->loudspeakers,
                              paths->microphones);
         *which *= gain;

@@ -18,8 +18,7 @@ typedef struct {
     int64_t recorded; /* card sample up to which the record is written */
 } playback_t;
 
-/* Makes an empty queue for an ALSA buffer of that size; card, run and loudspeakers are set already. -ENOMEM.
- */
+/* Makes an empty queue for an ALSA buffer of that size; set card, run and loudspeakers before. -ENOMEM. */
 int playback_init(playback_t *playback, int64_t buffer_frames);
 void playback_free(playback_t *playback);
 

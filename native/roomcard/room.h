@@ -46,9 +46,9 @@
  *   clip_db           0..40, drive g = 10^(clip_db / 20) into the loudspeaker, y = tanh(g x) / g. 0 = linear,
  *                     default.
  *
- *   near              WAV file, near-end speech, the same at each microphone; its rate becomes the card's
- * only rate. It begins with the first sample ever captured from the card and runs on card time: the part that
- * coincides with an overrun is lost. Silence after its end.
+ *   near              WAV file, near-end speech, the same at each microphone; its rate becomes the only one.
+ *                     It begins with the first sample ever captured from the card and runs on card time: the
+ *                     part that coincides with an overrun is lost. Silence after its end.
  *
  *   noise_dbfs        -120..0, white noise of that RMS (0 dBFS = RMS of 1.0), the same in each run,
  *                     another one at each microphone. Default: none.
@@ -79,8 +79,8 @@
  *   format            S16_LE, S24_3LE, S32_LE or FLOAT_LE: the only one that the card offers.
  *                     Default: all of them.
  *
- *   reference         1: of more captured channels than loudspeakers the last ones are the loudspeakers'
- * input at that moment, as on cards with a hardware reference. Default 0.
+ *   reference         1: of more captured channels than loudspeakers the last ones are the loudspeakers' own
+ *                     input at that moment, as on cards with a hardware reference. Default 0.
  *
  * WAV files are mono unless stated, 16-bit PCM or 32-bit float. Relative paths start at the program's working
  * directory. A wrong option is one sentence on ALSA's error channel (standard error) and -EINVAL from

@@ -616,7 +616,7 @@ static void test_generated_paths(void)
             energy += (double)response[i] * (double)response[i];
             late += i > taps / 2 ? (double)response[i] * (double)response[i] : 0.0;
         }
-        CHECK(first >= 4 && first <= 13);                              /* 0.1 to 0.27 m */
+        CHECK(first >= 6 && first <= 13);                              /* 0.13 to 0.27 m */
         CHECK(energy > 0.06 && energy < 0.4 && late < 0.002 * energy); /* 30 dB below after 0.1 s */
         for (int q = 0; q < p; q++) {
             double match = 0.0, other = 0.0;

@@ -28,8 +28,7 @@ int wav_parse(wav_t *wav, const char *path, unsigned channels, room_error_t erro
 int wav_load(wav_t *wav, const char *path, unsigned channels, room_error_t error);
 void wav_free(wav_t *wav);
 
-/* Sample `index` of a channel, counted from 0, full scale 1.0; silence before the first and after the last.
- */
+/* Sample `index` of a channel, both from 0, full scale 1.0; silence before the first and after the last. */
 float wav_sample(const wav_t *wav, int channel, int64_t index);
 
 /* A 16-bit WAV file that grows; positions never written read as silence. The header's sizes are valid
