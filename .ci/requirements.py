@@ -19,7 +19,8 @@ if purpose in ("run", "test"):
     extras = project["optional-dependencies"]
     requirements += project["dependencies"] + extras["devices"] + extras["demo"]
 if purpose == "test":
-    requirements += project["optional-dependencies"]["journal"] + project["optional-dependencies"]["test"]
+    for extra in ("journal", "web", "test"):
+        requirements += project["optional-dependencies"][extra]
 if purpose == "agents":
     requirements = BUILD + project["dependencies"] + project["optional-dependencies"]["test-agents"]
 if purpose == "assistants":

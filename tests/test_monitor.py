@@ -29,7 +29,7 @@ from apmpi.service.feed import CAPACITY_FRAMES
 from apmpi.service.protocol import INTERVAL_S
 from apmpi.service.socket_client import ServiceGone, Subscription, figures_of
 from apmpi.service.socket_server import CLIENTS_MAX, UNSENT_MAX_BYTES
-from apmpi.tools import monitor
+from apmpi.tools import figure_rows, monitor
 
 # pytest finds fixtures by their names here.
 configure, start, served = daemon.configure, daemon.start, socket_rig.served
@@ -109,7 +109,7 @@ def test_a_screen_of_any_width(served: Served) -> None:
     with Subscription("figures", served.path) as visit:
         while not (found := [figures for line in visit.next_lines() if (figures := figures_of(line))]):
             pass
-    history = monitor.History()
+    history = figure_rows.History()
     history.add(found[0])
     for width in range(1, 200):
         for problem in ("", "no service answers"):
@@ -311,7 +311,7 @@ def test_an_answer_in_no_known_way_is_one_sentence(tmp_path: Path, rng: np.rando
                 with Subscription("figures", path) as visit:
                     for line in visit.next_lines():
                         if found := figures_of(line):
-                            history = monitor.History()
+                            history = figure_rows.History()
                             history.add(found)
                             monitor.screen(found, history, "", 80, True)
                             shown += 1
@@ -386,7 +386,7 @@ def test_no_control_character_of_the_service_is_on_the_screen(tmp_path: Path) ->
                 pass
     finally:
         impostor.close()
-    history = monitor.History()
+    history = figure_rows.History()
     history.add(found[0])
     texts = [text for line in monitor.screen(found[0], history, "", 80, False) for text, _ in line]
     print("\n".join(texts))

@@ -95,6 +95,15 @@ def monitor(given: argparse.Namespace) -> int:
     return monitor.main(given.socket, given.json, given.seconds)
 
 
+# ---- web
+
+
+def web(given: argparse.Namespace) -> int:
+    from apmpi.tools.web import command
+
+    return command.main(given.address, given.port, given.socket)
+
+
 # ---- log
 
 
@@ -232,6 +241,19 @@ def _monitor_arguments(added: argparse.ArgumentParser) -> None:
     _add_socket(added)
 
 
+def _web_arguments(added: argparse.ArgumentParser) -> None:
+    added.description = """Show the running service as a page for browsers, until Ctrl-C. Whoever reaches the
+        address sees it. Takes aiohttp (Debian: python3-aiohttp)."""
+    added.add_argument(
+        "--address", default="127.0.0.1", metavar="ADDR",
+        help="listen there; :: for all addresses (default: 127.0.0.1, for this computer alone)",
+    )  # fmt: skip
+    added.add_argument(
+        "--port", type=_port, default=8080, metavar="N", help="port, 0 for any free one (default: 8080)"
+    )
+    _add_socket(added)
+
+
 def _log_arguments(added: argparse.ArgumentParser) -> None:
     added.description = """Show the service's last hours from the journal: for each span of time the largest
         latency, the echo reduction (ERLE), xruns, drift and processor, and its messages in between. For root
@@ -328,6 +350,8 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
     command.add_argument("--socket", type=Path, metavar="PATH", help=text)
 
 
+PORT_MAX = 65535
+
 # Made by .ci/completion.py.
 SHELLS = ("bash", "zsh", "fish")
 
@@ -344,6 +368,7 @@ Command = Callable[[argparse.Namespace], int]
 COMMANDS: tuple[tuple[Command, Callable[[argparse.ArgumentParser], None], str, str], ...] = (
     (run, _run_arguments, "run the device", "--config /etc/apmpi/apmpi.yaml"),
     (monitor, _monitor_arguments, "show the running service, live", ""),
+    (web, _web_arguments, "show the running service as a page for browsers", "--address ::"),
     (log, _log_arguments, "show the last hours of the service, from the journal", "--since today"),
     (record, _record_arguments, "record what the running service hears and does", "-o call.wav --seconds 30"),
     (report, _report_arguments, "make a page of a recording, with pictures and players", "call.wav"),
@@ -384,3 +409,10 @@ def _delay_ms(text: str) -> int:
         if low <= int(text) <= high:
             return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} given, expected a whole number from {low} to {high} (ms)")
+
+
+def _port(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if 0 <= int(text) <= PORT_MAX:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} given, expected a port from 0 to {PORT_MAX}")

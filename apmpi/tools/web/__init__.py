@@ -1,0 +1,1 @@
+"""`apmpi web`: a page of the service for browsers, live from the local socket."""

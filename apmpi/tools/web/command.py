@@ -1,0 +1,70 @@
+"""The command `apmpi web`: serves the page until SIGTERM or Ctrl-C."""
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+from apmpi.cards.text_file import printable
+from apmpi.errors import CommandError
+
+MISSING = (
+    "aiohttp, which serves the page, is not installed: apt install python3-aiohttp, or "
+    "pip install 'apmpi[web]'"
+)
+# Connections that wait to be accepted: a browser opens six at a time.
+BACKLOG = 32
+
+
+def main(address: str, port: int, socket_path: Path | None) -> int:
+    """Serve the page and return the exit status. Raises CommandError.
+
+    address, port   to listen at; port 0 is any free one
+    socket_path     of the service; None: wherever one answers
+    """
+    try:
+        import aiohttp.web  # noqa: F401 - asked before the work, not in the midst of it
+    except ImportError:
+        raise CommandError(MISSING) from None
+    with _listen(address, port) as listener:
+        asyncio.run(_serve(listener, socket_path))
+    return 0
+
+
+async def _serve(listener: socket.socket, socket_path: Path | None) -> None:
+    from apmpi.tools.web.server import running
+
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with running(listener, socket_path):
+        print(f"the page: {_url(listener)} (Ctrl-C ends it)", flush=True)
+        await ended.wait()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    """Return the listening socket. Raises CommandError."""
+    named = f"{printable(address)} port {port}"
+    try:
+        family, _, _, _, place = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # At :: IPv4 is served, too.
+        dual = family == socket.AF_INET6 and address == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(place[:2], family=family, backlog=BACKLOG, dualstack_ipv6=dual)
+    except socket.gaierror as error:
+        raise CommandError(
+            f"--address: {printable(address)!r} given ({error.strerror}), expected an address of this "
+            "computer, as 127.0.0.1, or :: for all"
+        ) from None
+    except OSError as error:
+        raise CommandError(
+            f"{named}: cannot be listened at ({error.strerror}), expected a free port (from 1024 on unless "
+            "root) at an address of this computer"
+        ) from None
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}/"

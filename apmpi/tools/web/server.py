@@ -1,0 +1,123 @@
+"""The HTTP server of the page, with aiohttp.
+
+    /            the page, with page.js and style.css: files of this package, nothing from elsewhere
+    /live        server-sent events (apmpi.tools.web.live)
+
+Every answer forbids other origins, frames and caches. A request under a name that is not this computer's is
+refused: a foreign page whose name resolves to this address (DNS rebinding) has the browser send that name.
+"""
+
+import asyncio
+import contextlib
+import html
+import importlib.metadata
+import ipaddress
+import socket
+import string
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from apmpi.tools.web.live import Live, TooManyViewers, sse
+
+PAGE = Path(__file__).with_name("page")
+FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
+FILES |= {"/style.css": ("style.css", "text/css")}
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# Domains of home networks, in which a router or mDNS names this computer. No stranger can register there.
+HOME_DOMAINS = ("", ".local", ".lan", ".home", ".home.arpa", ".internal")
+# A body larger than this is refused before it is read: a configuration has 64 KiB, in JSON up to twice.
+BODY_MAX_BYTES = 160 * 1024
+# A viewer that takes nothing for so long is disconnected.
+WRITE_TIMEOUT_S = 20.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    """Answers of the page. For the event loop's thread."""
+
+    def __init__(self, socket_path: Path | None) -> None:
+        self.live = Live(socket_path)
+        version = html.escape(importlib.metadata.version("apmpi"))
+        host = html.escape(socket.gethostname())
+        self._files = {path: (PAGE / name).read_text() for path, (name, _) in FILES.items()}
+        self._files["/"] = string.Template(self._files["/"]).substitute(version=version, host=host)
+
+    def application(self) -> web.Application:
+        """Return aiohttp's application with all routes."""
+        application = web.Application(middlewares=[_own_name], client_max_size=BODY_MAX_BYTES)
+        application.on_response_prepare.append(_add_headers)
+        application.on_shutdown.append(self._shut_down)
+        application.router.add_routes(
+            [*(web.get(path, self._file) for path in FILES), web.get("/live", self._events)]
+        )
+        return application
+
+    async def _shut_down(self, _: web.Application) -> None:
+        await self.live.close()
+
+    async def _file(self, request: web.Request) -> web.Response:
+        _, content_type = FILES[request.path]
+        return web.Response(text=self._files[request.path], content_type=content_type, charset="utf-8")
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        # OSError: the viewer has gone.
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            try:
+                with self.live.viewer() as queue:
+                    while (event := await queue.get()) is not None:
+                        await asyncio.wait_for(response.write(event), WRITE_TIMEOUT_S)
+            except TooManyViewers as error:
+                content = {"sentence": str(error), "kind": str(error), "problem": True, "rows": []}
+                await response.write(sse("state", content))
+        return response
+
+
+@contextlib.asynccontextmanager
+async def running(listener: socket.socket, socket_path: Path | None) -> AsyncIterator[None]:
+    """Serve the page at a listening socket."""
+    runner = web.AppRunner(Server(socket_path).application(), access_log=None)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+@web.middleware
+async def _own_name(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a request under a name that is not this computer's."""
+    if not is_own_name(request.headers.get("Host", "")):
+        raise web.HTTPMisdirectedRequest(
+            text="not a name of this computer, expected its address, its host name, or that with .local\n"
+        )
+    return await handler(request)
+
+
+def is_own_name(host: str) -> bool:
+    """Return whether the header Host names this computer: by an address, or by its name in a home network."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name.strip("[]"))
+        return True
+    own = socket.gethostname().lower().partition(".")[0]
+    return name.lower() == "localhost" or name.lower() in {own + domain for domain in HOME_DOMAINS}
