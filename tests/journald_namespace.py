@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 JOURNAL = Path("/run/systemd/journal")
 # A scenario takes 15 s at most on a quiet machine.
@@ -32,6 +35,9 @@ def reason() -> str:
     return ""
 
 
+needs_journald = pytest.mark.skipif(bool(reason()), reason=reason())
+
+
 def journal_of(scenario: str, *command: str | Path) -> list[dict[str, str]]:
     """Return the entries of apmpi, in order, after that command."""
     namespace = ["unshare", "-m", "--propagation", "private", sys.executable, __file__, scenario, *command]
@@ -41,6 +47,30 @@ def journal_of(scenario: str, *command: str | Path) -> list[dict[str, str]]:
     for entry in entries:
         print(entry.get("PRIORITY"), entry.get("MESSAGE"))
     return entries
+
+
+def in_journal(folder: Path, *commands: str) -> dict[str, tuple[int, str, str]]:
+    """Run commands in a namespace with a journal, which takes the standard error of those that begin with !.
+
+    Return status, output and errors of the others by their text.
+    """
+    lines = []
+    for number, command in enumerate(commands):
+        if command.startswith("!"):
+            lines.append(f"{command[1:]} || exit 9\njournalctl --sync")
+        else:
+            lines.append(f"{command} >{number}.out 2>{number}.err; echo $? >{number}.status")
+    (folder / "script").write_text(f"cd {shlex.quote(str(folder))}\n" + "\n".join(lines))
+    journal_of("wait", "bash", folder / "script")
+    results = {}
+    for number, command in enumerate(commands):
+        if not command.startswith("!"):
+            status, out, errors = (
+                (folder / f"{number}.{end}").read_text() for end in ("status", "out", "err")
+            )
+            print(f"$ {command}\n{out}{errors}")
+            results[command] = int(status), out, errors
+    return results
 
 
 def reload(daemon: subprocess.Popen[bytes], journald: subprocess.Popen[bytes]) -> None:

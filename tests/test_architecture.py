@@ -95,7 +95,7 @@ def test_the_service_runs_without_systemd_python() -> None:
         for path in PYTHON_FILES
         if any(name.startswith("service.history") for name in imports_of(path))
     }
-    assert importers == {"log", "journal_checks", "spans"}
+    assert importers == {"log", "journal_checks", "spans", "past"}
 
 
 NATIVE_FILES = sorted(path for path in (ROOT / "native").rglob("*.*") if path.suffix in {".c", ".h", ".pyx"})

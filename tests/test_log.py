@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,9 @@ import time
 from pathlib import Path
 
 import daemon
-import journald_namespace
 import pytest
 from daemon import APMPI, Configure
-from journald_namespace import journal_of
+from journald_namespace import in_journal, needs_journald
 from PIL import Image
 
 from apmpi.errors import CommandError
@@ -29,7 +27,6 @@ from apmpi.tools.spans import Spans
 
 configure = daemon.configure  # pytest finds fixtures by their names here
 
-needs_journald = pytest.mark.skipif(bool(journald_namespace.reason()), reason=journald_namespace.reason())
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 
 NOON_S = time.mktime((2026, 11, 28, 12, 0, 0, 0, 0, -1))
@@ -180,30 +177,6 @@ sys.modules["systemd.journal"] = None
 from apmpi.tools import cli
 sys.exit(cli.main())
 """
-
-
-def in_journal(folder: Path, *commands: str) -> dict[str, tuple[int, str, str]]:
-    """Run commands in a namespace with a journal, which takes the standard error of those that begin with !.
-
-    Return status, output and errors of the others by their text.
-    """
-    lines = []
-    for number, command in enumerate(commands):
-        if command.startswith("!"):
-            lines.append(f"{command[1:]} || exit 9\njournalctl --sync")
-        else:
-            lines.append(f"{command} >{number}.out 2>{number}.err; echo $? >{number}.status")
-    (folder / "script").write_text(f"cd {shlex.quote(str(folder))}\n" + "\n".join(lines))
-    journal_of("wait", "bash", folder / "script")
-    results = {}
-    for number, command in enumerate(commands):
-        if not command.startswith("!"):
-            status, out, errors = (
-                (folder / f"{number}.{end}").read_text() for end in ("status", "out", "err")
-            )
-            print(f"$ {command}\n{out}{errors}")
-            results[command] = int(status), out, errors
-    return results
 
 
 @needs_journald

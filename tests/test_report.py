@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 
 import daemon
-import journald_namespace
 import numpy as np
 import pytest
 from daemon import APMPI, Configure, Daemon, Systemd
-from journald_namespace import journal_of
+from journald_namespace import journal_of, needs_journald
 
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog
@@ -164,9 +163,6 @@ def test_watchdog_is_fed_while_a_device_is_waited_for(
 
 
 # ---- a real journal: journald in a mount namespace of its own
-
-
-needs_journald = pytest.mark.skipif(bool(journald_namespace.reason()), reason=journald_namespace.reason())
 
 
 @needs_journald

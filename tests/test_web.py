@@ -20,6 +20,7 @@ import daemon
 import pytest
 import socket_rig
 from daemon import APMPI, Configure, Daemon
+from journald_namespace import in_journal, needs_journald
 from socket_rig import Served
 
 from apmpi.figures import SIGNALS
@@ -169,6 +170,43 @@ def test_all_viewers_share_one_client_of_the_service(served: Served, open_page: 
         time.sleep(0.05)
 
 
+# ---- the last hours
+
+# Runs the page and prints its answer about the past.
+ASK_PAST = """
+import re, subprocess, sys, urllib.request
+page = subprocess.Popen([sys.argv[1], "web", "--port", "0"], stdout=subprocess.PIPE, text=True)
+url = re.search("http://.*/", page.stdout.readline())[0]
+print(urllib.request.urlopen(url + "past", timeout=30).read().decode())
+page.terminate()
+sys.exit(page.wait())
+"""
+
+
+@needs_journald
+def test_the_last_hours_in_the_page(configure: Configure, tmp_path: Path) -> None:
+    pytest.importorskip("systemd.journal")
+    path = configure(faults="capture:xrun@0.7")
+    (tmp_path / "ask.py").write_text(ASK_PAST)
+    before, after = (f"{sys.executable} -P ask.py {APMPI}{space}" for space in ("", " "))
+    said = in_journal(tmp_path, before, f"! {APMPI} run --config {path} --seconds 2", after)
+    status, out, errors = said[before]
+    assert (status, errors) == (0, "")
+    assert json.loads(out) == {"problem": "the journal has no entries of apmpi in the last 6 hours"}
+    status, out, errors = said[after]
+    assert (status, errors) == (0, "")
+    past = json.loads(out)
+    assert re.match(r"2 s of sound, latency at most .* ms, \d+ xruns? \(microphone 1", past["sentence"])
+    # What to do about the xrun.
+    assert any("periods in apmpi.yaml" in todo for _, _, todo in past["findings"])
+    faults = [text for _, text, fault in past["messages"] if fault]
+    assert any(text.startswith("Sound was lost in an xrun: ") for text in faults)
+    assert past["messages"][0][1:] == ["apmpi has stopped", False]  # the newest comes first
+    assert past["messages"][-1][1].startswith("apmpi has opened its devices")
+    assert len(past["rows"]) >= 1 and all(len(texts) == len(past["head"]) for _, texts in past["rows"])
+    assert abs(past["rows"][0][0] - time.time()) < 300
+
+
 # ---- the page itself
 
 
@@ -240,6 +278,8 @@ def test_the_page_in_a_browser(tmp_path: Path, open_page: Callable[..., Page]) -
                     await tab.value("document.querySelector('[role=status]').textContent")
                     == "cancelling echo"
                 )
+                # Without entries of the service in this machine's journal, or without a journal.
+                await tab.until("document.getElementById('past').textContent !== 'reading the journal'")
                 assert await tab.value("document.documentElement.scrollWidth") <= width
             service.close()
             await tab.until(

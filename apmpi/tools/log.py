@@ -26,7 +26,8 @@ POINTS_MAX = 600
 # Lengths of a span: whole parts of a minute, an hour or a day, then whole days.
 SPANS_S = (10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S)
 ANALYZE_TIMEOUT_S = 10.0
-HEAD = "latency ms  ERLE dB  xruns  drift ppm            processor"
+# Names of the columns of figures.
+HEAD = ("latency ms", "ERLE dB", "xruns", "drift ppm", "processor")
 
 
 def main(since: str | None, picture: Path | None, as_json: bool) -> int:
@@ -121,10 +122,10 @@ def spans_of(found: Iterator[Entry], first_s: float, until_s: float, most: int) 
 
 def table(spans: Spans) -> Iterator[str]:
     """Yield the lines: figures of each span, the messages of that time, and the total."""
-    yield f"{'time':<14}  {HEAD}"
+    yield f"{'time':<14}  {_aligned(HEAD)}"
     for span in spans.in_order():
         if span.reports:
-            yield _row(span)
+            yield f"{_clock(span.begin_s)}  {_aligned(columns(span))}"
         for entry in span.messages:
             yield f"{_clock(entry.time_s)}  {told(entry)}"
         if more := span.events.total() - len(span.messages):
@@ -134,15 +135,24 @@ def table(spans: Spans) -> Iterator[str]:
     yield "processor: mean, of one core. journalctl -x -t apmpi explains the messages."
 
 
-def _row(span: Span) -> str:
+def columns(span: Span) -> tuple[str, ...]:
+    """Return the span's figures as texts, for the columns of HEAD."""
     drift = ""
     if means := {name: mean.value for name, mean in span.drift_ppm.items() if mean.count}:
         name = max(means, key=lambda name: abs(means[name]))
         drift = f"{means[name]:+.1f} {DRIFTS[name]}" if abs(means[name]) >= 0.05 else "0"
-    latency = _number(span.latency_max_ms, ".1f")
-    columns = f"{latency:>10}  {_number(span.erle_db.value, '.1f'):>7}  {sum(span.xruns.values()):>5}"
-    share = _number(span.processor_share.value, ".1%")
-    return f"{_clock(span.begin_s)}  {columns}  {drift or '-':<19}  {share:>9}"
+    return (
+        _number(span.latency_max_ms, ".1f"),
+        _number(span.erle_db.value, ".1f"),
+        str(sum(span.xruns.values())),
+        drift or "-",
+        _number(span.processor_share.value, ".1%"),
+    )
+
+
+def _aligned(texts: tuple[str, ...]) -> str:
+    latency, erle, xruns, drift, share = texts
+    return f"{latency:>10}  {erle:>7}  {xruns:>5}  {drift:<19}  {share:>9}"
 
 
 def told(entry: Entry) -> str:

@@ -2,6 +2,7 @@
 
     /            the page, with page.js and style.css: files of this package, nothing from elsewhere
     /live        server-sent events (apmpi.tools.web.live)
+    /past        the last hours, as JSON (apmpi.tools.web.past)
 
 Every answer forbids other origins, frames and caches. A request under a name that is not this computer's is
 refused: a foreign page whose name resolves to this address (DNS rebinding) has the browser send that name.
@@ -20,6 +21,7 @@ from pathlib import Path
 from aiohttp import web
 
 from apmpi.tools.web.live import Live, TooManyViewers, sse
+from apmpi.tools.web.past import Past
 
 PAGE = Path(__file__).with_name("page")
 FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
@@ -50,6 +52,7 @@ class Server:
 
     def __init__(self, socket_path: Path | None) -> None:
         self.live = Live(socket_path)
+        self.past = Past()
         version = html.escape(importlib.metadata.version("apmpi"))
         host = html.escape(socket.gethostname())
         self._files = {path: (PAGE / name).read_text() for path, (name, _) in FILES.items()}
@@ -61,7 +64,11 @@ class Server:
         application.on_response_prepare.append(_add_headers)
         application.on_shutdown.append(self._shut_down)
         application.router.add_routes(
-            [*(web.get(path, self._file) for path in FILES), web.get("/live", self._events)]
+            [
+                *(web.get(path, self._file) for path in FILES),
+                web.get("/live", self._events),
+                web.get("/past", self._past),
+            ]
         )
         return application
 
@@ -71,6 +78,9 @@ class Server:
     async def _file(self, request: web.Request) -> web.Response:
         _, content_type = FILES[request.path]
         return web.Response(text=self._files[request.path], content_type=content_type, charset="utf-8")
+
+    async def _past(self, _: web.Request) -> web.Response:
+        return web.json_response(await self.past.content())
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -1,4 +1,4 @@
-// The live part of the page: events of /live (apmpi/tools/web/live.py) into its elements.
+// The page: events of /live (apmpi/tools/web/live.py) and answers of /past (past.py) into its elements.
 
 const SCALE_DBFS = -72; // to 0
 const ERLE_SCALE_DB = 50; // the highest that occurs
@@ -101,6 +101,41 @@ function showCurve(erleDb) {
   const now = erleDb.length ? `now ${erleDb.at(-1).toFixed(0)} dB` : "not known yet";
   byId("curve").setAttribute("aria-label", `echo reduction of the last 5 minutes: ${now}`);
 }
+
+// ---- the last hours
+
+function time(seconds) {
+  const date = new Date(1000 * seconds);
+  const text = date.toLocaleString([], {weekday: "short", hour: "2-digit", minute: "2-digit", second: "2-digit"});
+  return element("time", {dateTime: date.toISOString()}, text);
+}
+
+function showPast({problem, sentence, findings = [], messages = [], head = [], rows = []}) {
+  byId("past").textContent = problem ?? sentence;
+  byId("findings").replaceChildren(...findings.map(([verdict, text, todo]) =>
+    element("li", {className: verdict === "WRONG" ? "bad" : ""}, todo ? `${text}: ${todo}` : text)));
+  byId("messages").replaceChildren(...messages.map(([at, text, fault]) =>
+    element("li", {className: fault ? "bad" : ""}, time(at), text)));
+  const table = document.querySelector("#past ~ details table");
+  const names = ["time", ...head].map(name => element("th", {scope: "col"}, name));
+  table.tHead.replaceChildren(element("tr", {}, ...names));
+  table.tBodies[0].replaceChildren(...rows.map(([at, texts]) =>
+    element("tr", {}, element("td", {}, time(at)), ...texts.map(text => element("td", {}, text)))));
+  for (const details of document.querySelectorAll("#past ~ details")) details.hidden = problem !== undefined;
+}
+
+async function readPast() {
+  byId("read-past").disabled = true;
+  try {
+    showPast(await (await fetch("past")).json());
+  } catch {
+    showPast({problem: "the journal could not be read: no connection to the device"});
+  }
+  byId("read-past").disabled = false;
+}
+
+byId("read-past").addEventListener("click", readPast);
+readPast();
 
 // ---- connection
 
