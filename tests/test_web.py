@@ -24,6 +24,8 @@ from journald_namespace import in_journal, needs_journald
 from socket_rig import Served
 
 from apmpi.figures import SIGNALS
+from apmpi.tools.web.access import TRIES_MAX, TRIES_OF_ADDRESS_MAX, TRIES_S, Tries, is_password
+from apmpi.tools.web.editing import BODY_MAX_BYTES
 from apmpi.tools.web.live import QUEUE_EVENTS_MAX, VIEWERS_MAX
 from apmpi.tools.web.server import is_own_name
 
@@ -31,6 +33,7 @@ from apmpi.tools.web.server import is_own_name
 configure, start, served = daemon.configure, daemon.start, socket_rig.served
 
 TIMEOUT_S = 20.0
+PASSWORD = "correct horse"
 
 
 class Page:
@@ -48,7 +51,7 @@ class Page:
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
         assert found, (line, self.process.communicate())
         self.port = int(found[1])
-        self.cookie = ""
+        self.cookie = self.cookie_set = self.csrf = ""
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
@@ -64,6 +67,24 @@ class Page:
             connection.request(method, path, body, named)
             answer = connection.getresponse()
             return answer, answer.read()
+
+    def ask(
+        self, method: str, path: str, content: object = None, **headers: str
+    ) -> tuple[int, dict[str, Any]]:
+        """Make a request as the page does; return status and content of the answer."""
+        origin = {"Origin": f"http://127.0.0.1:{self.port}", "Content_Type": "application/json"}
+        body = None if content is None else json.dumps(content).encode()
+        answer, told = self.request(method, path, body, **(origin | {"X_CSRF_Token": self.csrf} | headers))
+        if cookie := answer.headers.get("Set-Cookie"):
+            self.cookie_set = cookie
+            self.cookie = cookie.split(";")[0]
+        assert answer.headers["Cache-Control"] == "no-store"
+        return answer.status, json.loads(told)
+
+    def sign_in(self) -> None:
+        status, told = self.ask("POST", "/session", {"password": PASSWORD})
+        assert status == 200, told
+        self.csrf = told["csrf"]
 
     def events(self) -> Iterator[tuple[str, Any]]:
         """Yield the kind and content of each event."""
@@ -219,8 +240,8 @@ def test_the_page_needs_nothing_from_elsewhere(served: Served, open_page: Callab
     ]
     assert answer.status == 200 and f"version {version}" in text
     links = re.findall(r'(?:src|href)="([^"#]+)"', text)
-    assert set(links) == {"page.js", "style.css", "data:,"}
-    for link in ("page.js", "style.css"):
+    assert set(links) == {"page.js", "configuration.js", "style.css", "data:,"}
+    for link in set(links) - {"data:,"}:
         answer, body = page.request("GET", f"/{link}")
         assert answer.status == 200 and body
         assert not re.search(rb"https?://|@import|url\(", body)
@@ -263,10 +284,39 @@ def test_a_foreign_name_is_refused(served: Served, open_page: Callable[..., Page
 
 
 @browser.needs_chromium
-def test_the_page_in_a_browser(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+def test_the_page_in_a_browser(tmp_path: Path, editable: Path, open_page: Callable[..., Page]) -> None:
     """On a desktop and a phone the figures arrive, and a screen reader is given the change of state."""
     service = Served(tmp_path)
-    page = open_page("--socket", service.path)
+    page = open_page("--socket", service.path, "--config", editable)
+    good = editable.read_text()
+    told: list[int] = []  # the service is in this process here: it is what gets the signal of a reload
+    before = signal.signal(signal.SIGHUP, lambda number, _: told.append(number))
+
+    async def edit(tab: browser.Tab) -> None:
+        """Sign in with the second try, make a mistake, mend it."""
+        for password, expected in (("wrong", "the password is wrong"), (PASSWORD, "")):
+            await tab.until("document.getElementById('password').checkVisibility()")
+            await tab.value(f"document.getElementById('password').value = '{password}'")
+            await tab.value("document.querySelector('#sign-in button').click()")
+            await tab.until(f"document.getElementById('result').textContent === '{expected}'")
+        await tab.until("document.getElementById('text').value.includes('report_interval_s')")
+        text = "document.getElementById('text').value"
+        save = "document.querySelector('#editor button').click()"
+        await tab.value(f"{text} = {text}.replace('report_interval_s', 'report_interval'); {save}")
+        await tab.until(
+            "document.getElementById('result').textContent.includes(':5: report_interval: unknown')"
+        )
+        selected = "{text}.slice(document.activeElement.selectionStart, document.activeElement.selectionEnd)"
+        assert await tab.value(selected.format(text=text)) == "report_interval: 0.5"
+        await tab.value(
+            f"{text} = {text}.replace('report_interval:', 'periods: 6\\nreport_interval_s:'); {save}"
+        )
+        await tab.until("document.getElementById('result').textContent.startsWith('saved')")
+        await tab.value("document.getElementById('put-back').click()")
+        await tab.until("!document.getElementById('text').value.includes('periods')")
+        await tab.value("document.getElementById('sign-out').click()")
+        await tab.until("document.getElementById('sign-in').checkVisibility()")
+        assert await tab.value(text) == ""
 
     async def look() -> None:
         async with browser.tab() as tab:
@@ -281,18 +331,228 @@ def test_the_page_in_a_browser(tmp_path: Path, open_page: Callable[..., Page]) -
                 # Without entries of the service in this machine's journal, or without a journal.
                 await tab.until("document.getElementById('past').textContent !== 'reading the journal'")
                 assert await tab.value("document.documentElement.scrollWidth") <= width
+            await edit(tab)
             service.close()
             await tab.until(
                 "document.getElementById('state').textContent.startsWith('waiting for the service')"
             )
             # The next change is announced five seconds after the last at the earliest.
             await tab.until("document.querySelector('[role=status]').textContent.startsWith('waiting')")
-            assert tab.errors == []
+            # Chromium notes the answers that refuse: 403 to the wrong password, 422 to the mistake.
+            assert len(tab.errors) == 2 and all("status of 4" in error for error in tab.errors), tab.errors
+            assert editable.read_text() == good
 
     try:
         asyncio.run(look())
     finally:
+        signal.signal(signal.SIGHUP, before)
         service.close()
+    assert told == [signal.SIGHUP, signal.SIGHUP]
+
+
+# ---- editing
+
+
+@pytest.fixture
+def editable(configure: Configure, tmp_path: Path) -> Path:
+    """A configuration with a socket in `tmp_path`, and a password beside it."""
+    path = configure()
+    path.write_text(path.read_text() + "socket: service\n")
+    command = [APMPI, "web", "--set-password", "--config", path]
+    done = subprocess.run(command, input=f"{PASSWORD}\n", capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    return path
+
+
+def test_a_configuration_is_checked_written_taken_over_and_put_back(
+    editable: Path, tmp_path: Path, start: type[Daemon], open_page: Callable[..., Page]
+) -> None:
+    service = start(editable)
+    service.hear("latency")
+    page = open_page("--socket", tmp_path / "service", "--config", editable)
+    page.sign_in()
+    for part in ("HttpOnly", "SameSite=Strict"):
+        assert part in page.cookie_set
+    good = editable.read_text()
+    status, shown = page.ask("GET", "/configuration")
+    assert (status, shown["text"], shown["path"]) == (200, good, str(editable)) and not shown["before"]
+    settings = {name: (values, takes) for name, _, values, _, takes in shown["settings"]}
+    assert settings["tuning.high_pass_hz"] == ("20 to 300 Hz", "at once")
+    assert settings["periods"] == ("2 to 16", "at a restart")
+    assert settings["features.noise_suppression"][0].startswith("true, false, low, ")
+    assert settings["ENDPOINT.device"] == ("", "at once")
+
+    # A mistake has the sentence of `apmpi check`, and changes nothing.
+    bad = good.replace("report_interval_s", "report_interval")
+    status, told = page.ask("POST", "/configuration", {"text": bad, "version": shown["version"]})
+    editable.write_text(bad)
+    done = subprocess.run([APMPI, "check", editable], capture_output=True, text=True, timeout=60)
+    editable.write_text(good)
+    assert status == 422 and done.stderr == f"apmpi: {told['problem']}\n"
+    assert told["problem"].startswith(f"{editable}:5: report_interval: unknown key")
+    assert not editable.with_name("apmpi.yaml.before").exists()
+
+    changed = good.replace("noise_suppression: false", "noise_suppression: low") + "periods: 6\n"
+    status, told = page.ask("POST", "/configuration", {"text": changed, "version": shown["version"]})
+    assert (status, told["sentence"]) == (
+        200,
+        "saved, and taken over; read at the next start only: periods",
+    )
+    service.hear("reloaded .*; needs a restart to take effect: periods")
+    page.state("latency")
+    assert editable.read_text() == changed
+    rows: dict[str, Any] = {}
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while "noise" not in "".join(text for text, _ in rows.get("switched on", [])):
+        assert time.monotonic() < deadline_s, rows
+        rows = dict(page.state("latency")["rows"])
+
+    # One who has loaded it before that does not undo it by accident.
+    status, late = page.ask("POST", "/configuration", {"text": good, "version": shown["version"]})
+    assert status == 409 and "has changed meanwhile" in late["problem"]
+    assert editable.read_text() == changed
+
+    status, told = page.ask("POST", "/configuration/before", {"version": told["version"]})
+    assert status == 200 and told["sentence"].startswith("saved, and taken over") and told["text"] == good
+    assert editable.read_text() == good
+    assert editable.with_name("apmpi.yaml.before").read_text() == changed
+    service.hear("reloaded")
+    service.signal(signal.SIGTERM)
+    assert service.ended() == 0
+    status, told = page.ask("POST", "/configuration/before", {"version": told["version"]})
+    assert told["sentence"] == "saved; the service does not run, and takes it at its next start"
+
+
+def test_nothing_is_changed_without_the_password(editable: Path, open_page: Callable[..., Page]) -> None:
+    before = editable.read_text()
+    page = open_page("--config", editable)
+    text = {"text": before + "periods: 6\n", "version": ""}
+    assert page.ask("GET", "/session") == (200, {"how": "", "csrf": None})
+    assert page.ask("GET", "/configuration")[0] == 401
+    assert page.ask("POST", "/configuration", text)[0] == 401
+    page.sign_in()
+    status, told = page.ask("POST", "/configuration", text, X_CSRF_Token="guessed")
+    assert status == 403 and "the request is not of this page" in told["problem"]
+    for origin in ("http://evil.example.org", "null", f"http://127.0.0.1:{page.port}.example.org", ""):
+        for path, content in (("/configuration", text), ("/session", {"password": PASSWORD})):
+            status, told = page.ask("POST", path, content, Origin=origin)
+            assert status == 403 and "comes from another page" in told["problem"]
+    assert page.ask("POST", "/configuration", text)[0] == 409  # only the version was wrong
+    assert page.ask("DELETE", "/session")[0] == 200
+    page.cookie = "apmpi_session=" + "a" * 43
+    assert page.ask("POST", "/configuration", text)[0] == 401
+    page.sign_in()
+    # Another password ends what began with the old one.
+    command = [APMPI, "web", "--set-password", "--config", editable]
+    subprocess.run(command, input="another one\n", text=True, check=True, stdout=subprocess.DEVNULL)
+    assert page.ask("GET", "/configuration")[0] == 401
+    assert editable.read_text() == before
+
+
+def test_wrong_passwords_are_limited(editable: Path, open_page: Callable[..., Page]) -> None:
+    page = open_page("--config", editable)
+    answers = [page.ask("POST", "/session", {"password": f"guess {n}"}) for n in range(TRIES_OF_ADDRESS_MAX)]
+    assert {status for status, _ in answers} == {403}
+    assert answers[0][1] == {"problem": "the password is wrong"}
+    # The right one is not taken either: it is not even tried.
+    status, told = page.ask("POST", "/session", {"password": PASSWORD})
+    assert (status, told) == (429, {"problem": "too many wrong passwords, try again in a minute"})
+
+
+def test_tries_are_counted_by_address_and_in_all() -> None:
+    tries = Tries()
+    for number in range(TRIES_OF_ADDRESS_MAX):
+        # Addresses of one network, as one computer can have them.
+        assert tries.allowed(f"2001:db8::{number}", 0)
+        tries.failed(f"2001:db8::{number}", 0)
+    assert not tries.allowed("2001:db8::ffff", 1)
+    assert tries.allowed("2001:db8:0:1::1", 1) and tries.allowed("::ffff:192.0.2.1", 1)
+    for number in range(TRIES_MAX - TRIES_OF_ADDRESS_MAX):
+        tries.failed(f"::ffff:192.0.2.{number}", 2)
+    assert not tries.allowed("198.51.100.1", 3)
+    assert tries.allowed("2001:db8::1", TRIES_S)
+    assert tries.allowed("192.0.2.1", TRIES_S + 2)
+
+
+def test_requests_are_bounded(editable: Path, open_page: Callable[..., Page]) -> None:
+    page = open_page("--config", editable)
+    page.sign_in()
+    large = {"text": "#" * BODY_MAX_BYTES, "version": ""}
+    status, told = page.ask("POST", "/configuration", large)
+    assert status == 413 and told["problem"].endswith(f"expected at most {BODY_MAX_BYTES}")
+    # The answer comes before the body: the length alone is enough.
+    with contextlib.closing(page.connect()) as connection:
+        connection.putrequest("POST", "/session")
+        for name, value in {
+            "Origin": f"http://127.0.0.1:{page.port}",
+            "Content-Type": "application/json",
+            "Content-Length": str(10**12),
+        }.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+    for body, expected in (
+        (b"[" * 1000, 400),
+        (b'{"text": 1}', 400),
+        (b"\xff", 400),
+        (b'{"text": "", "text": ""}', 400),
+    ):
+        headers = {"Content_Type": "application/json", "Origin": f"http://127.0.0.1:{page.port}"}
+        answer, told_bytes = page.request("POST", "/configuration", body, X_CSRF_Token=page.csrf, **headers)
+        assert answer.status == expected and json.loads(told_bytes)["problem"], body
+    assert page.ask("POST", "/session", {"password": "x"}, Content_Type="text/plain")[0] == 415
+    text = {"text": "# " + "x" * 70_000, "version": ""}
+    status, told = page.ask("POST", "/configuration", text)
+    assert status == 422 and "more than 64 KiB" in told["problem"]
+
+
+def test_without_a_password_the_page_says_how(configure: Configure, open_page: Callable[..., Page]) -> None:
+    path = configure()
+    page = open_page("--config", path)
+    status, told = page.ask("GET", "/session")
+    assert status == 200 and "sudo apmpi web --set-password" in told["how"]
+    assert page.ask("POST", "/session", {"password": ""})[0] == 403
+    path.with_name("web-password").write_text("scrypt 1 1 1 00 00\n")  # one that would cost nothing to guess
+    assert page.ask("POST", "/session", {"password": ""})[0] == 403
+
+
+def test_a_password_is_kept_as_its_hash(tmp_path: Path) -> None:
+    command = [APMPI, "web", "--set-password", "--config", tmp_path / "apmpi.yaml"]
+    done = subprocess.run(command, input="short\n", capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "apmpi: --set-password: 5 characters given, expected 8 to 200\n"
+    kept = tmp_path / "web-password"
+    assert not kept.exists()
+    records = []
+    for _ in range(2):
+        subprocess.run(command, input="caf\u00e9 noir\n", text=True, check=True, stdout=subprocess.DEVNULL)
+        records.append(kept.read_text())
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert records[0] != records[1] and "noir" not in records[0]  # salted
+    assert is_password(records[0], "cafe\u0301 noir") and not is_password(records[0], "cafe noir")
+
+
+def test_what_was_handed_over_is_checked_again(editable: Path, tmp_path: Path) -> None:
+    """The unit that takes it over runs as root: it follows no link and installs only what is valid."""
+    handed, good = tmp_path / "handed", editable.read_text()
+
+    def take_over() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "apmpi.tools.web.take_over", handed, editable]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+    handed.write_text(good + "nonsense: 1\n")
+    done = take_over()
+    assert done.returncode == 2 and "nonsense: unknown key" in done.stderr
+    handed.unlink()
+    (tmp_path / "secret").write_text(good + "periods: 7\n")
+    handed.symlink_to(tmp_path / "secret")
+    assert "cannot be read (Too many levels of symbolic links)" in take_over().stderr
+    assert editable.read_text() == good
+    handed.unlink()
+    handed.write_text(good + "periods: 6\n")
+    assert take_over().returncode == 0
+    assert editable.read_text() == good + "periods: 6\n"
+    assert editable.with_name("apmpi.yaml.before").read_text() == good
 
 
 # ---- mistakes

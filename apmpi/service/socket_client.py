@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,13 @@ class Subscription:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def service_pid(self) -> int:
+        """Return the process number of the service (SO_PEERCRED, unix(7)); of any user's, 0 from another
+        namespace."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, _, _ = struct.unpack("3i", credentials)
+        return int(pid)
 
     def close(self) -> None:
         self._socket.close()

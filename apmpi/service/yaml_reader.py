@@ -26,6 +26,9 @@ from apmpi.errors import ConfigError, FileError
 from apmpi.service.layout import conflicts
 from apmpi.settings import CARD_CHANNELS_MAX, CHANNELS_MAX, Endpoint, Features, Row, Settings, Tuning, rows
 
+# The configuration of the system's service.
+SYSTEM_FILE = Path("/etc/apmpi/apmpi.yaml")
+
 
 def load(path: Path) -> Settings:
     """Read `path`. Raises ConfigError, also for a file that is missing, unreadable or above 64 KiB."""

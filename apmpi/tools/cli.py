@@ -100,8 +100,12 @@ def monitor(given: argparse.Namespace) -> int:
 
 def web(given: argparse.Namespace) -> int:
     from apmpi.tools.web import command
+    from apmpi.tools.web.configuration import Configuration
 
-    return command.main(given.address, given.port, given.socket)
+    if given.set_password:
+        return command.set_password(given.config)
+    configuration = Configuration(given.config, given.hand_over, given.socket)
+    return command.main(given.address, given.port, given.socket, configuration)
 
 
 # ---- log
@@ -243,7 +247,8 @@ def _monitor_arguments(added: argparse.ArgumentParser) -> None:
 
 def _web_arguments(added: argparse.ArgumentParser) -> None:
     added.description = """Show the running service as a page for browsers, until Ctrl-C. Whoever reaches the
-        address sees it. Takes aiohttp (Debian: python3-aiohttp)."""
+        address sees it; whoever has the password may change the configuration, too. Takes aiohttp (Debian:
+        python3-aiohttp)."""
     added.add_argument(
         "--address", default="127.0.0.1", metavar="ADDR",
         help="listen there; :: for all addresses (default: 127.0.0.1, for this computer alone)",
@@ -251,6 +256,16 @@ def _web_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument(
         "--port", type=_port, default=8080, metavar="N", help="port, 0 for any free one (default: 8080)"
     )
+    added.add_argument(
+        "--config", type=Path, default=yaml_reader.SYSTEM_FILE, metavar="FILE",
+        help=f"the service's configuration (default: {yaml_reader.SYSTEM_FILE})",
+    )  # fmt: skip
+    added.add_argument(
+        "--set-password", action="store_true",
+        help="ask for the page's password, or read it from standard input, and keep its hash beside FILE",
+    )  # fmt: skip
+    text = "put an accepted configuration there instead, for the unit that takes it over"
+    added.add_argument("--hand-over", type=Path, metavar="FILE", help=text)
     _add_socket(added)
 
 

@@ -17,7 +17,7 @@ from apmpi.cards import alsa, choice, pcm
 from apmpi.cards.replace import replace
 from apmpi.cards.text_file import one_line
 from apmpi.errors import CommandError, EndpointError
-from apmpi.service.yaml_reader import parse
+from apmpi.service.yaml_reader import SYSTEM_FILE, parse
 from apmpi.settings import Settings
 from apmpi.tools import doctor
 from apmpi.tools.endpoint_check import endpoint_states
@@ -27,7 +27,7 @@ from apmpi.tools.sound_checks import sound_findings, suggested_lines
 UNIT = "apmpi.service"
 # Writes the configuration at each boot of the image.
 APPLIANCE_UNIT = "apmpi-configuration.service"
-CONFIG = Path("/etc/apmpi/apmpi.yaml")
+CONFIG = SYSTEM_FILE
 # Names the kernel module of the virtual card, for the next boot.
 MODULES = Path("/etc/modules-load.d/apmpi.conf")
 # The service's sign that sound flows (apmpi.service.sound_mark), and the longest time until it appears: the

@@ -1,12 +1,16 @@
 """The command `apmpi web`: serves the page until SIGTERM or Ctrl-C."""
 
 import asyncio
+import getpass
 import signal
 import socket
+import sys
 from pathlib import Path
 
 from apmpi.cards.text_file import printable
 from apmpi.errors import CommandError
+from apmpi.tools.web import access
+from apmpi.tools.web.configuration import Configuration
 
 MISSING = (
     "aiohttp, which serves the page, is not installed: apt install python3-aiohttp, or "
@@ -16,7 +20,7 @@ MISSING = (
 BACKLOG = 32
 
 
-def main(address: str, port: int, socket_path: Path | None) -> int:
+def main(address: str, port: int, socket_path: Path | None, configuration: Configuration) -> int:
     """Serve the page and return the exit status. Raises CommandError.
 
     address, port   to listen at; port 0 is any free one
@@ -27,17 +31,32 @@ def main(address: str, port: int, socket_path: Path | None) -> int:
     except ImportError:
         raise CommandError(MISSING) from None
     with _listen(address, port) as listener:
-        asyncio.run(_serve(listener, socket_path))
+        asyncio.run(_serve(listener, configuration, socket_path))
     return 0
 
 
-async def _serve(listener: socket.socket, socket_path: Path | None) -> None:
+def set_password(configuration: Path) -> int:
+    """Ask for the page's password, or read it from standard input, and keep its hash; return the exit status.
+    Raises CommandError."""
+    if sys.stdin.isatty():
+        password = getpass.getpass("password for the page: ")
+        if getpass.getpass("once more: ") != password:
+            raise CommandError("--set-password: two different passwords given, expected the same twice")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    path = configuration.parent / access.PASSWORD_FILE
+    access.set_password(path, password)
+    print(f"{path}: the password's hash; systemctl try-restart apmpi-web, if the page is a service")
+    return 0
+
+
+async def _serve(listener: socket.socket, configuration: Configuration, socket_path: Path | None) -> None:
     from apmpi.tools.web.server import running
 
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with running(listener, socket_path):
+    async with running(listener, configuration, socket_path):
         print(f"the page: {_url(listener)} (Ctrl-C ends it)", flush=True)
         await ended.wait()
 

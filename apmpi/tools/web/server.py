@@ -1,8 +1,9 @@
 """The HTTP server of the page, with aiohttp.
 
-    /            the page, with page.js and style.css: files of this package, nothing from elsewhere
+    /            the page, with its scripts and style.css: files of this package, nothing from elsewhere
     /live        server-sent events (apmpi.tools.web.live)
     /past        the last hours, as JSON (apmpi.tools.web.past)
+    /session, /configuration    what takes the password (apmpi.tools.web.editing)
 
 Every answer forbids other origins, frames and caches. A request under a name that is not this computer's is
 refused: a foreign page whose name resolves to this address (DNS rebinding) has the browser send that name.
@@ -20,11 +21,14 @@ from pathlib import Path
 
 from aiohttp import web
 
+from apmpi.tools.web.configuration import Configuration
+from apmpi.tools.web.editing import BODY_MAX_BYTES, Editing
 from apmpi.tools.web.live import Live, TooManyViewers, sse
 from apmpi.tools.web.past import Past
 
 PAGE = Path(__file__).with_name("page")
 FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
+FILES |= {"/configuration.js": ("configuration.js", "text/javascript")}
 FILES |= {"/style.css": ("style.css", "text/css")}
 
 HEADERS = {
@@ -39,8 +43,6 @@ HEADERS = {
 }
 # Domains of home networks, in which a router or mDNS names this computer. No stranger can register there.
 HOME_DOMAINS = ("", ".local", ".lan", ".home", ".home.arpa", ".internal")
-# A body larger than this is refused before it is read: a configuration has 64 KiB, in JSON up to twice.
-BODY_MAX_BYTES = 160 * 1024
 # A viewer that takes nothing for so long is disconnected.
 WRITE_TIMEOUT_S = 20.0
 
@@ -50,9 +52,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """Answers of the page. For the event loop's thread."""
 
-    def __init__(self, socket_path: Path | None) -> None:
+    def __init__(self, configuration: Configuration, socket_path: Path | None) -> None:
         self.live = Live(socket_path)
         self.past = Past()
+        self.editing = Editing(configuration)
         version = html.escape(importlib.metadata.version("apmpi"))
         host = html.escape(socket.gethostname())
         self._files = {path: (PAGE / name).read_text() for path, (name, _) in FILES.items()}
@@ -68,6 +71,7 @@ class Server:
                 *(web.get(path, self._file) for path in FILES),
                 web.get("/live", self._events),
                 web.get("/past", self._past),
+                *self.editing.routes(),
             ]
         )
         return application
@@ -98,9 +102,11 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def running(listener: socket.socket, socket_path: Path | None) -> AsyncIterator[None]:
+async def running(
+    listener: socket.socket, configuration: Configuration, socket_path: Path | None
+) -> AsyncIterator[None]:
     """Serve the page at a listening socket."""
-    runner = web.AppRunner(Server(socket_path).application(), access_log=None)
+    runner = web.AppRunner(Server(configuration, socket_path).application(), access_log=None)
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
