@@ -19,6 +19,13 @@ from apmpi.service.journal import Event
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 
+WEB_UNITS = (
+    "apmpi-web.socket",
+    "apmpi-web.service",
+    "apmpi-web-take-over.path",
+    "apmpi-web-take-over.service",
+)
+
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 
 
@@ -170,3 +177,63 @@ def test_catalog_compiles(tmp_path: Path) -> None:
     said = run("journalctl", f"--root={tmp_path}", "--list-catalog")
     assert len(said.splitlines()) == len(Event)
     assert f"{Event.XRUN.message_id} apmpi: Sound was lost in an xrun" in said
+
+
+@needs_systemd
+@pytest.mark.parametrize("name", WEB_UNITS)
+def test_the_page_s_units_are_valid_and_locked_up(name: str, tmp_path: Path) -> None:
+    for one in WEB_UNITS:
+        (tmp_path / one).write_text(unit_file.adapted(one))
+    said = run("systemd-analyze", "verify", "--man=no", tmp_path / name)
+    assert not [line for line in said.splitlines() if "apmpi" in line]
+    if name.endswith(".service"):
+        command = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
+        said = run(*command, "--threshold=15", tmp_path / name)
+        exposure = re.search(r"Overall exposure level for .*: ([\d.]+)", said)
+        assert exposure is not None
+        assert float(exposure[1]) <= 1.0
+
+
+def test_the_page_lives_under_a_real_systemd(
+    unit: Path, tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
+) -> None:
+    """Started by its first request, given a password, changes the configuration, stopped: with all of the
+    units' restrictions in force."""
+    folder = tmp_path / "boot"
+    etc = folder / "etc"
+    etc.mkdir(parents=True)
+    shutil.copy(unit, folder)
+    for name in WEB_UNITS:
+        (folder / name).write_text(unit_file.adapted(name))
+    device = room_card("room", delay_ms=30, noise_dbfs=-75)
+    shutil.copy(tmp_path / "room.conf", etc)
+    write(etc / "far.wav", talk(rng, 5.0))
+    (etc / "apmpi.yaml").write_text(
+        f"microphone: {{device: {device}}}\n"
+        f"speaker: {{device: {device}}}\n"
+        "far_end: {file: far.wav}\n"
+        "features: {noise_suppression: false}\n"
+    )
+    alsa = "/usr/share/alsa/alsa.conf:/etc/apmpi/room.conf"
+    (folder / "override.conf").write_text(unit_file.override(alsa))
+    script = Path(__file__).with_name("web_namespace.py")
+    done = subprocess.run([sys.executable, script, "boot", folder], capture_output=True, text=True)
+    if not (folder / "console").exists():
+        pytest.skip(f"systemd can't be booted in a namespace here: {done.stderr.strip().splitlines()[-1]}")
+    print(done.stderr, (folder / "console").read_text(), (folder / "journal").read_text())
+    noted = json.loads((folder / "result.json").read_text())
+    print(json.dumps({key: value for key, value in noted.items() if key != "status"}, indent=1))
+    assert (noted["before_the_first_request"], noted["page"], noted["after_it"]) == (
+        "inactive",
+        200,
+        "active",
+    )
+    assert noted["session"]["csrf"] is None and "--set-password" in noted["session"]["how"]
+    assert "sentence" in noted["past"] or "systemd-python" in noted["past"]["problem"]
+    assert noted["signed_in"][0] == 200
+    status, saved = noted["saved"]
+    assert status == 200 and json.loads(saved)["sentence"] == "saved, and taken over"
+    assert noted["written"] and noted["owner"] == "644 root" and noted["reloaded"]
+    assert re.search(r"^Uid:\s+[1-9]", noted["status"], re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", noted["status"], re.MULTILINE)
+    assert noted["stopped"] == "inactive"

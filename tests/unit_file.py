@@ -7,21 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-UNIT = Path(__file__).parents[1] / "systemd/apmpi.service"
+UNITS = Path(__file__).parents[1] / "systemd"
 
 
-def adapted() -> str:
-    """Return the unit as this machine can use it: `apmpi` at its installed path, and a known Type."""
-    text = UNIT.read_text()
+def adapted(name: str = "apmpi.service") -> str:
+    """Return the unit as this machine can use it: `apmpi` and its Python at their paths, and a known Type."""
+    text = (UNITS / name).read_text()
     text = text.replace("/usr/bin/apmpi", str(Path(sys.executable).with_name("apmpi")))
+    text = text.replace("/usr/bin/python3", sys.executable)
     asked = ["systemd-analyze", "--version"]
     version = re.search(
         r"systemd (\d+)", subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout
     )
     assert version is not None
-    if int(version[1]) < 253:
+    if int(version[1]) < 253 and "Type=notify-reload" in text:
         print("this systemd is older than Type=notify-reload: checked as Type=notify")
-        text = text.replace("Type=notify-reload", "Type=notify")
+        text = text.replace("Type=notify-reload", "Type=notify\nExecReload=kill -HUP $MAINPID")
     return text
 
 

@@ -15,6 +15,8 @@ from collections import deque
 
 # sd_watchdog_enabled(3) advises half of WatchdogSec; a quarter leaves room for a tick that comes late.
 WATCHDOG_FRACTION = 0.25
+# SD_LISTEN_FDS_START of sd_listen_fds(3).
+PASSED_FD = 3
 
 
 def notify(*assignments: str) -> bool:
@@ -51,6 +53,14 @@ def watchdog_s() -> float | None:
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     meant = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     return int(microseconds) / 1e6 if microseconds.isdigit() and meant == str(os.getpid()) else None
+
+
+def passed_socket() -> socket.socket | None:
+    """Return the listening socket that systemd has passed (sd_listen_fds(3)), None without one."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
+        return None
+    os.set_inheritable(PASSED_FD, False)
+    return socket.socket(fileno=PASSED_FD)
 
 
 class Pending:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from apmpi.cards.text_file import printable
 from apmpi.errors import CommandError
+from apmpi.service.systemd import passed_socket
 from apmpi.tools.web import access
 from apmpi.tools.web.configuration import Configuration
 
@@ -23,14 +24,14 @@ BACKLOG = 32
 def main(address: str, port: int, socket_path: Path | None, configuration: Configuration) -> int:
     """Serve the page and return the exit status. Raises CommandError.
 
-    address, port   to listen at; port 0 is any free one
+    address, port   to listen at, unless systemd has passed a socket; port 0 is any free one
     socket_path     of the service; None: wherever one answers
     """
     try:
         import aiohttp.web  # noqa: F401 - asked before the work, not in the midst of it
     except ImportError:
         raise CommandError(MISSING) from None
-    with _listen(address, port) as listener:
+    with passed_socket() or _listen(address, port) as listener:
         asyncio.run(_serve(listener, configuration, socket_path))
     return 0
 
