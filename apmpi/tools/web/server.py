@@ -45,6 +45,8 @@ HEADERS = {
 HOME_DOMAINS = ("", ".local", ".lan", ".home", ".home.arpa", ".internal")
 # A viewer that takes nothing for so long is disconnected.
 WRITE_TIMEOUT_S = 20.0
+# A connection without a request is closed after so long: there is room for some hundred of them.
+KEEPALIVE_S = 15.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -106,7 +108,9 @@ async def running(
     listener: socket.socket, configuration: Configuration, socket_path: Path | None
 ) -> AsyncIterator[None]:
     """Serve the page at a listening socket."""
-    runner = web.AppRunner(Server(configuration, socket_path).application(), access_log=None)
+    runner = web.AppRunner(
+        Server(configuration, socket_path).application(), access_log=None, keepalive_timeout=KEEPALIVE_S
+    )
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
