@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import io
 import itertools
 import json
 import re
@@ -20,7 +21,8 @@ import browser
 import daemon
 import pytest
 import socket_rig
-from daemon import APMPI, Configure, Daemon
+import soundfile
+from daemon import APMPI, RATE_HZ, Configure, Daemon, level_db
 from journald_namespace import in_journal, needs_journald
 from socket_rig import Served
 
@@ -29,6 +31,7 @@ from apmpi.tools.web.access import TRIES_MAX, TRIES_OF_ADDRESS_MAX, TRIES_S, Tri
 from apmpi.tools.web.editing import BODY_MAX_BYTES
 from apmpi.tools.web.live import QUEUE_EVENTS_MAX, VIEWERS_MAX
 from apmpi.tools.web.server import is_own_name
+from apmpi.tools.web.sound import HEARD, SECONDS
 
 # pytest finds fixtures by their names here.
 configure, start, served = daemon.configure, daemon.start, socket_rig.served
@@ -532,6 +535,33 @@ def test_a_password_is_kept_as_its_hash(tmp_path: Path) -> None:
     assert kept.stat().st_mode & 0o777 == 0o600
     assert records[0] != records[1] and "noir" not in records[0]  # salted
     assert is_password(records[0], "cafe\u0301 noir") and not is_password(records[0], "cafe noir")
+
+
+def test_before_and_after_are_heard_with_the_password_alone(
+    editable: Path, tmp_path: Path, start: type[Daemon], open_page: Callable[..., Page]
+) -> None:
+    page = open_page("--socket", tmp_path / "service", "--config", editable)
+    assert page.ask("POST", "/sound")[0] == 401
+    page.sign_in()
+    status, told = page.ask("POST", "/sound")
+    assert status == 503 and "no service answers" in told["problem"]
+    start(editable).hear("running at")
+    status, told = page.ask("POST", "/sound")
+    assert (status, told) == (200, {"signals": list(HEARD)})
+    level = {}
+    for name in HEARD:
+        answer, body = page.request("GET", f"/sound/{name}")
+        assert answer.status == 200 and answer.headers["Content-Type"] == "audio/wav"
+        sound, rate_hz = soundfile.read(io.BytesIO(body))
+        assert rate_hz == RATE_HZ and len(sound) == pytest.approx(SECONDS * RATE_HZ, abs=0.2 * RATE_HZ)
+        level[name] = level_db(sound)
+    print(level)
+    # The echo is heard before, and after not, once it has been learned.
+    assert level["output"] < level["microphone"] - 10
+    assert page.ask("DELETE", "/session")[0] == 200
+    assert page.request("GET", "/sound/microphone")[0].status == 401
+    page.sign_in()
+    assert page.request("GET", "/sound/microphone")[0].status == 404  # nothing stays after signing out
 
 
 def test_what_was_handed_over_is_checked_again(editable: Path, tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ process of its own. Both files get their names when they are complete. Frames th
 to read are silence in the file, and are counted.
 """
 
-import base64
-import binascii
 import contextlib
 import datetime
 import json
@@ -23,7 +21,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apmpi.cards.replace import RECORDING_MODE, Part
 from apmpi.cards.text_file import one_line
@@ -31,6 +28,7 @@ from apmpi.cards.wav import WavSink
 from apmpi.errors import CommandError, EndpointError
 from apmpi.figures import SIGNALS
 from apmpi.service.socket_client import Figures, Subscription, figures_of
+from apmpi.tools.sound_lines import decoded
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -105,6 +103,7 @@ class _Recording:
         """Open both files; `stack` removes them if they are not completed. Raises EndpointError."""
         self.frames = 0
         self.state = "nothing came"
+        self._subscription = subscription
         self._frame_samples = subscription.sample_rate_hz // FRAMES_PER_S
         self._channels = subscription.channels
         self.frame_bytes = SAMPLE_BYTES * self._frame_samples * sum(self._channels.values())
@@ -129,7 +128,8 @@ class _Recording:
         if (figures := figures_of(line)) is not None:
             self._add_figures(figures)
         elif isinstance(sound := line.get("sound"), dict):
-            number, block = self._samples(sound)
+            number, parts = decoded(sound, self._subscription)
+            block = np.concatenate(list(parts.values()), axis=1)
             missing = 0 if self._next_number is None else number - self._next_number
             if missing < 0:
                 raise EndpointError(self._not_apmpi)
@@ -173,18 +173,6 @@ class _Recording:
     def _write(self, block: bytes) -> None:
         self._sound.write(block)
         self.frames += len(block) // self.frame_bytes
-
-    def _samples(self, sound: dict[str, Any]) -> tuple[int, NDArray[np.int16]]:
-        """Return the number of the first frame and int16 as [samples, channels]. Raises EndpointError."""
-        parts = []
-        try:
-            number, frames = int(sound["frame"]), int(sound["frames"])
-            for name, channels in self._channels.items():
-                samples = np.frombuffer(base64.b64decode(sound[name], validate=True), "<i2")
-                parts.append(samples.reshape(frames * self._frame_samples, channels))
-        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error):
-            raise EndpointError(self._not_apmpi) from None
-        return number, np.concatenate(parts, axis=1)
 
 
 def _channel_names(channels: dict[str, int], wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""Requests that change something, or show the configuration's text: with the password alone.
+"""Requests that change something, or show the configuration's text or the sound: with the password alone.
 
     GET    /session                 whether there is a password, and whether this browser has given it
     POST   /session                 {"password": ...}: sign in
@@ -6,6 +6,8 @@
     GET    /configuration           the text, its version, and the rows of all settings
     POST   /configuration           {"text": ..., "version": ...}: check, write, take over
     POST   /configuration/before    {"version": ...}: put the file before back
+    POST   /sound                   record ten seconds (apmpi.tools.web.sound)
+    GET    /sound/SIGNAL            what was recorded last, as a WAV file
 
 Answers are JSON; one that is not 200 has {"problem": ...}, a sentence. A request that changes something must
 come from the page itself: its Origin is this server, and after signing in it has the session's CSRF token.
@@ -20,10 +22,11 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from apmpi.errors import CommandError, ConfigError, FileError
+from apmpi.errors import CommandError, ConfigError, EndpointError, FileError
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.tools.web.access import Session, Sessions, Tries, is_password, password_path, password_record
 from apmpi.tools.web.configuration import Changed, Configuration, setting_rows, version_of
+from apmpi.tools.web.sound import KEPT_S, recorded
 
 # A configuration has 64 KiB, in JSON up to twice. A longer body is refused before it is read.
 BODY_MAX_BYTES = 160 * 1024
@@ -39,8 +42,12 @@ NO_PASSWORD = (
 class Editing:
     """Answers of the configuration's part of the page. For the event loop's thread."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, socket_path: Path | None) -> None:
         self._configuration = configuration
+        self._socket_path = socket_path
+        self._sound: dict[str, bytes] = {}
+        self._forgetting: asyncio.TimerHandle | None = None
+        self._recording = asyncio.Lock()
         self._password_path: Path = password_path(configuration.path)
         self._tries = Tries()
         self._sessions = Sessions()
@@ -58,6 +65,8 @@ class Editing:
             web.get("/configuration", self._show),
             web.post("/configuration", self._put),
             web.post("/configuration/before", self._put_back),
+            web.post("/sound", self._record),
+            web.get("/sound/{signal}", self._play),
         ]
 
     # ---- sessions
@@ -89,6 +98,7 @@ class Editing:
     async def _sign_out(self, request: web.Request) -> web.Response:
         self._check(request)
         self._sessions.end(request.cookies.get(COOKIE, ""))
+        self._sound = {}
         response = web.json_response({})
         response.del_cookie(COOKIE, path="/")
         return response
@@ -142,6 +152,32 @@ class Editing:
             "before": self._configuration.before.exists(),
             "settings": setting_rows(),
         }
+
+    # ---- sound
+
+    async def _record(self, request: web.Request) -> web.Response:
+        self._check(request)
+        if self._recording.locked():
+            _refuse(web.HTTPConflict, "another browser records already, try again in some seconds")
+        async with self._recording:
+            try:
+                self._sound = await asyncio.to_thread(recorded, self._socket_path)
+            except EndpointError as error:
+                _refuse(web.HTTPServiceUnavailable, str(error))
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(KEPT_S, self._forget)
+        return web.json_response({"signals": list(self._sound)})
+
+    async def _play(self, request: web.Request) -> web.Response:
+        self._signed_in(request)
+        wav = self._sound.get(request.match_info["signal"])
+        if wav is None:
+            _refuse(web.HTTPNotFound, "nothing is recorded, or not any more")
+        return web.Response(body=wav, content_type="audio/wav")
+
+    def _forget(self) -> None:
+        self._sound = {}
 
     async def _answered(self, do: Callable[[], dict[str, object]]) -> web.Response:
         try:

@@ -3,7 +3,7 @@
     /            the page, with its scripts and style.css: files of this package, nothing from elsewhere
     /live        server-sent events (apmpi.tools.web.live)
     /past        the last hours, as JSON (apmpi.tools.web.past)
-    /session, /configuration    what takes the password (apmpi.tools.web.editing)
+    /session, /configuration, /sound    what takes the password (apmpi.tools.web.editing)
 
 Every answer forbids other origins, frames and caches. A request under a name that is not this computer's is
 refused: a foreign page whose name resolves to this address (DNS rebinding) has the browser send that name.
@@ -33,7 +33,7 @@ FILES |= {"/style.css": ("style.css", "text/css")}
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -57,7 +57,7 @@ class Server:
     def __init__(self, configuration: Configuration, socket_path: Path | None) -> None:
         self.live = Live(socket_path)
         self.past = Past()
-        self.editing = Editing(configuration)
+        self.editing = Editing(configuration, socket_path)
         version = html.escape(importlib.metadata.version("apmpi"))
         host = html.escape(socket.gethostname())
         self._files = {path: (PAGE / name).read_text() for path, (name, _) in FILES.items()}

@@ -1,4 +1,4 @@
-// The configuration's part of the page: the requests of apmpi/tools/web/editing.py.
+// What takes the password: configuration and sound, the requests of apmpi/tools/web/editing.py.
 
 const byId = id => document.getElementById(id);
 let csrf = null;
@@ -34,7 +34,7 @@ async function showSession() {
   byId("how").textContent = how || problem;
   byId("how").hidden = !(how || problem);
   byId("sign-in").hidden = csrf !== null || how !== "" || problem !== "";
-  byId("editor").hidden = csrf === null;
+  byId("editor").hidden = byId("listening").hidden = csrf === null;
   if (csrf !== null) await load();
 }
 
@@ -102,8 +102,53 @@ byId("load").addEventListener("click", async () => { say(""); await load(); });
 byId("sign-out").addEventListener("click", async () => {
   await ask("DELETE", "session");
   byId("text").value = "";
+  clearPlayers();
   say("signed out");
   await showSession();
+});
+
+// ---- sound
+
+const TITLES = {microphone: "Before: the microphone", output: "After: the output"};
+
+// Players of one time: each goes on where the last one was.
+async function showPlayers(signals) {
+  const labels = [];
+  let last = null;
+  for (const signal of signals) {
+    const answer = await fetch(`sound/${signal}`);
+    if (!answer.ok) return say((await answer.json()).problem, true);
+    const player = document.createElement("audio");
+    player.controls = true;
+    player.src = URL.createObjectURL(await answer.blob());
+    player.addEventListener("play", () => {
+      if (last !== null && last !== player) {
+        last.pause();
+        player.currentTime = last.currentTime;
+      }
+      last = player;
+    });
+    const label = document.createElement("label");
+    label.append(TITLES[signal] ?? signal, player);
+    labels.push(label);
+  }
+  clearPlayers();
+  byId("players").append(...labels);
+  say("recorded; the device keeps it in memory for ten minutes");
+}
+
+function clearPlayers() {
+  for (const player of byId("players").querySelectorAll("audio")) URL.revokeObjectURL(player.src);
+  byId("players").replaceChildren();
+}
+
+byId("record").addEventListener("click", async () => {
+  byId("record").disabled = true;
+  say("recording for ten seconds");
+  const {problem, signals} = await ask("POST", "sound");
+  if (problem) say(problem, true);
+  else await showPlayers(signals);
+  byId("record").disabled = false;
 });
 
 showSession();
