@@ -86,8 +86,7 @@ class Subscription:
         return self._socket.fileno()
 
     def service_pid(self) -> int:
-        """Return the process number of the service (SO_PEERCRED, unix(7)); of any user's, 0 from another
-        namespace."""
+        """Return the process number of the service (SO_PEERCRED of unix(7)), 0 in another namespace."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         pid, _, _ = struct.unpack("3i", credentials)
         return int(pid)
