@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import browser
 import daemon
+import numpy as np
 import pytest
 import socket_rig
 import soundfile
@@ -511,6 +513,29 @@ def test_requests_are_bounded(editable: Path, open_page: Callable[..., Page]) ->
     assert status == 422 and "more than 64 KiB" in told["problem"]
 
 
+def test_garbage_does_no_harm(
+    editable: Path, open_page: Callable[..., Page], rng: np.random.Generator
+) -> None:
+    """The page answers afterwards, and has written nothing to standard error (open_page)."""
+    page = open_page("--config", editable)
+    page.sign_in()
+    good = (
+        "POST /configuration HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\n"
+        f"Cookie: {page.cookie}\r\nX-CSRF-Token: {page.csrf}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    ).encode()
+    for number in range(200):
+        request = bytearray(good)
+        for _ in range(number % 10):
+            request[rng.integers(len(request))] = rng.integers(256)
+        with socket.create_connection(("127.0.0.1", page.port), timeout=TIMEOUT_S) as connection:
+            connection.settimeout(0.1)
+            connection.sendall(request if number % 20 else rng.bytes(300))
+            with contextlib.suppress(ConnectionError, TimeoutError):  # it may wait for more
+                connection.recv(4096)
+    assert page.ask("GET", "/configuration")[0] == 200
+
+
 def test_without_a_password_the_page_says_how(configure: Configure, open_page: Callable[..., Page]) -> None:
     path = configure()
     page = open_page("--config", path)
@@ -526,6 +551,8 @@ def test_a_password_is_kept_as_its_hash(tmp_path: Path) -> None:
     done = subprocess.run(command, input="short\n", capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "apmpi: --set-password: 5 characters given, expected 8 to 200\n"
+    done = subprocess.run(command, input=b"\xff" * 9 + b"\n", capture_output=True, timeout=30)
+    assert done.stderr == b"apmpi: --set-password: no text given, expected a password in UTF-8\n"
     kept = tmp_path / "web-password"
     assert not kept.exists()
     records = []

@@ -139,13 +139,13 @@ class Sessions:
     def __init__(self) -> None:
         self._by_token: dict[str, Session] = {}
 
-    def begin(self, record: str) -> str:
-        """Return the token of a new session."""
+    def begin(self, record: str) -> tuple[str, Session]:
+        """Return a new session and its token in front."""
         while len(self._by_token) >= SESSIONS_MAX:
             del self._by_token[next(iter(self._by_token))]
         token, now_s = secrets.token_urlsafe(32), time.monotonic()
         self._by_token[token] = Session(secrets.token_urlsafe(32), record, now_s, now_s)
-        return token
+        return token, self._by_token[token]
 
     def find(self, token: str, record: str | None) -> Session | None:
         """Return the session of a token, None if there is none any more."""

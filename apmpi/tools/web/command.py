@@ -39,16 +39,24 @@ def main(address: str, port: int, socket_path: Path | None, configuration: Confi
 def set_password(configuration: Path) -> int:
     """Ask for the page's password, or read it from standard input, and keep its hash; return the exit status.
     Raises CommandError."""
-    if sys.stdin.isatty():
-        password = getpass.getpass("password for the page: ")
-        if getpass.getpass("once more: ") != password:
-            raise CommandError("--set-password: two different passwords given, expected the same twice")
-    else:
-        password = sys.stdin.readline().rstrip("\r\n")
     path = configuration.parent / access.PASSWORD_FILE
-    access.set_password(path, password)
+    access.set_password(path, _asked_password())
     print(f"{path}: the password's hash; systemctl try-restart apmpi-web, if the page is a service")
     return 0
+
+
+def _asked_password() -> str:
+    """Return what is typed, or the first line of standard input. Raises CommandError."""
+    try:
+        if not sys.stdin.isatty():
+            return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+        password = getpass.getpass("password for the page: ")
+        again = getpass.getpass("once more: ")
+    except (EOFError, UnicodeError):
+        raise CommandError("--set-password: no text given, expected a password in UTF-8") from None
+    if again != password:
+        raise CommandError("--set-password: two different passwords given, expected the same twice")
+    return password
 
 
 async def _serve(listener: socket.socket, configuration: Configuration, socket_path: Path | None) -> None:

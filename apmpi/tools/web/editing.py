@@ -15,6 +15,7 @@ come from the page itself: its Origin is this server, and after signing in it ha
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +27,12 @@ from apmpi.errors import CommandError, ConfigError, EndpointError, FileError
 from apmpi.service.bounded_json import JsonError, parsed
 from apmpi.tools.web.access import Session, Sessions, Tries, is_password, password_path, password_record
 from apmpi.tools.web.configuration import Changed, Configuration, setting_rows, version_of
-from apmpi.tools.web.sound import KEPT_S, recorded
+from apmpi.tools.web.sound import Sound
 
 # A configuration has 64 KiB, in JSON up to twice. A longer body is refused before it is read.
 BODY_MAX_BYTES = 160 * 1024
+# A body that has not come by then will not: it is smaller than a picture.
+BODY_TIMEOUT_S = 20.0
 COOKIE = "apmpi_session"
 CSRF_HEADER = "X-CSRF-Token"
 
@@ -40,14 +43,11 @@ NO_PASSWORD = (
 
 
 class Editing:
-    """Answers of the configuration's part of the page. For the event loop's thread."""
+    """Answers of the part of the page that takes the password. For the event loop's thread."""
 
     def __init__(self, configuration: Configuration, socket_path: Path | None) -> None:
         self._configuration = configuration
-        self._socket_path = socket_path
-        self._sound: dict[str, bytes] = {}
-        self._forgetting: asyncio.TimerHandle | None = None
-        self._recording = asyncio.Lock()
+        self._sound = Sound(socket_path)
         self._password_path: Path = password_path(configuration.path)
         self._tries = Tries()
         self._sessions = Sessions()
@@ -89,16 +89,15 @@ class Editing:
             if not await asyncio.to_thread(is_password, record, password):
                 self._tries.failed(address, time.monotonic())
                 _refuse(web.HTTPForbidden, "the password is wrong")
-        token = self._sessions.begin(record)
-        session = self._sessions.find(token, record)
-        response = web.json_response({"how": "", "csrf": session.csrf if session else None})
+        token, session = self._sessions.begin(record)
+        response = web.json_response({"how": "", "csrf": session.csrf})
         response.set_cookie(COOKIE, token, httponly=True, samesite="Strict", path="/")
         return response
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         self._check(request)
         self._sessions.end(request.cookies.get(COOKIE, ""))
-        self._sound = {}
+        self._sound.forget()
         response = web.json_response({})
         response.del_cookie(COOKIE, path="/")
         return response
@@ -116,7 +115,8 @@ class Editing:
         """Refuse a request that does not come from the page in a browser that has signed in."""
         _check_origin(request)
         session = self._signed_in(request)
-        if request.headers.get(CSRF_HEADER, "") != session.csrf:
+        given = request.headers.get(CSRF_HEADER, "").encode(errors="surrogateescape")
+        if not secrets.compare_digest(given, session.csrf.encode()):
             _refuse(
                 web.HTTPForbidden, "the request is not of this page, expected its token: load the page again"
             )
@@ -157,27 +157,18 @@ class Editing:
 
     async def _record(self, request: web.Request) -> web.Response:
         self._check(request)
-        if self._recording.locked():
-            _refuse(web.HTTPConflict, "another browser records already, try again in some seconds")
-        async with self._recording:
-            try:
-                self._sound = await asyncio.to_thread(recorded, self._socket_path)
-            except EndpointError as error:
-                _refuse(web.HTTPServiceUnavailable, str(error))
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-        self._forgetting = asyncio.get_running_loop().call_later(KEPT_S, self._forget)
-        return web.json_response({"signals": list(self._sound)})
+        try:
+            signals = await self._sound.record()
+        except EndpointError as error:
+            _refuse(web.HTTPServiceUnavailable, str(error))
+        return web.json_response({"signals": signals})
 
     async def _play(self, request: web.Request) -> web.Response:
         self._signed_in(request)
-        wav = self._sound.get(request.match_info["signal"])
+        wav = self._sound.file(request.match_info["signal"])
         if wav is None:
             _refuse(web.HTTPNotFound, "nothing is recorded, or not any more")
         return web.Response(body=wav, content_type="audio/wav")
-
-    def _forget(self) -> None:
-        self._sound = {}
 
     async def _answered(self, do: Callable[[], dict[str, object]]) -> web.Response:
         try:
@@ -218,7 +209,9 @@ async def _content(request: web.Request) -> dict[str, Any]:
         given = f"{request.content_length} bytes given"
         _refuse(_TooLarge, f"{given}, expected at most {BODY_MAX_BYTES}")
     try:
-        return parsed(await request.read(), BODY_MAX_BYTES)
+        return parsed(await asyncio.wait_for(request.read(), BODY_TIMEOUT_S), BODY_MAX_BYTES)
+    except TimeoutError:
+        _refuse(web.HTTPRequestTimeout, f"the body is not complete after {BODY_TIMEOUT_S:.0f} s")
     except JsonError as error:
         _refuse(web.HTTPBadRequest, f"the body {error}")
 

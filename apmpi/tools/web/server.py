@@ -14,12 +14,14 @@ import contextlib
 import html
 import importlib.metadata
 import ipaddress
+import logging
 import socket
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from apmpi.tools.web.configuration import Configuration
 from apmpi.tools.web.editing import BODY_MAX_BYTES, Editing
@@ -91,8 +93,8 @@ class Server:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        # OSError: the viewer has gone.
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
+        # OSError: the viewer has gone, or takes nothing (TimeoutError).
+        with contextlib.suppress(OSError):
             try:
                 with self.live.viewer() as queue:
                     while (event := await queue.get()) is not None:
@@ -111,12 +113,18 @@ async def running(
     runner = web.AppRunner(
         Server(configuration, socket_path).application(), access_log=None, keepalive_timeout=KEEPALIVE_S
     )
+    logging.getLogger("aiohttp.server").addFilter(_is_no_mistake_of_a_client)
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
         yield
     finally:
         await runner.cleanup()
+
+
+def _is_no_mistake_of_a_client(record: logging.LogRecord) -> bool:
+    """Return False for a request that is not HTTP: aiohttp logs it with a traceback, whoever sends it."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -1,5 +1,6 @@
 """Sound before and after the cancellation for the page: ten seconds, kept in memory for some minutes."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -16,6 +17,37 @@ HEARD = ("microphone", "output")
 PATIENCE_S = 5.0
 # Recorded sound is forgotten after so long: nobody is to find it later.
 KEPT_S = 600.0
+
+
+class Sound:
+    """The last recording. For the event loop's thread."""
+
+    def __init__(self, socket_path: Path | None) -> None:
+        self._socket_path = socket_path
+        self._files: dict[str, bytes] = {}
+        self._forgetting: asyncio.TimerHandle | None = None
+        self._recording = asyncio.Lock()
+
+    async def record(self) -> list[str]:
+        """Record, and return the names of the signals. Raises EndpointError."""
+        if self._recording.locked():
+            raise EndpointError("another browser records already, try again in some seconds")
+        async with self._recording:
+            self.forget()
+            self._files = await asyncio.to_thread(recorded, self._socket_path)
+        self._forgetting = asyncio.get_running_loop().call_later(KEPT_S, self.forget)
+        return list(self._files)
+
+    def file(self, signal: str) -> bytes | None:
+        """Return the WAV file of a signal, None if there is none any more."""
+        return self._files.get(signal)
+
+    def forget(self) -> None:
+        """Delete the recording."""
+        self._files = {}
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
 
 
 class Recorder:
