@@ -299,13 +299,16 @@ def test_the_page_in_a_browser(tmp_path: Path, editable: Path, open_page: Callab
     told: list[int] = []  # the service is in this process here: it is what gets the signal of a reload
     before = signal.signal(signal.SIGHUP, lambda number, _: told.append(number))
 
+    async def sign_in(tab: browser.Tab, password: str, expected: str) -> None:
+        await tab.until("document.getElementById('password').checkVisibility()")
+        await tab.value(f"document.getElementById('password').value = '{password}'")
+        await tab.value("document.querySelector('#sign-in button').click()")
+        await tab.until(f"document.getElementById('result').textContent === '{expected}'")
+
     async def edit(tab: browser.Tab) -> None:
-        """Sign in with the second try, make a mistake, mend it."""
-        for password, expected in (("wrong", "the password is wrong"), (PASSWORD, "")):
-            await tab.until("document.getElementById('password').checkVisibility()")
-            await tab.value(f"document.getElementById('password').value = '{password}'")
-            await tab.value("document.querySelector('#sign-in button').click()")
-            await tab.until(f"document.getElementById('result').textContent === '{expected}'")
+        """Sign in with the second try, make a mistake, mend it in a session that has ended meanwhile."""
+        await sign_in(tab, "wrong", "the password is wrong")
+        await sign_in(tab, PASSWORD, "")
         await tab.until("document.getElementById('text').value.includes('report_interval_s')")
         text = "document.getElementById('text').value"
         save = "document.querySelector('#editor button').click()"
@@ -315,9 +318,14 @@ def test_the_page_in_a_browser(tmp_path: Path, editable: Path, open_page: Callab
         )
         selected = "{text}.slice(document.activeElement.selectionStart, document.activeElement.selectionEnd)"
         assert await tab.value(selected.format(text=text)) == "report_interval: 0.5"
+        await tab.do("Network.clearBrowserCookies")
         await tab.value(
             f"{text} = {text}.replace('report_interval:', 'periods: 6\\nreport_interval_s:'); {save}"
         )
+        await tab.until("document.getElementById('result').textContent.startsWith('not signed in any more')")
+        await sign_in(tab, PASSWORD, "")
+        await tab.until("document.getElementById('text').checkVisibility()")
+        await tab.value(save)
         await tab.until("document.getElementById('result').textContent.startsWith('saved')")
         await tab.value("document.getElementById('put-back').click()")
         await tab.until("!document.getElementById('text').value.includes('periods')")
@@ -345,8 +353,8 @@ def test_the_page_in_a_browser(tmp_path: Path, editable: Path, open_page: Callab
             )
             # The next change is announced five seconds after the last at the earliest.
             await tab.until("document.querySelector('[role=status]').textContent.startsWith('waiting')")
-            # Chromium notes the answers that refuse: 403 to the wrong password, 422 to the mistake.
-            assert len(tab.errors) == 2 and all("status of 4" in error for error in tab.errors), tab.errors
+            # Chromium notes the answers that refuse: the wrong password, the mistake, the ended session.
+            assert len(tab.errors) == 3 and all("status of 4" in error for error in tab.errors), tab.errors
             assert editable.read_text() == good
 
     try:

@@ -2,7 +2,7 @@
 
 const byId = id => document.getElementById(id);
 let csrf = null;
-let version = "";
+let version = ""; // of the text that is edited; "" before it is loaded
 let hasBefore = false;
 
 // Returns the answer's content; one that is not 200 has a problem, a sentence.
@@ -35,7 +35,8 @@ async function showSession() {
   byId("how").hidden = !(how || problem);
   byId("sign-in").hidden = csrf !== null || how !== "" || problem !== "";
   byId("editor").hidden = byId("listening").hidden = csrf === null;
-  if (csrf !== null) await load();
+  // After a session that has ended the text is still there, with its changes.
+  if (csrf !== null && version === "") await load();
 }
 
 async function load() {
@@ -101,7 +102,7 @@ byId("put-back").addEventListener("click", () => change("configuration/before", 
 byId("load").addEventListener("click", async () => { say(""); await load(); });
 byId("sign-out").addEventListener("click", async () => {
   await ask("DELETE", "session");
-  byId("text").value = "";
+  byId("text").value = version = "";
   clearPlayers();
   say("signed out");
   await showSession();
