@@ -21,7 +21,7 @@ from apmpi.service.socket_client import Figures
 from apmpi.tools.figure_rows import History, echo_row, machine_rows, near_rows, path_rows
 
 # More viewers at a time are a mistake or an attack.
-VIEWERS_MAX = 16
+VIEWERS_MAX = 32
 # Most events that wait for a slow viewer: those of two seconds; further ones are left out for that viewer.
 QUEUE_EVENTS_MAX = 30
 # The socket's lines come ten times a second. Text that changes more often than twice cannot be read.
