@@ -155,7 +155,7 @@ def test_a_service_in_the_page_away_and_back(
     assert state["kind"] == "cancelling echo" and not state["problem"]
     rows = {label: "".join(text for text, _ in parts) for label, parts in state["rows"]}
     print(rows)
-    assert re.fullmatch(r"reduced by \d+\.\d dB; it comes .* below the far end", rows["echo"])
+    assert re.fullmatch(r"reduced by \d+\.\d dB; it is .* below the far end", rows["echo"])
     assert re.match(r"\d+\.\d ms after the far end", rows["delay"])
     assert re.match(r"\d+\.\d ms, at most \d+\.\d in a minute", rows["latency"])
     assert rows["xruns"] == "0, slips 0" and "echo cancellation" in rows["switched on"]
