@@ -19,7 +19,7 @@ def decoded(sound: Mapping[str, Any], source: Subscription) -> tuple[int, dict[s
     frame_samples = source.sample_rate_hz // FRAMES_PER_S
     try:
         number, frames = int(sound["frame"]), int(sound["frames"])
-        parts = {
+        parts: dict[str, NDArray[np.int16]] = {
             name: np.frombuffer(base64.b64decode(sound[name], validate=True), "<i2").reshape(
                 frames * frame_samples, channels
             )
