@@ -28,7 +28,7 @@ from apmpi.cards.wav import WavSink
 from apmpi.errors import CommandError, EndpointError
 from apmpi.figures import SIGNALS
 from apmpi.service.socket_client import Figures, Subscription, figures_of
-from apmpi.tools.sound_lines import decoded
+from apmpi.tools.sound_lines import SoundLines
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -103,14 +103,12 @@ class _Recording:
         """Open both files; `stack` removes them if they are not completed. Raises EndpointError."""
         self.frames = 0
         self.state = "nothing came"
-        self._subscription = subscription
-        self._frame_samples = subscription.sample_rate_hz // FRAMES_PER_S
+        self._lines = SoundLines(subscription)
         self._channels = subscription.channels
-        self.frame_bytes = SAMPLE_BYTES * self._frame_samples * sum(self._channels.values())
+        frame_samples = subscription.sample_rate_hz // FRAMES_PER_S
+        self.frame_bytes = SAMPLE_BYTES * frame_samples * sum(self._channels.values())
         self._lost_frames = 0
-        self._next_number: int | None = None
         self._xruns: list[int] = []
-        self._not_apmpi = f"{subscription.path}: what answers there is not apmpi"
         self._sound = stack.enter_context(
             WavSink(path, subscription.sample_rate_hz, sum(self._channels.values()))
         )
@@ -128,12 +126,8 @@ class _Recording:
         if (figures := figures_of(line)) is not None:
             self._add_figures(figures)
         elif isinstance(sound := line.get("sound"), dict):
-            number, parts = decoded(sound, self._subscription)
+            missing, parts = self._lines.read(sound)
             block = np.concatenate(list(parts.values()), axis=1)
-            missing = 0 if self._next_number is None else number - self._next_number
-            if missing < 0:
-                raise EndpointError(self._not_apmpi)
-            self._next_number = number + len(block) // self._frame_samples
             silent = min(missing, frames_max - self.frames)
             self._lost_frames += silent
             for _ in range(silent):

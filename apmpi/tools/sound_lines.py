@@ -13,18 +13,30 @@ from apmpi.service.socket_client import Subscription
 from apmpi.units import FRAMES_PER_S
 
 
-def decoded(sound: Mapping[str, Any], source: Subscription) -> tuple[int, dict[str, NDArray[np.int16]]]:
-    """Return the number of a line's first frame, and int16 as [samples, channels] for each signal. Raises
-    EndpointError for what is not such a line."""
-    frame_samples = source.sample_rate_hz // FRAMES_PER_S
-    try:
-        number, frames = int(sound["frame"]), int(sound["frames"])
-        parts: dict[str, NDArray[np.int16]] = {
-            name: np.frombuffer(base64.b64decode(sound[name], validate=True), "<i2").reshape(
-                frames * frame_samples, channels
-            )
-            for name, channels in source.channels.items()
-        }
-    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error):
-        raise EndpointError(f"{source.path}: what answers there is not apmpi") from None
-    return number, parts
+class SoundLines:
+    """Sound of one client of the socket, line by line."""
+
+    def __init__(self, source: Subscription) -> None:
+        self._source = source
+        self._frame_samples = source.sample_rate_hz // FRAMES_PER_S
+        self._next_number: int | None = None
+
+    def read(self, sound: Mapping[str, Any]) -> tuple[int, dict[str, NDArray[np.int16]]]:
+        """Return how many frames of 10 ms are missing before a line, for which the client was too slow, and
+        int16 as [samples, channels] for each signal. Raises EndpointError for what is not such a line."""
+        no_line = EndpointError(f"{self._source.path}: what answers there is not apmpi")
+        try:
+            number, frames = int(sound["frame"]), int(sound["frames"])
+            parts: dict[str, NDArray[np.int16]] = {
+                name: np.frombuffer(base64.b64decode(sound[name], validate=True), "<i2").reshape(
+                    frames * self._frame_samples, channels
+                )
+                for name, channels in self._source.channels.items()
+            }
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error):
+            raise no_line from None
+        missing = 0 if self._next_number is None else number - self._next_number
+        if missing < 0:
+            raise no_line
+        self._next_number = number + frames
+        return missing, parts

@@ -7,7 +7,7 @@ from pathlib import Path
 from apmpi.cards.wav import wav_header
 from apmpi.errors import EndpointError
 from apmpi.service.socket_client import Subscription, figures_of
-from apmpi.tools.sound_lines import decoded
+from apmpi.tools.sound_lines import SoundLines
 from apmpi.units import FRAMES_PER_S, SAMPLE_BYTES
 
 SECONDS = 10
@@ -60,21 +60,19 @@ class Recorder:
         self.frames = 0
         self.state = "nothing came"
         self._source = source
+        self._lines = SoundLines(source)
         self._frame_samples = source.sample_rate_hz // FRAMES_PER_S
         self._sound = {name: bytearray() for name in HEARD}
-        self._first: int | None = None
 
     def add(self, line: dict[str, object]) -> None:
         """Add a line of the service. Raises EndpointError for what is not apmpi's."""
         if (figures := figures_of(line)) is not None:
             self.state = figures["state"]
         elif isinstance(sound := line.get("sound"), dict):
-            number, parts = decoded(sound, self._source)
-            self._first = number if self._first is None else self._first
-            end = min(number - self._first, SECONDS * FRAMES_PER_S)
+            missing, parts = self._lines.read(sound)
+            silent = min(missing, max(SECONDS * FRAMES_PER_S - self.frames, 0))
             for name, samples in self._sound.items():
-                samples += bytes(max(end * self._frame_bytes(name) - len(samples), 0))
-                samples += parts[name].tobytes()
+                samples += bytes(silent * self._frame_bytes(name)) + parts[name].tobytes()
             self.frames = len(self._sound[HEARD[0]]) // self._frame_bytes(HEARD[0])
 
     def files(self) -> dict[str, bytes]:
