@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +32,7 @@ def noted(tmp_path: Path, rng: np.random.Generator, room_card: RoomCard) -> dict
     (folder / "apmpi.service").write_text(unit_file.adapted())
     alsa = "/usr/share/alsa/alsa.conf:/test/room.conf:/test/cable.conf"
     (folder / "override.conf").write_text(unit_file.override(alsa))
-    script = Path(__file__).with_name("setup_namespace.py")
-    done = subprocess.run([sys.executable, script, "boot", folder], capture_output=True, text=True)
-    if not (folder / "console").exists():
-        pytest.skip(f"systemd can't be booted in a namespace here: {done.stderr.strip().splitlines()[-1]}")
-    print(done.stderr, (folder / "console").read_text())
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    result = unit_file.booted("setup_namespace.py", folder)
     print(json.dumps(result, indent=1))
     print((folder / "journal.txt").read_text())
     return result

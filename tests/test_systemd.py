@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,35 +58,35 @@ def test_unit_is_locked_up(unit: Path) -> None:
     assert float(exposure[1]) <= 1.5
 
 
-def test_service_lives_under_a_real_systemd(
-    unit: Path, tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
-) -> None:
-    """Started, observed, reloaded, blocked until the watchdog acts, restarted and stopped, with all of the
-    unit's restrictions in force.
-    """
-    folder = tmp_path / "boot"
+def boot_folder(unit: Path, room_card: RoomCard, rng: np.random.Generator, yaml: str) -> Path:
+    """Return the folder of a booted root with the unit, a room card as microphone and speaker, a far end, and
+    a configuration to which `yaml` is added."""
+    folder = unit.parent / "boot"
     etc = folder / "etc"
     etc.mkdir(parents=True)
     shutil.copy(unit, folder)
     device = room_card("room", delay_ms=30, noise_dbfs=-75)
-    shutil.copy(tmp_path / "room.conf", etc)
+    shutil.copy(unit.with_name("room.conf"), etc)
     write(etc / "far.wav", talk(rng, 5.0))
     (etc / "apmpi.yaml").write_text(
-        f"microphone: {{device: {device}}}\n"
-        f"speaker: {{device: {device}}}\n"
-        "far_end: {file: far.wav}\n"
-        "output: {file: /var/lib/apmpi/clean.wav}\n"
-        "report_interval_s: 0.5\n"
+        f"microphone: {{device: {device}}}\nspeaker: {{device: {device}}}\nfar_end: {{file: far.wav}}\n{yaml}"
     )
     alsa = "/usr/share/alsa/alsa.conf:/etc/apmpi/room.conf"
     (folder / "override.conf").write_text(unit_file.override(alsa))
+    return folder
 
-    script = Path(__file__).with_name("systemd_namespace.py")
-    done = subprocess.run([sys.executable, script, "boot", folder], capture_output=True, text=True)
-    if not (folder / "console").exists():
-        pytest.skip(f"systemd can't be booted in a namespace here: {done.stderr.strip().splitlines()[-1]}")
-    print(done.stderr, (folder / "console").read_text())
-    noted = json.loads((folder / "result.json").read_text())
+
+def test_service_lives_under_a_real_systemd(
+    unit: Path, rng: np.random.Generator, room_card: RoomCard
+) -> None:
+    """Started, observed, reloaded, blocked until the watchdog acts, restarted and stopped, with all of the
+    unit's restrictions in force.
+    """
+    folder = boot_folder(
+        unit, room_card, rng, "output: {file: /var/lib/apmpi/clean.wav}\nreport_interval_s: 0.5\n"
+    )
+
+    noted = unit_file.booted("systemd_namespace.py", folder)
     journal = [json.loads(line) for line in (folder / "journal.json").read_text().splitlines()]
     for entry in journal:
         print(entry.get("MESSAGE"))
@@ -195,33 +194,15 @@ def test_the_page_s_units_are_valid_and_locked_up(name: str, tmp_path: Path) -> 
 
 
 def test_the_page_lives_under_a_real_systemd(
-    unit: Path, tmp_path: Path, rng: np.random.Generator, room_card: RoomCard
+    unit: Path, rng: np.random.Generator, room_card: RoomCard
 ) -> None:
     """Started by its first request, given a password, changes the configuration, stopped: with all of the
     units' restrictions in force."""
-    folder = tmp_path / "boot"
-    etc = folder / "etc"
-    etc.mkdir(parents=True)
-    shutil.copy(unit, folder)
+    folder = boot_folder(unit, room_card, rng, "features: {noise_suppression: false}\n")
     for name in WEB_UNITS:
         (folder / name).write_text(unit_file.adapted(name))
-    device = room_card("room", delay_ms=30, noise_dbfs=-75)
-    shutil.copy(tmp_path / "room.conf", etc)
-    write(etc / "far.wav", talk(rng, 5.0))
-    (etc / "apmpi.yaml").write_text(
-        f"microphone: {{device: {device}}}\n"
-        f"speaker: {{device: {device}}}\n"
-        "far_end: {file: far.wav}\n"
-        "features: {noise_suppression: false}\n"
-    )
-    alsa = "/usr/share/alsa/alsa.conf:/etc/apmpi/room.conf"
-    (folder / "override.conf").write_text(unit_file.override(alsa))
-    script = Path(__file__).with_name("web_namespace.py")
-    done = subprocess.run([sys.executable, script, "boot", folder], capture_output=True, text=True)
-    if not (folder / "console").exists():
-        pytest.skip(f"systemd can't be booted in a namespace here: {done.stderr.strip().splitlines()[-1]}")
-    print(done.stderr, (folder / "console").read_text(), (folder / "journal").read_text())
-    noted = json.loads((folder / "result.json").read_text())
+    noted = unit_file.booted("web_namespace.py", folder)
+    print((folder / "journal").read_text())
     print(json.dumps({key: value for key, value in noted.items() if key != "status"}, indent=1))
     assert (noted["before_the_first_request"], noted["page"], noted["after_it"]) == (
         "inactive",

@@ -1,11 +1,15 @@
-"""The service's unit, adapted to this machine for tests under its systemd."""
+"""Units adapted to this machine for tests, and runs of the scripts that boot a root with a systemd."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 UNITS = Path(__file__).parents[1] / "systemd"
 
@@ -36,3 +40,15 @@ def override(alsa_config_path: str) -> str:
     if "tmp" in homes:
         text += "PrivateTmp=no\n"
     return text
+
+
+def booted(script: str, folder: Path) -> dict[str, Any]:
+    """Run a script of this folder as `boot FOLDER`; return what it has noted in FOLDER/result.json. Skips the
+    test where systemd can't be booted."""
+    program = Path(__file__).with_name(script)
+    done = subprocess.run([sys.executable, program, "boot", folder], capture_output=True, text=True)
+    if not (folder / "console").exists():
+        pytest.skip(f"systemd can't be booted in a namespace here: {done.stderr.strip().splitlines()[-1]}")
+    print(done.stderr, (folder / "console").read_text())
+    noted: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return noted

@@ -468,8 +468,8 @@ def test_what_a_loudspeaker_plays_and_the_wires_to_both(room_card: RoomCard, car
 def test_the_generated_room_sounds_as_a_room(
     room_card: RoomCard, card: str, rng: np.random.Generator
 ) -> None:
-    """Of each pair the direct sound comes first and is strongest, after the time for 13 to 27 cm; the
-    noise of two microphones is not alike.
+    """The direct sound of each pair comes first and is strongest, after the time for 13 to 27 cm; the noise
+    of two microphones is not alike.
     """
     name = room_card(card=card, loudspeakers=2, microphones=4, noise_dbfs=-60)
     sound = np.zeros((4000, 2))
