@@ -51,6 +51,8 @@ LEFT_OUT = (
 )
 # Debian's services that are enabled; apmpi's have WantedBy in their units.
 SWITCHED_ON = {"systemd-networkd.service": "multi-user.target"}
+# Started by apmpi-network.service, after the sound and unless network.yaml switches it off.
+STARTED_LATER = ("apmpi-web.socket",)
 # Masked: at each boot they would repeat what is done here, or do what is not needed.
 MASKED = ("ldconfig.service", "systemd-hwdb-update.service", "systemd-firstboot.service")
 
@@ -152,6 +154,8 @@ def _tree(folder: Path, apmpi: Path, packages: Path, version: str, board: str) -
 def _switch_services(tree: Path) -> None:
     on = dict(SWITCHED_ON)
     for unit in (tree / "usr/lib/systemd/system").glob("*.*"):
+        if unit.name in STARTED_LATER:
+            continue
         if unit.is_file() and (wanted_by := re.search(r"^WantedBy=(\S+)$", unit.read_text(), re.MULTILINE)):
             on[unit.name] = wanted_by[1]
     system = tree / "etc/systemd/system"

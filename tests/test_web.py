@@ -552,6 +552,8 @@ def test_without_a_password_the_page_says_how(configure: Configure, open_page: C
     assert page.ask("POST", "/session", {"password": ""})[0] == 403
     path.with_name("web-password").write_text("scrypt 1 1 1 00 00\n")  # one that would cost nothing to guess
     assert page.ask("POST", "/session", {"password": ""})[0] == 403
+    other = open_page("--config", path, "--password-hint", "on the card")
+    assert other.ask("GET", "/session")[1]["how"].endswith("no password is set; on the card")
 
 
 def test_a_password_is_kept_as_its_hash(tmp_path: Path) -> None:

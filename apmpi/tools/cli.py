@@ -104,7 +104,7 @@ def web(given: argparse.Namespace) -> int:
 
     if given.set_password:
         return command.set_password(given.config)
-    configuration = Configuration(given.config, given.hand_over, given.socket)
+    configuration = Configuration(given.config, given.hand_over, given.socket, given.password_hint)
     return command.main(given.address, given.port, given.socket, configuration)
 
 
@@ -266,6 +266,8 @@ def _web_arguments(added: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     text = "put an accepted configuration there instead, for the unit that takes it over"
     added.add_argument("--hand-over", type=Path, metavar="FILE", help=text)
+    text = "what the page says on how to set a password, while none is set (default: with --set-password)"
+    added.add_argument("--password-hint", default=PASSWORD_HINT, metavar="TEXT", help=text)
     _add_socket(added)
 
 
@@ -366,6 +368,7 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
 
 
 PORT_MAX = 65535
+PASSWORD_HINT = "on the computer itself: sudo apmpi web --set-password"
 
 # Made by .ci/completion.py.
 SHELLS = ("bash", "zsh", "fish")

@@ -27,16 +27,20 @@ from apmpi_appliance import apart
 from apmpi_appliance.places import BOOT, DATA, ROOT, RUN, holds, replace, tell_user
 
 NAME = "apmpi.yaml"
+BEFORE_NAME = "apmpi-before.yaml"  # of apmpi_appliance.page
 ERROR_NAME = "apmpi-error.txt"
 # Paths below the root folder. The first is on the partition that a PC sees, the last two are generated.
 DELIVERED = "usr/share/apmpi/apmpi.yaml"
 LAST_GOOD = f"{DATA}/appliance/apmpi.yaml"
 CHOSEN = f"{RUN}/devices.yaml"
 IN_USE = "etc/apmpi/apmpi.yaml"
+IN_USE_BEFORE = f"{IN_USE}.before"  # where the page looks for it
 # USB devices behind two hubs are found by then; later ones are reported by udev.
 MICROPHONE_TIMEOUT_S = 10.0
 # The second of two separate devices, for example the speaker, may appear after the first.
 COMPANION_S = 1.0
+# Above the chosen devices in the service's own file.
+CHOSEN_MARK = "# Chosen by what is plugged in:"
 # Stands in for a microphone, so that the rest of the file can be checked without one.
 PLACEHOLDERS = 'microphone: {device: "null"}\nfar_end: {device: "default"}\n'
 
@@ -66,6 +70,7 @@ def take_over(root: Path = ROOT) -> str:
     else:
         tell_user(root, ERROR_NAME, "")
         _keep(root, text)
+        _offer_before(root, chosen)
         return _use(root, complete, NAME)
 
     tell_user(root, ERROR_NAME, f"{problem}\n\nUntil that is mended, the last good settings are used.\n")
@@ -76,6 +81,19 @@ def take_over(root: Path = ROOT) -> str:
             continue  # the last good file may be one of another version
         return f"{problem}; {_use(root, complete, 'the last good settings')}"
     raise AssertionError(f"{DELIVERED} is part of the image and tested")
+
+
+def _offer_before(root: Path, chosen: str) -> None:
+    """Write the file before for the page, as complete as the one in use, if there is a valid one."""
+    before = root / IN_USE_BEFORE
+    try:
+        complete = apart.call(BEFORE_NAME, completed, _read(root / BOOT / BEFORE_NAME), chosen)
+    except FileError:
+        complete = None
+    if complete is None:
+        before.unlink(missing_ok=True)
+    else:
+        replace(before, complete)
 
 
 def _keep(root: Path, text: str) -> None:
@@ -107,7 +125,7 @@ def _read(path: Path) -> str:
     """Return the user's text. Raises FileError."""
     if not path.exists():
         raise FileError(f"{path.name}: missing, expected a YAML file")
-    return read_text(path, "a YAML file", name=path.name)
+    return read_text(path, "a YAML file", name=path.name).replace("\r\n", "\n")
 
 
 def completed(text: str, chosen: str) -> str | None:
@@ -117,11 +135,20 @@ def completed(text: str, chosen: str) -> str | None:
     """
     named = _keys(text)
     lines = [line for line in (chosen or PLACEHOLDERS).splitlines() if line.partition(":")[0] not in named]
-    complete = (
-        text if "microphone" in named else "\n".join([text, "# Chosen by what is plugged in:", *lines, ""])
-    )
+    complete = text if "microphone" in named else "\n".join([text, CHOSEN_MARK, *lines, ""])
     parse(complete, NAME)
     return complete if chosen or "microphone" in named else None
+
+
+def without_chosen(complete: str, chosen: str) -> str:
+    """Return the settings of which `complete` is made, by completed(); all of it, as the user's own settings,
+    if the devices in it are not those that were chosen. Raises ConfigError.
+    """
+    text, mark, _ = complete.rpartition(f"\n{CHOSEN_MARK}\n")
+    if mark and completed(text, chosen) == complete:
+        return text
+    completed(complete, chosen)
+    return complete
 
 
 def _keys(text: str) -> list[str]:

@@ -1,11 +1,14 @@
-"""Command that takes over network.yaml and authorized_keys from the boot partition: Wi-Fi, address, SSH.
+"""Command that takes over network.yaml and authorized_keys from the boot partition: Wi-Fi, page, SSH.
 
     python3 -m apmpi_appliance.network
 
-Both files are optional. Without network.yaml the wired network asks for an address (DHCP), and Wi-Fi is
-off. SSH is off unless authorized_keys has a key; there are no passwords. A network.yaml with a mistake is
-ignored, and network-error.txt beside it reports the mistake. Lines of authorized_keys that are no keys are
-left out and reported in authorized_keys-error.txt.
+Both files are optional. Without network.yaml the wired network asks for an address (DHCP), Wi-Fi is off, and
+the page (`apmpi web`) is on, without a password. SSH is off unless authorized_keys has a key; there are no
+passwords for it. A network.yaml with a mistake is ignored, and network-error.txt beside it reports the
+mistake; the page is off then, since the file may have switched it off. Lines of authorized_keys that are no
+keys are left out and reported in authorized_keys-error.txt.
+
+The page's password is replaced in network.yaml by its hash, from which a reader of the card cannot learn it.
 """
 
 import ipaddress
@@ -15,11 +18,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from apmpi.cards.text_file import printable, read_text, yaml_values
+import yaml
+
+from apmpi.cards.text_file import compose_yaml, printable, read_text, yaml_values
 from apmpi.errors import FileError
+from apmpi.tools.web.access import PASSWORD_FILE, RECORD, length_problem, record_of
 from apmpi_appliance import apart
-from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user
+from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user, writable
 
 NAME = "network.yaml"
 ERROR_NAME = "network-error.txt"
@@ -27,7 +34,10 @@ KEYS_NAME = "authorized_keys"
 KEYS_ERROR_NAME = "authorized_keys-error.txt"
 HOST_KEY = f"{DATA}/ssh/ssh_host_ed25519_key"
 WIFI_KEYS = ("name", "password", "country")
-KEYS = ("wifi", "address", "gateway", "dns")
+PAGE_PASSWORD = "page_password"
+KEYS = ("wifi", "address", "gateway", "dns", "page", PAGE_PASSWORD)
+# systemd listens for the page, and starts it with the first request.
+PAGE_SERVICE = "apmpi-web.socket"
 # A line by sshd(8): options, if any, then the key's type and the key in base64.
 PUBLIC_KEY = re.compile(r"(^|\s)(sk-)?(ssh|ecdsa)-[\w.@-]+\s+[A-Za-z0-9+/]+=*(\s|$)", re.ASCII)
 
@@ -38,7 +48,12 @@ class NetworkError(FileError):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Network settings. `address` has its prefix length, like 192.168.1.20/24; empty: DHCP."""
+    """Network settings.
+
+    address         with its prefix length, like 192.168.1.20/24; None: DHCP
+    page            whether there is one
+    page_password   as given, or what is kept of it (apmpi.tools.web.access)
+    """
 
     wifi_name: str | None = None
     wifi_password: str | None = None
@@ -46,6 +61,8 @@ class Network:
     address: str | None = None
     gateway: str | None = None
     dns: str | None = None
+    page: bool = True
+    page_password: str | None = None
 
 
 def parse(text: str) -> Network:
@@ -61,6 +78,8 @@ def parse(text: str) -> Network:
         address=_text(values, "address", "an address like 192.168.1.20/24", _is_interface),
         gateway=_text(values, "gateway", "an address like 192.168.1.1", _is_address),
         dns=_text(values, "dns", "an address like 192.168.1.1", _is_address),
+        page=_switch(values, "page"),
+        page_password=_page_password(values),
     )
     for key in ("name", "password", "country") if wifi else ():
         if key not in wifi:
@@ -96,6 +115,28 @@ def _text(
     return text
 
 
+def _switch(values: dict[str, object], key: str) -> bool:
+    """Return a value that is on unless it is given. Raises NetworkError."""
+    given = values.get(key, True)
+    if not isinstance(given, bool):
+        raise NetworkError(f"{NAME}: {key}: '{printable(str(given))}' given, expected on or off")
+    return given
+
+
+def _page_password(values: dict[str, object]) -> str | None:
+    """Return the password or its record. Raises NetworkError, without the password in its sentence."""
+    password = values.get(PAGE_PASSWORD)
+    if password is None or (isinstance(password, str) and RECORD.fullmatch(password)):
+        return password
+    if not isinstance(password, str):
+        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: not text for YAML, expected a password in quotes")
+    if problem := length_problem(password):
+        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: {problem}")
+    if not password.isprintable():
+        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: a control character given, expected a password")
+    return password
+
+
 def _is_name(text: str) -> bool:
     return 1 <= len(text.encode(errors="replace")) <= 32
 
@@ -123,15 +164,14 @@ def take_over(root: Path = ROOT) -> list[str]:
     Each file is taken by itself: a mistake in one is reported beside it and does not affect the other one.
     """
     services = []
-    for name, error_name, take in (
-        (NAME, ERROR_NAME, _take_network),
-        (KEYS_NAME, KEYS_ERROR_NAME, _take_keys),
+    for name, error_name, take, without in (
+        (NAME, ERROR_NAME, _take_network, [PAGE_SERVICE]),
+        (KEYS_NAME, KEYS_ERROR_NAME, _take_keys, []),
     ):
         problem = ""
         try:
-            if (root / BOOT / name).exists():
-                taken, problem = take(root)
-                services += taken
+            taken, problem = take(root) if (root / BOOT / name).exists() else (without, "")
+            services += taken
         except FileError as error:
             problem = str(error)
         except Exception as error:
@@ -145,21 +185,53 @@ def take_over(root: Path = ROOT) -> list[str]:
 def _take_network(root: Path) -> tuple[list[str], str]:
     """Return the services that the network needs, and a warning or "". Raises FileError and OSError."""
     text = read_text(root / BOOT / NAME, "a YAML file", name=NAME)
-    network = Network(**apart.call(NAME, _fields, text))
+    fields, hashed = apart.call(NAME, _taken, text)
+    network = Network(**fields)
     # Each value becomes a line in a file of another program.
-    if not all(isinstance(value, str) and value.isprintable() for value in asdict(network).values() if value):
+    texts = [value for name, value in fields.items() if name != "page" and value is not None]
+    if not all(isinstance(value, str) and value.isprintable() for value in texts):
         raise NetworkError(f"{NAME}: not usable, expected printable text")
+    if hashed is not None:
+        _write_hashed(root, hashed)
     if network.address:
         replace(root / "run/systemd/network/70-apmpi.network", _networkd(network))
+    services = []
+    if network.page:
+        services.append(PAGE_SERVICE)
+        if network.page_password:
+            replace(root / "etc/apmpi" / PASSWORD_FILE, f"{network.page_password}\n", mode=0o600)
     if not network.wifi_name:
-        return [], ""
+        return services, ""
     replace(root / "etc/iwd/main.conf", f"[General]\nCountry={(network.wifi_country or '').upper()}\n")
     replace(root / "var/lib/iwd" / _iwd_name(network.wifi_name), _iwd(network), mode=0o600)
-    return ["iwd.service"], ""
+    return [*services, "iwd.service"], ""
 
 
-def _fields(text: str) -> dict[str, str | None]:
-    return asdict(parse(text))
+def _taken(text: str) -> tuple[dict[str, Any], str | None]:
+    """Return the fields of parse() with the password's record, and the text with that in the password's
+    place, None if there is nothing to replace. Raises FileError.
+    """
+    network = parse(text)
+    fields, password = asdict(network), network.page_password
+    if password is None or RECORD.fullmatch(password):
+        return fields, None
+    fields[PAGE_PASSWORD] = record_of(password)
+    root = compose_yaml(text, NAME)
+    assert isinstance(root, yaml.MappingNode)  # as parse() found
+    (given,) = (value for key, value in root.value if key.value == PAGE_PASSWORD)
+    begin, end = given.start_mark, given.end_mark
+    if begin.line != end.line:
+        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: several lines given, expected one, in quotes")
+    return fields, f'{text[: begin.index]}"{fields[PAGE_PASSWORD]}"{text[end.index :]}'
+
+
+def _write_hashed(root: Path, text: str) -> None:
+    """Write network.yaml anew; a failure is reported in the journal."""
+    try:
+        with writable(root / BOOT):
+            replace(root / BOOT / NAME, text)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"{NAME}: the page's password stays readable on the card, which can't be written to ({error})")
 
 
 def _take_keys(root: Path) -> tuple[list[str], str]:

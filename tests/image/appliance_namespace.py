@@ -7,8 +7,8 @@
 FOLDER gets result.json and journal.txt. Other writes go to memory and are discarded.
 
 Differences from the device: Python is this machine's, so homes are visible; the boot partition is a tmpfs,
-the light and the kernel's command line are files. There is no card, no iwd and no networkd, and apmpi.service
-is a substitute that provides /run/apmpi/sound.
+the light and the kernel's command line are files. There is no card, no iwd and no networkd, apmpi.service
+is a substitute that provides /run/apmpi/sound, and nobody listens for the page.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ def _card(root: Path) -> None:
 def _units(root: Path) -> None:
     units = root / "etc/systemd/system"
     shutil.copytree(IMAGE / "root/usr/lib/systemd/system", units, dirs_exist_ok=True)
+    shutil.copy(IMAGE.parent / "systemd/apmpi-web-take-over.service", units)
+    for drop_in in units.glob("apmpi-web-take-over.service.d/*"):
+        drop_in.write_text(drop_in.read_text().replace("/usr/bin/python3", sys.executable))
     for unit in units.glob("apmpi-*.service"):
         text = unit.read_text().replace("/usr/bin/python3", sys.executable)
         # No networkd, and no kernel module: this machine's own must not change.
@@ -78,16 +81,22 @@ def _units(root: Path) -> None:
         (units / f"{unit.name}.d").mkdir(exist_ok=True)
         # The kernel's command line is the machine's; each unit gets the device's over its own view of /proc.
         own_view = unit.stem not in ("apmpi-data", "apmpi-trial")
+        whole_proc = unit.stem != "apmpi-web-take-over"
         (units / f"{unit.name}.d/machine.conf").write_text(
             f"[Service]\nEnvironment=PYTHONPATH={IMAGE} PYTHONDONTWRITEBYTECODE=1\n"
-            + ("ProtectHome=no\nBindReadOnlyPaths=/test/cmdline:/proc/cmdline\n" if own_view else "")
+            + ("ProtectHome=no\n" if own_view else "")
+            + ("BindReadOnlyPaths=/test/cmdline:/proc/cmdline\n" if own_view and whole_proc else "")
             + ("ReadWritePaths=/test\n" if unit.stem == "apmpi-light" else "")
         )
     stand_in = (
         "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"
     )
-    for name in ("apmpi", "ssh", "iwd"):
+    for name in ("apmpi", "apmpi-web", "ssh", "iwd"):
         (units / f"{name}.service").write_text(stand_in)
+    (units / "apmpi-web.socket").write_text(
+        "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/page\n"
+    )
+    shutil.rmtree(units / "apmpi-web.service.d")
     shutil.rmtree(units / "apmpi.service.d")
     light = (IMAGE / "root/usr/lib/apmpi/light").read_text()
     (root / "usr/lib/apmpi").mkdir()
@@ -148,6 +157,13 @@ def drive(folder: Path) -> None:
         noted["reload"] = subprocess.run(["systemctl", "reload", "apmpi-configuration"]).returncode
         noted["mended"] = [(BOOT / "apmpi-error.txt").exists(), contents(Path("/etc/apmpi/apmpi.yaml"))]
 
+        handed = Path("/run/apmpi-web/apmpi.yaml")
+        handed.parent.mkdir()
+        handed.write_text("microphone: {device: y}\n")
+        noted["page"] = start("apmpi-web-take-over.service")
+        noted["page's"] = [contents(path) for path in (BOOT / "apmpi.yaml", BOOT / "apmpi-before.yaml")]
+        noted["page's in use"] = [contents(Path(f"/etc/apmpi/apmpi.yaml{end}")) for end in ("", ".before")]
+
         noted["network"] = start("apmpi-network.service")
         noted["network text"] = contents(BOOT / "network-error.txt")
         noted["keys"] = contents(Path("/etc/ssh/authorized_keys"))
@@ -155,6 +171,16 @@ def drive(folder: Path) -> None:
             ["ssh-keygen", "-y", "-f", "/data/ssh/ssh_host_ed25519_key"], stdout=subprocess.DEVNULL
         ).returncode
         noted["ssh"] = wait_for(10, lambda: state("ssh") == "active")
+        noted["page with a mistake in network.yaml"] = state("apmpi-web.socket")
+        run("mount", "-o", "remount,rw", BOOT)
+        (BOOT / "network.yaml").rmdir()
+        (BOOT / "network.yaml").write_text("page_password: correct horse\n")
+        run("mount", "-o", "remount,ro", BOOT)
+        noted["network again"] = subprocess.run(["systemctl", "restart", "apmpi-network"]).returncode
+        noted["page's socket"] = wait_for(10, lambda: state("apmpi-web.socket") == "active")
+        noted["password"] = [
+            contents(path) for path in (BOOT / "network.yaml", Path("/etc/apmpi/web-password"))
+        ]
 
         run("systemctl", "stop", "apmpi.service")
         noted["hotplug"] = start("apmpi-hotplug.service")

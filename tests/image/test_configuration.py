@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from apmpi_appliance import apart, configuration, network
+from apmpi_appliance import apart, configuration, network, page
 from apmpi_appliance.places import BOOT, tell_user
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +20,10 @@ from plugged import LOOPBACK, SPEAKERPHONE, tree
 
 from apmpi.errors import ConfigError, FileError
 from apmpi.service.yaml_reader import load
+from apmpi.tools.web.access import is_password
 
 IMAGE = Path(__file__).parents[2] / "image"
+PAGE = network.PAGE_SERVICE
 
 
 @pytest.fixture
@@ -185,15 +188,12 @@ def test_every_key_of_the_delivered_file_that_is_only_a_comment_is_valid() -> No
 
 
 def test_the_delivered_network_file_with_everything_on() -> None:
-    lines = (IMAGE / "boot/network.yaml").read_text().splitlines()
-    assert network.parse("\n".join(lines)) == network.Network()
-    text = "\n".join(
-        line[1:] if line[:2] in ("#w", "# ", "#a", "#g", "#d") and ":" in line else line for line in lines[3:]
-    )
-    text = "\n".join(line for line in text.splitlines() if not line.startswith(("#", " Without")))
-    parsed = network.parse(text)
+    text = (IMAGE / "boot/network.yaml").read_text()
+    assert network.parse(text) == network.Network()
+    parsed = network.parse(re.sub(r"(?m)^#((  )?\w+:)", r"\1", text))
     assert (parsed.wifi_name, parsed.wifi_country) == ("my network", "DE")
     assert (parsed.address, parsed.gateway) == ("192.168.1.20/24", "192.168.1.1")
+    assert (parsed.page, parsed.page_password) == (False, "8 characters or more")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +223,10 @@ def test_the_delivered_network_file_with_everything_on() -> None:
         ("address: &a [*a]", "network.yaml:1: an alias or anchor"),
         ("[" * 5000, "network.yaml:1: nested too deep"),
         ('address: "\\ud800"', "address: "),
+        ("page: maybe", "page: 'maybe' given, expected on or off"),
+        ("page_password: 12345678", "page_password: not text"),
+        ("page_password: short", "page_password: 5 characters given, expected 8 to 200"),
+        ('page_password: "a\\tbcdefgh"', "page_password: a control character given"),
     ],
 )
 def test_mistakes_in_the_network_file(device: Path, text: str, problem: str) -> None:
@@ -230,25 +234,119 @@ def test_mistakes_in_the_network_file(device: Path, text: str, problem: str) -> 
         network.parse(text)
     assert problem in str(raised.value)
     (device / BOOT / "network.yaml").write_text(text)
-    assert network.take_over(device) == []
+    assert network.take_over(device) == []  # nor the page, which the file may switch off
     assert problem in (device / BOOT / "network-error.txt").read_text()
 
 
 def test_wifi_and_ssh_are_off_unless_asked_for(device: Path) -> None:
-    assert network.take_over(device) == []
+    assert network.take_over(device) == [PAGE]
     (device / BOOT / "authorized_keys").write_text("# none yet\n\n")
-    assert network.take_over(device) == []
+    assert network.take_over(device) == [PAGE]
     assert not (device / "etc/ssh/authorized_keys").exists()
 
     (device / BOOT / "authorized_keys").write_text("ssh-ed25519 AAAA me\r\n")
     (device / BOOT / "network.yaml").write_text(
-        'wifi: {name: "Ä b", password: "  a\\\\b word", country: de}\n'
+        'wifi: {name: "Ä b", password: "  a\\\\b word", country: de}\npage: off\n'
     )
     assert network.take_over(device) == ["iwd.service", "ssh.service"]
     profile = device / "var/lib/iwd/=c3842062.psk"
     assert profile.read_text() == "[Security]\nPassphrase=\\s\\sa\\\\b word\n"
     assert profile.stat().st_mode & 0o077 == 0
     assert "Country=DE" in (device / "etc/iwd/main.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "password"),
+    [
+        ('"correct horse"', "correct horse"),
+        ("'it''s a # secret'   # mine", "it's a # secret"),
+        ("pässwörd 12", "pässwörd 12"),
+        ('"\\u00e4\\"bcdefgh"', 'ä"bcdefgh'),
+    ],
+)
+def test_the_password_of_the_page_is_replaced_by_its_hash(device: Path, given: str, password: str) -> None:
+    before, after = "# mine\r\npage_password: ", "\r\naddress: 10.0.0.2/8\r\n"
+    file = device / BOOT / "network.yaml"
+    file.write_bytes(f"\ufeff{before}{given}{after}".encode())
+    assert network.take_over(device) == [PAGE]
+    record = (device / "etc/apmpi/web-password").read_text()
+    assert is_password(record, password) and not is_password(record, password[:-1])
+    assert (device / "etc/apmpi/web-password").stat().st_mode & 0o077 == 0
+    text = file.read_bytes().decode()
+    assert password not in text and given not in text
+    assert text.startswith(before + f'"{record.rstrip()}"') and text.endswith(after)
+    # At the next start the hash is taken as it is.
+    (device / "etc/apmpi/web-password").unlink()
+    assert network.take_over(device) == [PAGE]
+    assert (device / "etc/apmpi/web-password").read_text() == record
+    assert file.read_bytes().decode() == text
+
+
+def test_a_password_of_several_lines_is_refused(device: Path) -> None:
+    (device / BOOT / "network.yaml").write_text("page_password: correct\n  horse\n")
+    assert network.take_over(device) == []
+    assert "several lines given" in (device / BOOT / "network-error.txt").read_text()
+
+
+# ---- what the page hands over
+
+
+def hand_over(device: Path, text: str) -> str:
+    """Put a text on the boot partition as the page's unit does, and return the sentence."""
+    (device / page.HANDED).parent.mkdir(parents=True, exist_ok=True)
+    (device / page.HANDED).write_text(text)
+    return page.put(device)
+
+
+def in_use(device: Path) -> str:
+    return (device / "etc/apmpi/apmpi.yaml").read_text()
+
+
+def test_the_page_changes_the_file_of_the_card_and_not_the_devices(device: Path) -> None:
+    configuration.start(device, no_sleep)
+    delivered, shown = (device / BOOT / "apmpi.yaml").read_bytes(), in_use(device)
+    assert "\r" not in shown and "microphone: {device" in shown
+    changed = shown.replace("noise_suppression: true", "noise_suppression: low")
+    assert hand_over(device, changed) == "apmpi.yaml in use"
+    assert in_use(device) == changed
+    on_card = (device / BOOT / "apmpi.yaml").read_bytes()
+    assert on_card == delivered.replace(b"noise_suppression: true", b"noise_suppression: low")
+    assert (device / BOOT / "apmpi-before.yaml").read_bytes() == delivered
+
+    # After the next start, and back again.
+    for path in (device / "etc/apmpi").iterdir():
+        path.unlink()
+    configuration.start(device, no_sleep)
+    assert in_use(device) == changed
+    assert (device / "etc/apmpi/apmpi.yaml.before").read_text() == shown
+    hand_over(device, (device / "etc/apmpi/apmpi.yaml.before").read_text())
+    assert in_use(device) == shown
+    assert (device / BOOT / "apmpi.yaml").read_bytes() == delivered
+    assert (device / "etc/apmpi/apmpi.yaml.before").read_text() == changed
+
+
+def test_devices_changed_on_the_page_are_the_users_own_from_then_on(device: Path) -> None:
+    configuration.start(device, no_sleep)
+    own = in_use(device).replace("plughw:CARD=PowerConf,DEV=0", "plughw:CARD=Mine,DEV=0")
+    hand_over(device, own)
+    assert in_use(device) == own
+    assert (device / BOOT / "apmpi.yaml").read_bytes() == own.replace("\n", "\r\n").encode()
+    configuration.start(device, no_sleep)
+    assert in_use(device) == own
+
+
+def test_what_the_page_hands_over_is_checked_again(device: Path) -> None:
+    configuration.start(device, no_sleep)
+    delivered, shown = (device / BOOT / "apmpi.yaml").read_bytes(), in_use(device)
+    with pytest.raises(FileError, match=r"apmpi\.yaml:\d+: sample_rate: unknown key"):
+        hand_over(device, shown.replace("sample_rate_hz", "sample_rate"))
+    (device / page.HANDED).unlink()
+    (device / page.HANDED).symlink_to(device / BOOT / "apmpi.yaml")
+    with pytest.raises(FileError, match="cannot be read"):
+        page.put(device)
+    assert (device / BOOT / "apmpi.yaml").read_bytes() == delivered
+    assert in_use(device) == shown
+    assert not (device / BOOT / "apmpi-before.yaml").exists()
 
 
 # ---- anything in place of a file, and any error of the reader
@@ -282,8 +380,8 @@ def test_what_is_no_file_is_reported_and_the_rest_goes_on(device: Path, name: st
     print(said)
     assert said.startswith(f"{name}: is a {kind}, expected ")
     assert load(device / "etc/apmpi/apmpi.yaml").microphone.device == "plughw:CARD=PowerConf,DEV=0"
-    expected = {"network.yaml": ["ssh.service"], "authorized_keys": ["iwd.service"]}
-    assert services == expected.get(name, ["iwd.service", "ssh.service"])
+    expected = {"network.yaml": ["ssh.service"], "authorized_keys": [PAGE, "iwd.service"]}
+    assert services == expected.get(name, [PAGE, "iwd.service", "ssh.service"])
     # Only for the wrong file, and only as long as it is wrong.
     others = [text for text in ERROR_TEXTS.values() if text != ERROR_TEXTS[name]]
     assert not any((device / BOOT / text).exists() for text in others)
@@ -313,7 +411,7 @@ ERROR_TEXTS = {
 )
 def test_public_keys_as_editors_write_them(device: Path, content: bytes) -> None:
     (device / BOOT / "authorized_keys").write_bytes(content)
-    assert network.take_over(device) == ["ssh.service"]
+    assert network.take_over(device) == [PAGE, "ssh.service"]
     lines = (device / "etc/ssh/authorized_keys").read_bytes()
     assert b"\r" not in lines and b"\xef" not in lines and lines.endswith(b"\n")
     assert not (device / BOOT / "authorized_keys-error.txt").exists()
@@ -335,17 +433,17 @@ def test_what_is_no_public_key_is_reported_and_does_not_stop_wifi(
 ) -> None:
     (device / BOOT / "authorized_keys").write_bytes(content)
     (device / BOOT / "network.yaml").write_text(WIFI)
-    assert network.take_over(device) == ["iwd.service"]
+    assert network.take_over(device) == [PAGE, "iwd.service"]
     assert (device / BOOT / "authorized_keys-error.txt").read_text().startswith(problem)
     assert not (device / BOOT / "network-error.txt").exists()
     (device / BOOT / "authorized_keys").write_text(KEY)
-    assert network.take_over(device) == ["iwd.service", "ssh.service"]
+    assert network.take_over(device) == [PAGE, "iwd.service", "ssh.service"]
     assert not (device / BOOT / "authorized_keys-error.txt").exists()
 
 
 def test_a_good_key_beside_a_bad_line_is_taken(device: Path) -> None:
     (device / BOOT / "authorized_keys").write_text(f"{KEY}nonsense\n")
-    assert network.take_over(device) == ["ssh.service"]
+    assert network.take_over(device) == [PAGE, "ssh.service"]
     assert (device / "etc/ssh/authorized_keys").read_text() == KEY
     assert (
         (device / BOOT / "authorized_keys-error.txt").read_text().startswith("authorized_keys:2: no public")
@@ -390,7 +488,8 @@ def test_any_text_is_a_network_or_one_sentence(text: str) -> None:
     except FileError as error:
         assert str(error).startswith("network.yaml:") and "\n" not in str(error)
     else:
-        assert all(value is None or value.isprintable() for value in asdict(taken).values())
+        texts = [value for value in asdict(taken).values() if isinstance(value, str)]
+        assert all(text.isprintable() for text in texts)
     try:
         configuration.completed(text, "")
     except ConfigError as error:
@@ -477,7 +576,7 @@ def test_a_full_card_stops_neither_sound_nor_network(device: Path) -> None:
         assert not load(device / "etc/apmpi/apmpi.yaml").features.auto_gain_control
         edit(device, "sample_rate: 1\n")
         assert "unknown key" in configuration.start(device, no_sleep)
-        assert network.take_over(device) == ["ssh.service"]
+        assert network.take_over(device) == [PAGE, "ssh.service"]
         # A file that could not be written whole was not written at all.
         assert {path.name for path in (device / BOOT).iterdir()} == {*saved, "filler"}
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[2] / "image/root/usr/lib/systemd/system"
+# Of the package, with the image's part beside the image's units.
+OF_THE_PAGE = Path(__file__).parents[2] / "systemd/apmpi-web-take-over.service"
 # systemd rates it OK; the appliance's oneshots without restrictions have 9.5.
 EXPOSURE_LIMIT = 4.0
 
@@ -24,13 +26,14 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Units whose programs exist on this machine."""
     folder = tmp_path_factory.mktemp("machine") / "units"
     shutil.copytree(UNITS, folder)
-    for unit in folder.glob("*.service"):
+    shutil.copy(OF_THE_PAGE, folder)
+    for unit in [*folder.glob("*.service"), *folder.glob("*.d/*.conf")]:
         unit.write_text(re.sub(r"(?m)^(Exec\w+)=.*$", r"\1=/bin/true", unit.read_text()))
     return folder
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("apmpi-*.service")))
+@pytest.mark.parametrize("name", sorted(path.name for path in [OF_THE_PAGE, *UNITS.glob("apmpi-*.service")]))
 def test_what_runs_as_root_can_do_little_else(units: Path, name: str) -> None:
     said = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", units / name],
@@ -82,10 +85,17 @@ def test_units_work_with_all_their_restrictions(tmp_path: Path) -> None:
     assert noted["error text"].startswith("apmpi.yaml:2: sample_rate: unknown key")
     assert noted["reload"] == 0
     assert noted["mended"] == [False, "microphone: {device: x}"]
+    assert noted["page"] == 0
+    assert noted["page's"] == ["microphone: {device: y}", "microphone: {device: x}"]
+    assert noted["page's in use"] == noted["page's"]
     assert noted["network"] == 0
     assert noted["network text"] == "network.yaml: is a folder, expected a YAML file"
     assert noted["keys"].startswith("ssh-ed25519 ")
     assert noted["host key"] == 0 and noted["ssh"]
+    assert noted["page with a mistake in network.yaml"] == "inactive"
+    assert noted["network again"] == 0 and noted["page's socket"]
+    assert noted["password"][1].startswith("scrypt ")
+    assert noted["password"][0] == f'page_password: "{noted["password"][1]}"'
     # A card that comes later, and the report of a trial that failed.
     assert noted["hotplug"] == 0 and noted["started"]
     assert noted["returned"] == 0

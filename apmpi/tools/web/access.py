@@ -54,17 +54,26 @@ def password_path(configuration: Path) -> Path:
 
 def set_password(path: Path, password: str) -> None:
     """Write the hash of a password. Raises CommandError."""
-    if not PASSWORD_MIN_CHARACTERS <= len(password) <= PASSWORD_MAX_CHARACTERS:
-        raise CommandError(
-            f"--set-password: {len(password)} characters given, expected {PASSWORD_MIN_CHARACTERS} to "
-            f"{PASSWORD_MAX_CHARACTERS}"
-        )
-    salt = secrets.token_bytes(SALT_BYTES)
-    record = f"scrypt {SCRYPT_N} {SCRYPT_R} {SCRYPT_P} {salt.hex()} {_hashed(password, salt).hex()}\n"
+    if problem := length_problem(password):
+        raise CommandError(f"--set-password: {problem}")
     try:
-        replace(path, record.encode(), mode=0o600)
+        replace(path, f"{record_of(password)}\n".encode(), mode=0o600)
     except OSError as error:
         raise CommandError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def length_problem(password: str) -> str:
+    """Return what is wrong with a new password, without the password; "" if it can be one."""
+    if PASSWORD_MIN_CHARACTERS <= len(password) <= PASSWORD_MAX_CHARACTERS:
+        return ""
+    expected = f"{PASSWORD_MIN_CHARACTERS} to {PASSWORD_MAX_CHARACTERS}"
+    return f"{len(password)} characters given, expected {expected}"
+
+
+def record_of(password: str) -> str:
+    """Return the line that is kept of a password."""
+    salt = secrets.token_bytes(SALT_BYTES)
+    return f"scrypt {SCRYPT_N} {SCRYPT_R} {SCRYPT_P} {salt.hex()} {_hashed(password, salt).hex()}"
 
 
 def password_record(path: Path) -> str | None:

@@ -33,13 +33,15 @@ class Changed(RuntimeError):
 class Configuration:
     """The configuration's file.
 
-    path        of the file
-    handed      where an accepted text is put instead of into the file, for the unit that takes it over
-                (apmpi.tools.web.take_over); None: it is written at once, and the service is told
-    socket      of the service
+    path            of the file
+    handed          where an accepted text is put instead of into the file, for the unit that takes it over
+                    (apmpi.tools.web.take_over); None: it is written at once, and the service is told
+    socket_path     of the service
+    password_hint   how the password is set with which it may be changed
     """
 
-    def __init__(self, path: Path, handed: Path | None, socket_path: Path | None) -> None:
+    def __init__(self, path: Path, handed: Path | None, socket_path: Path | None, password_hint: str) -> None:
+        self.password_hint = password_hint
         self.path = path.resolve()  # a link stays one: what it leads to is replaced
         self.before = before_path(self.path)
         self._handed = handed

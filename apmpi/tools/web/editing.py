@@ -36,10 +36,7 @@ BODY_TIMEOUT_S = 20.0
 COOKIE = "apmpi_session"
 CSRF_HEADER = "X-CSRF-Token"
 
-NO_PASSWORD = (
-    "nothing can be changed here, since no password is set; on the computer itself: "
-    "sudo apmpi web --set-password"
-)
+NO_PASSWORD = "nothing can be changed or listened to here, since no password is set"
 
 
 class Editing:
@@ -47,6 +44,7 @@ class Editing:
 
     def __init__(self, configuration: Configuration, socket_path: Path | None) -> None:
         self._configuration = configuration
+        self._no_password = f"{NO_PASSWORD}; {configuration.password_hint}"
         self._sound = Sound(socket_path)
         self._password_path: Path = password_path(configuration.path)
         self._tries = Tries()
@@ -73,7 +71,7 @@ class Editing:
 
     async def _session(self, request: web.Request) -> web.Response:
         record, session = password_record(self._password_path), self._found(request)
-        how = "" if record else NO_PASSWORD
+        how = "" if record else self._no_password
         return web.json_response({"how": how, "csrf": session.csrf if session else None})
 
     async def _sign_in(self, request: web.Request) -> web.Response:
@@ -81,7 +79,7 @@ class Editing:
         password = _text(await _content(request), "password")
         record = password_record(self._password_path)
         if record is None:
-            _refuse(web.HTTPForbidden, NO_PASSWORD)
+            _refuse(web.HTTPForbidden, self._no_password)
         address = request.remote or ""
         async with self._signing_in:
             if not self._tries.allowed(address, time.monotonic()):
