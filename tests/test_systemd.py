@@ -211,6 +211,7 @@ def test_the_page_lives_under_a_real_systemd(
     )
     assert noted["session"]["csrf"] is None and "--set-password" in noted["session"]["how"]
     assert "sentence" in noted["past"] or "systemd-python" in noted["past"]["problem"]
+    assert "arithmetic" in {name for _, name, _, _ in noted["checks"]["findings"]}
     assert noted["signed_in"][0] == 200
     status, saved = noted["saved"]
     assert status == 200 and json.loads(saved)["sentence"] == "saved, and taken over"

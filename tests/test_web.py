@@ -246,7 +246,7 @@ def test_the_page_needs_nothing_from_elsewhere(served: Served, open_page: Callab
     ]
     assert answer.status == 200 and f"version {version}" in text
     links = re.findall(r'(?:src|href)="([^"#]+)"', text)
-    assert set(links) == {"page.js", "configuration.js", "style.css", "data:,"}
+    assert set(links) == {"page.js", "configuration.js", "style.css", "data:,", "report"}
     for link in set(links) - {"data:,"}:
         answer, body = page.request("GET", f"/{link}")
         assert answer.status == 200 and body
@@ -345,6 +345,8 @@ def test_the_page_in_a_browser(tmp_path: Path, editable: Path, open_page: Callab
                 )
                 # Without entries of the service in this machine's journal, or without a journal.
                 await tab.until("document.getElementById('past').textContent !== 'reading the journal'")
+                await tab.value("document.getElementById('check').click()")
+                await tab.until("document.getElementById('findings-list').innerText.includes('arithmetic')")
                 assert await tab.value("document.documentElement.scrollWidth") <= width
             await edit(tab)
             service.close()
@@ -363,6 +365,39 @@ def test_the_page_in_a_browser(tmp_path: Path, editable: Path, open_page: Callab
         signal.signal(signal.SIGHUP, before)
         service.close()
     assert told == [signal.SIGHUP, signal.SIGHUP]
+
+
+# ---- checks and report
+
+
+def test_a_report_has_what_the_page_knows_and_the_configuration_with_the_password(
+    served: Served, editable: Path, open_page: Callable[..., Page]
+) -> None:
+    page = open_page("--socket", served.path, "--config", editable)
+    answer, body = page.request("GET", "/checks")
+    findings = json.loads(body)["findings"]
+    assert answer.status == 200 and {verdict for verdict, *_ in findings} <= {"fine", "note", "WRONG"}
+    names = {name for _, name, _, _ in findings}
+    # The page's process has neither devices nor rights: their checks would blame the service for that.
+    assert "arithmetic" in names and not names & {"permission", "kernel sound", "real-time rights"}
+
+    answer, body = page.request("GET", "/report")
+    text = body.decode()
+    print(text)
+    assert answer.status == 200 and answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="apmpi-report.txt"'
+    assert re.match(r"apmpi \d\S* on \S+, 2\d{3}-", text)
+    assert re.search(r"(?m)^fine   arithmetic +\w+ kernels$", text)
+    assert re.search(r"(?m)^erle_db +31\.6$", text)
+    assert "takes the password" in text and "sample_rate_hz:" not in text
+    page.sign_in()
+    text = page.request("GET", "/report")[1].decode()
+    assert text.endswith(editable.read_text())
+
+
+def test_a_report_without_the_service_says_why(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    text = open_page("--socket", tmp_path / "none").request("GET", "/report")[1].decode()
+    assert re.search(r"(?m)^Now\n---\n.*no service answers", text)
 
 
 # ---- editing

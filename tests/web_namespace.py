@@ -67,6 +67,7 @@ def drive(folder: Path) -> None:
         noted["after_it"] = state()
         noted["session"] = json.loads(ask("GET", "/session")[1])
         noted["past"] = json.loads(ask("GET", "/past")[1])
+        noted["checks"] = json.loads(ask("GET", "/checks")[1])
         apmpi = str(Path(sys.executable).with_name("apmpi"))
         subprocess.run([apmpi, "web", "--set-password"], input=f"{PASSWORD}\n", text=True, check=True)
         run("systemctl", "try-restart", "apmpi-web")

@@ -8,6 +8,7 @@ acoustics.py        impulse response, decay and distortion from the sweep
 sound_checks.py     findings from the recording, and lines for apmpi.yaml
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def card_settings(microphone: str, speaker: str | None) -> Settings:
 def _all(settings: Settings | None, with_sound: bool) -> Iterator[Finding]:
     """Yield all findings in order, each when it is made, and print the lines for apmpi.yaml."""
     yield from machine_findings(Path("/"))
-    yield from journal_findings()
+    yield from journal_findings(time.time())
     if settings is None:
         yield Finding("sound cards", WRONG, "none can record and play", "plug one in, or name one: --device")
         return

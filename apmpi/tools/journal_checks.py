@@ -28,11 +28,10 @@ NOTED: tuple[tuple[Event | None, str, str], ...] = (
 )
 
 
-def journal_findings() -> Iterator[Finding]:
+def journal_findings(now_s: float) -> Iterator[Finding]:
     """Yield the findings of the last day; none without journald or without entries of the service."""
     if not Path(JOURNAL_SOCKET).exists():
         return
-    now_s = time.time()
     day = Spans(now_s - DAY_S, DAY_S)
     try:
         for entry in entries(now_s - DAY_S, now_s):

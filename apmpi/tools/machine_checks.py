@@ -16,13 +16,18 @@ SLOW_CLOCKS = ("acpi_pm", "hpet", "jiffies", "pit", "refined-jiffies")
 
 
 def machine_findings(root: Path) -> Iterator[Finding]:
-    """Yield the findings of the machine whose /dev and /sys are below `root`."""
+    """Yield the findings of the machine whose /dev and /sys are below `root`, and of this process."""
+    yield from _permission(root)
+    yield _real_time_rights()
+    yield from board_findings(root)
+
+
+def board_findings(root: Path) -> Iterator[Finding]:
+    """Yield the findings that are the same for each process."""
     slow = KERNELS == "scalar"
     yield Finding(
         "arithmetic", NOTE if slow else FINE, f"{KERNELS} kernels{': no vectors here' if slow else ''}"
     )
-    yield from _permission(root)
-    yield _real_time_rights()
     yield from _clock_source(root)
     yield from _governor(root)
     yield from _power(root)

@@ -67,6 +67,15 @@ class Editing:
             web.get("/sound/{signal}", self._play),
         ]
 
+    def text_for(self, request: web.Request) -> str | None:
+        """Return the configuration's text, None for a browser that has not signed in."""
+        if self._found(request) is None:
+            return None
+        try:
+            return self._configuration.text()
+        except FileError as error:
+            return str(error)
+
     # ---- sessions
 
     async def _session(self, request: web.Request) -> web.Response:

@@ -1,8 +1,6 @@
 """The service's last hours for the page, from the journal as `apmpi log` reads it."""
 
-import asyncio
 import itertools
-import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -17,25 +15,6 @@ from apmpi.tools.log import HEAD, LINES_MAX, SINCE_S, columns, spans_of, told
 MESSAGES_MAX = 30
 # Priority of syslog up to which a message is a fault: "warning".
 FAULT_PRIORITY = 4
-# A reading is used again for so long: it takes seconds on a small board, and anybody may ask.
-FRESH_S = 20.0
-
-
-class Past:
-    """The last reading of the journal. For the event loop's thread."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._read_s = -FRESH_S
-        self._content: dict[str, object] = {}
-
-    async def content(self) -> dict[str, object]:
-        """Return past() as it was at most FRESH_S ago; at most one thread reads."""
-        async with self._lock:
-            if time.monotonic() - self._read_s >= FRESH_S:
-                self._content = await asyncio.to_thread(past, time.time())
-                self._read_s = time.monotonic()
-            return self._content
 
 
 def past(now_s: float) -> dict[str, object]:

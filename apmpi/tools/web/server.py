@@ -3,6 +3,8 @@
     /            the page, with its scripts and style.css: files of this package, nothing from elsewhere
     /live        server-sent events (apmpi.tools.web.live)
     /past        the last hours, as JSON (apmpi.tools.web.past)
+    /checks      what is fine and what is wrong, as JSON (apmpi.tools.web.checks)
+    /report      all that as a text file (apmpi.tools.web.report)
     /session, /configuration, /sound    what takes the password (apmpi.tools.web.editing)
 
 Every answer forbids other origins, frames and caches. A request under a name that is not this computer's is
@@ -23,10 +25,13 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from apmpi.tools.web.checks import checks
 from apmpi.tools.web.configuration import Configuration
 from apmpi.tools.web.editing import BODY_MAX_BYTES, Editing
+from apmpi.tools.web.fresh import Fresh
 from apmpi.tools.web.live import Live, TooManyViewers, sse
-from apmpi.tools.web.past import Past
+from apmpi.tools.web.past import past
+from apmpi.tools.web.report import figures_now, report
 
 PAGE = Path(__file__).with_name("page")
 FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
@@ -49,6 +54,9 @@ HOME_DOMAINS = ("", ".local", ".lan", ".home", ".home.arpa", ".internal")
 WRITE_TIMEOUT_S = 20.0
 # A connection without a request is closed after so long: there is room for some hundred of them.
 KEEPALIVE_S = 15.0
+# The journal's last hours and last day are read again after so long at the earliest; anybody may ask.
+PAST_FRESH_S = 20.0
+CHECKS_FRESH_S = 60.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -58,7 +66,9 @@ class Server:
 
     def __init__(self, configuration: Configuration, socket_path: Path | None) -> None:
         self.live = Live(socket_path)
-        self.past = Past()
+        self.past = Fresh(past, PAST_FRESH_S)
+        self.checks = Fresh(checks, CHECKS_FRESH_S)
+        self._socket_path = socket_path
         self.editing = Editing(configuration, socket_path)
         version = html.escape(importlib.metadata.version("apmpi"))
         host = html.escape(socket.gethostname())
@@ -75,6 +85,8 @@ class Server:
                 *(web.get(path, self._file) for path in FILES),
                 web.get("/live", self._events),
                 web.get("/past", self._past),
+                web.get("/checks", self._checks),
+                web.get("/report", self._report),
                 *self.editing.routes(),
             ]
         )
@@ -89,6 +101,17 @@ class Server:
 
     async def _past(self, _: web.Request) -> web.Response:
         return web.json_response(await self.past.content())
+
+    async def _checks(self, _: web.Request) -> web.Response:
+        return web.json_response(await self.checks.content())
+
+    async def _report(self, request: web.Request) -> web.Response:
+        figures = await asyncio.to_thread(figures_now, self._socket_path)
+        text = report(
+            await self.checks.content(), await self.past.content(), figures, self.editing.text_for(request)
+        )
+        name = {"Content-Disposition": 'attachment; filename="apmpi-report.txt"'}
+        return web.Response(text=text, headers=name)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

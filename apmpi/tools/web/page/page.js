@@ -1,4 +1,4 @@
-// The page: events of /live (apmpi/tools/web/live.py) and answers of /past (past.py) into its elements.
+// The page: events of /live (apmpi/tools/web/live.py) and answers of /past and /checks into its elements.
 
 const SCALE_DBFS = -72; // to 0
 const ERLE_SCALE_DB = 50; // the highest that occurs
@@ -136,6 +136,28 @@ async function readPast() {
 
 byId("read-past").addEventListener("click", readPast);
 readPast();
+
+// ---- checks
+
+function showChecks(findings) {
+  const wrong = findings.filter(([verdict]) => verdict === "WRONG").length;
+  byId("checks").textContent = wrong ? `${wrong} to look after` : "all is fine";
+  byId("checks").className = wrong ? "bad" : "good";
+  byId("findings-list").replaceChildren(...findings.flatMap(([verdict, name, text, todo]) => [
+    element("dt", {}, name),
+    element("dd", {className: verdict === "WRONG" ? "bad" : ""}, todo ? `${text}: ${todo}` : text),
+  ]));
+}
+
+byId("check").addEventListener("click", async () => {
+  byId("check").disabled = true;
+  try {
+    showChecks((await (await fetch("checks")).json()).findings);
+  } catch {
+    byId("checks").textContent = "no connection to the device";
+  }
+  byId("check").disabled = false;
+});
 
 // ---- connection
 
