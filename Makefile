@@ -25,6 +25,7 @@
 #   make fuzz HOURS=8 SEED=7              longer, other inputs; or SECONDS=10
 #   make image RENEW=1                    with Debian's packages of today
 #   make test-image CUTS=3                fewer power cuts
+#   make release DOWNLOADS=https://example.org/apmpi    with the list by which Raspberry Pi Imager finds the image there
 #   make deb RELEASE=trixie ARCHITECTURE=arm64    one package: bookworm or trixie, amd64 or arm64
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
 #   make test PACKAGES=debian             numpy, PyYAML, pyalsaaudio and soundfile as Debian has them, and so the image
@@ -37,6 +38,7 @@ SEED    =
 CUTS    = 20
 PACKAGES =
 RENEW   =
+DOWNLOADS =
 RELEASE =
 ARCHITECTURE =
 
@@ -98,7 +100,7 @@ pipewire: $(PLUGIN)
 	@echo $(PLUGIN)
 
 image: setup-image
-	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image $(if $(RENEW),--renew)
+	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image $(if $(RENEW),--renew) $(if $(DOWNLOADS),--downloads '$(DOWNLOADS)')
 
 image-pi5: setup-image
 	@nice $(VENV)/bin/python image/build.py $(CURDIR)/build/image-pi5 --pi5 $(if $(RENEW),--renew)
@@ -126,7 +128,8 @@ wheels:
 
 # The image is built here, too, so that all is of one commit.
 release: deb wheels image
-	@$(PYTHON) packaging/release.py build/release build/deb/*/*.deb build/wheels/* build/image/apmpi-*.{img.xz,update,spdx.json}
+	@$(PYTHON) packaging/release.py build/release build/deb/*/*.deb build/wheels/* build/image/apmpi-*.{img.xz,update,spdx.json} \
+	    $(if $(DOWNLOADS),build/image/apmpi-*.imager.json)
 
 fresh:
 	@.ci/setup packages fresh '$(PYTHON)'

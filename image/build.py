@@ -1,6 +1,6 @@
-"""`make image`: the image for the SD card, an update for cards that have one, and the list of what is in it.
+"""`make image`: the image for the SD card, an update for cards that have one, and lists.
 
-    build.py FOLDER [--pi5] [--renew]
+    build.py FOLDER [--pi5] [--renew] [--downloads URL]
 
     debian.py    Debian's packages as one tar file, which is kept         minutes, once
     package.py   apmpi's own package, as `make deb` builds it             minutes
@@ -20,6 +20,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import manifest
 import package
 import sbom
 from apmpi_appliance import slots, update
@@ -62,6 +63,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pi5", action="store_true", help="with the kernel of Debian's backports")
     parser.add_argument("--renew", action="store_true", help="fetch Debian's packages anew")
+    text = "where the image will be, for Raspberry Pi Imager (default: the file here)"
+    parser.add_argument("--downloads", metavar="URL", default="", help=text)
     given = parser.parse_args()
     folder: Path = given.folder
     epoch = _commit_time()
@@ -91,6 +94,10 @@ def main() -> None:
     name.with_name(name.name + ".spdx.json").write_text(listed)
     # One thread: the division of work among several would change the file.
     subprocess.run(["xz", "--keep", "--force", "--threads=1", "-6", image], check=True)
+    listed = manifest.manifest(
+        image, image.with_name(f"{image.name}.xz"), version, board, epoch, given.downloads
+    )
+    name.with_name(name.name + ".imager.json").write_text(listed)
     for path in sorted(folder.glob(f"{name.name}.*")):
         print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
 
@@ -307,7 +314,7 @@ def _sd_card(folder: Path, tree: Path, squashfs: Path, packages: Path, image: Pa
     boot = folder / "boot"
     shutil.rmtree(boot, ignore_errors=True)
     boot.mkdir()
-    for name in ("config.txt", "apmpi.yaml", "network.yaml", "README.txt"):
+    for name in ("config.txt", "apmpi.yaml", "network.yaml", "START-HERE.txt"):
         # Line ends for the editors of a PC; the firmware and YAML accept both.
         (boot / name).write_bytes((HERE / "boot" / name).read_bytes().replace(b"\n", b"\r\n"))
     update.put_slot_files(tree, boot, "a")

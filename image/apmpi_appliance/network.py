@@ -3,20 +3,24 @@
     python3 -m apmpi_appliance.network
 
 Both files are optional. Without network.yaml the wired network asks for an address (DHCP), Wi-Fi is off, and
-the page (`apmpi web`) is on, without a password. SSH is off unless authorized_keys has a key; there are no
-passwords for it. A network.yaml with a mistake is ignored, and network-error.txt beside it reports the
-mistake; the page is off then, since the file may have switched it off. Lines of authorized_keys that are no
-keys are left out and reported in authorized_keys-error.txt.
+the page (`apmpi web`) is on, without a password. SSH is off unless there is a key; there are no passwords for
+it. A network.yaml with a mistake is ignored, and network-error.txt beside it reports the mistake; the page is
+off then, since the file may have switched it off. Lines of authorized_keys that are no keys are left out and
+reported in authorized_keys-error.txt.
+
+The files of Raspberry Pi Imager (apmpi_appliance.imager) are taken over in the same way: a name; and one more
+Wi-Fi and more keys, beside those of the two files.
 
 The page's password is replaced in network.yaml by its hash, from which a reader of the card cannot learn it.
 """
 
 import ipaddress
 import re
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +29,17 @@ import yaml
 from apmpi.cards.text_file import compose_yaml, printable, read_text, yaml_values
 from apmpi.errors import FileError
 from apmpi.tools.web.access import PASSWORD_FILE, RECORD, length_problem, record_of
-from apmpi_appliance import apart
+from apmpi_appliance import apart, imager
 from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user, writable
 
 NAME = "network.yaml"
 ERROR_NAME = "network-error.txt"
 KEYS_NAME = "authorized_keys"
 KEYS_ERROR_NAME = "authorized_keys-error.txt"
+USER_DATA_ERROR_NAME = "user-data-error.txt"
+NETWORK_CONFIG_ERROR_NAME = "network-config-error.txt"
+HOST_NAME = "etc/hostname"
+HOSTS = "etc/hosts"
 HOST_KEY = f"{DATA}/ssh/ssh_host_ed25519_key"
 WIFI_KEYS = ("name", "password", "country")
 PAGE_PASSWORD = "page_password"
@@ -158,20 +166,37 @@ def _is_interface(text: str) -> bool:
     )
 
 
+@dataclass(slots=True)
+class Taken:
+    """What the files of the boot partition ask for."""
+
+    wifi: bool = False
+    page: bool = False
+    keys: list[str] = field(default_factory=list)
+
+    def services(self) -> list[str]:
+        """Return the services to be started."""
+        asked = {PAGE_SERVICE: self.page, "iwd.service": self.wifi, "ssh.service": bool(self.keys)}
+        return [service for service, is_asked in asked.items() if is_asked]
+
+
 def take_over(root: Path = ROOT) -> list[str]:
     """Write the files of networkd, iwd and sshd for this boot, and return the services to be started.
 
-    Each file is taken by itself: a mistake in one is reported beside it and does not affect the other one.
+    Each file is taken by itself: a mistake in one is reported beside it and does not affect the others.
     """
-    services = []
-    for name, error_name, take, without in (
-        (NAME, ERROR_NAME, _take_network, [PAGE_SERVICE]),
-        (KEYS_NAME, KEYS_ERROR_NAME, _take_keys, []),
+    # Without a network.yaml.
+    taken = Taken(page=not (root / BOOT / NAME).exists())
+    for name, error_name, take in (
+        (imager.USER_DATA_NAME, USER_DATA_ERROR_NAME, _take_user_data),
+        (imager.NETWORK_NAME, NETWORK_CONFIG_ERROR_NAME, _take_network_config),
+        (NAME, ERROR_NAME, _take_network),
+        (KEYS_NAME, KEYS_ERROR_NAME, _take_keys),
     ):
         problem = ""
         try:
-            taken, problem = take(root) if (root / BOOT / name).exists() else (without, "")
-            services += taken
+            if (root / BOOT / name).exists():
+                problem = take(root, taken)
         except FileError as error:
             problem = str(error)
         except Exception as error:
@@ -179,35 +204,61 @@ def take_over(root: Path = ROOT) -> list[str]:
         if problem:
             print(problem, flush=True)
         tell_user(root, error_name, f"{problem}\n" if problem else "")
-    return services
+    if taken.keys:
+        replace(root / "etc/ssh/authorized_keys", "\n".join([*taken.keys, ""]), mode=0o600)
+    return taken.services()
 
 
-def _take_network(root: Path) -> tuple[list[str], str]:
-    """Return the services that the network needs, and a warning or "". Raises FileError and OSError."""
+def _take_network(root: Path, taken: Taken) -> str:
+    """Take the file over, and return a warning or "". Raises FileError and OSError."""
     text = read_text(root / BOOT / NAME, "a YAML file", name=NAME)
-    fields, hashed = apart.call(NAME, _taken, text)
+    fields, hashed = apart.call(NAME, _network_fields, text)
     network = Network(**fields)
     # Each value becomes a line in a file of another program.
-    texts = [value for name, value in fields.items() if name != "page" and value is not None]
-    if not all(isinstance(value, str) and value.isprintable() for value in texts):
-        raise NetworkError(f"{NAME}: not usable, expected printable text")
+    _check_printable(NAME, fields)
     if hashed is not None:
         _write_hashed(root, hashed)
     if network.address:
         replace(root / "run/systemd/network/70-apmpi.network", _networkd(network))
-    services = []
-    if network.page:
-        services.append(PAGE_SERVICE)
-        if network.page_password:
-            replace(root / "etc/apmpi" / PASSWORD_FILE, f"{network.page_password}\n", mode=0o600)
-    if not network.wifi_name:
-        return services, ""
-    replace(root / "etc/iwd/main.conf", f"[General]\nCountry={(network.wifi_country or '').upper()}\n")
-    replace(root / "var/lib/iwd" / _iwd_name(network.wifi_name), _iwd(network), mode=0o600)
-    return [*services, "iwd.service"], ""
+    if network.page_password:
+        replace(root / "etc/apmpi" / PASSWORD_FILE, f"{network.page_password}\n", mode=0o600)
+    wifi = imager.Wifi(network.wifi_name, network.wifi_password, network.wifi_country)
+    taken.wifi |= _write_wifi(root, wifi)
+    taken.page = network.page
+    return ""
 
 
-def _taken(text: str) -> tuple[dict[str, Any], str | None]:
+def _take_network_config(root: Path, taken: Taken) -> str:
+    """Take Imager's network-config over, as _take_network."""
+    text = read_text(root / BOOT / imager.NETWORK_NAME, "a YAML file", name=imager.NETWORK_NAME)
+    fields = apart.call(imager.NETWORK_NAME, _wifi_fields, text)
+    _check_printable(imager.NETWORK_NAME, fields)
+    taken.wifi |= _write_wifi(root, imager.Wifi(**fields))
+    return ""
+
+
+def _wifi_fields(text: str) -> dict[str, Any]:
+    return asdict(imager.wifi(text))
+
+
+def _check_printable(name: str, fields: dict[str, Any]) -> None:
+    """Raises NetworkError unless each value that is not a switch is one line, if the child answers so."""
+    texts = [value for value in fields.values() if value is not None and not isinstance(value, bool)]
+    if not all(isinstance(value, str) and value.isprintable() for value in texts):
+        raise NetworkError(f"{name}: not usable, expected printable text")
+
+
+def _write_wifi(root: Path, wifi: imager.Wifi) -> bool:
+    """Write iwd's files for a Wi-Fi, and return whether there is one."""
+    if not wifi.name:
+        return False
+    if wifi.country:
+        replace(root / "etc/iwd/main.conf", f"[General]\nCountry={wifi.country.upper()}\n")
+    replace(root / "var/lib/iwd" / _iwd_name(wifi.name), _iwd(wifi), mode=0o600)
+    return True
+
+
+def _network_fields(text: str) -> tuple[dict[str, Any], str | None]:
     """Return the fields of parse() with the password's record, and the text with that in the password's
     place, None if there is nothing to replace. Raises FileError.
     """
@@ -234,25 +285,41 @@ def _write_hashed(root: Path, text: str) -> None:
         print(f"{NAME}: the page's password stays readable on the card, which can't be written to ({error})")
 
 
-def _take_keys(root: Path) -> tuple[list[str], str]:
-    """Take the keys, as _take_network. Lines that are no key are left out and reported; sshd would not."""
+def _take_user_data(root: Path, taken: Taken) -> str:
+    """Take Imager's user-data over, as _take_network: the name, with /etc/hosts, and the keys."""
+    text = read_text(root / BOOT / imager.USER_DATA_NAME, "a YAML file", name=imager.USER_DATA_NAME)
+    given = imager.UserData(**apart.call(imager.USER_DATA_NAME, _user_data_fields, text))
+    if given.hostname is not None:
+        if not imager.HOST_NAME.fullmatch(given.hostname):
+            raise NetworkError(f"{imager.USER_DATA_NAME}: not usable, expected a name")
+        hosts = (root / HOSTS).read_text()
+        replace(root / HOSTS, re.sub(r"(?m)^127\.0\.1\.1 .*$", f"127.0.1.1 {given.hostname}", hosts))
+        replace(root / HOST_NAME, f"{given.hostname}\n")
+    return _add_keys(taken, given.keys, f"{imager.USER_DATA_NAME}: ssh_authorized_keys")
+
+
+def _user_data_fields(text: str) -> dict[str, Any]:
+    return asdict(imager.user_data(text))
+
+
+def _take_keys(root: Path, taken: Taken) -> str:
+    """Take the keys, as _take_network."""
     lines = read_text(root / BOOT / KEYS_NAME, "public SSH keys", name=KEYS_NAME).splitlines()
+    return _add_keys(taken, lines, KEYS_NAME)
+
+
+def _add_keys(taken: Taken, lines: list[str], name: str) -> str:
+    """Take lines that are keys; the first that is none is reported, as sshd would not."""
     filled = [
         (number, line) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"
     ]
     keys = [line for _, line in filled if PUBLIC_KEY.search(line)]
-    problem = ""
+    taken.keys += keys
     for number, line in filled:
         if line not in keys:
-            problem = (
-                f"{KEYS_NAME}:{number}: no public key, expected lines like those of a .pub file: "
-                "ssh-ed25519 AAAA..."
-            )
-            break
-    if not keys:
-        return [], problem
-    replace(root / "etc/ssh/authorized_keys", "\n".join([*keys, ""]), mode=0o600)
-    return ["ssh.service"], problem
+            expected = "lines like those of a .pub file: ssh-ed25519 AAAA..."
+            return f"{name}:{number}: no public key, expected {expected}"
+    return ""
 
 
 def make_host_key(root: Path = ROOT) -> None:
@@ -286,16 +353,22 @@ def _iwd_name(network_name: str) -> str:
     return f"{network_name}.psk" if plain else f"={network_name.encode().hex()}.psk"
 
 
-def _iwd(network: Network) -> str:
-    password = network.wifi_password or ""
+def _iwd(wifi: imager.Wifi) -> str:
+    """Return the content of that file."""
+    password, settings = wifi.password or "", "[Settings]\nHidden=true\n" if wifi.hidden else ""
+    if len(password) == 64:
+        return f"[Security]\nPreSharedKey={password.lower()}\n{settings}"
     # Escaped as in GLib's key files, where leading blanks would be lost.
     escaped = password.replace("\\", r"\\")
     blanks = len(escaped) - len(escaped.lstrip(" "))
-    return "[Security]\nPassphrase=" + r"\s" * blanks + escaped.lstrip(" ") + "\n"
+    return "[Security]\nPassphrase=" + r"\s" * blanks + escaped.lstrip(" ") + "\n" + settings
 
 
 def main() -> None:
     services = take_over()
+    name = (ROOT / HOST_NAME).read_text().strip()
+    if socket.gethostname() != name:  # systemd has read the image's own at its start
+        socket.sethostname(name)
     if "ssh.service" in services:
         try:
             make_host_key()

@@ -17,6 +17,7 @@ import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -175,8 +176,10 @@ def drive(folder: Path) -> None:
         run("mount", "-o", "remount,rw", BOOT)
         (BOOT / "network.yaml").rmdir()
         (BOOT / "network.yaml").write_text("page_password: correct horse\n")
+        (BOOT / "user-data").write_text("#cloud-config\nhostname: kitchen\n")
         run("mount", "-o", "remount,ro", BOOT)
         noted["network again"] = subprocess.run(["systemctl", "restart", "apmpi-network"]).returncode
+        noted["name"] = socket.gethostname()
         noted["page's socket"] = wait_for(10, lambda: state("apmpi-web.socket") == "active")
         noted["password"] = [
             contents(path) for path in (BOOT / "network.yaml", Path("/etc/apmpi/web-password"))

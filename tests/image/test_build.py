@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -12,6 +15,7 @@ import tarfile
 from pathlib import Path
 
 import licences
+import manifest
 import package
 import pytest
 import sbom
@@ -50,7 +54,8 @@ def test_shell_scripts_parse(script: Path) -> None:
 def test_units_start_what_is_there() -> None:
     assert len(UNITS) >= 8
     for unit in UNITS:
-        text = unit.read_text() if unit.is_file() else (unit / "appliance.conf").read_text()
+        files = [unit] if unit.is_file() else unit.glob("*.conf")
+        text = "".join(file.read_text() for file in files)
         for module in re.findall(r"python3 -m (\S+)", text):
             assert (IMAGE / f"{module.replace('.', '/')}.py").exists(), f"{unit.name}: {module}"
         for program in re.findall(r"=[-+]*/(usr/lib/apmpi/\S+)", text):
@@ -114,6 +119,29 @@ STATUS = (
     "Version: 2.41-1+b1\nDescription: a library\n with a second line\n\n"
     "Package: gone\nStatus: deinstall ok config-files\nArchitecture: arm64\nVersion: 1\n"
 )
+
+
+@pytest.mark.parametrize("downloads", ["", "https://example.org/apmpi/"])
+def test_the_list_for_raspberry_pi_imager(tmp_path: Path, downloads: str) -> None:
+    """The fields that its schema-notes.md requires, with their types, and what it compares after writing."""
+    image, compressed = tmp_path / "apmpi-0.1.0-arm64.img", tmp_path / "apmpi-0.1.0-arm64.img.xz"
+    image.write_bytes(b"card" * 100_000)
+    compressed.write_bytes(lzma.compress(image.read_bytes()))
+    content = json.loads(manifest.manifest(image, compressed, "0.1.0", build.BOARD, 0, downloads))
+    (entry,) = content["os_list"]
+    texts = ("name", "description", "icon", "url", "extract_sha256", "release_date", "init_format")
+    assert all(isinstance(entry[name], str) and entry[name] for name in texts)
+    assert entry["url"] == f"{downloads or tmp_path.as_uri() + '/'}{compressed.name}"
+    assert entry["release_date"] == "1970-01-01" and entry["init_format"] == "cloudinit"
+    unpacked = lzma.decompress(compressed.read_bytes())
+    assert entry["extract_size"] == len(unpacked)
+    assert entry["extract_sha256"] == hashlib.sha256(unpacked).hexdigest()
+    assert entry["image_download_size"] == compressed.stat().st_size
+    assert entry["image_download_sha256"] == hashlib.sha256(compressed.read_bytes()).hexdigest()
+    # Each board that is offered leads to the image.
+    tags = {tag for device in content["imager"]["devices"] for tag in device["tags"]}
+    assert set(entry["devices"]) == tags == {"pi3-64bit", "pi4-64bit"}
+    assert base64.b64decode(entry["icon"].partition(",")[2]).startswith(b"<svg ")
 
 
 def test_bill_of_materials() -> None:

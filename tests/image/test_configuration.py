@@ -288,6 +288,112 @@ def test_a_password_of_several_lines_is_refused(device: Path) -> None:
     assert "several lines given" in (device / BOOT / "network-error.txt").read_text()
 
 
+# ---- files of Raspberry Pi Imager
+
+# As Imager 2 writes them if it is asked for everything, cut to what differs in kind.
+USER_DATA = """#cloud-config
+hostname: kitchen
+manage_etc_hosts: true
+packages:
+- avahi-daemon
+apt:
+  conf: |
+    Acquire {
+      Check-Date "false";
+    };
+timezone: Europe/Berlin
+keyboard:
+  model: pc105
+  layout: "de"
+enable_ssh: true
+users:
+- name: pi
+  groups: users,adm,sudo
+  shell: /bin/bash
+  lock_passwd: false
+  passwd: $5$abc$def
+  ssh_authorized_keys:
+    - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGhlbGxvIHdvcmxk pc
+  sudo: ALL=(ALL) NOPASSWD:ALL
+runcmd:
+  - [ rfkill, unblock, wifi ]
+"""
+PSK = "0123456789abcdef" * 4
+NETWORK_CONFIG = f"""network:
+  version: 2
+  wifis:
+    wlan0:
+      dhcp4: true
+      regulatory-domain: "DE"
+      access-points:
+        "my \\"net\\"":
+          hidden: true
+          password: "{PSK}"
+      optional: true
+"""
+
+
+def imaged(device: Path, user_data: str, network_config: str) -> list[str]:
+    """Write the files that Imager writes, and return the services to be started."""
+    (device / "etc").mkdir(exist_ok=True)
+    (device / "etc/hosts").write_text((IMAGE / "root/etc/hosts").read_text())
+    (device / BOOT / "user-data").write_text(user_data)
+    (device / BOOT / "network-config").write_text(network_config)
+    (device / BOOT / "meta-data").write_text("instance-id: rpi-imager-1\n")
+    return network.take_over(device)
+
+
+def test_name_wifi_and_keys_of_the_imager_are_taken_over(device: Path) -> None:
+    assert imaged(device, USER_DATA, NETWORK_CONFIG) == [PAGE, "iwd.service", "ssh.service"]
+    assert (device / "etc/hostname").read_text() == "kitchen\n"
+    assert "127.0.1.1 kitchen\n" in (device / "etc/hosts").read_text()
+    assert (device / "etc/ssh/authorized_keys").read_text() == KEY.replace(" me", " pc")
+    name = b'my "net"'.hex()
+    profile = (device / f"var/lib/iwd/={name}.psk").read_text()
+    assert profile == f"[Security]\nPreSharedKey={PSK}\n[Settings]\nHidden=true\n"
+    assert (device / "etc/iwd/main.conf").read_text() == "[General]\nCountry=DE\n"
+
+    # One's own files count beside them.
+    (device / BOOT / "authorized_keys").write_text(KEY)
+    (device / BOOT / "network.yaml").write_text(WIFI + "page: off\n")
+    assert network.take_over(device) == ["iwd.service", "ssh.service"]
+    assert (device / "etc/ssh/authorized_keys").read_text() == KEY.replace(" me", " pc") + KEY
+    assert len(list((device / "var/lib/iwd").iterdir())) == 2
+
+
+def test_an_imager_that_was_asked_for_nothing_changes_nothing(device: Path) -> None:
+    assert imaged(device, "#cloud-config\n", "network:\n  version: 2\n") == [PAGE]
+    assert not (device / "etc/hostname").exists() and not (device / "etc/iwd").exists()
+
+
+@pytest.mark.parametrize(
+    ("user_data", "network_config", "problem"),
+    [
+        ("hostname: a b", "", "user-data: hostname: 'a b' given, expected 1 to 63 letters"),
+        ("hostname: [", "", "user-data:1: not valid YAML"),
+        ("users: [{ssh_authorized_keys: [1]}]", "", "user-data: ssh_authorized_keys: no text given"),
+        ("ssh_authorized_keys: [nonsense]", "", "user-data: ssh_authorized_keys:1: no public key"),
+        ("", "wifis: {wlan0: {access-points: {home: {}}}}", "network-config: 'home': expected a password"),
+        (
+            "",
+            "wifis: {wlan0: {access-points: {5: {password: '12345678'}}}}",
+            "network-config: '5': is no Wi-Fi",
+        ),
+        (
+            "",
+            "wifis: {w: {regulatory-domain: DEU, access-points: {a: {password: '12345678'}}}}",
+            "two letters",
+        ),
+    ],
+)
+def test_mistakes_in_the_files_of_the_imager(
+    device: Path, user_data: str, network_config: str, problem: str
+) -> None:
+    assert imaged(device, user_data, network_config) == [PAGE]
+    texts = [path.read_text() for path in (device / BOOT).glob("*-error.txt")]
+    assert len(texts) == 1 and problem in texts[0]
+
+
 # ---- what the page hands over
 
 

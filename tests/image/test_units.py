@@ -94,6 +94,7 @@ def test_units_work_with_all_their_restrictions(tmp_path: Path) -> None:
     assert noted["host key"] == 0 and noted["ssh"]
     assert noted["page with a mistake in network.yaml"] == "inactive"
     assert noted["network again"] == 0 and noted["page's socket"]
+    assert noted["name"] == "kitchen"
     assert noted["password"][1].startswith("scrypt ")
     assert noted["password"][0] == f'page_password: "{noted["password"][1]}"'
     # A card that comes later, and the report of a trial that failed.
