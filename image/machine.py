@@ -71,6 +71,7 @@ class Machine:
         for name in ("vmlinuz", "initrd.img"):
             (folder / name).write_bytes(card.read(prefix + name))
         command_line = f"{card.read(prefix + 'cmdline.txt').decode().strip()} {SHELL} {PLUGGED_IN}"
+        self.page_port = free_port()
         serial, monitor = folder / "serial", folder / "monitor"
         for path in (serial, monitor):
             path.unlink(missing_ok=True)
@@ -81,7 +82,9 @@ class Machine:
             *("-kernel", folder / "vmlinuz", "-initrd", folder / "initrd.img", "-append", command_line),
             *("-drive", f"file={disk},if=virtio,format={disk_format}"),
             *("-device", "i6300esb", "-action", "watchdog=reset"),
-            *("-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile="),
+            # Nothing leaves the guest; the host reaches its page at self.page_port.
+            *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.page_port}-:80"),
+            *("-device", "virtio-net-pci,netdev=net,romfile="),
             *("-display", "none", "-nodefaults", "-no-reboot"),
             *("-chardev", f"socket,id=serial,path={serial},server=on,wait=off", "-serial", "chardev:serial"),
             *("-monitor", f"unix:{monitor},server=on,wait=off"),
@@ -222,6 +225,14 @@ def overlay_of(image: Path, target: Path) -> Path:
     command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.absolute()), "-F", "raw"]
     subprocess.run([*command, str(target)], check=True)
     return target
+
+
+def free_port() -> int:
+    """Return a TCP port of the host that nobody listens at."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        port: int = asked.getsockname()[1]
+        return port
 
 
 def has_qemu() -> bool:

@@ -10,6 +10,8 @@ The first boot ends with a snapshot, from which each test of the running system 
 start from power on, each on a card of its own.
 """
 
+import contextlib
+import http.client
 import json
 import random
 import re
@@ -229,6 +231,102 @@ def test_a_key_switches_ssh_on(machine: Machine) -> None:
 def test_the_name_is_known_by_mdns(machine: Machine) -> None:
     assert machine.check("hostname").strip() == "apmpi"
     assert re.search(r"eth0\).*yes", machine.check("resolvectl mdns"))
+
+
+class Browser:
+    """Requests of the host to the page of a machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._port = machine.page_port
+        self._headers = {
+            "Origin": f"http://127.0.0.1:{self._port}",
+            "Content-Type": "application/json",
+        }
+
+    def ask(self, method: str, path: str, content: object = None) -> tuple[int, str]:
+        """Return status and body; the session is kept."""
+        # Starting the page and trying a password are much work for the emulated processor.
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
+        with contextlib.closing(connection):
+            body = None if content is None else json.dumps(content)
+            connection.request(method, path, body, self._headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        if cookie := answer.headers.get("Set-Cookie"):
+            self._headers["Cookie"] = cookie.split(";")[0]
+            self._headers["X-CSRF-Token"] = json.loads(text)["csrf"]
+        return answer.status, text
+
+    def states(self, count: int) -> list[str]:
+        """Return the next sentences on the state."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
+        found: list[str] = []
+        with contextlib.closing(connection):
+            connection.request("GET", "/live", headers=self._headers)
+            answer, kind = connection.getresponse(), b""
+            while len(found) < count and (line := answer.readline()):
+                kind = line if line.startswith(b"event:") else kind
+                if line.startswith(b"data:") and kind.strip() == b"event: state":
+                    found.append(json.loads(line[5:])["sentence"])
+        return found
+
+
+def test_the_page_shows_the_state_and_changes_nothing_without_a_password(machine: Machine) -> None:
+    browser = Browser(machine)
+    start_s = time.monotonic()
+    status, page = browser.ask("GET", "/")
+    print(f"the page after {time.monotonic() - start_s:.1f} s of the host's time")
+    assert status == 200 and "on apmpi" in page
+    states = browser.states(3)
+    print(states)
+    assert re.search(r"latency \d+ ms", states[-1])
+    past = json.loads(browser.ask("GET", "/past")[1])
+    print(past.get("sentence", past))
+    assert "sentence" in past and past["rows"]
+    status, report = browser.ask("GET", "/report")
+    print(report)
+    assert status == 200 and re.search(r"(?m)^fine   arithmetic +neon kernels$", report)
+    assert "page_password: and one in quotes into network.yaml" in browser.ask("GET", "/session")[1]
+    assert browser.ask("POST", "/session", {"password": "none"})[0] == 403
+    assert browser.ask("GET", "/configuration")[0] == 401
+    assert browser.ask("POST", "/configuration", {"text": "", "version": ""})[0] == 401
+
+
+def test_the_page_changes_the_card_and_sound_goes_on(machine: Machine) -> None:
+    edit(machine, "echo 'page_password: correct horse' >> network.yaml")
+    machine.check("systemctl restart apmpi-network")
+    assert "correct" not in machine.check("cat /boot/firmware/network.yaml")
+    pid = machine.check("systemctl show -P MainPID apmpi")
+    xruns = machine.check("cat /proc/asound/Mic/pcm0c/sub0/status | head -1")
+    assert "RUNNING" in xruns
+    browser = Browser(machine)
+    assert browser.ask("POST", "/session", {"password": "wrong horse"})[0] == 403
+    status, told = browser.ask("POST", "/session", {"password": "correct horse"})
+    assert status == 200, told
+    shown = json.loads(browser.ask("GET", "/configuration")[1])
+    assert "CARD=Mic" in shown["text"]
+    changed = shown["text"].replace("noise_suppression: true", "noise_suppression: false")
+    status, told = browser.ask("POST", "/configuration", {"text": changed, "version": shown["version"]})
+    assert (status, json.loads(told)["sentence"]) == (200, "saved, and taken over")
+    on_card = machine.check("cat /boot/firmware/apmpi.yaml")
+    assert "noise_suppression: false" in on_card and "CARD=Mic" not in on_card
+    assert "noise_suppression: true" in machine.check("cat /boot/firmware/apmpi-before.yaml")
+    assert re.search(r"\bro\b", machine.check("findmnt -no OPTIONS /boot/firmware"))
+    machine.check("sleep 3")
+    assert entries(machine, Event.RELOADED)[-1]["APMPI_NOISE_SUPPRESSION"] == "0"
+    assert machine.check("systemctl show -P MainPID apmpi") == pid
+    assert "RUNNING" in machine.check("cat /proc/asound/Mic/pcm0c/sub0/status")
+    # And back again.
+    version = json.loads(browser.ask("GET", "/configuration")[1])["version"]
+    status, told = browser.ask("POST", "/configuration/before", {"version": version})
+    assert status == 200 and json.loads(told)["text"] == shown["text"], told
+    assert "noise_suppression: true" in machine.check("cat /boot/firmware/apmpi.yaml")
+
+
+def test_the_page_can_be_switched_off(machine: Machine) -> None:
+    edit(machine, "echo 'page: off' >> network.yaml")
+    machine.check("systemctl stop apmpi-web.socket apmpi-web; systemctl restart apmpi-network; sleep 2")
+    assert machine.run("ss -Hltn 'sport = :80'")[1].strip() == ""
 
 
 def test_the_watchdog_is_fed(machine: Machine) -> None:
