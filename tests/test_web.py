@@ -397,7 +397,7 @@ def test_a_report_has_what_the_page_knows_and_the_configuration_with_the_passwor
 
 def test_a_report_without_the_service_says_why(tmp_path: Path, open_page: Callable[..., Page]) -> None:
     text = open_page("--socket", tmp_path / "none").request("GET", "/report")[1].decode()
-    assert re.search(r"(?m)^Now\n---\n.*no service answers", text)
+    assert re.search(r"(?m)^Now\n---\nproblem +.*no service answers", text)
 
 
 # ---- editing

@@ -17,7 +17,7 @@ PATIENCE_S = 2.0
 
 
 def report(
-    checks: dict[str, Any], past: dict[str, Any], figures: dict[str, Any] | str, configuration: str | None
+    checks: dict[str, Any], past: dict[str, Any], figures: dict[str, Any], configuration: str | None
 ) -> str:
     """Return the text.
 
@@ -35,8 +35,8 @@ def report(
     return "".join(f"{one_line(line)}\n" for line in lines)
 
 
-def figures_now(socket_path: Path | None) -> dict[str, Any] | str:
-    """Return the service's figures, or a sentence on why there are none."""
+def figures_now(socket_path: Path | None) -> dict[str, Any]:
+    """Return the service's figures, or {"problem": ...}, a sentence on why there are none."""
     try:
         with Subscription("figures", socket_path) as service:
             end_s = time.monotonic() + PATIENCE_S
@@ -45,8 +45,8 @@ def figures_now(socket_path: Path | None) -> dict[str, Any] | str:
                     if (figures := figures_of(line)) is not None:
                         return dict(figures)
     except (EndpointError, OSError) as error:
-        return str(error)
-    return "the service sends no figures"
+        return {"problem": str(error)}
+    return {"problem": "the service sends no figures"}
 
 
 def _titled(title: str, lines: Iterator[str] | list[str]) -> list[str]:
@@ -58,10 +58,7 @@ def _checks(checks: dict[str, Any]) -> Iterator[str]:
         yield f"{verdict:<6} {name:<{NAME_WIDTH}} {text}" + (f" -> {todo}" if todo else "")
 
 
-def _figures(figures: dict[str, Any] | str) -> Iterator[str]:
-    if isinstance(figures, str):
-        yield figures
-        return
+def _figures(figures: dict[str, Any]) -> Iterator[str]:
     for name, value in figures.items():
         yield f"{name:<{NAME_WIDTH}} {value}"
 

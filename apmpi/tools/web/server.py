@@ -57,6 +57,8 @@ KEEPALIVE_S = 15.0
 # The journal's last hours and last day are read again after so long at the earliest; anybody may ask.
 PAST_FRESH_S = 20.0
 CHECKS_FRESH_S = 60.0
+# The service takes few clients at a time: those who ask for a report together share one.
+FIGURES_FRESH_S = 1.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,7 +70,7 @@ class Server:
         self.live = Live(socket_path)
         self.past = Fresh(past, PAST_FRESH_S)
         self.checks = Fresh(checks, CHECKS_FRESH_S)
-        self._socket_path = socket_path
+        self.figures = Fresh(lambda _: figures_now(socket_path), FIGURES_FRESH_S)
         self.editing = Editing(configuration, socket_path)
         version = html.escape(importlib.metadata.version("apmpi"))
         host = html.escape(socket.gethostname())
@@ -106,9 +108,11 @@ class Server:
         return web.json_response(await self.checks.content())
 
     async def _report(self, request: web.Request) -> web.Response:
-        figures = await asyncio.to_thread(figures_now, self._socket_path)
         text = report(
-            await self.checks.content(), await self.past.content(), figures, self.editing.text_for(request)
+            checks=await self.checks.content(),
+            past=await self.past.content(),
+            figures=await self.figures.content(),
+            configuration=self.editing.text_for(request),
         )
         name = {"Content-Disposition": 'attachment; filename="apmpi-report.txt"'}
         return web.Response(text=text, headers=name)
