@@ -329,6 +329,14 @@ def test_the_page_can_be_switched_off(machine: Machine) -> None:
     assert machine.run("ss -Hltn 'sport = :80'")[1].strip() == ""
 
 
+def test_the_name_that_raspberry_pi_imager_was_given(machine: Machine) -> None:
+    edit(machine, "printf '#cloud-config\\nhostname: kitchen\\n' > user-data")
+    machine.check("systemctl restart apmpi-network")
+    assert machine.check("hostname").strip() == "kitchen"
+    assert "10.0.2." in machine.check("sleep 2; resolvectl query -4 kitchen.local")
+    assert "on kitchen" in Browser(machine).ask("GET", "/")[1]
+
+
 def test_the_watchdog_is_fed(machine: Machine) -> None:
     assert machine.check("systemctl show -P RuntimeWatchdogUSec").strip() == "15s"
     assert "watchdog" in machine.check("systemctl show -P WatchdogDevice")

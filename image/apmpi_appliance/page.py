@@ -6,6 +6,7 @@ The page shows and changes the service's own file. What it hands over goes to th
 devices that were chosen, and the file before is kept there as apmpi-before.yaml.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def put(root: Path = ROOT) -> str:
             if present is not None:
                 replace(file.with_name(configuration.BEFORE_NAME), present)
             # Line ends for the editors of Windows.
-            replace(file, text.replace("\n", "\r\n"))
+            replace(file, re.sub(r"\r?\n", "\r\n", text))
     except (OSError, subprocess.CalledProcessError) as error:
         raise FileError(f"{name}: cannot be written to the boot partition ({error})") from None
     return configuration.take_over(root)
