@@ -107,7 +107,7 @@ image-pi5: setup-image
 
 # Does not depend on `image`: an image that was built elsewhere can be put into build/image.
 test-image: setup-image setup-test
-	@$(VENV)/bin/pytest image/test_machine.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
+	@$(VENV)/bin/pytest --override-ini=faulthandler_timeout=1800 image/test_machine.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
 
 api: setup-test
 	@$(VENV)/bin/python .ci/api_page.py build/api

@@ -33,6 +33,8 @@ SNAPSHOT = "ready"
 READY_LIMIT_S = 20.0
 EXPOSURE_LIMIT = 1.5
 ROOT_EXPOSURE_LIMIT = 4.0
+# For an answer of the page: its start took 13 s on the emulated processor, and the host may be busy.
+TIMEOUT_S = 300.0
 
 
 @pytest.fixture(scope="session")
@@ -245,8 +247,7 @@ class Browser:
 
     def ask(self, method: str, path: str, content: object = None) -> tuple[int, str]:
         """Return status and body; the session is kept."""
-        # Starting the page and trying a password are much work for the emulated processor.
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
         with contextlib.closing(connection):
             body = None if content is None else json.dumps(content)
             connection.request(method, path, body, self._headers)
@@ -259,7 +260,7 @@ class Browser:
 
     def states(self, count: int) -> list[str]:
         """Return the next sentences on the state."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
         found: list[str] = []
         with contextlib.closing(connection):
             connection.request("GET", "/live", headers=self._headers)
@@ -297,8 +298,7 @@ def test_the_page_changes_the_card_and_sound_goes_on(machine: Machine) -> None:
     machine.check("systemctl restart apmpi-network")
     assert "correct" not in machine.check("cat /boot/firmware/network.yaml")
     pid = machine.check("systemctl show -P MainPID apmpi")
-    xruns = machine.check("cat /proc/asound/Mic/pcm0c/sub0/status | head -1")
-    assert "RUNNING" in xruns
+    assert "RUNNING" in machine.check("cat /proc/asound/Mic/pcm0c/sub0/status")
     browser = Browser(machine)
     assert browser.ask("POST", "/session", {"password": "wrong horse"})[0] == 403
     status, told = browser.ask("POST", "/session", {"password": "correct horse"})
@@ -316,6 +316,7 @@ def test_the_page_changes_the_card_and_sound_goes_on(machine: Machine) -> None:
     assert entries(machine, Event.RELOADED)[-1]["APMPI_NOISE_SUPPRESSION"] == "0"
     assert machine.check("systemctl show -P MainPID apmpi") == pid
     assert "RUNNING" in machine.check("cat /proc/asound/Mic/pcm0c/sub0/status")
+    print(machine.check("systemctl show -p MemoryPeak apmpi-web apmpi; systemctl status apmpi | grep Status"))
     # And back again.
     version = json.loads(browser.ask("GET", "/configuration")[1])["version"]
     status, told = browser.ask("POST", "/configuration/before", {"version": version})

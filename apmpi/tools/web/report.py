@@ -60,7 +60,7 @@ def _checks(checks: dict[str, Any]) -> Iterator[str]:
 
 def _figures(figures: dict[str, Any]) -> Iterator[str]:
     for name, value in figures.items():
-        yield f"{name:<{NAME_WIDTH}} {value}"
+        yield f"{name:<{NAME_WIDTH}} {'-' if value is None else value}"
 
 
 def _past(past: dict[str, Any]) -> Iterator[str]:
