@@ -64,6 +64,7 @@ CASE(coherence)
     if (n)
         out[2][0] = sum;
 }
+CASE(hermitian_average) { k->hermitian_average(n, 1, in[0], in[1], in[2], out[0]); }
 CASE(multiply) { k->multiply(n, in[0], in[1], out[0]); }
 CASE(dot)
 {
@@ -95,6 +96,7 @@ static const kernel_case_t kernel_cases[] = {
     {"filter_pair", 12, 9, case_filter_pair},
     {"adapt_pair", 18, 40, case_adapt_pair},
     {"coherence", 500, 1000, case_coherence},
+    {"hermitian_average", 8, 6, case_hermitian_average},
     {"multiply", 1, 1, case_multiply},
     {"dot", 500, 500, case_dot},
     {"interpolate", 500, 500, case_interpolate},

@@ -72,6 +72,13 @@ typedef struct {
     float (*coherence)(int n, float keep, const float *xr, const float *xi, const float *mr, const float *mi,
                        float *cr, float *ci);
 
+    /* Hermitian matrices by bin, see hermitian.h; 1 <= rows <= HERMITIAN_MAX_ROWS, vectors x of `rows` rows
+     * of n floats. average: matrix += rate (x x^H - matrix), with a rate per bin. solve: x becomes the
+     * solution y of matrix * y = x; the matrix is positive definite, or all 0, which gives no numbers. */
+    void (*hermitian_average)(int n, int rows, const float *xr, const float *xi, const float *rate,
+                              float *matrix);
+    void (*hermitian_solve)(int n, int rows, const float *matrix, float *xr, float *xi);
+
     /* out = a * b, real; out may be a or b */
     void (*multiply)(int n, const float *a, const float *b, float *out);
     /* sum of a * b; they may be the same */

@@ -1,6 +1,7 @@
 /* kernels.h: every variant against the scalar one, on adverse buffers: many lengths, every offset, memory
  * that ends with the array (for a sanitizer), silence, full scale, denormals. */
 #include "base/test_support.h"
+#include "kernels/hermitian.h"
 #include "kernels/kernel_cases.h"
 
 enum { LENGTHS = 13, OFFSETS = 4 };
@@ -179,6 +180,58 @@ static void check_dense_add(void)
     CHECK(y[0] == 3.0f, "dense_add: silence leaves the bias as it is");
 }
 
+/* |matrix * y - x| of one bin over the sum of the magnitudes that it is made of, in double. */
+static double backward_error(int n, int rows, int k, const float *matrix, const float *const solution[2],
+                             const float *const right[2])
+{
+    double worst = 0.0;
+    for (int i = 0; i < rows; i++) {
+        double re = -(double)right[0][i * n + k], im = -(double)right[1][i * n + k], size = hypot(re, im);
+        for (int j = 0; j < rows; j++) {
+            const float *element = matrix + hermitian_plane(i > j ? i : j, i > j ? j : i) * n + k;
+            const double ar = (double)element[0], ai = i < j ? -(double)element[n] : (double)element[n],
+                         yr = (double)solution[0][j * n + k], yi = (double)solution[1][j * n + k];
+            re += ar * yr - ai * yi;
+            im += ar * yi + ai * yr;
+            size += hypot(ar, ai) * hypot(yr, yi);
+        }
+        test_worst(&worst, hypot(re, im) / size);
+    }
+    return worst;
+}
+
+/* Matrices that are averages of a few random vectors, with 0.001 of the diagonal added, are solved to within
+ * the rounding error of a factorisation, 3 rows^2 roundings (N. Higham, "Accuracy and Stability of Numerical
+ * Algorithms", 2002, theorem 10.4, twice that for complex numbers). */
+static void check_hermitian(const kernels_t *variant, int rows)
+{
+    const int n = 5 * KERNEL_LANES, floats = n * rows, average_of = rows / 2 + 1;
+    float *matrix = test_memory(sizeof(float) * (size_t)(n * hermitian_planes(rows)));
+    float *rate = buffer(n, 0, NOISE), *x[2] = {buffer(floats, 0, NOISE), buffer(floats, 0, NOISE)};
+    double worst = 0.0;
+    for (int v = 0; v < average_of; v++) {
+        float *re = buffer(floats, 0, NOISE), *im = buffer(floats, 0, NOISE);
+        for (int k = 0; k < n; k++)
+            rate[k] = 1.0f / (float)(v + 1);
+        variant->hermitian_average(n, rows, re, im, rate, matrix);
+        free(re), free(im);
+    }
+    for (int i = 0; i < rows; i++)
+        for (int k = 0; k < n; k++)
+            matrix[hermitian_plane(i, i) * n + k] *= 1.001f;
+    float *y[2] = {buffer(floats, 0, NOISE), buffer(floats, 0, NOISE)};
+    for (int part = 0; part < 2; part++)
+        memcpy(y[part], x[part], sizeof(float) * (size_t)floats);
+    variant->hermitian_solve(n, rows, matrix, y[0], y[1]);
+    const float *const solution[2] = {y[0], y[1]}, *const right[2] = {x[0], x[1]};
+    for (int k = 0; k < n; k++)
+        test_worst(&worst, backward_error(n, rows, k, matrix, solution, right));
+    const double allowed = 2.0 * 3.0 * rows * rows * 0x1p-24;
+    CHECK(worst <= allowed, "%-6s hermitian_solve    %2d rows: backward error up to %.1e (allowed %.1e)",
+          variant->name, rows, worst, allowed);
+    free(matrix), free(rate), free(x[0]), free(x[1]), free(y[0]), free(y[1]);
+}
+
 int main(void)
 {
     printf("stages use %s\n", kernels()->name);
@@ -188,6 +241,8 @@ int main(void)
         for (int size = 160; size <= 960; size += 160)
             if (size != 800)
                 compare_fft(*variant, size);
+        for (int rows = 1; rows <= HERMITIAN_MAX_ROWS; rows *= 2)
+            check_hermitian(*variant, rows);
         check_dense(*variant);
     }
     check_dense_add();

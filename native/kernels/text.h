@@ -9,6 +9,7 @@
  *                       sum[r] = sum_i row[r][i] * x[i]
  */
 #include "kernels/elementary_text.h"
+#include "kernels/hermitian_text.h"
 #include "kernels/kernels.h"
 
 static void power(int n, const float *restrict re, const float *restrict im, float *restrict power)
@@ -379,6 +380,8 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
         .filter_pair = filter_pair,                                                                          \
         .adapt_pair = adapt_pair,                                                                            \
         .coherence = coherence,                                                                              \
+        .hermitian_average = hermitian_average,                                                              \
+        .hermitian_solve = hermitian_solve,                                                                  \
         .multiply = multiply,                                                                                \
         .dot = dot,                                                                                          \
         .interpolate = interpolate,                                                                          \
