@@ -26,7 +26,7 @@ PYTHON = {
     **{fact: set() for fact in FACTS},
 }
 
-STAGES = {"hpf", "delay", "aec", "ns", "mask", "agc", "limiter"}
+STAGES = {"hpf", "delay", "aec", "array", "ns", "mask", "agc", "limiter"}
 # folder of native -> the folders beside itself whose headers it may include
 NATIVE = {
     "base": set(),

@@ -15,6 +15,7 @@
 #include "aec/residual.h"
 #include "aec/saturation.h"
 #include "agc/agc.h"
+#include "array/array.h"
 #include "delay/delay.h"
 #include "mask/mask.h"
 #include "hpf/hpf.h"
@@ -431,6 +432,38 @@ API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float
     memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);
     return ns->speech_probability;
 }
+
+/* ---- array: re and im of [channels][stride]; beam [2][stride] */
+
+API void *array_new(int hop, int channels, float window_power)
+{
+    arena_t arena = {0};
+    array_t measure;
+    array_init(&measure, channels, hop + 1, spectrum_stride(hop), window_power, &arena);
+    array_t *array = allocate(sizeof *array, &arena);
+    array_init(array, channels, hop + 1, spectrum_stride(hop), window_power, &arena);
+    return array;
+}
+
+API void array_again(array_t *array) { array_reset(array); }
+
+/* Returns the reference. */
+API int array_run(array_t *array, const float *re, const float *im, const float *echo,
+                  float speech_probability, float *power, float *beam)
+{
+    const int stride = array->stride;
+    float *beam_im = beam + stride;
+    array_advance(array);
+    for (int c = 0; c < array->channels; c++)
+        array_put_error(array, c, re + c * stride, im + c * stride);
+    array_beam_error(array, beam, beam_im);
+    for (int k = 0; k < stride; k++)
+        power[k] = beam[k] * beam[k] + beam_im[k] * beam_im[k];
+    array_learn(array, &(array_input_t){power, echo, speech_probability});
+    return array->reference;
+}
+
+API float array_gain(const array_t *array) { return array_gain_db(array); }
 
 /* ---- ns_level: returns the level */
 
