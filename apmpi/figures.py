@@ -115,6 +115,9 @@ CHAIN = (
            line="noise", text=", lowered by {:.1f} dB at most"),
     Figure("agc_gain_db", "dB", "Gain of the automatic gain control",
            "gain_db", line="gain", text="{:+.1f} dB"),
+    Figure("array_gain_db", "dB", "Noise at one microphone over noise behind the beam of all, in pauses of "
+           "speech; 0 without a beam", "array_gain_db",
+           line="noise", text=", {:.1f} dB less by the beam", unknown=0.0),
     Figure("reference_present", "0 or 1", "Far-end sound within the last second; if it is always 0, is the "
            "reference wired?", "reference_present", each_s=True, line="now", text="far end heard"),
     Figure("converged", "0 or 1", "The echo path is known: the canceller attenuates echo by 10 dB or more",

@@ -57,6 +57,7 @@ class Features:
     high_pass_filter: Annotated[bool, Row("removes rumble and handling noise below speech")] = True
     auto_gain_control: Annotated[bool, Row("brings quiet and loud talkers to one level")] = True
     learned_gain: Annotated[bool, Row("a small recurrent network helps to detect speech")] = True
+    array: Annotated[bool, Row("makes two and more microphones one beam towards who speaks")] = False
 
 
 @dataclass(frozen=True, slots=True)

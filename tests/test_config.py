@@ -159,7 +159,7 @@ REFUSED = {
     "unknown key": (
         "features:\n  noise_suppresion: true\n",
         "apmpi.yaml:2: features.noise_suppresion: unknown key, expected one of echo_cancellation, "
-        "noise_suppression, high_pass_filter, auto_gain_control, learned_gain; "
+        "noise_suppression, high_pass_filter, auto_gain_control, learned_gain, array; "
         "did you mean noise_suppression?",
     ),
     "unknown top key": (
@@ -358,6 +358,11 @@ REFUSED = {
     "more than any card has": (
         "microphone: {device: x, channels: 65}\n",
         "apmpi.yaml:1: microphone.channels: 65 given, expected a whole number from 1 to 64",
+    ),
+    "a beam of one microphone": (
+        "features: {array: on}\nmicrophone: {device: x}\n",
+        "apmpi.yaml:1: features.array: on given for one channel of the microphone, expected two or more: "
+        "a beam needs two microphones",
     ),
     "a channel too many of one": (
         "microphone: {device: x, use: [2]}\n",

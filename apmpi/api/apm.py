@@ -60,6 +60,8 @@ class Stats:
     noise_suppression_db: float = 0.0
     """largest attenuation of noise: the level in use"""
     agc_gain_db: float = 0.0
+    array_gain_db: float = 0.0
+    """noise at one microphone over noise behind the beam of all; 0 without a beam"""
     converged: bool = False
     """the canceller attenuates the echo by 10 dB or more"""
     double_talk: bool = False
@@ -80,11 +82,12 @@ class AudioProcessingModule:
 
     Frames hold interleaved int16 samples at 8000, 16000, 32000 or 48000 Hz, rate/100 per channel, with 1 to 8
     channels; apmpi's AudioFrame, livekit.rtc's, or any object with those attributes. Every microphone channel
-    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. A far end
-    of two channels is that of two loudspeakers, which may play different things; where they play the same, it
-    costs hardly more than one. Of three to eight channels the two are used from which the others follow best:
-    more than two independent signals are cancelled in part. The first microphone frame sets rate and channel
-    count; a microphone frame of another shape starts the chain anew.
+    has its own canceller and suppressor; the gain is linked, so that channels keep their balance. With
+    `array` the channels become one beam behind their cancellers, and the output is mono. A far end of two
+    channels is that of two loudspeakers, which may play different things; where they play the same, it
+    costs hardly more than one. Of three to eight channels the two are used from which the others follow
+    best: more than two independent signals are cancelled in part. The first microphone frame sets rate
+    and channel count; a microphone frame of another shape starts the chain anew.
 
     Safe from several threads (far end in one, microphone in another); modules share nothing with each other.
     After os.fork() parent and child each continue with a module of their own.
@@ -98,6 +101,8 @@ class AudioProcessingModule:
         auto_gain_control: brings quiet and loud talkers to one level.
         learned_gain: a small recurrent network helps to detect speech in noise and residual echo, for
             noise_suppression and auto_gain_control; False, and without these two: statistics alone.
+        array: makes two and more microphones one beam towards who speaks, which all channels of the frame
+            then hold. Their places need not be known. A frame of one channel is processed as without it.
         high_pass_hz: cut-off (-3 dB) of high_pass_filter, 20 to 300 Hz.
         gain_target_dbfs: level of active speech that auto_gain_control aims at, -40 to -6 dBFS.
         gain_max_db: largest amplification by auto_gain_control, 0 to 50 dB.
@@ -122,6 +127,7 @@ class AudioProcessingModule:
         high_pass_filter: bool = False,
         auto_gain_control: bool = False,
         learned_gain: bool = True,
+        array: bool = False,
         high_pass_hz: float = 80.0,
         gain_target_dbfs: float = -20.0,
         gain_max_db: float = 32.0,
@@ -218,6 +224,7 @@ class AudioProcessingModule:
         high_pass_filter: bool | None = None,
         auto_gain_control: bool | None = None,
         learned_gain: bool | None = None,
+        array: bool | None = None,
         high_pass_hz: float | None = None,
         gain_target_dbfs: float | None = None,
         gain_max_db: float | None = None,

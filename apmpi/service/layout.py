@@ -12,6 +12,7 @@
 - A file that is written is never a file that another endpoint reads or writes.
 - `speaker` has as many channels as `far_end`, `output` as many as are used of `microphone`; or one of the two
   is mono.
+- `features.array` needs two or more of the microphone's channels.
 - At most CHANNELS_MAX of the microphone's channels are used; its card may have more.
 - `far_end` may be some channels of the microphone's card, a hardware reference, in place of device and file:
   then there is no `speaker`, because another device plays it, and these channels are not used as microphones.
@@ -89,6 +90,9 @@ def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
                 f"{_quoted(endpoint.device)} given for {other} too{also}, expected another device",
             )
     yield from _channel_conflicts(settings)
+    if settings.features.array and len(settings.near_channels) == 1:
+        given = "on given for one channel of the microphone"
+        yield "features.array", f"{given}, expected two or more: a beam needs two microphones"
     written = [("output", "microphone"), ("output", "far_end"), ("output", "speaker")]
     written += [("speaker", "microphone"), ("speaker", "far_end")]
     for key, endpoint, other, like in present(*written):

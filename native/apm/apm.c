@@ -7,7 +7,7 @@
  *   microphone ─► high-pass ──┴─► canceller ◄─────────► jump
  *                                     │ ▲
  *                                     ▼ │ 4       7, 8
- *                             suppressor, mask ◄──────► SNR level
+ *                   (array) ─► suppressor, mask ◄──────► SNR level
  *                                     │
  *                                     ▼           9
  *                               gain control ◄───────── figures
@@ -30,6 +30,7 @@
  *   7  powers and speech of channel 0          SNR level                                               same
  *   8  SNR level                               suppressor's attenuation                                next
  *   9  converged, echo against the input       gain control: whether speech may be echo                same
+ *      residual echo, speech probability       array: weights of the beam                              next
  *
  * Channel 0 stands for all in 5 to 9 and for the curve in 2, since every microphone receives the same
  * loudspeaker. Lags are summed over all channels. The gain control takes their highest speech probability.
@@ -53,6 +54,7 @@ static const apm_config_t DEFAULTS = {
     .auto_gain_control = 1,
     .noise_suppression = APM_NOISE_LOW + NS_LEVEL_DEFAULT,
     .learned_gain = 1,
+    .array = 0,
     .high_pass_hz = 80.0f,
     .gain_target_dbfs = -20.0f,
     .gain_max_db = 32.0f,
@@ -96,6 +98,8 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, int references, arena
     jump_init(&apm->jump, ws->hop, arena);
     for (int c = 0; c < channels; c++)
         channel_init(&apm->channel[c], ws, references, window_power, arena);
+    if (channels > 1)
+        array_init(&apm->array, channels, ws->hop + 1, ws->stride, window_power, arena);
     limiter_init(&apm->limiter, rate_hz, channels, arena);
 }
 
@@ -127,6 +131,8 @@ float apm_attenuation_db(const apm_t *apm)
     return NS_LEVEL_DB[wanted == APM_NOISE_AUTO ? apm->level.level : (int)(wanted - APM_NOISE_LOW)];
 }
 
+int apm_is_beam(const apm_t *apm) { return apm->config.array && apm->channels > 1; }
+
 static void set_attenuation(apm_t *apm)
 {
     for (int c = 0; c < apm->channels; c++)
@@ -139,6 +145,8 @@ void apm_reset(apm_t *apm)
     jump_reset(&apm->jump);
     for (int c = 0; c < apm->channels; c++)
         channel_reset(&apm->channel[c], &apm->config);
+    if (apm->channels > 1)
+        array_reset(&apm->array);
     figures_reset(&apm->figures);
     ns_level_reset(&apm->level);
     agc_reset(&apm->agc);
@@ -151,6 +159,8 @@ void apm_reset(apm_t *apm)
 void apm_configure(apm_t *apm, const apm_config_t *config)
 {
     const int rate_hz = apm->workspace.rate_hz;
+    if (config->array && !apm->config.array && apm->channels > 1)
+        array_reset(&apm->array); /* it begins with channel 0 alone, so that this is no click */
     apm->config = *config;
     set_attenuation(apm);
     agc_configure(&apm->agc, config->gain_target_dbfs, config->gain_max_db);
@@ -220,23 +230,63 @@ static void follow_jump(apm_t *apm, int samples)
         aec_delay_path(&apm->channel[c].aec, &apm->workspace.fft, samples - blocks * hop);
 }
 
+/* The beam of all microphones, suppressed as channel 0, is the output of every channel. Returns its speech
+ * probability. */
+static float process_beam(apm_t *apm, const channel_input_t *input)
+{
+    workspace_t *ws = &apm->workspace;
+    channel_t *beam = &apm->channel[0];
+    const int cancels = apm->config.echo_cancellation;
+    array_beam_error(&apm->array, ws->re, ws->im);
+    if (cancels)
+        array_beam_echo(&apm->array, ws->echo_re, ws->echo_im);
+    channel_suppress(beam, ws, input);
+    const array_input_t learned = {
+        .power = ws->error_power,
+        .echo = cancels ? beam->residual.power : ws->silence,
+        .speech_probability = beam->near_speech,
+    };
+    array_learn(&apm->array, &learned);
+    for (int c = 1; c < apm->channels; c++)
+        channel_follow(&apm->channel[c], beam);
+    return beam->speech_probability;
+}
+
+/* The spectra of a channel become rows of the beam's filter. */
+static void put_into_beam(apm_t *apm, int channel)
+{
+    const workspace_t *ws = &apm->workspace;
+    array_put_error(&apm->array, channel, ws->re, ws->im);
+    if (apm->config.echo_cancellation)
+        array_put_echo(&apm->array, channel, ws->echo_re, ws->echo_im);
+}
+
 /* Echo cancellation and suppression of all channels. Returns the highest speech probability. */
 static float process_channels(apm_t *apm)
 {
     workspace_t *ws = &apm->workspace;
     const channel_input_t input = apm_channel_input(apm);
+    const int beam = apm_is_beam(apm);
     float speech = 0.0f;
     int jump_samples = 0;
+    if (beam)
+        array_advance(&apm->array);
     for (int c = 0; c < apm->channels; c++) {
         channel_t *channel = &apm->channel[c];
         const int predicted = channel_predict(channel, ws, &input);
         if (c == 0 && predicted)
             jump_samples = search_jump(apm);
         channel_cancel(channel, ws, &input, predicted);
-        channel_suppress(channel, ws, &input);
+        channel_analyse(channel, ws, &input);
+        if (beam)
+            put_into_beam(apm, c);
+        else
+            channel_suppress(channel, ws, &input);
         channel_check_path(channel, &input);
         speech = fmaxf(speech, channel->speech_probability);
     }
+    if (beam)
+        speech = process_beam(apm, &input);
     follow_jump(apm, jump_samples);
     return speech;
 }

@@ -5,9 +5,10 @@
  *   microphone ─ high-pass ─────────────────────────┴─► canceller ─► suppressor ─► gain ─► limiter ─► output
  *
  * Blocks of 10 ms, interleaved 16-bit samples. Every microphone channel has a canceller and a suppressor of
- * its own; gain and limiter are shared, so that the balance of the channels stays. The far end has one
- * reference, the mean of its channels, or two, for two loudspeakers that do not play the same. One thread at
- * a time per apm_t (the binding holds a lock). Nothing is allocated after apm_init.
+ * its own; gain and limiter are shared, so that the balance of the channels stays. With `array` two and more
+ * microphones become one beam behind their cancellers, and every channel of the output has it. The far end
+ * has one reference, the mean of its channels, or two, for two loudspeakers that do not play the same. One
+ * thread at a time per apm_t (the binding holds a lock). Nothing is allocated after apm_init.
  */
 #ifndef APMPI_APM_H
 #define APMPI_APM_H
@@ -35,6 +36,7 @@ typedef struct {
     apm_noise_t noise_suppression;
     /* 0 or 1: noise suppression and gain control use the network of mask.h; otherwise statistics alone */
     int learned_gain;
+    int array;              /* 0 or 1: two and more microphones are one beam (array/array.h) */
     float high_pass_hz;     /* 20..300: -3 dB frequency of the high-pass */
     float gain_target_dbfs; /* -40..-6: active speech level at the gain control's output */
     float gain_max_db;      /* 0..50: the gain control's largest gain */
@@ -55,6 +57,7 @@ typedef struct {
     float snr_db;               /* near-end speech over noise; 0 before 0.5 s of speech */
     float noise_suppression_db; /* largest attenuation of noise in use, 0: none */
     float agc_gain_db;
+    float array_gain_db;      /* noise at one microphone over noise behind the beam; 0 without a beam */
     int converged;            /* the canceller reduces the echo by 10 dB or more */
     int double_talk;          /* both ends were active in the last block */
     int reference_present;    /* the far end was active within the last second */

@@ -55,7 +55,7 @@ void channel_reset(channel_t *channel, const apm_config_t *config)
     residual_reset(&channel->residual);
     ns_reset(&channel->ns);
     mask_reset(&channel->mask);
-    channel->speech_probability = channel->held_speech_probability = 0.0f;
+    channel->speech_probability = channel->held_speech_probability = channel->near_speech = 0.0f;
     memset(channel->error_history, 0, 2 * block);
     memset(channel->echo_history, 0, 2 * block);
     memset(channel->overlap, 0, block / 2);
@@ -97,11 +97,9 @@ int channel_predict(channel_t *channel, const workspace_t *ws, const channel_inp
 static void adapt(channel_t *channel, const workspace_t *ws, const channel_input_t *input)
 {
     aec_t *aec = &channel->aec;
-    /* The statistical speech probability times the network's (the same once more if that did not run),
-     * squared: near 1 only where both are. Until an echo is found, the filter's path may be no echo, and must
-     * not be protected from unlearning. */
-    const float near = channel->ns.speech_probability * channel->speech_probability,
-                near_speech = input->far->measured ? near * near : 0.0f;
+    /* Squared: near 1 only where both of its factors are. Until an echo is found, the filter's path may be no
+     * echo, and must not be protected from unlearning. */
+    const float near = channel->near_speech, near_speech = input->far->measured ? near * near : 0.0f;
     if (far_is_missing(input->far, aec->delay_blocks))
         return;
     const aec_block_t block = canceller_block(channel, ws, input);
@@ -182,15 +180,20 @@ static int echo_is_possible(const channel_input_t *input)
     return (found ? input->echo_age_blocks : input->far->age_blocks) < BLOCKS_PER_S;
 }
 
-/* Spectra of error and echo estimate. */
-static void analyse(const channel_t *channel, workspace_t *ws, const channel_input_t *input)
+void channel_analyse(const channel_t *channel, workspace_t *ws, const channel_input_t *input)
+{
+    stft_analyse(&ws->stft, &ws->fft, channel->error_history, ws->re, ws->im);
+    if (input->config->echo_cancellation)
+        stft_analyse(&ws->stft, &ws->fft, channel->echo_history, ws->echo_re, ws->echo_im);
+}
+
+/* Powers of the spectra of error and echo estimate. */
+static void measure_powers(workspace_t *ws, const channel_input_t *input)
 {
     const int n = ws->stride;
-    stft_analyse(&ws->stft, &ws->fft, channel->error_history, ws->re, ws->im);
     kernels()->power(n, ws->re, ws->im, ws->error_power);
     if (!input->config->echo_cancellation)
         return;
-    stft_analyse(&ws->stft, &ws->fft, channel->echo_history, ws->echo_re, ws->echo_im);
     kernels()->power(n, ws->echo_re, ws->echo_im, ws->echo_power);
     kernels()->cross(n, ws->re, ws->im, ws->echo_re, ws->echo_im, ws->cross);
 }
@@ -199,7 +202,7 @@ void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t
 {
     const apm_config_t *config = input->config;
     const float *residual = ws->silence;
-    analyse(channel, ws, input);
+    measure_powers(ws, input);
     if (config->echo_cancellation) {
         const residual_input_t powers = {
             .error = ws->error_power,
@@ -222,6 +225,8 @@ void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t
         mask_process(&channel->mask, &mask_input);
         channel->speech_probability = channel->mask.speech_probability;
     }
+    /* the statistical probability once more if the network did not run */
+    channel->near_speech = channel->ns.speech_probability * channel->speech_probability;
     channel->held_speech_probability = fmaxf(channel->speech_probability,
                                              SPEECH_HOLD_DECAY * channel->held_speech_probability);
     const ns_mask_t mask = {channel->mask.speech, channel->mask.rest, channel->mask.speech_probability};
@@ -237,6 +242,15 @@ void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t
     };
     ns_suppress(&channel->ns, &block);
     stft_synthesise(&ws->stft, &ws->fft, ws->re, ws->im, channel->overlap, channel->mic);
+}
+
+void channel_follow(channel_t *channel, const channel_t *other)
+{
+    const size_t block = sizeof(float) * (size_t)channel->hop;
+    memcpy(channel->mic, other->mic, block);
+    memcpy(channel->overlap, other->overlap, block / 2);
+    channel->speech_probability = other->speech_probability;
+    channel->near_speech = other->near_speech;
 }
 
 /* A restored path that is far too strong is hardly unlearned, for its error is taken for a loud near end. So

@@ -1,9 +1,10 @@
 /* One microphone channel: high-pass, echo canceller, residual echo, noise and echo suppressor, and the
  * network's mask.
  *
- * For each block, in this order: channel_read(), channel_predict(), channel_cancel(), channel_suppress().
- * They change the channel and the workspace; far end, settings and jump search are only read. Feedback within
- * the channel from one block to the next is drawn in apm.c's head.
+ * For each block, in this order: channel_read(), channel_predict(), channel_cancel(), channel_analyse(),
+ * channel_suppress(). Where the microphones are one beam, that is suppressed as channel 0, and the others
+ * take its result by channel_follow(). They change the channel and the workspace; far end, settings and jump
+ * search are only read. Feedback within the channel from one block to the next is drawn in apm.c's head.
  */
 #ifndef APMPI_APM_CHANNEL_H
 #define APMPI_APM_CHANNEL_H
@@ -41,6 +42,7 @@ typedef struct {
     float *overlap;                      /* hop/2, see stft.h */
     float speech_probability;            /* of near-end speech in the last block */
     float held_speech_probability;       /* the same, decaying over the gaps between syllables */
+    float near_speech; /* that times the statistical probability, for the canceller's next block */
 } channel_t;
 
 /* What a channel reads of the rest of the chain. */
@@ -70,8 +72,14 @@ int channel_predict(channel_t *channel, const workspace_t *ws, const channel_inp
  * out. Result: channel->error = mic - channel->echo, the latter being the part of the estimate that is
  * subtracted. */
 void channel_cancel(channel_t *channel, const workspace_t *ws, const channel_input_t *input, int predicted);
-/* Result in channel->mic and channel->speech_probability. */
+/* Results in ws: spectra of error and, if echo is cancelled, echo estimate. */
+void channel_analyse(const channel_t *channel, workspace_t *ws, const channel_input_t *input);
+/* Suppresses noise and residual echo in these spectra. Result in channel->mic and
+ * channel->speech_probability.
+ */
 void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t *input);
+/* Takes over the output of another channel and what it knows of near-end speech. */
+void channel_follow(channel_t *channel, const channel_t *other);
 
 /* Resets a restored echo path that turns out to be harmful. */
 void channel_check_path(channel_t *channel, const channel_input_t *input);

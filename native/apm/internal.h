@@ -11,6 +11,7 @@
 #include "apm/far.h"
 #include "apm/figures.h"
 #include "apm/workspace.h"
+#include "array/array.h"
 #include "limiter/limiter.h"
 #include "ns/level.h"
 
@@ -21,6 +22,7 @@ struct apm {
     far_t far;
     jump_t jump; /* of channel 0's echo: all microphones receive the same loudspeaker */
     channel_t channel[APM_MAX_CHANNELS];
+    array_t array; /* of two channels and more; learns while apm_is_beam() */
     figures_t figures;
     ns_level_t level;
     agc_t agc;
@@ -33,6 +35,8 @@ struct apm {
 
 /* View of the chain for a channel; valid as long as `apm` is not changed. */
 channel_input_t apm_channel_input(const apm_t *apm);
+/* 1 if the microphones are one beam, which is suppressed as channel 0. */
+int apm_is_beam(const apm_t *apm);
 /* Largest attenuation of noise in dB that is configured, or chosen by the SNR; 0: none. */
 float apm_attenuation_db(const apm_t *apm);
 

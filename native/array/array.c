@@ -10,24 +10,25 @@
 #include "kernels/spectrum.h"
 
 /* Blocks of near-end speech over which Y averages, 0.7 s: a talker who walks is followed within half a
- * second. With 2 s the gain in ESTOI is the same within 0.002. */
+ * second. With 2 s the gain in ESTOI was the same within 0.002. */
 static const float SPEECH_MEMORY = 70.0f;
 /* Blocks of noise over which N averages, 1.5 s; with 4 s no better. */
 static const float NOISE_MEMORY = 150.0f;
-/* k: share of N that is subtracted from Y. With all of it, S is not positive where the noise has become
- * weaker, and the worst SI-SDR is 0.5 dB lower. */
-static const float NOISE_SHARE = 0.9f;
-/* v: weight of noise against distortion of speech. From 2 to 5 ESTOI rises by 0.004 and SI-SDR falls by 0.3
- * dB. */
-static const float NOISE_WEIGHT = 3.0f;
-/* Loading over Y, -25 dB, for each microphone by its own power: the error of the talker's spectra in an
- * average over SPEECH_MEMORY blocks, of which one third hold a sound of that bin, is 1 / 23 in power, and
- * decorrelated noise of up to a fifth of that does not change the beam. From 0.0005 to 0.01 ESTOI is the same
- * within 0.004. */
+/* k: share of N that is subtracted from Y. With all of it S is not positive where the noise has become
+ * weaker. With 0.9 and 3 instead of this and NOISE_WEIGHT the gain in ESTOI is larger by 0.002, and the worst
+ * SI-SDR of six rooms is 2 dB lower. */
+static const float NOISE_SHARE = 0.7f;
+/* v: weight of noise, against distortion of speech. */
+static const float NOISE_WEIGHT = 1.7f;
+/* Loading over Y, -25 dB, for each microphone by its own power. It bounds the condition of the equations to
+ * rows / LOADING. From 0.0005 to 0.01 the gain in ESTOI is the same within 0.004. */
 static const float LOADING = 0.003f;
-/* g down to which the beam restores the level of speech, 14 dB: bins below are nearly all noise, which would
- * be amplified. */
-static const float LEAST_SPEECH = 0.2f;
+/* The same over N, -40 dB: where a microphone has noise alone, N has to be positive definite by more than its
+ * rounding errors. */
+static const float NOISE_LOADING = 1e-4f;
+/* g down to which the beam restores the level of speech by a factor. Below, where there is more noise than
+ * speech and w is uncertain, what is missing is taken from the reference. */
+static const float LEAST_SPEECH = 0.5f;
 /* g for the probability of speech: bounds x, which is at most 100. */
 static const float MOST_SPEECH = 0.97f;
 /* Range of x for the probability of speech: what is expected of speech in a bin before it is seen, 0 to 15
@@ -37,6 +38,8 @@ static const float MOST_RATIO = 30.0f;
 /* Range of q: the beam's direction may contradict the suppressor. */
 static const float LEAST_PRESENCE = 0.02f;
 static const float MOST_PRESENCE = 0.98f;
+/* q from which p is not lowered: below, what is loud from the talker's direction is noise. */
+static const float SPOKEN = 0.25f;
 /* Largest b; e^80 is a float. */
 static const float MOST_EVIDENCE = 80.0f;
 /* Sum of a bin's probabilities from which its averages are used, and before the first block: any positive
@@ -53,6 +56,7 @@ static const float LOUDER = 2.0f;
 static const float GAIN_RATE = 0.01f;
 
 enum {
+    BETTER_BLOCKS = 100,  /* for which another microphone has to be better: 1 s */
     LOUDNESS_BLOCKS = 30, /* blocks in which the reference is the loudest microphone: 0.3 s */
     /* bins by which microphones are compared: 200 Hz to 7 kHz, speech */
     FIRST_BIN = 4,
@@ -104,7 +108,7 @@ void array_reset(array_t *array)
 {
     const size_t row = sizeof(float) * (size_t)array->stride, rows = row * (size_t)array->rows,
                  matrix = row * (size_t)hermitian_planes(array->rows);
-    array->reference = array->blocks = 0;
+    array->reference = array->blocks = array->better_blocks = 0;
     array->reference_noise = array->beam_noise = 0.0f;
     memset(array->error.re, 0, rows);
     memset(array->error.im, 0, rows);
@@ -190,6 +194,9 @@ static void estimate_presence(array_t *array, const array_input_t *input)
     for (int k = 0; k < array->stride; k++)
         probability[k] = lesser(power[k] * evidence[k], MOST_EVIDENCE) + prior[k] + odds;
     kernels()->sigmoid(array->stride, probability, probability);
+    const float spoken = lesser(1.0f, input->speech_probability / SPOKEN);
+    for (int k = 0; k < array->stride; k++)
+        probability[k] *= spoken;
 }
 
 /* Writes to `total` the power of all microphones in this block by bin. */
@@ -237,7 +244,8 @@ static void average_sources(array_t *array, const array_input_t *input)
 /* ---- Reference microphone */
 
 /* Quality of a microphone: its power of speech times its ratio of speech to noise, so that of those which
- * receive the same the loudest is taken, and none that hums. Before speech is known, its power. */
+ * receive the same the loudest is taken, and none that hums; 0 without clear speech. Before speech is known,
+ * its power. */
 static float quality(const array_t *array, int channel)
 {
     const int at = hermitian_plane(channel, channel) * array->stride,
@@ -246,25 +254,29 @@ static float quality(const array_t *array, int channel)
                 noise = spectrum_sum(array->noise + at, FIRST_BIN, last);
     if (array->blocks < LOUDNESS_BLOCKS)
         return with_speech + noise;
-    const float speech = greater(with_speech - noise, 0.0f);
-    return speech * speech / (noise + array->quiet_power);
+    const float speech = with_speech - noise;
+    return speech > noise ? speech * speech / (noise + array->quiet_power) : 0.0f;
 }
 
 static void choose_reference(array_t *array)
 {
-    const float better = array->blocks < LOUDNESS_BLOCKS ? LOUDER : BETTER;
-    const int before = array->reference;
-    float best = better * quality(array, before);
+    const int first = array->blocks < LOUDNESS_BLOCKS;
+    int candidate = array->reference;
+    float best = (first ? LOUDER : BETTER) * quality(array, candidate);
     for (int c = 0; c < array->channels; c++) {
         const float now = quality(array, c);
         if (now > best) {
             best = now;
-            array->reference = c;
+            candidate = c;
         }
     }
-    array->blocks += array->blocks < LOUDNESS_BLOCKS;
-    if (array->reference != before)
+    array->blocks += first;
+    array->better_blocks = candidate != array->reference ? array->better_blocks + 1 : 0;
+    if (array->better_blocks > (first ? 0 : BETTER_BLOCKS)) {
+        array->reference = candidate;
+        array->better_blocks = 0;
         array->reference_noise = array->beam_noise = 0.0f;
+    }
 }
 
 /* ---- Weights */
@@ -283,7 +295,8 @@ static void form_equations(array_t *array)
         const int at = stride * (below ? hermitian_plane(i, reference) : hermitian_plane(reference, i));
         const float sign = below ? 1.0f : -1.0f, own = i == reference ? 1.0f : 0.0f;
         for (int k = 0; k < stride; k++) {
-            const float loading = LOADING * speech[diagonal + k] + array->quiet_power;
+            const float loading = LOADING * speech[diagonal + k] + NOISE_LOADING * noise[diagonal + k] +
+                                  array->quiet_power;
             matrix[diagonal + k] += NOISE_WEIGHT * loading;
             re[i * stride + k] = speech[at + k] - NOISE_SHARE * noise[at + k] + own * loading;
             im[i * stride + k] = sign * (speech[at + stride + k] - NOISE_SHARE * noise[at + stride + k]);
@@ -343,9 +356,10 @@ static void finish_weights(array_t *array)
         float *restrict re = array->weight.re + i * array->stride, *restrict im = array->weight.im +
                                                                                   i * array->stride;
         for (int k = 0; k < array->stride; k++) {
-            const float scale = 1.0f / clamp(left[k], LEAST_SPEECH, 1.0f);
+            const float scale = 1.0f / clamp(left[k], LEAST_SPEECH, 1.0f),
+                        missing = clamp(1.0f - scale * left[k], 0.0f, 1.0f);
             const int known = (speech_blocks[k] > ENOUGH_BLOCKS) & (noise_blocks[k] > ENOUGH_BLOCKS);
-            re[k] = known ? scale * re[k] : own;
+            re[k] = known ? scale * re[k] + missing * own : own;
             im[k] = known ? -scale * im[k] : 0.0f;
         }
     }

@@ -20,11 +20,11 @@ cdef extern from "apm/apm.h" nogil:
     ctypedef struct apm_config_t:
         int echo_cancellation, high_pass_filter, auto_gain_control
         apm_noise_t noise_suppression
-        int learned_gain
+        int learned_gain, array
         float high_pass_hz, gain_target_dbfs, gain_max_db, headroom_db
     ctypedef struct apm_stats_t:
         float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs
-        float snr_db, noise_suppression_db, agc_gain_db
+        float snr_db, noise_suppression_db, agc_gain_db, array_gain_db
         int converged, double_talk, reference_present, divergences, microphone_clipping, microphone_too_quiet
         int references
     enum: APM_MAX_CHANNELS

@@ -32,6 +32,7 @@ static const row_t ROWS[SETTINGS] = {
     {"auto_gain_control", "brings quiet and loud talkers to one level", SWITCH, AT(auto_gain_control), 0, 0,
      ""},
     {"learned_gain", "a small recurrent network helps to detect speech", SWITCH, AT(learned_gain), 0, 0, ""},
+    {"array", "makes two and more microphones one beam towards who speaks", SWITCH, AT(array), 0, 0, ""},
     {"high_pass_hz", "cut-off (-3 dB) of high_pass_filter", NUMBER, AT(high_pass_hz), 20, 300, "Hz"},
     {"gain_target_dbfs", "level of active speech that auto_gain_control aims at", NUMBER,
      AT(gain_target_dbfs), -40, -6, "dBFS"},

@@ -12,7 +12,7 @@
 
 #include "apm/apm.h"
 
-enum { SETTINGS = 9, SETTING_ERROR_BYTES = 512 };
+enum { SETTINGS = 10, SETTING_ERROR_BYTES = 512 };
 
 /* A sentence that names the setting, the value given and what was expected. */
 typedef char setting_error_t[SETTING_ERROR_BYTES];

@@ -140,7 +140,7 @@ static void test_arguments(void)
     refused("webrtc.gain_control", "true", 16000, 1,
             "aec.args: webrtc.gain_control is not a setting, expected one of "
             "echo_cancellation, noise_suppression, high_pass_filter, auto_gain_control, "
-            "learned_gain, high_pass_hz, gain_target_dbfs, gain_max_db, headroom_db");
+            "learned_gain, array, high_pass_hz, gain_target_dbfs, gain_max_db, headroom_db");
     refused(NULL, NULL, 44100, 1,
             "audio.rate: 44100 Hz (microphone) and 44100 Hz (far end) given, "
             "expected 8000, 16000, 32000 or 48000 Hz for both");

@@ -101,7 +101,7 @@ def instructions() -> None:
     shares = {}
     for rate_hz in (8000, 16000, 32000, 48000):
         for channels in (1, 2, 4) if rate_hz in (16000, 48000) else (1,):
-            frames = counted(folder / "frames", rate_hz, channels, FRAMES, "mono")[0][SETTLED:]
+            frames = counted(folder / "frames", rate_hz, channels, FRAMES, "mono", "single")[0][SETTLED:]
             median, worst = statistics.median(frames), max(frames)
             limit = {16000: "250", 48000: "600"}.get(rate_hz, "") if channels == 1 else ""
             ratio = f"{worst / median:.2f}"
@@ -118,13 +118,27 @@ def instructions() -> None:
     )
 
 
+def beam() -> None:
+    """Instructions of a frame with the microphones as one beam, all features (thousands)"""
+    folder = built("cortex-a53")
+    rows = []
+    for rate_hz, channels in ((16000, 2), (16000, 4), (16000, 8), (48000, 4)):
+        single, beam = (
+            counted(folder / "frames", rate_hz, channels, FRAMES, "mono", kind)[0][SETTLED:]
+            for kind in ("single", "beam")
+        )
+        medians = map(thousands, (statistics.median(single), statistics.median(beam), max(beam)))
+        rows.append((rate_hz, channels, *medians, "1200" if (rate_hz, channels) == (16000, 4) else ""))
+    table(("rate Hz", "channels", "each alone", "one beam", "worst", "at most"), rows)
+
+
 def loudspeakers() -> None:
     """Instructions of a frame by what two loudspeakers play (thousands)"""
     folder = built("cortex-a53")
     rows = []
     for rate_hz in (16000, 48000):
         medians = [
-            statistics.median(counted(folder / "frames", rate_hz, 1, FRAMES, play)[0][SETTLED:])
+            statistics.median(counted(folder / "frames", rate_hz, 1, FRAMES, play, "single")[0][SETTLED:])
             for play in ("mono", "alike", "different")
         ]
         rows.append((rate_hz, *map(thousands, medians), f"{medians[2] / medians[0]:.2f}"))
@@ -169,7 +183,7 @@ def loop() -> None:
     rows = []
     profile = {}
     for rate_hz, limit in ((16000, 600), (48000, 1000)):
-        chain = statistics.median(counted(frames, rate_hz, 1, FRAMES, "mono")[0][SETTLED:])
+        chain = statistics.median(counted(frames, rate_hz, 1, FRAMES, "mono", "single")[0][SETTLED:])
         soundfile.write(BUILD / "loop-far.wav", 0.1 * rng.standard_normal(8 * rate_hz), rate_hz, "FLOAT")
         for played in (False, True):
             count = loop_bench.count(rate_hz, played, plugin("threadcount"), BUILD)
@@ -535,6 +549,7 @@ def wake_word() -> None:
 
 SECTIONS = (
     instructions,
+    beam,
     loudspeakers,
     loop,
     daemon,

