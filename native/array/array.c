@@ -129,7 +129,7 @@ void array_reset(array_t *array)
 
 static void advance(const array_t *array, float *spectra)
 {
-    const size_t floats = (size_t)(array->channels * array->stride);
+    const size_t floats = (size_t)array->channels * (size_t)array->stride;
     memcpy(spectra + floats, spectra, sizeof(float) * floats);
 }
 
@@ -367,7 +367,7 @@ static void finish_weights(array_t *array)
 
 static void solve(array_t *array)
 {
-    const size_t bytes = sizeof(float) * (size_t)(array->rows * array->stride);
+    const size_t bytes = sizeof(float) * (size_t)array->rows * (size_t)array->stride;
     form_equations(array);
     memcpy(array->weight.re, array->column.re, bytes);
     memcpy(array->weight.im, array->column.im, bytes);

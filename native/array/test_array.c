@@ -174,6 +174,15 @@ static void check_quiet(void)
     finish(rig);
 }
 
+/* Largest difference of the weights' real parts from `before`. */
+static double change(const rig_t *rig, const float *before)
+{
+    double worst = 0.0;
+    for (int i = 0; i < rig->array.rows * STRIDE; i++)
+        test_worst(&worst, fabs((double)rig->array.weight.re[i] - (double)before[i]));
+    return worst;
+}
+
 /* The weights stay while the residual echo is expected to dominate, and in digital silence. */
 static void check_held(void)
 {
@@ -185,13 +194,13 @@ static void check_held(void)
     for (int k = 0; k < STRIDE; k++)
         rig->echo[k] = 1e3f;
     listen(rig, 50, 2.0f);
-    CHECK(memcmp(before, rig->array.weight.re, bytes) == 0, "residual echo leaves the weights as they are");
+    CHECK(change(rig, before) == 0.0, "residual echo leaves the weights as they are");
     memset(rig->echo, 0, sizeof rig->echo);
     memset(rig->re, 0, sizeof rig->re);
     memset(rig->im, 0, sizeof rig->im);
     for (int b = 0; b < 20000; b++)
         run_block(rig, 0.0f);
-    CHECK(memcmp(before, rig->array.weight.re, bytes) == 0, "so does silence");
+    CHECK(change(rig, before) == 0.0, "so does silence");
     free(before);
     finish(rig);
 }

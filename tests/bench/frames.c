@@ -3,10 +3,10 @@
  *
  *   frames RATE_HZ CHANNELS FRAMES LOUDSPEAKERS MICROPHONES
  *
- * LOUDSPEAKERS: mono, alike (two that play the same) or different. MICROPHONES: single or beam. The sound makes every stage work: a
- * noise-like far end with the syllables of speech, its echo 30 ms later (from half time on, 60 ms later), a
- * near end active every other second and loud enough to reach the limiter, and noise. All four features are
- * on. */
+ * LOUDSPEAKERS: mono, alike (two that play the same) or different. MICROPHONES: single or beam. The sound
+ * makes every stage work: a noise-like far end with the syllables of speech, its echo 30 ms later (from half
+ * time on, 60 ms later), a near end active every other second and loud enough to reach the limiter, and
+ * noise. All four features are on. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
