@@ -1,4 +1,4 @@
-"""What the page knows as one text, to be sent with a question or a bug report. It has no sound."""
+"""Report of all that the page knows, as one text for a question or a bug report. It has no sound."""
 
 import importlib.metadata
 import socket
