@@ -1,4 +1,4 @@
-"""What Raspberry Pi Imager writes on the boot partition, if it is asked for name, Wi-Fi and SSH.
+"""Files of Raspberry Pi Imager on the boot partition, if it was asked for name, Wi-Fi and SSH.
 
     user-data         cloud-init's (docs.cloud-init.io): `hostname`, and `ssh_authorized_keys` of all users
     network-config    netplan's (netplan.readthedocs.io): the first access point below `wifis`

@@ -168,7 +168,7 @@ def _is_interface(text: str) -> bool:
 
 @dataclass(slots=True)
 class Taken:
-    """What the files of the boot partition ask for."""
+    """Services and keys that the files of the boot partition ask for."""
 
     wifi: bool = False
     page: bool = False
