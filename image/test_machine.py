@@ -281,6 +281,9 @@ def test_the_page_shows_the_state_and_changes_nothing_without_a_password(machine
     states = browser.states(3)
     print(states)
     assert re.search(r"latency \d+ ms", states[-1])
+    machine.check(
+        f"until journalctl -b -q MESSAGE_ID={Event.FIGURES.message_id} | grep -q .; do sleep 1; done"
+    )
     past = json.loads(browser.ask("GET", "/past")[1])
     print(past.get("sentence", past))
     assert "sentence" in past and past["rows"]
@@ -334,7 +337,6 @@ def test_the_name_that_raspberry_pi_imager_was_given(machine: Machine) -> None:
     edit(machine, "printf '#cloud-config\\nhostname: kitchen\\n' > user-data")
     machine.check("systemctl restart apmpi-network")
     assert machine.check("hostname").strip() == "kitchen"
-    assert "10.0.2." in machine.check("sleep 2; resolvectl query -4 kitchen.local")
     assert "on kitchen" in Browser(machine).ask("GET", "/")[1]
 
 
