@@ -16,7 +16,7 @@ from apmpi.errors import FileError
 USER_DATA_NAME = "user-data"
 NETWORK_NAME = "network-config"
 # A label of RFC 1123.
-HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # What Imager makes of a password: 256 bits of PBKDF2 (IEEE 802.11i), in hexadecimal.
 WIFI_PASSWORD = re.compile(r"[ -~]{8,63}|[0-9A-Fa-f]{64}")
 
@@ -43,7 +43,7 @@ def user_data(text: str) -> UserData:
     """Return the content of a user-data. Raises FileError."""
     values = _group(yaml_values(text, USER_DATA_NAME))
     hostname = values.get("hostname")
-    if hostname is not None and not (isinstance(hostname, str) and HOST_NAME.fullmatch(hostname)):
+    if hostname is not None and not (isinstance(hostname, str) and HOST_LABEL.fullmatch(hostname)):
         given = f"{USER_DATA_NAME}: hostname: '{printable(str(hostname))}' given"
         raise FileError(f"{given}, expected 1 to 63 letters, digits and -")
     users = values.get("users")

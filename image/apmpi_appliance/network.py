@@ -185,7 +185,7 @@ def take_over(root: Path = ROOT) -> list[str]:
 
     Each file is taken by itself: a mistake in one is reported beside it and does not affect the others.
     """
-    # Without a network.yaml.
+    # A network.yaml decides on the page, and one with a mistake leaves it off.
     taken = Taken(page=not (root / BOOT / NAME).exists())
     for name, error_name, take in (
         (imager.USER_DATA_NAME, USER_DATA_ERROR_NAME, _take_user_data),
@@ -290,7 +290,7 @@ def _take_user_data(root: Path, taken: Taken) -> str:
     text = read_text(root / BOOT / imager.USER_DATA_NAME, "a YAML file", name=imager.USER_DATA_NAME)
     given = imager.UserData(**apart.call(imager.USER_DATA_NAME, _user_data_fields, text))
     if given.hostname is not None:
-        if not imager.HOST_NAME.fullmatch(given.hostname):
+        if not imager.HOST_LABEL.fullmatch(given.hostname):
             raise NetworkError(f"{imager.USER_DATA_NAME}: not usable, expected a name")
         hosts = (root / HOSTS).read_text()
         replace(root / HOSTS, re.sub(r"(?m)^127\.0\.1\.1 .*$", f"127.0.1.1 {given.hostname}", hosts))

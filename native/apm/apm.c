@@ -25,12 +25,12 @@
  *   3  mean of the microphones                 delay search, which places the cancellers               same
  *   4  speech probability (vote and mask)      canceller: expected near end                            next
  *      tracked noise                           residual echo: what the error holds beside echo         next
+ *      residual echo, speech probability       array: weights of the beam                              next
  *   5  jump: search running, evidence          canceller holds its path; all of the echo may be left   same
  *   6  jump: samples                           far end's lags, windows and paths of the cancellers     next
  *   7  powers and speech of channel 0          SNR level                                               same
  *   8  SNR level                               suppressor's attenuation                                next
  *   9  converged, echo against the input       gain control: whether speech may be echo                same
- *      residual echo, speech probability       array: weights of the beam                              next
  *
  * Channel 0 stands for all in 5 to 9 and for the curve in 2, since every microphone receives the same
  * loudspeaker. Lags are summed over all channels. The gain control takes their highest speech probability.

@@ -31,6 +31,8 @@ static const float NOISE_LOADING = 1e-4f;
 static const float LEAST_SPEECH = 0.5f;
 /* g for the probability of speech: bounds x, which is at most 100. */
 static const float MOST_SPEECH = 0.97f;
+/* s_ref over the reference's Y, at least: in noise alone S is small by chance, or negative. */
+static const float LEAST_SHARE = 0.1f;
 /* Range of x for the probability of speech: what is expected of speech in a bin before it is seen, 0 to 15
  * dB. */
 static const float LEAST_RATIO = 1.0f;
@@ -320,9 +322,9 @@ static void measure_speech(array_t *array)
         for (int k = 0; k < stride; k++)
             left[k] += wr[k] * sr[k] + wi[k] * si[k];
     }
-    float *restrict power = array->column.re + row; /* becomes s_ref, at least a tenth of Y */
+    float *restrict power = array->column.re + row; /* becomes s_ref */
     for (int k = 0; k < stride; k++) {
-        power[k] = greater(power[k], 0.1f * with_speech[k] + array->quiet_power);
+        power[k] = greater(power[k], LEAST_SHARE * with_speech[k] + array->quiet_power);
         left[k] /= power[k];
     }
 }

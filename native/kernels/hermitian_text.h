@@ -1,5 +1,4 @@
-/* Hermitian matrices by bin, for text.h. Only the lower triangle is stored: row i, column j <= i as two
- * planes of n floats, real and imaginary, at plane hermitian_plane(i, j). */
+/* Hermitian matrices by bin, laid out as hermitian.h says; for text.h. */
 #include "kernels/hermitian.h"
 
 static inline __attribute__((always_inline)) void

@@ -94,7 +94,7 @@ class Array:
         column = (self.speech - C.NOISE_SHARE * self.noise)[:, :, reference]
         column[:, reference] += loading[:, reference]
         solution = np.linalg.solve(matrix, column[:, :, None])[:, :, 0]
-        power = np.maximum(column[:, reference].real, 0.1 * heard[:, reference] + self.quiet)
+        power = np.maximum(column[:, reference].real, C.LEAST_SHARE * heard[:, reference] + self.quiet)
         left = np.sum(np.conj(solution) * column, axis=1).real / power
         part = np.clip(left, 0.0, C.MOST_SPEECH)
         scale, kept = C.NOISE_WEIGHT / (1.0 - part), np.clip(left, C.LEAST_SPEECH, 1.0)
