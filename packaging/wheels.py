@@ -41,7 +41,12 @@ env $for_host $pip wheel --no-deps --no-build-isolation --config-settings wheel.
     --wheel-dir /tmp/wheels /results/*.tar.gz
 # It knows its own processor's platforms by name only; of another it finds the oldest one by itself.
 auditwheel repair --exclude libasound.so.2 --plat auto --wheel-dir /results /tmp/wheels/*.whl
-auditwheel show /results/*-{PLATFORM}_$(host GNU_CPU).whl
+wheel=$(echo /results/*-{PLATFORM}_$(host GNU_CPU).whl)
+if [ ! -e "$wheel" ]; then
+    echo "$(cd /results && echo *.whl): expected {PLATFORM}; tests/test_packaging.py names newer symbols" >&2
+    exit 1
+fi
+auditwheel show "$wheel"
 """
 # Python 3.11 and 3.13.
 TEST_RELEASES = RELEASES

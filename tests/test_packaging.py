@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -20,7 +21,9 @@ import release
 import roots
 import soundfile
 import source
+import wheels
 
+import apmpi
 from apmpi.tools import setup
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,20 @@ def test_an_upgrade_of_debian_upgrades_the_package() -> None:
     versions = [f"{VERSION}{deb.VERSION_SUFFIX[release]}" for release in deb.RELEASES]
     for older, newer in zip(versions, [*versions[1:], VERSION], strict=True):
         subprocess.run(["dpkg", "--compare-versions", older, "lt", newer], check=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[1] != "2.36", reason="wheels are built on Debian 12")
+def test_the_wheel_needs_no_newer_c_library_than_its_name_says() -> None:
+    libraries = sorted(Path(apmpi.__file__).parent.glob("*.so"))
+    assert len(libraries) >= 3
+    newest = tuple(map(int, wheels.PLATFORM.split("_")[1:]))
+    for library in libraries:
+        listed = subprocess.run(["nm", "--dynamic", library], capture_output=True, text=True, check=True)
+        used = re.findall(r"\S+@GLIBC_[\d.]+", listed.stdout)
+        newer = [name for name in used if tuple(map(int, name.rpartition("_")[2].split("."))) > newest]
+        print(f"{library.name}: {len(used)} symbols of glibc")
+        assert used
+        assert not newer, f"{library.name}: {newer}"
 
 
 def test_the_package_s_files_are_there() -> None:

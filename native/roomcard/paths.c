@@ -21,7 +21,9 @@ static const uint32_t TAIL_NOISE = 100;    /* first of the tails' streams of noi
 
 static double distance_m(int loudspeaker, int microphone)
 {
-    return hypot(LOUDSPEAKER_X_M[loudspeaker] - MICROPHONE_X_M[microphone], ROW_TO_LOUDSPEAKERS_M);
+    const double along_m = LOUDSPEAKER_X_M[loudspeaker] - MICROPHONE_X_M[microphone];
+    /* hypot() would need glibc 2.35, newer than the wheels promise. */
+    return sqrt(along_m * along_m + ROW_TO_LOUDSPEAKERS_M * ROW_TO_LOUDSPEAKERS_M);
 }
 
 static void generate(int loudspeaker, int microphone, unsigned rate_hz, float *taps, int count)
