@@ -115,7 +115,7 @@ class Settings:
         Row("delay from speaker to microphone", STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS, "ms", live=True),
     ] = None
     periods: Annotated[int, Row("length of each card's buffer in periods of 10 ms", 2, 16)] = 4
-    low_latency: Annotated[bool, Row("sound is played as soon as it is ready")] = False
+    low_latency: Annotated[bool, Row("less latency, for a little more distortion in double talk")] = False
     report_interval_s: Annotated[float, Row("seconds between two reports in the journal", 0.1, 3600)] = 10.0
     keep_learned: Annotated[
         str, Row("where a service keeps what it has learned", choices=("ram", "disk", "never"))

@@ -277,10 +277,10 @@ def test_settings_have_ranges() -> None:
 
 
 def test_every_setting_of_a_configuration_is_a_keyword() -> None:
-    """The chain's settings in YAML (the features, the delay) are keywords of the module, by the same name."""
+    """Settings of the chain (features, delay, latency) are keywords of the module, by the same names."""
     keywords = set(inspect.signature(AudioProcessingModule).parameters)
     told = {field.name for part in (Features, Tuning) for field in dataclasses.fields(part)}
-    assert told | {"stream_delay_ms"} == keywords
+    assert told | {"low_latency", "stream_delay_ms"} == keywords
 
 
 def test_the_delay_as_a_keyword(rng: np.random.Generator) -> None:

@@ -46,9 +46,13 @@ def test_percentile_of_one_late_frame_in_a_hundred() -> None:
     assert (summary.total.median_ms, summary.total.p99_ms, summary.total.max_ms) == (13.0, 13.0, 33.0)
 
 
-@pytest.mark.parametrize("features", [Features(False, False, False, False), Features()], ids=["off", "on"])
+@pytest.mark.parametrize(
+    ("features", "low_latency"),
+    [(Features(False, False, False, False), False), (Features(), False), (Features(), True)],
+    ids=["off", "on", "low latency"],
+)
 def test_a_click_arrives_when_the_figures_say(
-    features: Features, room_card: Callable[..., str], tmp_path: Path
+    features: Features, low_latency: bool, room_card: Callable[..., str], tmp_path: Path
 ) -> None:
     """One card is microphone and output, and its loudspeaker reaches its microphone at a low level. So a
     click of the near end arrives twice: directly, and once more after its way through the system. The
@@ -70,7 +74,9 @@ def test_a_click_arrives_when_the_figures_say(
         heard.append(microphone)
         said.append(times)
 
-    settings = Settings(microphone=Endpoint(device), output=Endpoint(device), features=features)
+    settings = Settings(
+        microphone=Endpoint(device), output=Endpoint(device), features=features, low_latency=low_latency
+    )
     assert service.run(settings, seconds=seconds, tap=tap) == 0
 
     microphone = np.frombuffer(b"".join(heard), dtype="<i2") / 32768

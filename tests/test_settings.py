@@ -30,7 +30,8 @@ from apmpi.settings import (
 ROOT = Path(__file__).parents[1]
 CONFIG = (ROOT / "config" / "apmpi.yaml").read_text()
 HEADER = (ROOT / "native" / "apm" / "apm.h").read_text()
-DELAY = {"stream_delay_ms": rows(Settings)["stream_delay_ms"]}
+# Of the chain, but not among its features and their tuning.
+GIVEN_ONCE = {name: rows(Settings)[name] for name in ("low_latency", "stream_delay_ms")}
 PARTS = {**dict.fromkeys(rows(Features), Features), **dict.fromkeys(rows(Tuning), Tuning)}
 CHAIN = {**rows(Features), **rows(Tuning)}
 CONFIGURED = {**rows(Settings), **CHAIN}
@@ -82,8 +83,8 @@ def test_the_commented_configuration_states_what_endpoints_have_and_what_changes
 def test_the_api_has_every_setting_of_the_chain_as_a_keyword_with_its_type_and_default() -> None:
     parameters = dict(inspect.signature(AudioProcessingModule).parameters)
     types = get_type_hints(AudioProcessingModule.__init__)
-    assert [*parameters] == [*CHAIN, *DELAY]
-    defaults = {**asdict(Features()), **asdict(Tuning()), "stream_delay_ms": None}
+    assert [*parameters] == [*CHAIN, *GIVEN_ONCE]
+    defaults = {**asdict(Features()), **asdict(Tuning()), "low_latency": False, "stream_delay_ms": None}
     for name, parameter in parameters.items():
         assert parameter.default == (False if name in LIVEKIT else defaults[name]), name
         assert types[name] == get_type_hints(PARTS.get(name, Settings))[name], name
@@ -98,9 +99,9 @@ def test_the_api_changes_every_setting_of_the_chain() -> None:
         assert types[name] == get_type_hints(part)[name] | None, name
 
 
-@pytest.mark.parametrize("name", [*CHAIN, *DELAY])
+@pytest.mark.parametrize("name", [*CHAIN, *GIVEN_ONCE])
 def test_the_documentation_of_the_api_states_meaning_range_and_choices(name: str) -> None:
-    row = {**CHAIN, **DELAY}[name]
+    row = {**CHAIN, **GIVEN_ONCE}[name]
     arguments = str(inspect.getdoc(AudioProcessingModule)).partition("Args:")[2].partition("Raises:")[0]
     (explained,) = re.findall(rf"^ {{4}}{name}: (.*(?:\n {{8}}.*)*)", arguments, re.MULTILINE)
     assert plain(explained).startswith(plain(sentence(row)))
@@ -109,8 +110,8 @@ def test_the_documentation_of_the_api_states_meaning_range_and_choices(name: str
 
 def test_the_chain_takes_every_setting_by_its_name_and_has_the_same_defaults() -> None:
     level = NOISE_SUPPRESSION_LEVELS.index(NOISE_SUPPRESSION_DEFAULT) + 1
-    defaults: dict[str, Any] = {**asdict(Features()), **asdict(Tuning()), "noise_suppression": level}
-    assert defaults == _native.DEFAULTS
+    defaults: dict[str, Any] = {**asdict(Features()), **asdict(Tuning()), "low_latency": False}
+    assert {**defaults, "noise_suppression": level} == _native.DEFAULTS
     settings = dict(_native.DEFAULTS)
     del settings["gain_max_db"]
     for wrong in (settings, {**_native.DEFAULTS, "gain_min_db": 0.0}):

@@ -107,6 +107,8 @@ class AudioProcessingModule:
         gain_target_dbfs: level of active speech that auto_gain_control aims at, -40 to -6 dBFS.
         gain_max_db: largest amplification by auto_gain_control, 0 to 50 dB.
         headroom_db: least distance of a peak from full scale, 0 to 20 dB, with or without auto_gain_control.
+        low_latency: less latency, for a little more distortion in double talk: the output is 2.25 ms late
+            instead of 6. Set here only.
         stream_delay_ms: delay from speaker to microphone, 0 to 500 ms; None: unknown. See
             set_stream_delay_ms().
 
@@ -132,6 +134,7 @@ class AudioProcessingModule:
         gain_target_dbfs: float = -20.0,
         gain_max_db: float = 32.0,
         headroom_db: float = 1.0,
+        low_latency: bool = False,
         stream_delay_ms: int | None = None,
     ) -> None:
         self._settings = _read(locals())  # the parameters by name, while there are no other local variables
@@ -306,9 +309,9 @@ class AudioProcessingModule:
 
     @property
     def latency_ms(self) -> float:
-        """Delay that the chain adds in ms, independent of the settings; 0.0 before the first frame."""
+        """Delay that the chain adds in ms, which only low_latency changes; 0.0 before the first frame."""
         chain = self._chain
-        return 1000.0 * _native.latency_samples(chain.rate_hz) / chain.rate_hz if chain else 0.0
+        return 1000.0 * chain.latency_samples / chain.rate_hz if chain else 0.0
 
     def _new_chain(self, rate_hz: int, channels: int, references: int) -> _native.Chain:
         chain = _native.Chain(rate_hz, channels, references, self._settings)
@@ -371,7 +374,7 @@ def _read(given: Mapping[str, object]) -> dict[str, float]:
             settings[name] = _number(name, value)
         elif name == "noise_suppression":
             settings[name] = _suppression(value)
-        elif name in FLAGS:
+        elif name in FLAGS or name == "low_latency":
             settings[name] = bool(index(value))  # type: ignore[arg-type]
     return settings
 

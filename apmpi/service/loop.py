@@ -100,7 +100,9 @@ class Loop:
         self._mono_played = settings.speaker is not None and settings.speaker.channels == 1
         self._reference = _Block(rate_hz, 1 if self._mono_played else far_channels, frame_samples)
         self._silence = bytes(SAMPLE_BYTES * frame_samples * far_channels)
-        self._apm = AudioProcessingModule(**asdict(settings.features), **asdict(settings.tuning))
+        self._apm = AudioProcessingModule(
+            **asdict(settings.features), **asdict(settings.tuning), low_latency=settings.low_latency
+        )
         # The chain allocates with its first frame, which must be none of the microphone's.
         self._process(self._reference.data.tobytes(), self._near.data.tobytes())
         self._apm.reset()

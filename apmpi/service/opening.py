@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from apmpi.cards.wav import WavSource
 
 # A frame is played when it has been recorded (10 ms), and this part of a card's buffer later: how late the
-# loop may wake up. With the 4 periods of the default 8 ms, while the microphone's buffer has 30 ms of room.
-MARGIN_PART = 5
-# With low_latency a card reports its samples four times in a frame, so its queue need not hold more than the
-# loop may be late by, processing included: all that 10 ms and the chain's 6 ms leave of 18 ms.
-LOW_LATENCY_MARGIN_NS = 1_900_000
+# loop may be, processing included. With the 4 periods of the default 4 ms: all that 10 ms and the chain's 6
+# leave of 20 ms.
+MARGIN_PART = 10
+# A card reports its samples that many times in a frame, so its queue need hardly hold more than the margin.
+PERIODS_PER_FRAME = 2
+# With low_latency: all that 10 ms and the chain's 2.25 ms leave of 14 ms.
+LOW_LATENCY_MARGIN_NS = 1_750_000
 LOW_LATENCY_PERIODS_PER_FRAME = 4
 
 End = TypeVar("End")
@@ -170,7 +172,7 @@ class Endpoints:
         assert device is not None
 
         rate_hz = endpoint.sample_rate_hz or settings.sample_rate_hz
-        parts = LOW_LATENCY_PERIODS_PER_FRAME if settings.low_latency else 1
+        parts = LOW_LATENCY_PERIODS_PER_FRAME if settings.low_latency else PERIODS_PER_FRAME
 
         def open_card() -> Card:
             return kind(key, device, rate_hz, endpoint.channels, settings.periods, self._time, parts)

@@ -37,6 +37,7 @@ typedef struct {
     /* 0 or 1: noise suppression and gain control use the network of mask.h; otherwise statistics alone */
     int learned_gain;
     int array;              /* 0 or 1: two and more microphones are one beam (array/array.h) */
+    int low_latency;        /* 0 or 1, of apm_init alone: a delay of 2.25 instead of 6 ms */
     float high_pass_hz;     /* 20..300: -3 dB frequency of the high-pass */
     float gain_target_dbfs; /* -40..-6: active speech level at the gain control's output */
     float gain_max_db;      /* 0..50: the gain control's largest gain */
@@ -109,7 +110,7 @@ void apm_state_shape(const unsigned char *state, size_t bytes, int *rate_hz, int
 apm_state_t apm_restore(apm_t *apm, const unsigned char *state, size_t bytes);
 
 void apm_stats(const apm_t *apm, apm_stats_t *stats);
-/* Delay of the near end through the chain; the same whatever the flags. */
-int apm_latency_samples(int rate_hz);
+/* Delay of the near end through the chain; the same whatever is switched on. */
+int apm_latency_samples(const apm_t *apm);
 
 #endif

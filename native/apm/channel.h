@@ -39,7 +39,7 @@ typedef struct {
     hpf_t level_high_pass[2];  /* in series, for channel_level_power() alone */
     float *mic, *echo, *error; /* hop each: microphone, then output; echo estimate; their difference */
     float *error_history, *echo_history; /* 2*hop each: the last two blocks */
-    float *overlap;                      /* hop/2, see stft.h */
+    float *overlap;                      /* hop/2, of which stft.h uses `fade` */
     float speech_probability;            /* of near-end speech in the last block */
     float held_speech_probability;       /* the same, decaying over the gaps between syllables */
     float near_speech; /* that times the statistical probability, for the canceller's next block */

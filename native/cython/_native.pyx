@@ -20,7 +20,7 @@ cdef extern from "apm/apm.h" nogil:
     ctypedef struct apm_config_t:
         int echo_cancellation, high_pass_filter, auto_gain_control
         apm_noise_t noise_suppression
-        int learned_gain, array
+        int learned_gain, array, low_latency
         float high_pass_hz, gain_target_dbfs, gain_max_db, headroom_db
     ctypedef struct apm_stats_t:
         float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs
@@ -40,7 +40,7 @@ cdef extern from "apm/apm.h" nogil:
     void apm_render(apm_t *apm, const int16_t *frames, int channels)
     void apm_capture(apm_t *apm, int16_t *frames)
     void apm_stats(const apm_t *apm, apm_stats_t *stats)
-    int apm_latency_samples(int rate_hz)
+    int apm_latency_samples(const apm_t *apm)
     size_t apm_state_size(apm_t *apm)
     void apm_save(apm_t *apm, unsigned char *state)
     void apm_seal(unsigned char *state, size_t bytes)
@@ -59,10 +59,6 @@ DEFAULTS = apm_everything()  # a dict by the names of apm_config_t's members
 
 def memory_bytes(int rate_hz, int channels, int references):
     return apm_size(rate_hz, channels, references)
-
-
-def latency_samples(int rate_hz):
-    return apm_latency_samples(rate_hz)
 
 
 def state_shape(bytes state not None):
@@ -122,6 +118,7 @@ cdef class Chain:
 
     cdef apm_t *apm
     cdef int16_t *aligned     # one frame of APM_MAX_CHANNELS: holds a copy of a frame at an odd address
+    cdef readonly int latency_samples
     cdef readonly size_t state_bytes # of a saved state; depends only on rate, channels and references
     cdef PyThread_type_lock lock
     cdef readonly int rate_hz, channels, references
@@ -138,6 +135,7 @@ cdef class Chain:
             raise MemoryError
         self.apm = apm_init(memory, rate_hz, channels, references, &config)
         self.state_bytes = apm_state_size(self.apm)
+        self.latency_samples = apm_latency_samples(self.apm)
         self.rate_hz = rate_hz
         self.channels = channels
         self.references = references

@@ -1,8 +1,8 @@
-"""Model of native/kernels/stft.c: frames of 2*hop samples every hop, of which hop/2 overlap in the output.
+"""Model of native/kernels/stft.c: frames of 2*hop samples every hop, of which `fade` overlap in the output.
 
-The analysis window is a quarter sine over the first 3/4 of the frame and a quarter cosine over the last
-quarter. Its product with the synthesis window is a raised-cosine crossfade of hop/2, a constant hop/2, and
-the crossfade back; the first quarter of the frame is not used.
+The analysis window is a quarter sine over all but the last `fade` samples and a quarter cosine over these.
+Its product with the synthesis window is a raised-cosine crossfade of `fade`, a constant, and the crossfade
+back; the first hop - fade samples of the frame are not used.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ import numpy as np
 from reference.signals import Signal
 
 
-def windows(hop: int) -> tuple[Signal, Signal]:
-    """Analysis and synthesis window, 2*hop samples each."""
-    fade = hop // 2
-    rise = np.sin(np.pi / 2 * (np.arange(3 * fade) + 0.5) / (3 * fade))
+def windows(hop: int, fade: int | None = None) -> tuple[Signal, Signal]:
+    """Analysis and synthesis window, 2*hop samples each. fade: hop/2 by default."""
+    fade = fade or hop // 2
+    rising = 2 * hop - fade
+    rise = np.sin(np.pi / 2 * (np.arange(rising) + 0.5) / rising)
     fall = np.cos(np.pi / 2 * (np.arange(fade) + 0.5) / fade)
     analysis = np.concatenate([rise, fall])
-    product = np.concatenate([np.zeros(fade), fall[::-1] ** 2, np.ones(fade), fall**2])
+    product = np.concatenate([np.zeros(hop - fade), fall[::-1] ** 2, np.ones(hop - fade), fall**2])
     return analysis, product / analysis
 
 
 class Stft:
     """Filter bank of one channel; the caller multiplies the spectrum between analyse and synthesise."""
 
-    def __init__(self, hop: int) -> None:
-        self.hop = hop
-        self.analysis, self.synthesis = windows(hop)
+    def __init__(self, hop: int, fade: int | None = None) -> None:
+        self.hop, self.fade = hop, fade or hop // 2
+        self.analysis, self.synthesis = windows(hop, fade)
         self.history = np.zeros(2 * hop)
-        self.overlap = np.zeros(hop // 2)
+        self.overlap = np.zeros(self.fade)
 
     def analyse(self, block: Signal) -> np.ndarray:
         """Spectrum (hop + 1 bins) of the last two blocks."""
@@ -36,10 +37,10 @@ class Stft:
         return np.fft.rfft(self.history * self.analysis)
 
     def synthesise(self, spectrum: np.ndarray) -> Signal:
-        """Return one finished block, hop/2 samples late."""
-        fade = self.hop // 2
+        """Return one finished block, `fade` samples late."""
         frame = np.fft.irfft(spectrum, 2 * self.hop) * self.synthesis
-        out = frame[fade : 3 * fade].copy()
-        out[:fade] += self.overlap
-        self.overlap = frame[3 * fade :]
+        first, end = self.hop - self.fade, 2 * self.hop - self.fade
+        out = frame[first:end].copy()
+        out[: self.fade] += self.overlap
+        self.overlap = frame[end:]
         return out

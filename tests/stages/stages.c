@@ -72,23 +72,23 @@ typedef struct {
     float *history, *overlap, *re, *im;
 } filterbank_t;
 
-static void filterbank_init(filterbank_t *bank, int hop, arena_t *arena)
+static void filterbank_init(filterbank_t *bank, int hop, int fade, arena_t *arena)
 {
     fft_init(&bank->fft, 2 * hop, arena);
-    stft_init(&bank->stft, hop, arena);
+    stft_init(&bank->stft, hop, fade, arena);
     bank->history = arena_floats(arena, 2 * (size_t)hop);
-    bank->overlap = arena_floats(arena, (size_t)hop / 2);
+    bank->overlap = arena_floats(arena, (size_t)fade);
     bank->re = arena_floats(arena, (size_t)spectrum_stride(hop));
     bank->im = arena_floats(arena, (size_t)spectrum_stride(hop));
 }
 
-API void *stft_new(int hop)
+API void *stft_new(int hop, int fade)
 {
     arena_t arena = {0};
     filterbank_t measure;
-    filterbank_init(&measure, hop, &arena);
+    filterbank_init(&measure, hop, fade, &arena);
     filterbank_t *bank = allocate(sizeof *bank, &arena);
-    filterbank_init(bank, hop, &arena);
+    filterbank_init(bank, hop, fade, &arena);
     return bank;
 }
 

@@ -94,18 +94,19 @@ def test_fft(stages: Stages, rng: np.random.Generator, size: int) -> None:
         )
 
 
+@pytest.mark.parametrize("part", [2, 8], ids=["default", "low_latency"])
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
-def test_stft(stages: Stages, rng: np.random.Generator, rate_hz: int) -> None:
+def test_stft(stages: Stages, rng: np.random.Generator, rate_hz: int, part: int) -> None:
     """A random gain, as by the model; then a gain of one, which must give the input."""
     hop, blocks = rate_hz // 100, 30
-    late = hop // 2
+    late = hop // part
     for name, x in cruel(rng, blocks * hop).items():
         x = float32(x)
         rms = np.sqrt(np.max(np.mean(x.astype(np.float64).reshape(blocks, hop) ** 2, axis=1)))
         sigma = EPS * np.sqrt(np.log2(2 * hop) + 2) * rms  # as in test_fft, two windows more
         tiny = hop * SMALLEST
         for gains in (rng.uniform(0.0, 1.0, (blocks, hop + 1)), np.ones((blocks, hop + 1))):
-            model, bank = stft.Stft(hop), stages.new("stft", hop)
+            model, bank = stft.Stft(hop, late), stages.new("stft", hop, late)
             outs, rights, spectrum_error, line = [], [], 0.0, 0.0
             for block, gain in zip(x.reshape(blocks, hop), float32(gains), strict=True):
                 re, im, out = (np.zeros(n, np.float32) for n in (hop + 1, hop + 1, hop))
