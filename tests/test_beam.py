@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import RoomCard
 from reference.drive import heard, process
-from reference.signals import Signal, at_level, db, power, room, si_sdr_db, to_int16, voice
+from reference.signals import Signal, at_level, db, from_int16, power, room, si_sdr_db, to_int16, voice
 from scipy.signal import fftconvolve, lfilter
 
 from apmpi import AudioProcessingModule
@@ -154,3 +155,48 @@ def test_a_file_of_four_microphones_becomes_a_mono_beam(rng: np.random.Generator
     read = soundfile.read(tmp_path / "mic.wav", dtype="int16")[0]
     apm = AudioProcessingModule(**CLEAN, echo_cancellation=True, array=True)
     assert np.array_equal(out, process(apm, RATE_HZ, read)[:, 0])
+
+
+def test_a_daemon_with_four_microphones_takes_echo_and_noise(
+    rng: np.random.Generator, room_card: RoomCard, tmp_path: Path
+) -> None:
+    """Far end for 4 s, then the talker at the left; a fan at the right all the time. Compared with the mean
+    of the microphones, the output without a beam.
+    """
+    seconds, count = 8.0, 8 * RATE_HZ
+    far = voice(rng, RATE_HZ, seconds, pitch_hz=120.0) * (np.arange(count) < 4 * RATE_HZ)
+    talker = at_microphones(rng, voice(rng, RATE_HZ, seconds) * (np.arange(count) >= 4 * RATE_HZ), FROM_LEFT)
+    near = talker + at_microphones(rng, fan(rng, seconds, -31.0), FROM_RIGHT)
+    soundfile.write(tmp_path / "near.wav", near.T, RATE_HZ)
+    soundfile.write(tmp_path / "far.wav", far, RATE_HZ)
+
+    def run(beam: bool) -> tuple[float, float]:
+        """Return by how much the echo is reduced, and the SI-SDR of the talker, in dB."""
+        card = room_card(microphones=4, near=tmp_path / "near.wav", delay_ms=30)
+        frames: list[bytes] = []
+        given = Settings(
+            sample_rate_hz=RATE_HZ,
+            microphone=Endpoint(card, channels=4),
+            speaker=Endpoint(card),
+            far_end=Endpoint(file=tmp_path / "far.wav"),
+            output=Endpoint(file=tmp_path / "out.wav"),
+            features=Features(auto_gain_control=False, array=beam),
+            socket=None,
+        )
+        assert (
+            service.run(given, seconds=seconds, tap=lambda _far, mic, _out, _times: frames.append(mic)) == 0
+        )
+        mic = from_int16(np.frombuffer(b"".join(frames), "<i2").reshape(-1, 4)).T
+        assert len({x.tobytes() for x in mic}) == 4, "each microphone has a sound of its own"
+        out = soundfile.read(tmp_path / "out.wav")[0][round(0.006 * RATE_HZ) :]
+        far_alone, talk = slice(2 * RATE_HZ, 4 * RATE_HZ), slice(5 * RATE_HZ, count - RATE_HZ)
+        reduced_db = db(power(mic[0, far_alone])) - db(power(out[far_alone]))
+        return reduced_db, max(si_sdr_db(out[talk], x[talk]) for x in talker)
+
+    mean_reduced_db, mean_db = run(beam=False)
+    beam_reduced_db, beam_db = run(beam=True)
+    print(
+        f"echo and fan reduced by {mean_reduced_db:.1f} dB without, {beam_reduced_db:.1f} dB with the beam;"
+    )
+    print(f"talker over the rest {mean_db:.1f} and {beam_db:.1f} dB")
+    assert beam_reduced_db > 10.0 and beam_db > mean_db + 2.0

@@ -80,13 +80,14 @@ static void extend(microphone_t *m, int64_t end)
 {
     const wav_t *near = m->room.near;
     const float gain = m->room.paths->microphone_gain[m->number];
+    const int channel = near->channels > 1 ? m->number : 0;
     const int64_t near_start = atomic_load(&m->room.card->header->near_start);
     while (m->next < end) {
         float block[ECHO_BLOCK];
         const int count = (int)(end - m->next < ECHO_BLOCK ? end - m->next : ECHO_BLOCK);
         next_echo(m, m->next, block, count);
         for (int i = 0; i < count; i++, m->next++) {
-            const float speech = near->bytes ? wav_sample(near, 0, m->next - near_start) : 0.0f;
+            const float speech = near->bytes ? wav_sample(near, channel, m->next - near_start) : 0.0f;
             m->kept[m->next & (MICROPHONE_KEPT - 1)] = block[i] + gain * speech;
         }
     }

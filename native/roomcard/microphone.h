@@ -16,7 +16,7 @@
 typedef struct {
     const card_t *card;
     const paths_t *paths;
-    const wav_t *near; /* mono; not loaded: none */
+    const wav_t *near; /* mono, or a channel for each microphone; not loaded: none */
     unsigned rate_hz;
     int delay_samples;
     double clip_db; /* 0: linear */

@@ -227,10 +227,10 @@ static const snd_pcm_ioplug_callback_t callbacks = {
 enum { RATES = 4 };
 static const unsigned rates_hz[RATES] = {8000, 16000, 32000, 48000};
 
-static int load_file(const char *option, const char *path, int channels, wav_t *wav)
+static int load_file(const char *option, const char *path, int channels, bool or_mono, wav_t *wav)
 {
     room_error_t error;
-    const int code = path ? wav_load(wav, path, (unsigned)channels, error) : 0;
+    const int code = path ? wav_load(wav, path, (unsigned)channels, or_mono, error) : 0;
     if (code < 0)
         SNDERR("%s: %s", option, error);
     return code;
@@ -243,9 +243,10 @@ static int load_room(stream_t *stream)
     const options_t *options = &stream->options;
     const wav_t *h = &stream->impulse_response, *near = &stream->near;
     const int pairs = stream->paths.loudspeakers * stream->paths.microphones;
-    int code = load_file("impulse_response", options->impulse_response, pairs, &stream->impulse_response);
+    int code = load_file("impulse_response", options->impulse_response, pairs, false,
+                         &stream->impulse_response);
     if (code == 0)
-        code = load_file("near", options->near, 1, &stream->near);
+        code = load_file("near", options->near, stream->paths.microphones, true, &stream->near);
     if (code < 0)
         return code;
     if (!h->bytes && !near->bytes)

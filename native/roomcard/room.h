@@ -46,9 +46,10 @@
  *   clip_db           0..40, drive g = 10^(clip_db / 20) into the loudspeaker, y = tanh(g x) / g. 0 = linear,
  *                     default.
  *
- *   near              WAV file, near-end speech, the same at each microphone; its rate becomes the only one.
- *                     It begins with the first sample ever captured from the card and runs on card time: the
- *                     part that coincides with an overrun is lost. Silence after its end.
+ *   near              WAV file, near-end speech, the same at each microphone or a channel for each; its rate
+ *                     becomes the only one. It begins with the first sample ever captured from the card and
+ *                     runs on card time: the part that coincides with an overrun is lost. Silence after its
+ *                     end.
  *
  *   noise_dbfs        -120..0, white noise of that RMS (0 dBFS = RMS of 1.0), the same in each run,
  *                     another one at each microphone. Default: none.

@@ -77,7 +77,7 @@ static int parse_copy(const unsigned char *bytes, size_t size, unsigned channels
     room_error_t error = "";
     wav_t wav = {.bytes = malloc(size ? size : 1), .size = size};
     memcpy(wav.bytes, bytes, size);
-    const int code = wav_parse(&wav, "x.wav", channels, error), last = (int)channels - 1;
+    const int code = wav_parse(&wav, "x.wav", channels, false, error), last = (int)channels - 1;
     if (code < 0) {
         CHECK(code == -EINVAL && strncmp(error, "x.wav: ", 7) == 0 && strlen(error) < 200);
     } else {
@@ -125,7 +125,7 @@ static void test_wav_parse(void)
     put(good + size - 10 - 6, 0x8000, 2);
     put(good + size - 10 - 4, 0x7FFF, 2);
     put(good + size - 10 - 2, 0xFFFF, 2);
-    CHECK(wav_parse(&wav, "x", 1, error) == 0 && wav.rate_hz == 16000 && wav.frames == 3);
+    CHECK(wav_parse(&wav, "x", 1, false, error) == 0 && wav.rate_hz == 16000 && wav.frames == 3);
     CHECK(wav_sample(&wav, 0, 0) == -1.0f && sample_to_int16(wav_sample(&wav, 0, 1)) == 32767);
     CHECK(sample_to_int16(wav_sample(&wav, 0, 2)) == -1);
     CHECK(sample_to_int16(2.0f) == 32767 && sample_to_int16(-2.0f) == -32768);
@@ -144,9 +144,9 @@ static void test_recorder(const char *folder)
     snprintf(path, sizeof path, "%s/record.wav", folder);
 
     CHECK(recorder_open(&recorder, path, 48000, true, error) == 0);
-    CHECK(wav_load(&wav, path, 1, error) == -EINVAL); /* valid, but without samples */
+    CHECK(wav_load(&wav, path, 1, false, error) == -EINVAL); /* valid, but without samples */
     CHECK(recorder_write(&recorder, 500, ramp, 1000) == 0);
-    CHECK(wav_load(&wav, path, 1, error) == 0 && wav.frames == 1500 && wav.rate_hz == 48000);
+    CHECK(wav_load(&wav, path, 1, false, error) == 0 && wav.frames == 1500 && wav.rate_hz == 48000);
     CHECK(sample_to_int16(wav_sample(&wav, 0, 499)) == 0 &&
           sample_to_int16(wav_sample(&wav, 0, 1499)) == 1000);
     wav_free(&wav);
@@ -154,7 +154,7 @@ static void test_recorder(const char *folder)
     CHECK(recorder_open(&recorder, path, 48000, false, error) == 0); /* goes on */
     CHECK(recorder_write(&recorder, 2500, ramp, 1) == 0);
     recorder_close(&recorder, 0);
-    CHECK(wav_load(&wav, path, 1, error) == 0 && wav.frames == 2501);
+    CHECK(wav_load(&wav, path, 1, false, error) == 0 && wav.frames == 2501);
     CHECK(sample_to_int16(wav_sample(&wav, 0, 500)) == 1 && sample_to_int16(wav_sample(&wav, 0, 2500)) == 1);
     wav_free(&wav);
 
@@ -162,15 +162,15 @@ static void test_recorder(const char *folder)
     CHECK(recorder_open(&recorder, path, 16000, true, error) == 0);
     CHECK(recorder_write(&recorder, 100, ramp, 500) == 0); /* more than is written in one piece */
     recorder_close(&recorder, 700);
-    CHECK(wav_load(&wav, path, 2, error) == 0 && wav.frames == 700 && wav.channels == 2);
+    CHECK(wav_load(&wav, path, 2, false, error) == 0 && wav.frames == 700 && wav.channels == 2);
     CHECK(wav_sample(&wav, 1, 99) == 0.0f && wav_sample(&wav, 0, 600) == 0.0f);
     for (int i = 0; i < 1000; i++)
         CHECK(sample_to_int16(wav_sample(&wav, i % 2, 100 + i / 2)) == i + 1);
     wav_free(&wav);
     CHECK(recorder_open(&recorder, "/nowhere/record.wav", 48000, true, error) == -ENOENT);
     CHECK(recorder.fd == -1 && strcmp(error, "/nowhere/record.wav: No such file or directory") == 0);
-    CHECK(wav_load(&wav, "/nowhere/h.wav", 1, error) == -ENOENT &&
-          wav_load(&wav, folder, 1, error) == -EINVAL);
+    CHECK(wav_load(&wav, "/nowhere/h.wav", 1, false, error) == -ENOENT &&
+          wav_load(&wav, folder, 1, false, error) == -EINVAL);
     unlink(path);
 }
 
@@ -669,7 +669,7 @@ static double microphone_error(const microphone_room_t *room, int number, float 
     for (int i = 0; i < LENGTH; i++)
         expected[i] = echo_directly(room->paths, x, number, i - DELAY, room->clip_db) +
                       (double)(room->paths->microphone_gain[number] *
-                               wav_sample(room->near, 0, i - NEAR_START));
+                               wav_sample(room->near, room->near->channels > 1 ? number : 0, i - NEAR_START));
     double worst = 0.0;
     microphone_t *microphone = microphone_create(room, number);
     for (int round = 0; round < 300; round++) { /* forwards, backwards, far ahead: the same samples */
@@ -685,18 +685,18 @@ static double microphone_error(const microphone_room_t *room, int number, float 
 
 static void test_microphone(void)
 {
-    static unsigned char h_bytes[4 * TAPS * LOUDSPEAKERS * MICROPHONES], near_bytes[2 * NEAR];
+    static unsigned char h_bytes[4 * TAPS * LOUDSPEAKERS * MICROPHONES], near_bytes[2 * NEAR * MICROPHONES];
     static float x[LOUDSPEAKERS][LENGTH];
     card_t playback, capture;
     make_card_name("microphone");
     CHECK(open_card(&playback, ROOM_PLAYBACK) && open_card(&capture, ROOM_CAPTURE));
     wav_t h = {.bytes = h_bytes, .data = h_bytes, .frames = TAPS, .is_float = true};
-    const wav_t near = {.bytes = near_bytes, .data = near_bytes, .frames = NEAR, .channels = 1};
+    wav_t near = {.bytes = near_bytes, .data = near_bytes, .frames = NEAR};
     for (int i = 0; i < TAPS * LOUDSPEAKERS * MICROPHONES; i++) {
         const float tap = noise() / 20.0f;
         memcpy(h_bytes + 4 * i, &tap, 4);
     }
-    for (int i = 0; i < NEAR; i++)
+    for (int i = 0; i < NEAR * MICROPHONES; i++)
         put(near_bytes + 2 * i, (uint32_t)rand(), 2);
     speaker_writer_t writer = speaker_begin(&playback);
     for (int i = 0; i < LENGTH; i++) {
@@ -710,6 +710,7 @@ static void test_microphone(void)
         for (int pairs = 1; pairs <= LOUDSPEAKERS * MICROPHONES; pairs += LOUDSPEAKERS * MICROPHONES - 1) {
             paths_t paths = pairs == 1 ? all_well(1, 1, &h) : all_well(LOUDSPEAKERS, MICROPHONES, &h);
             h.channels = (unsigned)pairs;
+            near.channels = pairs == 1 ? 1 : MICROPHONES;
             if (pairs > 1)
                 paths.loudspeaker_gain[1] = paths.microphone_gain[0] = -1.0f;
             const microphone_room_t room = {&capture, &paths, &near, 16000, DELAY, 12.0 * clip};

@@ -40,7 +40,7 @@ static void put_le32(unsigned char *p, uint32_t value)
 
 /* --- reading --- */
 
-int wav_parse(wav_t *wav, const char *path, unsigned channels, room_error_t error)
+int wav_parse(wav_t *wav, const char *path, unsigned channels, bool or_mono, room_error_t error)
 {
     const unsigned char *bytes = wav->bytes;
     const size_t size = wav->size;
@@ -61,7 +61,7 @@ int wav_parse(wav_t *wav, const char *path, unsigned channels, room_error_t erro
                                  "%s: truncated, the header promises %zu bytes of samples, the file has %zu",
                                  path, length, there);
             wav->data = chunk + 8;
-            wav->frames = (int64_t)(length / (bits / 8 * channels));
+            wav->frames = (int64_t)(length / (bits / 8 * wav->channels));
             if (wav->frames == 0)
                 return room_fail(error, -EINVAL, "%s: holds no samples", path);
             return 0;
@@ -80,16 +80,16 @@ int wav_parse(wav_t *wav, const char *path, unsigned channels, room_error_t erro
                 return room_fail(error, -EINVAL,
                                  "%s: WAV format %u with %u bits, expected 16-bit PCM or 32-bit float", path,
                                  format, bits);
-            if (wav->channels != channels)
-                return room_fail(error, -EINVAL, "%s: %u channels, expected %u", path, wav->channels,
-                                 channels);
+            if (wav->channels != channels && !(or_mono && wav->channels == 1))
+                return room_fail(error, -EINVAL, "%s: %u channels, expected %s%u", path, wav->channels,
+                                 or_mono && channels > 1 ? "1 or " : "", channels);
         }
         at += 8 + length + (length & 1 && length < there); /* chunks start at even offsets */
     }
     return room_fail(error, -EINVAL, "%s: truncated, no samples found (no data chunk)", path);
 }
 
-int wav_load(wav_t *wav, const char *path, unsigned channels, room_error_t error)
+int wav_load(wav_t *wav, const char *path, unsigned channels, bool or_mono, room_error_t error)
 {
     struct stat status = {0};
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -115,7 +115,7 @@ int wav_load(wav_t *wav, const char *path, unsigned channels, room_error_t error
     close(fd);
     if (!wav->bytes)
         return room_fail(error, -ENOMEM, "%s: no memory for %zu bytes", path, size);
-    code = wav_parse(wav, path, channels, error);
+    code = wav_parse(wav, path, channels, or_mono, error);
     if (code < 0)
         wav_free(wav);
     return code;

@@ -22,10 +22,10 @@ typedef struct {
 
 /* Finds the samples in wav->bytes and fills the other fields but `size`; reads nothing outside those bytes,
  * whatever they are. -EINVAL when this is not a complete file of 16-bit PCM or 32-bit float with so many
- * channels. */
-int wav_parse(wav_t *wav, const char *path, unsigned channels, room_error_t error);
+ * channels, or or_mono with a single one. */
+int wav_parse(wav_t *wav, const char *path, unsigned channels, bool or_mono, room_error_t error);
 
-int wav_load(wav_t *wav, const char *path, unsigned channels, room_error_t error);
+int wav_load(wav_t *wav, const char *path, unsigned channels, bool or_mono, room_error_t error);
 void wav_free(wav_t *wav);
 
 /* Sample `index` of a channel, both from 0, full scale 1.0; silence before the first and after the last. */

@@ -786,6 +786,7 @@ def test_record_is_a_valid_wav_at_any_time(room_card: RoomCard, card: str, tmp_p
             "impulse_response: {stereo}: 2 channels, expected 8",
         ),
         ({"near": "{stereo}", "loudspeakers": 2}, "near: {stereo}: 2 channels, expected 1"),
+        ({"near": "{stereo}", "microphones": 4}, "near: {stereo}: 2 channels, expected 1 or 4"),
         ({"loudspeakers": 3}, "loudspeakers: 3, expected a number from 1 to 2"),
         ({"microphones": 1.5}, "microphones: 1.5, expected a whole number"),
         (
