@@ -182,11 +182,14 @@ def test_cards_with_other_rates(room_card: RoomCard, rng: np.random.Generator, t
 
 
 @pytest.mark.parametrize(("low_latency", "most_ms"), [(False, 20.5), (True, 14.5)], ids=["default", "low"])
-@pytest.mark.parametrize("one_card", [True, False], ids=["one card", "two cards"])
-def test_round_trip(low_latency: bool, most_ms: float, one_card: bool, room_card: RoomCard) -> None:
+@pytest.mark.parametrize("output", ["one card", "two cards", "Loopback"])
+def test_round_trip(low_latency: bool, most_ms: float, output: str, room_card: RoomCard) -> None:
+    """Through snd-aloop a tick of the kernel is added, by which its positions may be old."""
     device = room_card()
+    most_ms += 4.0 if output == "Loopback" else 0.0
+    others = {"one card": lambda: device, "two cards": room_card, "Loopback": lambda: room_card("Loopback")}
     settings = Settings(
-        microphone=Endpoint(device), output=Endpoint(device if one_card else room_card()),
+        microphone=Endpoint(device), output=Endpoint(others[output]()),
         low_latency=low_latency, report_interval_s=60.0,
     )  # fmt: skip
     heard = Heard()
@@ -198,5 +201,5 @@ def test_round_trip(low_latency: bool, most_ms: float, one_card: bool, room_card
         f"wake-up {np.median(wake_ms):.3f} ms late, 99 % {np.percentile(wake_ms, 99):.3f} ms; "
         f"{heard.times[-1].xruns} xruns"
     )
-    assert np.median(totals_ms) < most_ms
+    assert most_ms - 1.0 < np.median(totals_ms) < most_ms
     assert heard.times[-1].algorithmic_ms <= 10

@@ -7,6 +7,7 @@ first file.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,9 @@ PERIODS_PER_FRAME = 2
 # With low_latency: all that 10 ms and the chain's 2.25 ms leave of 14 ms.
 LOW_LATENCY_MARGIN_NS = 1_750_000
 LOW_LATENCY_PERIODS_PER_FRAME = 4
+# snd-aloop moves its samples in ticks of the kernel's clock (250 Hz), so its positions are up to a tick old.
+LOOPBACK = re.compile(r"\bLoopback\b")
+LOOPBACK_TICK_NS = 4_000_000
 
 End = TypeVar("End")
 
@@ -63,7 +67,7 @@ class Endpoints:
         self._margin_ns = FRAME_NS * settings.periods // MARGIN_PART
         if settings.low_latency:
             self._margin_ns = LOW_LATENCY_MARGIN_NS
-        self.playout_ns = FRAME_NS + self._margin_ns
+        self.playout_ns = FRAME_NS + max(map(self._margin_of, (settings.speaker, settings.output)))
 
         self.microphone = self._located(self._open_microphone, "microphone", settings.microphone)
         far_end = None if settings.reference_channels else settings.far_end
@@ -136,7 +140,7 @@ class Endpoints:
     def _open_far_end(self, key: str, endpoint: Endpoint) -> FarEnd | FileFarEnd:
         if endpoint.device is not None:
             slot = self._slot(Capture, key, endpoint)
-            return FarEnd(slot, self._follower(endpoint), self._margin_ns)
+            return FarEnd(slot, self._follower(endpoint), self._margin_of(endpoint))
         from apmpi.cards.files import FileFarEnd, ReadAhead
 
         if not self.live:
@@ -162,6 +166,11 @@ class Endpoints:
             self.threads.append(sink.thread)
         self._files.append(sink)
         return sink
+
+    def _margin_of(self, endpoint: Endpoint | None) -> int:
+        """Return by how much the loop may be late for an endpoint, in ns."""
+        loopback = endpoint is not None and LOOPBACK.search(endpoint.device or "")
+        return self._margin_ns + (LOOPBACK_TICK_NS if loopback else 0)
 
     def _slot(self, kind: type[Card], key: str, endpoint: Endpoint) -> Slot[Card]:
         return self._cards.adopt(Slot(key, self._opener(kind, key, endpoint)))
