@@ -57,7 +57,7 @@ PYTEST  = env -u MAKEFLAGS -u MAKELEVEL $(VENV)/bin/pytest
 SOURCE := $(shell find apmpi native -name __pycache__ -prune -o -print)
 PLUGIN := build/pipewire/spa-0.2/aec/libspa-aec-apmpi.so
 
-.PHONY: run test test-agents test-assistants bench bench-wake-word soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb test-deb wheels release clean
+.PHONY: run test test-agents test-assistants bench bench-wake-word soak fuzz pipewire image image-pi5 test-image fresh lock api setup setup-test setup-image deb test-deb wheels release release-is-possible clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -126,8 +126,11 @@ wheels:
 	@.ci/setup packages deb '$(PYTHON)'
 	@nice $(PYTHON) packaging/wheels.py build/wheels $(addprefix --architecture ,$(ARCHITECTURE))
 
+release-is-possible:
+	@$(PYTHON) packaging/release.py
+
 # The image is built here, too, so that all is of one commit.
-release: deb wheels image
+release: release-is-possible deb wheels image
 	@$(PYTHON) packaging/release.py build/release build/deb/*/*.deb build/wheels/* build/image/apmpi-*.{img.xz,update,spdx.json} \
 	    $(if $(DOWNLOADS),build/image/apmpi-*.imager.json)
 

@@ -1,10 +1,12 @@
 """`make release`: all that a release consists of, in one folder, with checksums and notes.
 
     release.py FOLDER FILE...
+    release.py
 
 FILE...: the packages and wheels (`make deb wheels`), and the image's files (`make image`). FOLDER gets them,
 SHA256SUMS, and notes.md, the part of CHANGELOG.md on this version. Everything must be of the version of
-pyproject.toml, which must have a part of its own in CHANGELOG.md, and nothing may be uncommitted.
+pyproject.toml, which must have a part of its own in CHANGELOG.md, and nothing may be uncommitted. Without
+arguments the latter two are checked, before hours of building.
 """
 
 import argparse
@@ -21,10 +23,10 @@ from source import version
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The files of a release, with checksums and notes.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE")
     given = parser.parse_args()
-    folder: Path = given.folder
+    folder: Path | None = given.folder
     try:
         notes = release_notes((PROJECT / "CHANGELOG.md").read_text(), version())
         check_files(given.files, version())
@@ -32,6 +34,8 @@ def main() -> int:
         raise SystemExit(f"release: {error}") from None
     if changed := _changed():
         raise SystemExit(f"release: changes that are not committed, expected none:\n{changed}")
+    if folder is None:
+        return 0
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in given.files:
