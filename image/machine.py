@@ -71,7 +71,7 @@ class Machine:
         for name in ("vmlinuz", "initrd.img"):
             (folder / name).write_bytes(card.read(prefix + name))
         command_line = f"{card.read(prefix + 'cmdline.txt').decode().strip()} {SHELL} {PLUGGED_IN}"
-        self.page_port = free_port()
+        self.page_port, self.ssh_port = free_port(), free_port()
         serial, monitor = folder / "serial", folder / "monitor"
         for path in (serial, monitor):
             path.unlink(missing_ok=True)
@@ -82,9 +82,11 @@ class Machine:
             *("-kernel", folder / "vmlinuz", "-initrd", folder / "initrd.img", "-append", command_line),
             *("-drive", f"file={disk},if=virtio,format={disk_format}"),
             *("-device", "i6300esb", "-action", "watchdog=reset"),
-            # Nothing leaves the guest; the host reaches its page at self.page_port.
-            *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.page_port}-:80"),
+            # Nothing leaves the guest; the host reaches its page and its login.
+            *("-netdev", f"user,id=net,restrict=on,{self._forwarded()}"),
             *("-device", "virtio-net-pci,netdev=net,romfile="),
+            # For plug(): a USB host, and what a USB sound card plays is not heard.
+            *("-device", "qemu-xhci", "-audiodev", "none,id=silence"),
             *("-display", "none", "-nodefaults", "-no-reboot"),
             *("-chardev", f"socket,id=serial,path={serial},server=on,wait=off", "-serial", "chardev:serial"),
             *("-monitor", f"unix:{monitor},server=on,wait=off"),
@@ -197,6 +199,17 @@ class Machine:
         status, output = self.run(command, timeout_s)
         assert status == 0, f"{command}: exit status {status}\n{output}"
         return output
+
+    def plug(self, name: str) -> None:
+        """Plug in a USB sound card, which plays only: QEMU has none that records."""
+        self._tell(f"device_add usb-audio,audiodev=silence,id={name}")
+
+    def unplug(self, name: str) -> None:
+        self._tell(f"device_del {name}")
+
+    def _forwarded(self) -> str:
+        ports = ((self.page_port, 80), (self.ssh_port, 22))
+        return ",".join(f"hostfwd=tcp:127.0.0.1:{host}-:{guest}" for host, guest in ports)
 
     def save(self, snapshot: str) -> None:
         self._tell(f"savevm {snapshot}")

@@ -16,6 +16,7 @@ import json
 import random
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -230,6 +231,39 @@ def test_a_key_switches_ssh_on(machine: Machine) -> None:
     assert machine.check("ss -Hltn 'sport = :22'").strip() != ""
 
 
+def test_only_that_key_logs_in(machine: Machine, tmp_path: Path) -> None:
+    """From the host, by the real program; the host key is the same after a new start of the service."""
+    for name in ("right", "wrong"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    edit(machine, f"echo '{(tmp_path / 'right.pub').read_text().strip()}' > authorized_keys")
+    machine.check(
+        "systemctl restart apmpi-network; until ss -Hltn 'sport = :22' | grep -q .; do sleep 1; done"
+    )
+
+    def log_in(key: str) -> subprocess.CompletedProcess[str]:
+        options = ("BatchMode=yes", "StrictHostKeyChecking=accept-new", f"ConnectTimeout={TIMEOUT_S:.0f}")
+        options += (f"UserKnownHostsFile={tmp_path}/hosts", "IdentitiesOnly=yes")
+        named = [argument for option in options for argument in ("-o", option)]
+        command = [
+            "ssh",
+            *named,
+            "-i",
+            tmp_path / key,
+            "-p",
+            str(machine.ssh_port),
+            "root@127.0.0.1",
+            "hostname",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+
+    right, wrong = log_in("right"), log_in("wrong")
+    print(right.stdout, right.stderr, wrong.stderr)
+    assert (right.returncode, right.stdout) == (0, "apmpi\n")
+    assert wrong.returncode == 255 and "Permission denied" in wrong.stderr
+    machine.check("systemctl stop ssh; systemctl restart apmpi-network; sleep 2")
+    assert log_in("right").returncode == 0
+
+
 def test_the_name_is_known_by_mdns(machine: Machine) -> None:
     assert machine.check("hostname").strip() == "apmpi"
     assert re.search(r"eth0\).*yes", machine.check("resolvectl mdns"))
@@ -381,6 +415,80 @@ def test_the_room_card(machine: Machine) -> None:
     ]
     print(f"ERLE by report: {erle_db}")
     assert max(erle_db) > 15.0
+
+
+# ---- devices and services that fail
+
+
+def test_a_usb_loudspeaker_is_pulled_out_and_plugged_in_while_sound_flows(machine: Machine) -> None:
+    """By the kernel's own driver, snd-usb-audio, three times; the microphone's sound goes on."""
+    machine.plug("loudspeaker")
+    machine.check("until grep -q USB-Audio /proc/asound/cards; do sleep 0.5; done")
+    card = machine.check("sed -n 's/.*\\[\\(.*[^ ]\\) *\\]: USB-Audio.*/\\1/p' /proc/asound/cards").strip()
+    devices = {
+        "microphone": "plughw:CARD=Mic,DEV=0",
+        "speaker": f"plughw:CARD={card}",
+        "far_end": "hw:CARD=Loopback,DEV=1,SUBDEV=0",
+        "output": "hw:CARD=Loopback,DEV=1,SUBDEV=1",
+    }
+    lines = "".join(f'{key}: {{device: "{device}"}}\\n' for key, device in devices.items())
+    edit(machine, f"printf '{lines}periods: 8\\n' > apmpi.yaml")
+    machine.check(
+        "systemctl restart apmpi-configuration apmpi; until test -e /run/apmpi/sound; do sleep 1; done"
+    )
+    for turn in range(3):
+        machine.unplug("loudspeaker")
+        machine.check("until ! test -e /run/apmpi/sound; do sleep 0.2; done", timeout_s=120)
+        parked = entries(machine, Event.PARKED)
+        assert len(parked) == turn + 1
+        recorded = machine.check("arecord -q -t raw -f S16_LE -r 48000 -c 1 -d 2 -D apmpi | wc -c")
+        assert int(recorded) == 2 * 2 * 48000
+        machine.plug("loudspeaker")
+        machine.check("until test -e /run/apmpi/sound; do sleep 0.2; done", timeout_s=120)
+    print(parked[-1]["MESSAGE"])
+    assert len(entries(machine, Event.RESUMED)) == 3
+    assert machine.check("systemctl show -P NRestarts apmpi").strip() == "0"
+
+
+def test_a_service_that_stands_still_is_started_again(machine: Machine) -> None:
+    stopped = "kill -STOP $(systemctl show -P MainPID apmpi); date +%s.%N > /tmp/stopped"
+    machine.check(f"rm -f /run/apmpi/sound; {stopped}")
+    machine.check("until test -e /run/apmpi/sound; do sleep 0.2; done", timeout_s=300)
+    took_s = machine.check(
+        "python3 -c 'import time; print(time.time() - float(open(\"/tmp/stopped\").read()))'"
+    )
+    print(f"sound again after {float(took_s):.1f} s")
+    assert machine.check("systemctl show -P NRestarts apmpi").strip() == "1"
+    assert float(took_s) < 30.0
+
+
+def test_a_system_that_stands_still_is_reset_by_the_watchdog(image: Path, folder: Path) -> None:
+    """PID 1 gets a signal of its own failure, at which systemd freezes; then the board starts with sound."""
+    card, disk = frugal_card(image, folder / "frozen.img")
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        wait_until_ready(machine)
+        machine.check("sync; kill -SEGV 1")
+        machine.wait_for_reset(timeout_s=900)
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        wait_until_ready(machine)
+        assert machine.check("systemctl --failed --no-legend").strip() == ""
+
+
+def test_a_full_data_partition_and_a_clock_of_1970_leave_the_sound(image: Path, folder: Path) -> None:
+    card, disk = frugal_card(image, folder / "full.img")
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        wait_until_ready(machine)
+        machine.run("cat /dev/zero > /data/rubbish; sync")
+        machine.check("systemctl restart apmpi; date -s @0; systemctl is-active apmpi")
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        machine.check("date -s @0")
+        wait_until_ready(machine)
+        print(machine.check("df /data; journalctl -b -p warning -o cat | tail -20; date"))
+        assert machine.check("systemctl is-active apmpi").strip() == "active"
 
 
 # ---- power cuts
