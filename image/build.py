@@ -3,6 +3,7 @@
     build.py FOLDER [--pi5] [--renew] [--downloads URL]
 
     debian.py    Debian's packages as one tar file, which is kept         minutes, once
+    drivers.py   are the drivers in it complete?
     package.py   apmpi's own package, as `make deb` builds it             minutes
     build.py     both and root/ -> root file system (squashfs) -> SD card image
 
@@ -20,6 +21,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import drivers
 import manifest
 import package
 import sbom
@@ -76,6 +78,7 @@ def main() -> None:
     _say("Debian packages (minutes, once)")
     packages = debian.build(folder, backports_kernel=given.pi5, renew=given.renew)
     _say(debian.age(packages, time.time()))
+    drivers.check(packages)
     _say("apmpi for arm64")
     apmpi = package.build(folder / "deb", version)
     status = _member(packages, "./var/lib/dpkg/status").decode()

@@ -240,20 +240,18 @@ def test_only_that_key_logs_in(machine: Machine, tmp_path: Path) -> None:
         "systemctl restart apmpi-network; until ss -Hltn 'sport = :22' | grep -q .; do sleep 1; done"
     )
 
+    options = [
+        "BatchMode=yes",
+        "StrictHostKeyChecking=accept-new",
+        "IdentitiesOnly=yes",
+        f"ConnectTimeout={TIMEOUT_S:.0f}",
+        f"UserKnownHostsFile={tmp_path}/hosts",
+    ]
+
     def log_in(key: str) -> subprocess.CompletedProcess[str]:
-        options = ("BatchMode=yes", "StrictHostKeyChecking=accept-new", f"ConnectTimeout={TIMEOUT_S:.0f}")
-        options += (f"UserKnownHostsFile={tmp_path}/hosts", "IdentitiesOnly=yes")
         named = [argument for option in options for argument in ("-o", option)]
-        command = [
-            "ssh",
-            *named,
-            "-i",
-            tmp_path / key,
-            "-p",
-            str(machine.ssh_port),
-            "root@127.0.0.1",
-            "hostname",
-        ]
+        to = ["-p", str(machine.ssh_port), "root@127.0.0.1", "hostname"]
+        command = ["ssh", *named, "-i", str(tmp_path / key), *to]
         return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
 
     right, wrong = log_in("right"), log_in("wrong")

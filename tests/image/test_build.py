@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -14,6 +15,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import drivers
 import licences
 import manifest
 import package
@@ -270,6 +272,30 @@ def test_the_package_s_dependencies_are_in_the_list() -> None:
     names = re.findall(r"^ *([a-z0-9.+-]+)(?: \(.*\))?,?$", depends[1], re.MULTILINE)
     assert "python3-numpy" in names
     assert {*names, "python3-alsaaudio"} <= set(debian.lines("packages.txt"))
+
+
+def test_a_driver_whose_module_is_left_out_is_named(tmp_path: Path) -> None:
+    """All but one are part of the kernel itself; that one is linked to a module, which is left out or not."""
+    usb = b"\0license=GPL\0depends=snd,mc\0retpoline=Y\0"
+    builtin = "".join(f"kernel/x/{driver}.ko\n" for driver in drivers.DRIVERS[1:])
+    parts = {
+        "modules.builtin": builtin.encode() + b"kernel/sound/snd.ko\n",
+        "kernel/sound/usb/snd-usb-audio.ko.xz": lzma.compress(usb),
+        "kernel/drivers/media/mc/mc.ko": b"\0depends=\0",
+    }
+    for count in (2, 3):
+        with tarfile.open(tmp_path / "packages.tar", "w") as tar:
+            for name, content in list(parts.items())[:count]:
+                member = tarfile.TarInfo(f"./usr/lib/modules/6.12/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        if count == 3:
+            drivers.check(tmp_path / "packages.tar")
+            continue
+        with pytest.raises(
+            SystemExit, match="snd-usb-audio cannot be loaded, the kernel's mc is not in the image"
+        ):
+            drivers.check(tmp_path / "packages.tar")
 
 
 def test_the_age_of_the_packages_is_said(tmp_path: Path) -> None:
