@@ -5,6 +5,7 @@ python tests/test_figures.py    writes the catalogue's list and the table of sys
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from dataclasses import fields
@@ -68,6 +69,13 @@ def written_anew() -> dict[Path, str]:
 def test_documents_list_the_rows(path: Path) -> None:
     expected = written_anew()[path]
     assert path.read_text() == expected, "run python tests/test_figures.py"
+
+
+def test_the_dashboard_shows_metrics_that_exist() -> None:
+    dashboard = json.loads((ROOT / "docs/fleet-dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    named = {name for text in expressions for name in re.findall(r"apmpi_(\w+)", text)}
+    assert named and named <= {"up"} | {row.metric for row in FIGURES if row.metric}
 
 
 def names(rows: tuple[Figure, ...]) -> set[str]:

@@ -198,7 +198,7 @@ def test_the_page_lives_under_a_real_systemd(
 ) -> None:
     """Started by its first request, given a password, changes the configuration, stopped: with all of the
     units' restrictions in force."""
-    folder = boot_folder(unit, room_card, rng, "features: {noise_suppression: false}\n")
+    folder = boot_folder(unit, room_card, rng, "features: {noise_suppression: false}\nmetrics: true\n")
     for name in WEB_UNITS:
         (folder / name).write_text(unit_file.adapted(name))
     noted = unit_file.booted("web_namespace.py", folder)
@@ -212,6 +212,9 @@ def test_the_page_lives_under_a_real_systemd(
     assert noted["session"]["csrf"] is None and "--set-password" in noted["session"]["how"]
     assert "sentence" in noted["past"] or "systemd-python" in noted["past"]["problem"]
     assert "arithmetic" in {name for _, name, _, _ in noted["checks"]["findings"]}
+    assert noted["metrics"][0] == 404 and "--set-metrics-token" in noted["metrics"][1]
+    assert noted["metrics_with_the_token"][0] == 200
+    assert "\napmpi_up 1\n" in noted["metrics_with_the_token"][1]
     assert noted["signed_in"][0] == 200
     status, saved = noted["saved"]
     assert status == 200 and json.loads(saved)["sentence"] == "saved, and taken over"

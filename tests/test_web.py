@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import browser
 import daemon
@@ -26,6 +28,7 @@ import socket_rig
 import soundfile
 from daemon import APMPI, RATE_HZ, Configure, Daemon, level_db
 from journald_namespace import in_journal, needs_journald
+from prometheus_client.parser import text_string_to_metric_families
 from socket_rig import Served
 
 from apmpi.figures import SIGNALS
@@ -657,6 +660,124 @@ def test_what_was_handed_over_is_checked_again(editable: Path, tmp_path: Path) -
     assert take_over().returncode == 0
     assert editable.read_text() == good + "periods: 6\n"
     assert editable.with_name("apmpi.yaml.before").read_text() == good
+
+
+# ---- metrics
+
+TOKEN = "5f1ce1bd1e0b4cb69b7d8e2f6a0c3d49"
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Iterator[Served]:
+    """A service with metrics."""
+    service = Served(tmp_path, "metrics: true\n")
+    yield service
+    service.close()
+
+
+def set_token(folder: Path, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    command = [APMPI, "web", "--set-metrics-token", "--config", folder / "apmpi.yaml"]
+    return subprocess.run(command, input=f"{token}\n", capture_output=True, text=True, timeout=30)
+
+
+def scraped(page: Page, authorization: str | None) -> tuple[int, str]:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    # A name of a network with a domain: the token, which no browser has, is what counts.
+    answer, body = page.request("GET", "/metrics", Host="kitchen.example.org", **headers)
+    assert (answer.status == 401) == (answer.headers["WWW-Authenticate"] == 'Bearer realm="apmpi"')
+    return answer.status, body.decode()
+
+
+def test_metrics_take_the_token(measured: Served, tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    page = open_page("--socket", measured.path, "--config", tmp_path / "apmpi.yaml")
+    right = f"Bearer {TOKEN}"
+    status, told = scraped(page, right)
+    assert status == 404 and told.startswith(
+        "there are no metrics here, since no token is set; on the computer"
+    )
+    assert set_token(tmp_path).returncode == 0
+    assert (tmp_path / "metrics-token").stat().st_mode & 0o777 == 0o600
+    assert TOKEN not in (tmp_path / "metrics-token").read_text()
+    status, text = scraped(page, right)
+    assert status == 200
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples[("apmpi_up",)] == 1 and samples[("apmpi_xruns_total", "microphone")] == 2
+    assert scraped(page, None) == (401, "no token given, expected Authorization: Bearer TOKEN\n")
+    answers = [scraped(page, f"Bearer guess{number}") for number in range(TRIES_OF_ADDRESS_MAX)]
+    assert set(answers) == {(401, "the token is wrong\n")}
+    # As with the page's password, the right one is not tried either; the password is counted apart.
+    assert scraped(page, right) == (429, "too many wrong tokens, try again in a minute\n")
+    assert page.ask("GET", "/session")[0] == 200
+
+
+def test_metrics_that_are_not_there_are_a_sentence(
+    served: Served, tmp_path: Path, open_page: Callable[..., Page]
+) -> None:
+    done = set_token(tmp_path, "short")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(
+        "apmpi: --set-metrics-token: 5 characters given, expected 32 to 200 letters"
+    )
+    set_token(tmp_path)
+    off = open_page("--socket", served.path, "--config", tmp_path / "apmpi.yaml")
+    status, told = scraped(off, f"Bearer {TOKEN}")
+    assert (status, told) == (503, f"{served.path}: expected metrics: true in the configuration\n")
+    gone = open_page("--socket", tmp_path / "none", "--config", tmp_path / "apmpi.yaml")
+    status, told = scraped(gone, f"Bearer {TOKEN}")
+    assert status == 503 and "no service answers, expected one" in told
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+def test_prometheus_scrapes_the_page(
+    measured: Served, tmp_path: Path, open_page: Callable[..., Page]
+) -> None:
+    """The configuration of docs/fleet.md, with this page as its device."""
+    set_token(tmp_path)
+    page = open_page("--socket", measured.path, "--config", tmp_path / "apmpi.yaml")
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    dashboard = json.loads((Path(__file__).parents[1] / "docs/fleet-dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    text = (Path(__file__).parents[1] / "docs/fleet.md").read_text()
+    (configuration,) = re.findall(r"(?s)```\n(scrape_configs:.*?)```", text)
+    configuration = re.sub(r"\[.*\]", f"['127.0.0.1:{page.port}']", configuration)
+    configuration = configuration.replace("/etc/prometheus/apmpi-token", str(tmp_path / "token"))
+    (tmp_path / "prometheus.yml").write_text("global: {scrape_interval: 1s}\n" + configuration)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    options = {"config.file": tmp_path / "prometheus.yml", "storage.tsdb.path": tmp_path / "tsdb"}
+    command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
+    command += [f"--web.listen-address={address}"]
+    with (tmp_path / "log").open("w") as log:
+        prometheus = subprocess.Popen(command, stderr=log, stdout=log)
+        try:
+            values = {name: _asked(address, name) for name in ("up", "apmpi_up", "apmpi_erle_db")}
+            for query in queries:
+                _asked(address, query.replace("$device", ".*"))
+        finally:
+            prometheus.terminate()
+            prometheus.wait(TIMEOUT_S)
+    print((tmp_path / "log").read_text())
+    assert values == {"up": 1, "apmpi_up": 1, "apmpi_erle_db": pytest.approx(31.6)}
+
+
+def _asked(address: str, query: str) -> float:
+    """Return Prometheus's answer to a query, as soon as there is one."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(ConnectionError):
+            connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
+            with contextlib.closing(connection):
+                connection.request("GET", f"/api/v1/query?query={quote(query)}")
+                results = json.loads(connection.getresponse().read()).get("data", {}).get("result")
+            if results:
+                return float(results[0]["value"][1])
+        time.sleep(0.2)
+    pytest.fail(f"Prometheus has no answer to {query}")
 
 
 # ---- mistakes

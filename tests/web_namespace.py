@@ -22,6 +22,7 @@ from typing import Any
 from booted_root import boot, enter, install_units, make_root, readable_interpreter, run
 
 PASSWORD = "correct horse"
+TOKEN = "5f1ce1bd1e0b4cb69b7d8e2f6a0c3d49"
 CONFIGURATION = Path("/etc/apmpi/apmpi.yaml")
 UNITS = ("apmpi-web.socket", "apmpi-web.service", "apmpi-web-take-over.path", "apmpi-web-take-over.service")
 
@@ -69,8 +70,11 @@ def drive(folder: Path) -> None:
         noted["past"] = json.loads(ask("GET", "/past")[1])
         noted["checks"] = json.loads(ask("GET", "/checks")[1])
         apmpi = str(Path(sys.executable).with_name("apmpi"))
+        noted["metrics"] = ask("GET", "/metrics", Authorization=f"Bearer {TOKEN}")
         subprocess.run([apmpi, "web", "--set-password"], input=f"{PASSWORD}\n", text=True, check=True)
+        subprocess.run([apmpi, "web", "--set-metrics-token"], input=f"{TOKEN}\n", text=True, check=True)
         run("systemctl", "try-restart", "apmpi-web")
+        noted["metrics_with_the_token"] = ask("GET", "/metrics", Authorization=f"Bearer {TOKEN}")
         signed_in = ask("POST", "/session", {"password": PASSWORD})
         noted["signed_in"] = signed_in[:2]
         own = {"Cookie": signed_in[2], "X-CSRF-Token": json.loads(signed_in[1])["csrf"]}

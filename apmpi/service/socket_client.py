@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import grp
+import http.client
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from apmpi.settings import CHANNELS_MAX, CHANNELS_MIN, SAMPLE_RATES_HZ
 
 # A service that has not answered by then will not: it answers ten times a second.
 TIMEOUT_S = 5.0
+# Of the page for Prometheus, which has some 6 KB.
+METRICS_MAX_BYTES = 256 * 1024
 # The service's longest sentence has some 200 characters, the longest name of a figure some 40.
 TEXT_MAX_CHARACTERS = 1000
 # Above any figure there is; infinity is above it, and NaN not below it.
@@ -137,6 +140,23 @@ class Subscription:
         if isinstance(error, TimeoutError):
             return ServiceGone(f"{self.path}: the service does not answer")
         return ServiceGone(f"{self.path}: the service has gone ({error.strerror})")
+
+
+def metrics_text(path: Path | None = None) -> str:
+    """Return the page for Prometheus. Raises EndpointError with the service's sentence if it has none."""
+    client, place = _connect(path)
+    with client:
+        try:
+            client.settimeout(TIMEOUT_S)
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            text = response.read(METRICS_MAX_BYTES).decode()
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise EndpointError(f"{place}: gives no metrics ({printable(error)})") from None
+    if response.status != http.client.OK:
+        raise EndpointError(f"{place}: {printable(text)}")
+    return text
 
 
 def printable(text: object) -> str:

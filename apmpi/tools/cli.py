@@ -104,8 +104,10 @@ def web(given: argparse.Namespace) -> int:
 
     if given.set_password:
         return command.set_password(given.config)
+    if given.set_metrics_token:
+        return command.set_metrics_token(given.config)
     configuration = Configuration(given.config, given.hand_over, given.socket, given.password_hint)
-    return command.main(given.address, given.port, given.socket, configuration)
+    return command.main(given.address, given.port, given.socket, configuration, given.metrics_hint)
 
 
 # ---- log
@@ -264,10 +266,14 @@ def _web_arguments(added: argparse.ArgumentParser) -> None:
         "--set-password", action="store_true",
         help="ask for the page's password, or read it from standard input, and keep its hash beside FILE",
     )  # fmt: skip
+    text = "the same for the token with which Prometheus may read /metrics"
+    added.add_argument("--set-metrics-token", action="store_true", help=text)
     text = "put an accepted configuration there instead, for the unit that takes it over"
     added.add_argument("--hand-over", type=Path, metavar="FILE", help=text)
     text = "what the page says on how to set a password, while none is set (default: with --set-password)"
     added.add_argument("--password-hint", default=PASSWORD_HINT, metavar="TEXT", help=text)
+    text = "what /metrics says on how to set a token, while none is set (default: with --set-metrics-token)"
+    added.add_argument("--metrics-hint", default=METRICS_HINT, metavar="TEXT", help=text)
     _add_socket(added)
 
 
@@ -369,6 +375,7 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
 
 PORT_MAX = 65535
 PASSWORD_HINT = "on the computer itself: sudo apmpi web --set-password"
+METRICS_HINT = "on the computer itself: sudo apmpi web --set-metrics-token"
 
 # Made by .ci/completion.py.
 SHELLS = ("bash", "zsh", "fish")

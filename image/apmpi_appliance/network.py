@@ -11,7 +11,8 @@ reported in authorized_keys-error.txt.
 The files of Raspberry Pi Imager (apmpi_appliance.imager) are taken over in the same way: a name; and one more
 Wi-Fi and more keys, beside those of the two files.
 
-The page's password is replaced in network.yaml by its hash, from which a reader of the card cannot learn it.
+The page's password and the token for Prometheus are replaced in network.yaml by their hashes, from which a
+reader of the card cannot learn them.
 """
 
 import ipaddress
@@ -28,7 +29,7 @@ import yaml
 
 from apmpi.cards.text_file import compose_yaml, printable, read_text, yaml_values
 from apmpi.errors import FileError
-from apmpi.tools.web.access import PASSWORD_FILE, RECORD, length_problem, record_of
+from apmpi.tools.web import access, metrics_token
 from apmpi_appliance import apart, imager
 from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user, writable
 
@@ -43,7 +44,13 @@ HOSTS = "etc/hosts"
 HOST_KEY = f"{DATA}/ssh/ssh_host_ed25519_key"
 WIFI_KEYS = ("name", "password", "country")
 PAGE_PASSWORD = "page_password"
-KEYS = ("wifi", "address", "gateway", "dns", "page", PAGE_PASSWORD)
+METRICS_TOKEN = "metrics_token"
+KEYS = ("wifi", "address", "gateway", "dns", "page", PAGE_PASSWORD, METRICS_TOKEN)
+# What is kept as its hash: the hash's form, the hash of a given text, and the file for `apmpi web`.
+SECRETS = {
+    PAGE_PASSWORD: (access.RECORD, access.record_of, access.PASSWORD_FILE),
+    METRICS_TOKEN: (metrics_token.RECORD, metrics_token.record_of, metrics_token.TOKEN_FILE),
+}
 # systemd listens for the page, and starts it with the first request.
 PAGE_SERVICE = "apmpi-web.socket"
 # A line by sshd(8): options, if any, then the key's type and the key in base64.
@@ -61,6 +68,7 @@ class Network:
     address         with its prefix length, like 192.168.1.20/24; None: DHCP
     page            whether there is one
     page_password   as given, or what is kept of it (apmpi.tools.web.access)
+    metrics_token   the same (apmpi.tools.web.metrics_token)
     """
 
     wifi_name: str | None = None
@@ -71,6 +79,7 @@ class Network:
     dns: str | None = None
     page: bool = True
     page_password: str | None = None
+    metrics_token: str | None = None
 
 
 def parse(text: str) -> Network:
@@ -87,7 +96,8 @@ def parse(text: str) -> Network:
         gateway=_text(values, "gateway", "an address like 192.168.1.1", _is_address),
         dns=_text(values, "dns", "an address like 192.168.1.1", _is_address),
         page=_switch(values, "page"),
-        page_password=_page_password(values),
+        page_password=_secret(values, PAGE_PASSWORD, "a password", access.length_problem),
+        metrics_token=_secret(values, METRICS_TOKEN, "a token", metrics_token.token_problem),
     )
     for key in ("name", "password", "country") if wifi else ():
         if key not in wifi:
@@ -131,18 +141,21 @@ def _switch(values: dict[str, object], key: str) -> bool:
     return given
 
 
-def _page_password(values: dict[str, object]) -> str | None:
-    """Return the password or its record. Raises NetworkError, without the password in its sentence."""
-    password = values.get(PAGE_PASSWORD)
-    if password is None or (isinstance(password, str) and RECORD.fullmatch(password)):
-        return password
-    if not isinstance(password, str):
-        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: not text for YAML, expected a password in quotes")
-    if problem := length_problem(password):
-        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: {problem}")
-    if not password.isprintable():
-        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: a control character given, expected a password")
-    return password
+def _secret(
+    values: dict[str, object], key: str, expected: str, problem_of: Callable[[str], str]
+) -> str | None:
+    """Return a secret or its record. Raises NetworkError, without the secret in its sentence."""
+    secret = values.get(key)
+    record, _, _ = SECRETS[key]
+    if secret is None or (isinstance(secret, str) and record.fullmatch(secret)):
+        return secret
+    if not isinstance(secret, str):
+        raise NetworkError(f"{NAME}: {key}: not text for YAML, expected {expected} in quotes")
+    if problem := problem_of(secret):
+        raise NetworkError(f"{NAME}: {key}: {problem}")
+    if not secret.isprintable():
+        raise NetworkError(f"{NAME}: {key}: a control character given, expected {expected}")
+    return secret
 
 
 def _is_name(text: str) -> bool:
@@ -220,8 +233,9 @@ def _take_network(root: Path, taken: Taken) -> str:
         _write_hashed(root, hashed)
     if network.address:
         replace(root / "run/systemd/network/70-apmpi.network", _networkd(network))
-    if network.page_password:
-        replace(root / "etc/apmpi" / PASSWORD_FILE, f"{network.page_password}\n", mode=0o600)
+    for key, (_, _, file) in SECRETS.items():
+        if fields[key]:
+            replace(root / "etc/apmpi" / file, f"{fields[key]}\n", mode=0o600)
     wifi = imager.Wifi(network.wifi_name, network.wifi_password, network.wifi_country)
     taken.wifi |= _write_wifi(root, wifi)
     taken.page = network.page
@@ -259,21 +273,23 @@ def _write_wifi(root: Path, wifi: imager.Wifi) -> bool:
 
 
 def _network_fields(text: str) -> tuple[dict[str, Any], str | None]:
-    """Return the fields of parse() with the password's record, and the text with that in the password's
-    place, None if there is nothing to replace. Raises FileError.
+    """Return the fields of parse() with the secrets' records, and the text with those in the secrets' places,
+    None if there is nothing to replace. Raises FileError.
     """
-    network = parse(text)
-    fields, password = asdict(network), network.page_password
-    if password is None or RECORD.fullmatch(password):
-        return fields, None
-    fields[PAGE_PASSWORD] = record_of(password)
-    root = compose_yaml(text, NAME)
-    assert isinstance(root, yaml.MappingNode)  # as parse() found
-    (given,) = (value for key, value in root.value if key.value == PAGE_PASSWORD)
-    begin, end = given.start_mark, given.end_mark
-    if begin.line != end.line:
-        raise NetworkError(f"{NAME}: {PAGE_PASSWORD}: several lines given, expected one, in quotes")
-    return fields, f'{text[: begin.index]}"{fields[PAGE_PASSWORD]}"{text[end.index :]}'
+    fields, hashed = asdict(parse(text)), text
+    for key, (record, record_of, _) in SECRETS.items():
+        secret = fields[key]
+        if secret is None or record.fullmatch(secret):
+            continue
+        fields[key] = record_of(secret)
+        root = compose_yaml(hashed, NAME)
+        assert isinstance(root, yaml.MappingNode)  # as parse() found
+        (given,) = (value for name, value in root.value if name.value == key)
+        begin, end = given.start_mark, given.end_mark
+        if begin.line != end.line:
+            raise NetworkError(f"{NAME}: {key}: several lines given, expected one, in quotes")
+        hashed = f'{hashed[: begin.index]}"{fields[key]}"{hashed[end.index :]}'
+    return fields, None if hashed == text else hashed
 
 
 def _write_hashed(root: Path, text: str) -> None:
@@ -282,7 +298,7 @@ def _write_hashed(root: Path, text: str) -> None:
         with writable(root / BOOT):
             replace(root / BOOT / NAME, text)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"{NAME}: the page's password stays readable on the card, which can't be written to ({error})")
+        print(f"{NAME}: its secrets stay readable on the card, which can't be written to ({error})")
 
 
 def _take_user_data(root: Path, taken: Taken) -> str:

@@ -21,9 +21,12 @@ from plugged import LOOPBACK, SPEAKERPHONE, tree
 from apmpi.errors import ConfigError, FileError
 from apmpi.service.yaml_reader import load
 from apmpi.tools.web.access import is_password
+from apmpi.tools.web.metrics_token import is_token
 
 IMAGE = Path(__file__).parents[2] / "image"
 PAGE = network.PAGE_SERVICE
+# As of `openssl rand -hex 16`.
+TOKEN = "5f1ce1bd1e0b4cb69b7d8e2f6a0c3d49"
 
 
 @pytest.fixture
@@ -190,10 +193,14 @@ def test_every_key_of_the_delivered_file_that_is_only_a_comment_is_valid() -> No
 def test_the_delivered_network_file_with_everything_on() -> None:
     text = (IMAGE / "boot/network.yaml").read_text()
     assert network.parse(text) == network.Network()
-    parsed = network.parse(re.sub(r"(?m)^#((  )?\w+:)", r"\1", text))
+    everything = re.sub(r"(?m)^#((  )?\w+:)", r"\1", text)
+    with pytest.raises(FileError, match="metrics_token: 21 characters given, expected 32 to 200 letters"):
+        network.parse(everything)  # the text that stands there is no token: anybody knows it
+    parsed = network.parse(everything.replace("32 characters or more", TOKEN))
     assert (parsed.wifi_name, parsed.wifi_country) == ("my network", "DE")
     assert (parsed.address, parsed.gateway) == ("192.168.1.20/24", "192.168.1.1")
     assert (parsed.page, parsed.page_password) == (False, "8 characters or more")
+    assert parsed.metrics_token == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -227,6 +234,8 @@ def test_the_delivered_network_file_with_everything_on() -> None:
         ("page_password: 12345678", "page_password: not text"),
         ("page_password: short", "page_password: 5 characters given, expected 8 to 200"),
         ('page_password: "a\\tbcdefgh"', "page_password: a control character given"),
+        (f"metrics_token: {'1' * 32}", "metrics_token: not text"),
+        (f"metrics_token: ä{'a' * 31}", "metrics_token: 32 characters given, expected 32 to 200 letters"),
     ],
 )
 def test_mistakes_in_the_network_file(device: Path, text: str, problem: str) -> None:
@@ -280,6 +289,18 @@ def test_the_password_of_the_page_is_replaced_by_its_hash(device: Path, given: s
     assert network.take_over(device) == [PAGE]
     assert (device / "etc/apmpi/web-password").read_text() == record
     assert file.read_bytes().decode() == text
+
+
+def test_password_and_token_are_replaced_by_their_hashes(device: Path) -> None:
+    file = device / BOOT / "network.yaml"
+    file.write_text(f"metrics_token: {TOKEN}\npage_password: correct horse\n")
+    assert network.take_over(device) == [PAGE]
+    kept = device / "etc/apmpi/metrics-token"
+    assert is_token(kept.read_text(), TOKEN) and kept.stat().st_mode & 0o077 == 0
+    token, password = (kept.with_name(name).read_text().rstrip() for name in (kept.name, "web-password"))
+    assert file.read_text() == f'metrics_token: "{token}"\npage_password: "{password}"\n'
+    assert network.take_over(device) == [PAGE]
+    assert kept.read_text().rstrip() == token
 
 
 def test_a_password_of_several_lines_is_refused(device: Path) -> None:

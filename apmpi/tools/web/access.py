@@ -45,11 +45,11 @@ SESSION_IDLE_S = 30 * 60.0
 SESSION_MAX_S = 12 * 3600.0
 
 
-def password_path(configuration: Path) -> Path:
-    """Return the password's file: what systemd gave the service as a credential, else beside the
-    configuration."""
+def credential_path(configuration: Path, name: str) -> Path:
+    """Return the path of PASSWORD_FILE or the like: what systemd gave the service as a credential, else
+    beside the configuration."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return (Path(folder) if folder else configuration.parent) / PASSWORD_FILE
+    return (Path(folder) if folder else configuration.parent) / name
 
 
 def set_password(path: Path, password: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from apmpi.cards.text_file import printable
 from apmpi.errors import CommandError
 from apmpi.service.systemd import passed_socket
-from apmpi.tools.web import access
+from apmpi.tools.web import access, metrics_token
 from apmpi.tools.web.configuration import Configuration
 
 MISSING = (
@@ -21,18 +21,21 @@ MISSING = (
 BACKLOG = 32
 
 
-def main(address: str, port: int, socket_path: Path | None, configuration: Configuration) -> int:
+def main(
+    address: str, port: int, socket_path: Path | None, configuration: Configuration, token_hint: str
+) -> int:
     """Serve the page and return the exit status. Raises CommandError.
 
     address, port   to listen at, unless systemd has passed a socket; port 0 is any free one
     socket_path     of the service; None: wherever one answers
+    token_hint      how the token for Prometheus is set
     """
     try:
         import aiohttp.web  # noqa: F401 - asked before the work, not in the midst of it
     except ImportError:
         raise CommandError(MISSING) from None
     with passed_socket() or _listen(address, port) as listener:
-        asyncio.run(_serve(listener, configuration, socket_path))
+        asyncio.run(_serve(listener, configuration, socket_path, token_hint))
     return 0
 
 
@@ -40,32 +43,43 @@ def set_password(configuration: Path) -> int:
     """Ask for the page's password, or read it from standard input, and keep its hash; return the exit status.
     Raises CommandError."""
     path = configuration.parent / access.PASSWORD_FILE
-    access.set_password(path, _asked_password())
+    access.set_password(path, _asked("--set-password", "password"))
     print(f"{path}: the password's hash; systemctl try-restart apmpi-web, if the page is a service")
     return 0
 
 
-def _asked_password() -> str:
+def set_metrics_token(configuration: Path) -> int:
+    """Ask for the token for Prometheus as for a password, and keep its hash; return the exit status. Raises
+    CommandError."""
+    path = configuration.parent / metrics_token.TOKEN_FILE
+    metrics_token.set_token(path, _asked("--set-metrics-token", "token"))
+    print(f"{path}: the token's hash; systemctl try-restart apmpi-web, if the page is a service")
+    return 0
+
+
+def _asked(option: str, kind: str) -> str:
     """Return what is typed, or the first line of standard input. Raises CommandError."""
     try:
         if not sys.stdin.isatty():
             return sys.stdin.buffer.readline().decode().rstrip("\r\n")
-        password = getpass.getpass("password for the page: ")
+        given = getpass.getpass(f"{kind} for the page: ")
         again = getpass.getpass("once more: ")
     except (EOFError, UnicodeError):
-        raise CommandError("--set-password: no text given, expected a password in UTF-8") from None
-    if again != password:
-        raise CommandError("--set-password: two different passwords given, expected the same twice")
-    return password
+        raise CommandError(f"{option}: no text given, expected a {kind} in UTF-8") from None
+    if again != given:
+        raise CommandError(f"{option}: two different {kind}s given, expected the same twice")
+    return given
 
 
-async def _serve(listener: socket.socket, configuration: Configuration, socket_path: Path | None) -> None:
+async def _serve(
+    listener: socket.socket, configuration: Configuration, socket_path: Path | None, token_hint: str
+) -> None:
     from apmpi.tools.web.server import running
 
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with running(listener, configuration, socket_path):
+    async with running(listener, configuration, socket_path, token_hint):
         print(f"the page: {_url(listener)} (Ctrl-C ends it)", flush=True)
         await ended.wait()
 

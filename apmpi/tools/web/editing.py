@@ -25,7 +25,15 @@ from aiohttp import web
 
 from apmpi.errors import CommandError, ConfigError, EndpointError, FileError
 from apmpi.service.bounded_json import JsonError, parsed
-from apmpi.tools.web.access import Session, Sessions, Tries, is_password, password_path, password_record
+from apmpi.tools.web.access import (
+    PASSWORD_FILE,
+    Session,
+    Sessions,
+    Tries,
+    credential_path,
+    is_password,
+    password_record,
+)
 from apmpi.tools.web.configuration import Changed, Configuration, setting_rows, version_of
 from apmpi.tools.web.sound import Sound
 
@@ -46,7 +54,7 @@ class Editing:
         self._configuration = configuration
         self._no_password = f"{NO_PASSWORD}; {configuration.password_hint}"
         self._sound = Sound(socket_path)
-        self._password_path: Path = password_path(configuration.path)
+        self._password_path: Path = credential_path(configuration.path, PASSWORD_FILE)
         self._tries = Tries()
         self._sessions = Sessions()
         # One hash at a time bounds the memory for it and makes the count of tries exact,

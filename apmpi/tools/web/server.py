@@ -5,10 +5,12 @@
     /past        the last hours, as JSON (apmpi.tools.web.past)
     /checks      what is fine and what is wrong, as JSON (apmpi.tools.web.checks)
     /report      all that as a text file (apmpi.tools.web.report)
+    /metrics     for Prometheus, with its token (apmpi.tools.web.scrape)
     /session, /configuration, /sound    what takes the password (apmpi.tools.web.editing)
 
 Every answer forbids other origins, frames and caches. A request under a name that is not this computer's is
 refused: a foreign page whose name resolves to this address (DNS rebinding) has the browser send that name.
+/metrics answers under any name, since no browser has its token.
 """
 
 import asyncio
@@ -32,6 +34,8 @@ from apmpi.tools.web.fresh import Fresh
 from apmpi.tools.web.live import Live, TooManyViewers, sse
 from apmpi.tools.web.past import past
 from apmpi.tools.web.report import figures_now, report
+from apmpi.tools.web.scrape import PATH as METRICS_PATH
+from apmpi.tools.web.scrape import Scrape
 
 PAGE = Path(__file__).with_name("page")
 FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
@@ -66,12 +70,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """Answers of the page. For the event loop's thread."""
 
-    def __init__(self, configuration: Configuration, socket_path: Path | None) -> None:
+    def __init__(self, configuration: Configuration, socket_path: Path | None, token_hint: str) -> None:
         self.live = Live(socket_path)
         self.past = Fresh(past, PAST_FRESH_S)
         self.checks = Fresh(checks, CHECKS_FRESH_S)
         self.figures = Fresh(lambda _: figures_now(socket_path), FIGURES_FRESH_S)
         self.editing = Editing(configuration, socket_path)
+        self.scrape = Scrape(configuration.path, socket_path, token_hint)
         version = html.escape(importlib.metadata.version("apmpi"))
         host = html.escape(socket.gethostname())
         self._files = {path: (PAGE / name).read_text() for path, (name, _) in FILES.items()}
@@ -90,6 +95,7 @@ class Server:
                 web.get("/checks", self._checks),
                 web.get("/report", self._report),
                 *self.editing.routes(),
+                *self.scrape.routes(),
             ]
         )
         return application
@@ -134,12 +140,11 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def running(
-    listener: socket.socket, configuration: Configuration, socket_path: Path | None
+    listener: socket.socket, configuration: Configuration, socket_path: Path | None, token_hint: str
 ) -> AsyncIterator[None]:
-    """Serve the page at a listening socket."""
-    runner = web.AppRunner(
-        Server(configuration, socket_path).application(), access_log=None, keepalive_timeout=KEEPALIVE_S
-    )
+    """Serve the page at a listening socket; `token_hint` is how the token for Prometheus is set."""
+    application = Server(configuration, socket_path, token_hint).application()
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=KEEPALIVE_S)
     logging.getLogger("aiohttp.server").addFilter(_is_no_mistake_of_a_client)
     await runner.setup()
     try:
@@ -161,7 +166,7 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 @web.middleware
 async def _own_name(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse a request under a name that is not this computer's."""
-    if not is_own_name(request.headers.get("Host", "")):
+    if request.path != METRICS_PATH and not is_own_name(request.headers.get("Host", "")):
         raise web.HTTPMisdirectedRequest(
             text="not a name of this computer, expected its address, its host name, or that with .local\n"
         )
