@@ -131,7 +131,7 @@ release-is-possible:
 
 # The image is built here, too, so that all is of one commit.
 release: release-is-possible deb wheels image
-	@$(PYTHON) packaging/release.py build/release build/deb/*/*.deb build/wheels/* build/image/apmpi-*.{img.xz,update,spdx.json} \
+	@$(PYTHON) packaging/release.py build/release build/deb/*/*.deb build/wheels/* build/image/apmpi-*.{img.xz,update,spdx.json} build/image/*.index \
 	    $(if $(DOWNLOADS),build/image/apmpi-*.imager.json)
 
 fresh:

@@ -12,6 +12,7 @@ the same commit and the same packages give the same image, bit by bit; the list 
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ import drivers
 import manifest
 import package
 import sbom
-from apmpi_appliance import slots, update
+from apmpi_appliance import index, slots, update
 
 import debian
 
@@ -35,7 +36,8 @@ DIST_PACKAGES = "usr/lib/python3/dist-packages"
 # Size for two versions of the firmware's files and an update; and for a root file system that grows.
 BOOT_SIZE = "448M"
 ROOT_SIZE = "320M"
-DATA_SIZE = "64M"
+# And one for an update that was fetched, beside what is learned.
+DATA_SIZE = "384M"
 DATA_UUID = "a9d10001-0000-4000-8000-000000000004"
 WANTS = "etc/systemd/system"
 # The licences require each package's copyright file. Some folders are links to another package's.
@@ -92,7 +94,9 @@ def main() -> None:
     image = name.with_name(name.name + ".img")
     _sd_card(folder, tree, squashfs, packages, image)
     _say("update, list of packages, compression")
-    write_update(tree, squashfs, name.with_name(name.name + ".update"))
+    update_file = name.with_name(name.name + ".update")
+    write_update(tree, squashfs, update_file)
+    write_index(tree, update_file, folder / f"{board}.index")
     listed = sbom.document(status, copyrights(packages), version, epoch)
     name.with_name(name.name + ".spdx.json").write_text(listed)
     # One thread: the division of work among several would change the file.
@@ -101,7 +105,7 @@ def main() -> None:
         image, image.with_name(f"{image.name}.xz"), version, board, epoch, given.downloads
     )
     name.with_name(name.name + ".imager.json").write_text(listed)
-    for path in sorted(folder.glob(f"{name.name}.*")):
+    for path in [*sorted(folder.glob(f"{name.name}.*")), folder / f"{board}.index"]:
         print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
 
 
@@ -147,8 +151,7 @@ def _tree(folder: Path, apmpi: Path, packages: Path, version: str, board: str) -
         shutil.copy(PROJECT / source, tree / target)
     (tree / slots.VERSION).write_text(f"{version}\n")
     (tree / slots.BOARD).write_text(f"{board}\n")
-    public_key = signing_key().with_name(f"{signing_key().name}.pub").read_text()
-    (tree / update.SIGNERS).write_text(f"{update.SIGNER} {public_key}")
+    (tree / update.SIGNERS).write_text(signers(signing_key()))
     _switch_services(tree)
     _user_and_catalog(tree, packages)
     _boot_files(tree, packages)
@@ -189,8 +192,8 @@ def _user_and_catalog(tree: Path, packages: Path) -> None:
                 assert content is not None
                 (tree / name).parent.mkdir(parents=True, exist_ok=True)
                 (tree / name).write_bytes(content.read())
-    users = tree / "usr/lib/sysusers.d/apmpi.conf"
-    subprocess.run(["systemd-sysusers", f"--root={tree}", users], check=True)
+    users = sorted((tree / "usr/lib/sysusers.d").glob("apmpi*.conf"))
+    subprocess.run(["systemd-sysusers", f"--root={tree}", *users], check=True)
     (tree / "var/lib/systemd/catalog").mkdir(parents=True)
     subprocess.run(
         ["journalctl", f"--root={tree}", "--update-catalog"], check=True, stderr=subprocess.DEVNULL
@@ -387,6 +390,13 @@ def signing_key() -> Path:
     return key
 
 
+def signers(key: Path) -> str:
+    """Return the keys whose updates an image takes: that one, and the next if NAME-next.pub is beside it."""
+    following = key.with_name(f"{key.name}-next.pub")
+    keys = [key.with_name(f"{key.name}.pub"), *([following] if following.exists() else [])]
+    return "".join(f"{update.SIGNER} {file.read_text().strip()}\n" for file in keys)
+
+
 def _move_here_from_build(key: Path) -> None:
     """Return the key of an earlier version, which cards with its images trust."""
     for folder in ("image", "image-pi5"):
@@ -405,10 +415,25 @@ def write_update(tree: Path, squashfs: Path, target: Path) -> None:
         with squashfs.open("rb") as content:
             shutil.copyfileobj(content, file)
         file.write(description)
+    _sign(target, update.NAMESPACE)
+
+
+def write_index(tree: Path, update_file: Path, target: Path) -> None:
+    """Write the signed index, for a server that has both files in one folder."""
+    with update_file.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    size_bytes = update_file.stat().st_size
+    text = index.Index(slots.version(tree), slots.board(tree), update_file.name, size_bytes, sha256).content()
+    target.write_bytes(bytes(update.HEADER_BYTES) + text)
+    _sign(target, index.NAMESPACE)
+
+
+def _sign(target: Path, namespace: str) -> None:
+    """Put the signature of what is behind the header into the header."""
     with target.open("r+b") as file:
         file.seek(update.HEADER_BYTES)
         signature = subprocess.run(
-            ["ssh-keygen", "-Y", "sign", "-f", signing_key(), "-n", update.NAMESPACE],
+            ["ssh-keygen", "-Y", "sign", "-f", signing_key(), "-n", namespace],
             stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
         ).stdout  # fmt: skip
         file.seek(0)

@@ -65,7 +65,11 @@ def check_files(files: list[Path], number: str) -> None:
     for file in files:
         if not file.is_file():
             raise ValueError(f"{file} is missing, expected it to be built (make deb wheels image)")
-        if not re.match(rf"(pipewire-)?apmpi[-_]{re.escape(number)}\b", file.name):
+        if file.suffix == ".index":  # devices ask for it by its boards alone
+            is_of_it = f"\nversion {number}\n".encode() in file.read_bytes()
+        else:
+            is_of_it = re.match(rf"(pipewire-)?apmpi[-_]{re.escape(number)}\b", file.name) is not None
+        if not is_of_it:
             raise ValueError(f"{file} is of another version, expected {number}: remove it")
         if file.name in names:
             raise ValueError(f"{file} and {names[file.name]} have one name, expected two")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import shutil
@@ -197,6 +198,11 @@ def test_a_release_is_of_one_version(tmp_path: Path) -> None:
     older.touch()
     with pytest.raises(ValueError, match=r"is of another version, expected 0\.2\.0"):
         release.check_files([*files, older], "0.2.0")
+    index = tmp_path / "pi3-pi4.index"
+    for number, is_good in (("0.2.0", True), ("0.1.0", False)):
+        index.write_text(f"apmpi index\nversion {number}\nboard pi3-pi4\n")
+        with contextlib.nullcontext() if is_good else pytest.raises(ValueError, match="of another version"):
+            release.check_files([index], "0.2.0")
     with pytest.raises(ValueError, match="is missing, expected it to be built"):
         release.check_files([tmp_path / "apmpi-0.2.0.whl"], "0.2.0")
     (tmp_path / "other").mkdir()

@@ -1,12 +1,12 @@
-"""Command that takes over network.yaml and authorized_keys from the boot partition: Wi-Fi, page, SSH.
+"""Command that takes network.yaml and authorized_keys of the boot partition over: Wi-Fi, page, updates, SSH.
 
     python3 -m apmpi_appliance.network
 
-Both files are optional. Without network.yaml the wired network asks for an address (DHCP), Wi-Fi is off, and
-the page (`apmpi web`) is on, without a password. SSH is off unless there is a key; there are no passwords for
-it. A network.yaml with a mistake is ignored, and network-error.txt beside it reports the mistake; the page is
-off then, since the file may have switched it off. Lines of authorized_keys that are no keys are left out and
-reported in authorized_keys-error.txt.
+Both files are optional. Without network.yaml the wired network asks for an address (DHCP), Wi-Fi is off, the
+page (`apmpi web`) is on, without a password, and no updates are fetched. SSH is off unless there is a key;
+there are no passwords for it. A network.yaml with a mistake is ignored, and network-error.txt beside it
+reports the mistake; the page is off then, since the file may have switched it off. Lines of authorized_keys
+that are no keys are left out and reported in authorized_keys-error.txt.
 
 The files of Raspberry Pi Imager (apmpi_appliance.imager) are taken over in the same way: a name; and one more
 Wi-Fi and more keys, beside those of the two files.
@@ -30,7 +30,7 @@ import yaml
 from apmpi.cards.text_file import compose_yaml, printable, read_text, yaml_values
 from apmpi.errors import FileError
 from apmpi.tools.web import access, metrics_token
-from apmpi_appliance import apart, imager
+from apmpi_appliance import apart, fetch, imager
 from apmpi_appliance.places import BOOT, DATA, ROOT, replace, tell_user, writable
 
 NAME = "network.yaml"
@@ -43,9 +43,10 @@ HOST_NAME = "etc/hostname"
 HOSTS = "etc/hosts"
 HOST_KEY = f"{DATA}/ssh/ssh_host_ed25519_key"
 WIFI_KEYS = ("name", "password", "country")
+UPDATES_KEYS = ("url", "at")
 PAGE_PASSWORD = "page_password"
 METRICS_TOKEN = "metrics_token"
-KEYS = ("wifi", "address", "gateway", "dns", "page", PAGE_PASSWORD, METRICS_TOKEN)
+KEYS = ("wifi", "address", "gateway", "dns", "page", PAGE_PASSWORD, METRICS_TOKEN, "updates")
 # What is kept as its hash: the hash's form, the hash of a given text, and the file for `apmpi web`.
 SECRETS = {
     PAGE_PASSWORD: (access.RECORD, access.record_of, access.PASSWORD_FILE),
@@ -53,6 +54,12 @@ SECRETS = {
 }
 # systemd listens for the page, and starts it with the first request.
 PAGE_SERVICE = "apmpi-web.socket"
+# Fetches updates once a day, at the time of the drop-in below the root folder.
+UPDATES_TIMER = "apmpi-update-fetch.timer"
+UPDATES_TIME = f"run/systemd/system/{UPDATES_TIMER}.d/time.conf"
+UPDATES_URL = re.compile(r"https://[A-Za-z0-9.-]{1,100}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]{0,100})?")
+# Of the boot partition: whoever signs the certificate of the updates' server, if it is none of Debian's list.
+AUTHORITY_NAME = "updates-ca.pem"
 # A line by sshd(8): options, if any, then the key's type and the key in base64.
 PUBLIC_KEY = re.compile(r"(^|\s)(sk-)?(ssh|ecdsa)-[\w.@-]+\s+[A-Za-z0-9+/]+=*(\s|$)", re.ASCII)
 
@@ -69,6 +76,8 @@ class Network:
     page            whether there is one
     page_password   as given, or what is kept of it (apmpi.tools.web.access)
     metrics_token   the same (apmpi.tools.web.metrics_token)
+    updates_url     folder of the server with updates, ends with /; None: no updates are fetched
+    updates_at      time of day (UTC), like 03:30; None: the timer's own
     """
 
     wifi_name: str | None = None
@@ -80,6 +89,8 @@ class Network:
     page: bool = True
     page_password: str | None = None
     metrics_token: str | None = None
+    updates_url: str | None = None
+    updates_at: str | None = None
 
 
 def parse(text: str) -> Network:
@@ -87,6 +98,8 @@ def parse(text: str) -> Network:
     given = yaml_values(text, NAME)
     values = _mapping({} if given is None else given, "", KEYS)
     wifi = _mapping(values.get("wifi", {}), "wifi", WIFI_KEYS)
+    updates = _mapping(values.get("updates", {}), "updates", UPDATES_KEYS)
+    url = _text(updates, "url", "a folder like https://example.org/apmpi/", UPDATES_URL.pattern)
     network = Network(
         # Limits of IEEE 802.11 and WPA.
         wifi_name=_text(wifi, "name", "1 to 32 bytes", _is_name),
@@ -98,7 +111,11 @@ def parse(text: str) -> Network:
         page=_switch(values, "page"),
         page_password=_secret(values, PAGE_PASSWORD, "a password", access.length_problem),
         metrics_token=_secret(values, METRICS_TOKEN, "a token", metrics_token.token_problem),
+        updates_url=url and f"{url.rstrip('/')}/",
+        updates_at=_text(updates, "at", "a time like 03:30", r"([01][0-9]|2[0-3]):[0-5][0-9]"),
     )
+    if "updates" in values and not url:
+        raise NetworkError(f"{NAME}: updates.url: missing, expected the folder of a server")
     for key in ("name", "password", "country") if wifi else ():
         if key not in wifi:
             raise NetworkError(f"{NAME}: wifi.{key}: missing, expected name, password and country")
@@ -185,11 +202,13 @@ class Taken:
 
     wifi: bool = False
     page: bool = False
+    updates: bool = False
     keys: list[str] = field(default_factory=list)
 
     def services(self) -> list[str]:
         """Return the services to be started."""
         asked = {PAGE_SERVICE: self.page, "iwd.service": self.wifi, "ssh.service": bool(self.keys)}
+        asked[UPDATES_TIMER] = self.updates
         return [service for service, is_asked in asked.items() if is_asked]
 
 
@@ -239,7 +258,25 @@ def _take_network(root: Path, taken: Taken) -> str:
     wifi = imager.Wifi(network.wifi_name, network.wifi_password, network.wifi_country)
     taken.wifi |= _write_wifi(root, wifi)
     taken.page = network.page
+    if network.updates_url:
+        _write_updates(root, network.updates_url, network.updates_at)
+        taken.updates = True
     return ""
+
+
+def _write_updates(root: Path, url: str, at: str | None) -> None:
+    """Write what apmpi-update-fetch.service and its timer read. Raises FileError and OSError."""
+    authority = root / fetch.AUTHORITY
+    if (root / BOOT / AUTHORITY_NAME).exists():
+        replace(authority, read_text(root / BOOT / AUTHORITY_NAME, "certificates", name=AUTHORITY_NAME))
+    else:
+        authority.unlink(missing_ok=True)
+    replace(root / fetch.URL, f"{url}\n")
+    if at:
+        # Empty: in place of the unit's own.
+        replace(root / UPDATES_TIME, f"[Timer]\nOnCalendar=\nOnCalendar=*-*-* {at}:00 UTC\n")
+    else:
+        (root / UPDATES_TIME).unlink(missing_ok=True)
 
 
 def _take_network_config(root: Path, taken: Taken) -> str:
@@ -391,6 +428,8 @@ def main() -> None:
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"no SSH host key ({error}), SSH stays off", flush=True)
             services.remove("ssh.service")
+    if UPDATES_TIMER in services:
+        subprocess.run(["systemctl", "daemon-reload"], check=True)  # for the drop-in with the time
     if services:
         subprocess.run(["systemctl", "start", "--no-block", *services], check=True)
 

@@ -43,6 +43,7 @@ DESCRIPTION_BYTES = 4096
 DESCRIPTION_MARK = "apmpi update\n"
 NAMESPACE = "apmpi-update"
 SIGNER = "apmpi"
+SIGNATURE_BEGIN = b"-----BEGIN SSH SIGNATURE-----\n"
 # Paths below the root folder:
 SIGNERS = "usr/share/apmpi/update-signers"
 # Paths in the new root file system:
@@ -102,19 +103,22 @@ def verify(file: Path, root: Path = ROOT) -> tuple[bytes, int]:
             signature = opened.read(HEADER_BYTES).rstrip(b"\n") + b"\n"
     except OSError as error:
         raise UpdateError(f"{file.name}: cannot be read ({error.strerror}), expected an update") from None
-    if not signature.startswith(b"-----BEGIN SSH SIGNATURE-----\n") or size <= 0:
+    if not signature.startswith(SIGNATURE_BEGIN) or size <= 0:
         raise UpdateError(f"{file.name}: not an update, expected a file made by `make image`")
-    _verify(_chunks(file, HEADER_BYTES, size), signature, file.name, root)
+    check_signature(_chunks(file, HEADER_BYTES, size), signature, file.name, root)
     return signature, size
 
 
-def _verify(content: Iterator[bytes], signature: bytes, name: str, root: Path) -> None:
+def check_signature(
+    content: Iterator[bytes], signature: bytes, name: str, root: Path, namespace: str = NAMESPACE
+) -> None:
+    """Raises UpdateError unless a key that the image lists has signed the content for that namespace."""
     with tempfile.TemporaryDirectory() as memory:
         folder = Path(memory)
         folder.chmod(0o755)
         (folder / "signature").write_bytes(signature)
         (folder / "signers").write_bytes((root / SIGNERS).read_bytes())
-        command = ["ssh-keygen", "-Y", "verify", "-I", SIGNER, "-n", NAMESPACE]
+        command = ["ssh-keygen", "-Y", "verify", "-I", SIGNER, "-n", namespace]
         command += ["-f", str(folder / "signers"), "-s", str(folder / "signature")]
         checker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -213,7 +217,7 @@ def _check_fits(
     with partition.open("rb") as opened:
         room = opened.seek(0, os.SEEK_END)
     if size > room:
-        raise UpdateError(f"{name}: {_mib(size)} given, expected at most {_mib(room)}, all that the card has")
+        raise UpdateError(f"{name}: {mib(size)} given, expected at most {mib(room)}, all that the card has")
     file_system = os.statvfs(boot)
     cluster = file_system.f_frsize
     # A file may leave most of its last cluster empty, and its name needs at most a part of another cluster.
@@ -222,12 +226,13 @@ def _check_fits(
     free = file_system.f_bavail * cluster + sum(path.stat().st_blocks * 512 for path in freed)
     if needed > free:
         raise UpdateError(
-            f"{name}: needs {_mib(needed)} of the boot partition beside itself, {_mib(free)} are free; "
+            f"{name}: needs {mib(needed)} of the boot partition beside itself, {mib(free)} are free; "
             "delete files there that are yours, and give it its name again"
         )
 
 
-def _mib(size_bytes: int) -> str:
+def mib(size_bytes: int) -> str:
+    """Return a size for a sentence."""
     return f"{size_bytes / 2**20:.1f} MiB"
 
 
@@ -250,7 +255,7 @@ def _write(file: Path, size: int, signature: bytes, partition: Path, root: Path)
             opened.write(chunk)
         opened.flush()
         os.fsync(opened.fileno())
-    _verify(_chunks(partition, 0, size), signature, f"{file.name}, as read back from the card", root)
+    check_signature(_chunks(partition, 0, size), signature, f"{file.name}, as read back from the card", root)
 
 
 def put_slot_files(new_root: Path, boot: Path, slot: str) -> None:

@@ -4,7 +4,8 @@
     appliance_namespace.py init FOLDER     inside, PID 1: an overlay on the machine's files, then systemd
     appliance_namespace.py drive FOLDER    a unit of that systemd: acts as user and sound, records the results
 
-FOLDER gets result.json and journal.txt. Other writes go to memory and are discarded.
+FOLDER has server/, the certificates and files of a server with updates, and update-signers. It gets
+result.json and journal.txt. Other writes go to memory and are discarded.
 
 Differences from the device: Python is this machine's, so homes are visible; the boot partition is a tmpfs,
 the light and the kernel's command line are files. There is no card, no iwd and no networkd, apmpi.service
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a program's import path has its own folder alone
-from booted_root import boot, enter, make_root, run
+from booted_root import boot, enter, make_root, readable_interpreter, run
 
 IMAGE = Path(__file__).parents[2] / "image"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGhlbGxvIHdvcmxk me\n"
@@ -37,6 +38,7 @@ LIGHT = Path("/test/trigger")
 
 def init(folder: Path) -> None:
     root = make_root(folder)
+    readable_interpreter(root)
     _card(root)
     _units(root)
     enter(root)
@@ -54,6 +56,14 @@ def _card(root: Path) -> None:
         "etc/iwd",
     ):
         (root / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "test/update-signers", root / "usr/share/apmpi")
+    (root / "usr/share/apmpi/board").write_text("pi3-pi4\n")
+    run("systemd-sysusers", f"--root={root}", IMAGE / "root/usr/lib/sysusers.d/apmpi-fetch.conf")
+    for name in ("fetch", "fetched"):
+        (root / "data" / name).mkdir()
+    # As usr/lib/apmpi/mount-data does it.
+    run("chroot", root, "chown", "apmpi-fetch:root", "/data/fetch")
+    run("chroot", root, "chmod", "0775", "/data/fetch")
     (root / "run/apmpi-start/trial").touch()
     (root / "data/appliance/tried").write_text("2.0")
     (root / "usr/share/apmpi/version").write_text("2.0\n")
@@ -129,6 +139,55 @@ def contents(path: Path) -> str:
     return path.read_text().rstrip("\n") if path.exists() else ""
 
 
+SERVER = """
+import http.server, ssl
+server = http.server.ThreadingHTTPServer(("localhost", 0), http.server.SimpleHTTPRequestHandler)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain("server.pem", "key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def fetched_update() -> dict[str, Any]:
+    """Fetch from a server whose update is none: as far as root refuses it."""
+    noted: dict[str, Any] = {}
+    folder = Path("/test/server")
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdout is not None
+    url = f"https://localhost:{server.stdout.readline().strip()}/"
+    try:
+        run("mount", "-o", "remount,rw", BOOT)
+        (BOOT / "network.yaml").write_text(f"updates: {{url: '{url}', at: '04:15'}}\n")
+        shutil.copy(folder / "ca.pem", BOOT / "updates-ca.pem")
+        run("mount", "-o", "remount,ro", BOOT)
+        noted["network"] = subprocess.run(["systemctl", "restart", "apmpi-network"]).returncode
+        noted["timer"] = wait_for(10, lambda: state("apmpi-update-fetch.timer") == "active")
+        noted["time"] = run("systemctl", "show", "apmpi-update-fetch.timer", "--property=TimersCalendar")
+        noted["started"] = start("apmpi-update-fetch.service")
+        report = BOOT / "update.txt"
+        noted["refused"] = wait_for(20, lambda: contents(report).startswith("update refused"))
+        noted["text"] = contents(report)
+        noted["owner"] = run("stat", "--format=%U", "/data/fetch/handed").strip()
+        noted["left"] = [path.name for path in Path("/data").glob("fetch*/*.update")]
+        noted["idle"] = wait_for(10, lambda: state("apmpi-update-fetched") == "inactive")
+    finally:
+        server.terminate()
+    # Nobody answers any more.
+    noted["again"] = start("apmpi-update-fetch.service")
+    noted["unreachable"] = wait_for(20, lambda: "Connection refused" in contents(report))
+    noted["unreachable text"] = contents(report).replace(url, "URL/")
+    noted["idle again"] = wait_for(10, lambda: state("apmpi-update-fetched") == "inactive")
+    return noted
+
+
 def drive(folder: Path) -> None:
     noted: dict[str, Any] = {}
     try:
@@ -192,6 +251,8 @@ def drive(folder: Path) -> None:
         Path("/data/appliance/tried").write_text("3.0")
         noted["returned"] = start("apmpi-returned.service")
         noted["report"] = contents(BOOT / "update.txt")
+        noted["fetch"] = fetched_update()
+
         noted["boot"] = run("findmnt", "-no", "OPTIONS", BOOT).split(",")[0]
         noted["failed"] = run("systemctl", "list-units", "--failed", "--plain", "--no-legend", "apmpi*")
     finally:

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from update_server import make_certificates, offer_update
+
+import build
 
 UNITS = Path(__file__).parents[2] / "image/root/usr/lib/systemd/system"
 # Of the package, with the image's part beside the image's units.
@@ -54,12 +57,23 @@ def test_each_unit_names_its_privileges_and_the_reason(path: Path) -> None:
     assert any(line.startswith("SystemCallFilter=@system-service") for line in lines)
 
 
+def server_with_an_update(folder: Path) -> None:
+    """Make the files of a server: certificates, and a newer version's signed index with something else."""
+    server, key = folder / "server", folder / "key"
+    server.mkdir()
+    make_certificates(server)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    (folder / "update-signers").write_text(build.signers(key))
+    offer_update(folder / "new", server, key, version="9.0")
+
+
 @pytest.mark.skipif(
     Path(__file__).is_relative_to("/tmp"), reason="the units run this tree, but see another /tmp"
 )
 def test_units_work_with_all_their_restrictions(tmp_path: Path) -> None:
     folder = tmp_path / "boot"
     folder.mkdir()
+    server_with_an_update(folder)
     script = Path(__file__).with_name("appliance_namespace.py")
     done = subprocess.run(
         [sys.executable, script, "boot", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -101,6 +115,14 @@ def test_units_work_with_all_their_restrictions(tmp_path: Path) -> None:
     assert noted["hotplug"] == 0 and noted["started"]
     assert noted["returned"] == 0
     assert noted["report"].startswith("update failed: version 3.0 did not get as far as sound")
+    # An update over HTTPS, fetched by a user of its own, and refused by root, since it is none.
+    fetch = noted["fetch"]
+    assert fetch["network"] == 0 and fetch["timer"] and "04:15:00 UTC" in fetch["time"]
+    assert fetch["started"] == 0 and fetch["refused"] and fetch["idle"]
+    assert fetch["text"].startswith("update refused: apmpi.update: not an update")
+    assert (fetch["owner"], fetch["left"]) == ("apmpi-fetch", [])
+    assert fetch["again"] == 0 and fetch["unreachable"] and fetch["idle again"]
+    assert fetch["unreachable text"] == "updates: URL/pi3-pi4.index: cannot be fetched (Connection refused)"
     assert noted["boot"] == "ro"
     assert noted["failed"] == ""
     assert not (folder / "not restarted").exists()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from apmpi_appliance import apart, slots, update
+from apmpi_appliance import apart, fetch, fetched, slots, update
 from apmpi_appliance.places import BOOT
 
 import build
@@ -254,6 +254,17 @@ def test_an_update_is_written_and_tried_once(card: Path) -> None:
     assert (card / BOOT / "b/vmlinuz").read_bytes() == b"k" * 100_000
     assert (card / slots.TRIED).read_text() == "2.0"
     assert sorted(path.name for path in (card / BOOT).iterdir()) == ["a", "b", "slot.txt", "update.txt"]
+
+
+@needs_squashfs
+def test_an_update_that_was_fetched_is_installed_as_any_other(card: Path) -> None:
+    for folder in (fetch.FOLDER, "data/fetched"):
+        (card / folder).mkdir(parents=True)
+    described(card).rename(card / fetch.FOLDER / update.NAME)
+    assert fetched.main(card)
+    assert (card / BOOT / slots.NAME).read_bytes() == slots.text("b", after="a")
+    assert (card / slots.TRIED).read_text() == "2.0"
+    assert not list((card / "data").glob("fetch*/*"))
 
 
 @needs_squashfs
