@@ -116,6 +116,7 @@ class Settings:
     ] = None
     periods: Annotated[int, Row("length of each card's buffer in periods of 10 ms", 2, 16)] = 4
     low_latency: Annotated[bool, Row("less latency, for a little more distortion in double talk")] = False
+    chime: Annotated[bool, Row("two short tones when sound flows for the first time")] = False
     report_interval_s: Annotated[float, Row("seconds between two reports in the journal", 0.1, 3600)] = 10.0
     keep_learned: Annotated[
         str, Row("where a service keeps what it has learned", choices=("ram", "disk", "never"))

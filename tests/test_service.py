@@ -20,9 +20,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import daemon
+import numpy as np
 import pytest
-from daemon import APMPI, Configure, Daemon, Systemd
+import soundfile
+from daemon import APMPI, RATE_HZ, Configure, Daemon, Systemd, level_db, write
 
+from apmpi.service.chime import LEVEL_DBFS, TONES_HZ
 from apmpi.service.sound_mark import STILL_MAX_S, SoundMark
 
 # pytest finds fixtures by their names here
@@ -353,3 +356,60 @@ def test_the_file_of_flowing_sound_goes_with_the_service(
     process.signal(signal.SIGTERM)
     assert process.ended() == 0
     assert not mark.exists()
+
+
+# ---- the chime
+
+# The recording begins while the microphone is missing; then a second of sound, the tones, and a second more.
+CHIME_FAULTS = "capture:unplug@0.2 capture:replug@2"
+CHIME_RECORDED_S = 5
+
+
+def test_the_tones_are_heard_once_and_their_echo_is_cancelled(
+    configure: Configure, tmp_path: Path, start: type[Daemon]
+) -> None:
+    path = configure(faults=CHIME_FAULTS)
+    path.write_text(f"{path.read_text()}chime: true\nsocket: service\n")
+    write(tmp_path / "far.wav", np.zeros(12 * RATE_HZ))
+    state = tmp_path / "run"
+    state.mkdir()
+    far, microphone, output = recorded_start(path, tmp_path, state, start)
+    (played,) = np.nonzero(far)
+    begin, end = played[0], played[-1] + 1
+    assert (end - begin) / RATE_HZ == pytest.approx(0.3, abs=0.001)
+    halves = np.split(far[begin : begin + 2 * ((end - begin) // 2)], 2)
+    tones_hz = [np.argmax(np.abs(np.fft.rfft(half, RATE_HZ))) for half in halves]
+    assert tones_hz == pytest.approx(TONES_HZ, abs=2)
+    # Of each tone 0.13 s are not faded.
+    assert level_db(halves[0][1000:-1000]) == pytest.approx(LEVEL_DBFS, abs=0.2)
+    # Its echo comes 30 ms and more later. Nothing was learned before.
+    heard = slice(begin + int(0.03 * RATE_HZ), end + int(0.1 * RATE_HZ))
+    levels = {"echo": level_db(microphone[heard]), "output": level_db(output[heard])}
+    print(levels)
+    assert levels["echo"] > -45 and levels["output"] < levels["echo"] - 20
+    # After a restart of the service it is silent.
+    far, _, _ = recorded_start(path, tmp_path, state, start)
+    assert not far.any()
+
+
+def recorded_start(path: Path, folder: Path, state: Path, start: type[Daemon]) -> np.ndarray:
+    """Return far end, microphone and output from the start of the service on."""
+    process = start(path, RUNTIME_DIRECTORY=str(state))
+    process.hear("running at")
+    wait_until((folder / "service").exists, "there is a socket")
+    call = folder / "call.wav"
+    command = [
+        APMPI,
+        "record",
+        "--socket",
+        folder / "service",
+        "-o",
+        call,
+        "--seconds",
+        str(CHIME_RECORDED_S),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    process.signal(signal.SIGTERM)
+    assert process.ended() == 0
+    sound, _ = soundfile.read(call)
+    return np.asarray(sound.T)

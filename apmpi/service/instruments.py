@@ -27,6 +27,7 @@ class Board:
     Written by the reporter:
         settings   to be applied by the audio thread
         stop       end the run; also set when any thread fails
+        chime      the tones are due (apmpi.service.chime)
     Written by the audio thread:
         applied    settings in use
         core       the chain's figures, 10 times a second; None before the first
@@ -42,6 +43,7 @@ class Board:
     mono: str = ""
     beats: int = 0
     stop: bool = False
+    chime: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pathlib import Path
 from apmpi.api.apm import Stats
 from apmpi.cards.realtime import give_way
 from apmpi.errors import ConfigError
+from apmpi.service.chime import is_due
 from apmpi.service.instruments import Instruments, Interval, counted, flag_values, journal_fields, xrun_values
 from apmpi.service.journal import Event, RateLimited
 from apmpi.service.layout import taken_live
@@ -95,6 +96,7 @@ class Reporter(threading.Thread):
         self._config_path = config_path
         self._signals_fd = signals_fd
         self._mark = mark
+        self._chimes = self._board.settings.chime
         self._signals = select.poll()
         self._signals.register(signals_fd, select.POLLIN)
         self._finished = False
@@ -157,6 +159,9 @@ class Reporter(threading.Thread):
         self._systemd.retry()
         if self._mark:
             self._mark.look(now_s, frames, parked)
+            if self._chimes and self._mark.is_there:
+                self._chimes = False
+                board.chime = is_due(self._mark.path)
         self._watchdog.feed(now_s, frames, board.beats, waiting=bool(parked))
         self._note_second(now_s, frames)
         self._report_parked(parked)

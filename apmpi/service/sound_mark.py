@@ -26,12 +26,15 @@ def place() -> Path | None:
 
 
 class SoundMark:
-    """The file. For the reporter's thread."""
+    """The file. For the reporter's thread.
+
+    is_there   sound flows
+    """
 
     def __init__(self, path: Path) -> None:
         """Remove the file of a run that was killed."""
-        self._path = path
-        self._is_there = True
+        self.path = path
+        self.is_there = True
         self._frames = self._first_frame = 0
         self._moved_s = 0.0
         self.remove()
@@ -43,20 +46,20 @@ class SoundMark:
         if parked or now_s - self._moved_s > STILL_MAX_S:
             self._first_frame = frames
             self.remove()
-        elif frames - self._first_frame >= FRAMES_MIN and not self._is_there:
+        elif frames - self._first_frame >= FRAMES_MIN and not self.is_there:
             self._make()
 
     def remove(self) -> None:
         """Remove the file if it exists."""
-        if self._is_there:
-            self._is_there = False
+        if self.is_there:
+            self.is_there = False
             with contextlib.suppress(OSError):  # a folder that has gone has no file
-                self._path.unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)
 
     def _make(self) -> None:
         try:
-            self._path.touch()
+            self.path.touch()
         except OSError as error:
-            logging.getLogger(__name__).warning("%s: cannot be made (%s)", self._path, error.strerror)
+            logging.getLogger(__name__).warning("%s: cannot be made (%s)", self.path, error.strerror)
         else:
-            self._is_there = True
+            self.is_there = True
