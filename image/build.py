@@ -192,7 +192,8 @@ def _user_and_catalog(tree: Path, packages: Path) -> None:
                 assert content is not None
                 (tree / name).parent.mkdir(parents=True, exist_ok=True)
                 (tree / name).write_bytes(content.read())
-    users = sorted((tree / "usr/lib/sysusers.d").glob("apmpi*.conf"))
+    # In this order: apmpi, who owns files on the data partition, keeps its number.
+    users = [tree / f"usr/lib/sysusers.d/{name}.conf" for name in ("apmpi", "apmpi-fetch")]
     subprocess.run(["systemd-sysusers", f"--root={tree}", *users], check=True)
     (tree / "var/lib/systemd/catalog").mkdir(parents=True)
     subprocess.run(

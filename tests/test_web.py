@@ -731,7 +731,10 @@ def test_metrics_that_are_not_there_are_a_sentence(
     assert status == 503 and "no service answers, expected one" in told
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+@pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="prometheus is not installed, whose package starts it as a service",
+)
 def test_prometheus_scrapes_the_page(
     measured: Served, tmp_path: Path, open_page: Callable[..., Page]
 ) -> None:
