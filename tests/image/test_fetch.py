@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,22 @@ def test_a_newer_version_is_fetched_once(
     assert run(device) == "" and handed(device) is None
     assert "version 2.0 was fetched before and is not in use" in capsys.readouterr().out
     assert [name for name, _ in server.asked[2:]] == ["pi3-pi4.index"]
+
+
+def test_an_authority_that_openssl_makes_is_one_for_every_python(
+    device: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image's Python 3.13 has this flag by itself."""
+    default_context = ssl.create_default_context
+
+    def strict(cafile: str | None) -> ssl.SSLContext:
+        context = default_context(cafile=cafile)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    offer(device, server)
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    assert run(device) == "" and handed(device) == CONTENT
 
 
 def test_the_version_in_use_is_not_fetched(device: Path, server: Server) -> None:
