@@ -36,6 +36,7 @@ FOLDER = f"{DATA}/fetch"
 REPORT = f"{FOLDER}/report"
 # The hash of the file that was handed over last.
 HANDED = f"{FOLDER}/handed"
+INTERRUPTED = "the last look for an update was interrupted; the next one goes on where it was"
 CHUNK_BYTES = 1 << 16
 # A server that sends nothing for so long is given up; and after so long in all the index, and this run's part
 # of the file: 130 MB in an hour are 36 kB/s.
@@ -206,6 +207,8 @@ def _sha256(path: Path) -> str:
 
 def main(root: Path = ROOT) -> None:
     """Fetch, and leave a sentence for the user: what went wrong, or nothing."""
+    # Until it is replaced: systemd or a power cut may end this.
+    replace(root / REPORT, INTERRUPTED)
     problem = ""
     try:
         print(one_line(fetch(root)), flush=True)

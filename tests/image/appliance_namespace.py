@@ -174,10 +174,10 @@ def fetched_update() -> dict[str, Any]:
         noted["started"] = start("apmpi-update-fetch.service")
         report = BOOT / "update.txt"
         noted["refused"] = wait_for(20, lambda: contents(report).startswith("update refused"))
+        noted["idle"] = wait_for(10, lambda: state("apmpi-update-fetched") == "inactive")
         noted["text"] = contents(report)
         noted["owner"] = run("stat", "--format=%U", "/data/fetch/handed").strip()
         noted["left"] = [path.name for path in Path("/data").glob("fetch*/*.update")]
-        noted["idle"] = wait_for(10, lambda: state("apmpi-update-fetched") == "inactive")
     finally:
         server.terminate()
     # Nobody answers any more.

@@ -169,6 +169,24 @@ def test_a_connection_that_is_cut_goes_on_the_next_time(device: Path, server: Se
     assert server.asked[-1] == (FILE, "bytes=200000-")
 
 
+def test_a_run_that_is_killed_leaves_a_sentence(
+    device: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(device, server)
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(fetch, "fetch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch.main(device)
+    fetched._report(device)
+    told = device / BOOT / slots.REPORT_NAME
+    assert told.read_text() == f"updates: {fetch.INTERRUPTED}\n"
+    assert run(device) == "" and handed(device) == CONTENT
+
+
 def test_a_server_that_knows_no_ranges_sends_all_of_it(device: Path, server: Server) -> None:
     offer(device, server)
     part(device).write_bytes(b"x" * 1000)
