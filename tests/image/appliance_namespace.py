@@ -116,7 +116,7 @@ def _units(root: Path) -> None:
     (units / "drive.service").write_text(
         "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n"
         f"[Service]\nType=oneshot\nExecStart={sys.executable} {__file__} drive /test\n"
-        f"Environment=PYTHONPATH={IMAGE}\nExecStopPost=systemctl poweroff --force\nTimeoutStartSec=100s\n"
+        f"Environment=PYTHONPATH={IMAGE}\nExecStopPost=systemctl poweroff --force\nTimeoutStartSec=150s\n"
     )
 
 
@@ -269,6 +269,6 @@ def drive(folder: Path) -> None:
 if __name__ == "__main__":
     step, given = sys.argv[1], Path(sys.argv[2])
     if step == "boot":
-        boot(__file__, given, seconds=120)
+        boot(__file__, given, seconds=180)
     else:
         {"init": init, "drive": drive}[step](given)
