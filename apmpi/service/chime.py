@@ -7,9 +7,9 @@ and not one of the computer.
 """
 
 import logging
+import math
+from array import array
 from pathlib import Path
-
-import numpy as np
 
 from apmpi.units import FRAMES_PER_S
 
@@ -39,23 +39,36 @@ def is_due(mark: Path) -> bool:
 
 
 class Chime:
-    """The tones, frame by frame. For the audio thread."""
+    """The tones, frame by frame. Made by the reporter's thread, for the audio thread."""
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
         """Compute all frames: `channels` interleaved, alike."""
-        count = sample_rate_hz // FRAMES_PER_S * TONE_FRAMES
-        time_s = np.arange(count) / sample_rate_hz
-        edge_s = np.minimum(time_s, time_s[::-1])
-        fade = 0.5 - 0.5 * np.cos(np.pi * np.minimum(edge_s / FADE_S, 1))
-        peak = FULL_SCALE * np.sqrt(2) * 10 ** (LEVEL_DBFS / 20)
-        tones = np.concatenate([peak * fade * np.sin(2 * np.pi * tone_hz * time_s) for tone_hz in TONES_HZ])
-        samples = np.repeat(np.rint(tones).astype(np.int32), channels)
-        self._frames = list(samples.reshape(len(TONES_HZ) * TONE_FRAMES, -1))
+        count = sample_rate_hz // FRAMES_PER_S
+        tones = [sample for tone_hz in TONES_HZ for sample in _tone(tone_hz, sample_rate_hz)]
+        self._frames = [
+            array("h", (sample for sample in tones[at : at + count] for _ in range(channels)))
+            for at in range(0, len(tones), count)
+        ]
 
     def over(self, far: bytes) -> bytes:
         """Return the frame with the next 10 ms of the tones, as it is when they have ended."""
         if not self._frames:
             return far
-        mixed = np.frombuffer(far, np.int16) + self._frames.pop(0)
-        frame: bytes = np.clip(mixed, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16).tobytes()
-        return frame
+        tones = self._frames.pop(0)
+        if not far.strip(b"\0"):  # as after most starts
+            return tones.tobytes()
+        sums = map(sum, zip(array("h", far), tones, strict=True))
+        return array("h", (min(max(x, -FULL_SCALE), FULL_SCALE - 1) for x in sums)).tobytes()
+
+
+def _tone(tone_hz: float, sample_rate_hz: int) -> list[int]:
+    """Return TONE_FRAMES frames of a tone that fades in and out, one channel."""
+    count = sample_rate_hz // FRAMES_PER_S * TONE_FRAMES
+    peak = FULL_SCALE * math.sqrt(2) * 10 ** (LEVEL_DBFS / 20)
+
+    def sample(n: int) -> int:
+        edge = min(1.0, min(n, count - 1 - n) / (FADE_S * sample_rate_hz))
+        fade = 0.5 - 0.5 * math.cos(math.pi * edge)
+        return round(peak * fade * math.sin(2 * math.pi * tone_hz * n / sample_rate_hz))
+
+    return [sample(n) for n in range(count)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from apmpi.api.apm import Stats
 from apmpi.cards.latency import LatencyLog, LatencySummary
 from apmpi.figures import CHAIN, FEATURES, QUANTILES, each_s_field, journal_field
+from apmpi.service.chime import Chime
 from apmpi.settings import Features, Settings
 from apmpi.units import FRAMES_PER_S
 
@@ -27,7 +28,7 @@ class Board:
     Written by the reporter:
         settings   to be applied by the audio thread
         stop       end the run; also set when any thread fails
-        chime      the tones are due (apmpi.service.chime)
+        chime      the tones, once they are due
     Written by the audio thread:
         applied    settings in use
         core       the chain's figures, 10 times a second; None before the first
@@ -43,7 +44,7 @@ class Board:
     mono: str = ""
     beats: int = 0
     stop: bool = False
-    chime: bool = False
+    chime: Chime | None = None
 
 
 @dataclass(frozen=True, slots=True)

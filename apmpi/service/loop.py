@@ -28,7 +28,6 @@ from apmpi.cards.downmix import Downmix
 from apmpi.cards.formats import picked, repeated
 from apmpi.cards.latency import FrameTimes, LatencyLog
 from apmpi.errors import EndpointError
-from apmpi.service.chime import Chime
 from apmpi.service.feed import Feed
 from apmpi.service.instruments import Board
 from apmpi.service.learned import Learned
@@ -117,7 +116,6 @@ class Loop:
         if settings.output:
             numbers = [channel + 1 for channel in settings.near_channels]
             self._near_to_output = self._remix("microphone", numbers, settings.output.channels, every=False)
-        self._chime = Chime(rate_hz, far_channels) if settings.chime and settings.speaker else None
         self.feed = Feed()
         self.board = Board(settings=settings, applied=settings)
         capacity_frames = int(settings.report_interval_s * FRAMES_PER_S) + 2 * FRAMES_PER_S
@@ -214,7 +212,7 @@ class Loop:
         where there is nothing. With the chime, when it is due."""
         if self.endpoints.far_end:
             far = self.endpoints.far_end.read(captured_ns) or self._silence
-            return self._chime.over(far) if self._chime and self.board.chime else far
+            return self.board.chime.over(far) if self.board.chime else far
         return self._reference_of(captured) or self._silence
 
     def _remix(self, name: str, numbers: Sequence[int], wanted: int, *, every: bool) -> Remix:

@@ -24,7 +24,7 @@ from pathlib import Path
 from apmpi.api.apm import Stats
 from apmpi.cards.realtime import give_way
 from apmpi.errors import ConfigError
-from apmpi.service.chime import is_due
+from apmpi.service.chime import Chime, is_due
 from apmpi.service.instruments import Instruments, Interval, counted, flag_values, journal_fields, xrun_values
 from apmpi.service.journal import Event, RateLimited
 from apmpi.service.layout import taken_live
@@ -96,7 +96,8 @@ class Reporter(threading.Thread):
         self._config_path = config_path
         self._signals_fd = signals_fd
         self._mark = mark
-        self._chimes = self._board.settings.chime
+        settings = self._board.settings
+        self._chimes = settings.chime and settings.speaker is not None and settings.far_end is not None
         self._signals = select.poll()
         self._signals.register(signals_fd, select.POLLIN)
         self._finished = False
@@ -161,7 +162,7 @@ class Reporter(threading.Thread):
             self._mark.look(now_s, frames, parked)
             if self._chimes and self._mark.is_there:
                 self._chimes = False
-                board.chime = is_due(self._mark.path)
+                self._chime()
         self._watchdog.feed(now_s, frames, board.beats, waiting=bool(parked))
         self._note_second(now_s, frames)
         self._report_parked(parked)
@@ -175,6 +176,13 @@ class Reporter(threading.Thread):
             # Automatic collection is off, because it stops all threads. The garbage of this thread is little
             # and is collected at once.
             gc.collect()
+
+    def _chime(self) -> None:
+        """Give the tones to the audio thread, if they are due."""
+        settings = self._board.settings
+        assert self._mark is not None and settings.far_end is not None
+        if is_due(self._mark.path):
+            self._board.chime = Chime(settings.sample_rate_hz, settings.far_end.channels)
 
     def _note_second(self, now_s: float, frames: int) -> None:
         core = self._board.core
