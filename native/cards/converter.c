@@ -18,7 +18,11 @@ enum {
     /* Bits of a position below the sample and below the phase: a ratio is exact to 2e-10. */
     FRACTION_BITS = 32,
     PART_BITS = FRACTION_BITS - PHASE_BITS,
+    /* Output samples of interpolate_four(). At 500 ppm the first and the last are 0.2 rows beyond the two
+     * rows of their middle at most, where the interpolation is as exact as between them. */
+    FOUR = 4,
 };
+static const int64_t SAMPLE = (int64_t)1 << FRACTION_BITS; /* unit of a position */
 static const double ATTENUATION_DB = 90.0;
 static const double CUTOFF = 0.943; /* middle of the transition band, over the Nyquist frequency */
 
@@ -28,7 +32,8 @@ static int taps_of(double ratio)
     return WHOLE_VECTORS(even);
 }
 
-static int stride_of(int taps, int samples_max) { return WHOLE_VECTORS(taps + samples_max); }
+/* The last four outputs may need FOUR samples beyond the history: their results are not used. */
+static int stride_of(int taps, int samples_max) { return WHOLE_VECTORS(taps + samples_max + FOUR); }
 
 /* Modified Bessel function of the first kind and order 0, by its power series. */
 static double bessel(double x)
@@ -70,9 +75,10 @@ static converter_t *place(arena_t *arena, int channels, int samples_max, double 
 {
     const int taps = taps_of(ratio), stride = stride_of(taps, samples_max);
     converter_t *converter = arena_take(arena, sizeof *converter);
-    float *history = arena_floats(arena, (size_t)channels * (size_t)stride);
+    float *history = arena_floats(arena, (size_t)channels * (size_t)stride),
+          *sound = arena_floats(arena, (size_t)converter_out_max(samples_max, ratio) + FOUR);
     if (converter)
-        *converter = (converter_t){channels, taps, stride, 0, 0, NULL, history};
+        *converter = (converter_t){channels, taps, ratio == 1.0, stride, 0, 0, NULL, history, sound};
     return converter;
 }
 
@@ -89,7 +95,7 @@ converter_t *converter_init(void *memory, int channels, int samples_max, double 
     converter_t *converter = place(&arena, channels, samples_max, ratio);
     converter->table = table;
     memset(converter->history, 0, sizeof(float) * (size_t)channels * (size_t)converter->stride);
-    converter->kept = converter->taps / 2 - 1; /* silence before the first sample */
+    converter->kept = converter->taps / 2; /* silence before the first sample */
     converter->position = (int64_t)converter->kept << FRACTION_BITS;
     return converter;
 }
@@ -111,10 +117,11 @@ static void append(converter_t *converter, const int16_t *in, int count)
     converter->kept += count;
 }
 
-/* Drops what lies before the taps of the next output sample. */
+/* Drops what lies before the taps of the next output sample and one sample more: the middle of the next four
+ * may lie that much before the first, if they are less than a sample apart. */
 static void forget(converter_t *converter)
 {
-    const int before = (int)(converter->position >> FRACTION_BITS) - (converter->taps / 2 - 1),
+    const int before = (int)(converter->position >> FRACTION_BITS) - converter->taps / 2,
               gone = before < converter->kept ? before : converter->kept;
     converter->kept -= gone;
     converter->position -= (int64_t)gone << FRACTION_BITS;
@@ -124,28 +131,65 @@ static void forget(converter_t *converter)
     }
 }
 
+/* Row of the table at a position or last before it. */
+static const float *row_at(const converter_t *converter, int64_t position)
+{
+    return converter->table + ((position >> PART_BITS) & (PHASES - 1)) * converter->taps;
+}
+
+/* Distance, in rows, of a position from the row at `row_position`. */
+static float rows_after(int64_t position, int64_t row_position)
+{
+    return (float)(int32_t)(position - (row_position >> PART_BITS << PART_BITS)) * (1.0f / (1 << PART_BITS));
+}
+
+/* Writes `count` output samples of a channel. */
+static void resample(const converter_t *converter, const float *history, int64_t step, int count)
+{
+    const kernels_t *k = kernels();
+    const int taps = converter->taps;
+    int64_t position = converter->position;
+    for (int i = 0; i < count; i++, position += step) {
+        const float *row = row_at(converter, position),
+                    *first = history + (position >> FRACTION_BITS) - (taps / 2 - 1);
+        converter->sound[i] = k->interpolate(taps, first, row, row + taps, rows_after(position, position));
+    }
+}
+
+/* The same for steps of about one sample. */
+static void resample_fours(const converter_t *converter, const float *history, int64_t step, int count)
+{
+    const kernels_t *k = kernels();
+    const int taps = converter->taps;
+    const int64_t drift = step - SAMPLE;
+    const float drift_rows = rows_after(drift, 0);
+    int64_t position = converter->position;
+    for (int i = 0; i < count; i += FOUR, position += FOUR * step) {
+        const int64_t middle = position + drift * (FOUR - 1) / 2; /* less the whole samples */
+        const float *row = row_at(converter, middle),
+                    *first = history + (middle >> FRACTION_BITS) - (taps / 2 - 1);
+        k->interpolate_four(taps, first, row, row + taps, rows_after(position, middle), drift_rows,
+                            converter->sound + i);
+    }
+}
+
 int converter_process(converter_t *converter, const int16_t *in, int count, double ratio, int16_t *out)
 {
-    const int channels = converter->channels, taps = converter->taps, half = taps / 2;
     append(converter, in, count);
-    const kernels_t *k = kernels();
-    const int64_t step = llrint(ldexp(1.0 / ratio, FRACTION_BITS)), end = (int64_t)(converter->kept - half)
-                                                                          << FRACTION_BITS;
-    int64_t position = converter->position;
-    int16_t *next = out;
-    for (; position < end; position += step) {
-        const int phase = (int)(position >> PART_BITS) & (PHASES - 1),
-                  rest = (int)(position & ((1 << PART_BITS) - 1));
-        const float part = (float)rest * (1.0f / (1 << PART_BITS));
-        const float *row = converter->table + phase * taps,
-                    *first = converter->history + (position >> FRACTION_BITS) - (half - 1);
-        for (int c = 0; c < channels; c++, first += converter->stride)
-            *next++ = nearest_int16(
-                clamp(k->interpolate(taps, first, row, row + taps, part), -32768.0f, 32767.0f));
+    const int channels = converter->channels;
+    const int64_t step = llrint(ldexp(1.0 / ratio, FRACTION_BITS)),
+                  left = (converter->kept - converter->taps / 2) * SAMPLE - converter->position;
+    const int samples = left > 0 ? (int)((left + step - 1) / step) : 0;
+    const float *sound = converter->sound;
+    for (int c = 0; c < channels; c++) {
+        const float *history = converter->history + c * converter->stride;
+        (converter->one_rate ? resample_fours : resample)(converter, history, step, samples);
+        for (int i = 0; i < samples; i++)
+            out[i * channels + c] = nearest_int16(clamp(sound[i], -32768.0f, 32767.0f));
     }
-    converter->position = position;
+    converter->position += samples * step;
     forget(converter);
-    return (int)(next - out) / channels;
+    return samples;
 }
 
 double converter_pending(const converter_t *converter)

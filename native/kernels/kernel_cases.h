@@ -78,6 +78,11 @@ CASE(interpolate)
     if (n)
         out[0][0] = sum;
 }
+CASE(interpolate_four)
+{
+    if (n) /* in[0] has more than n floats */
+        k->interpolate_four(n, in[0], in[1], in[2], 0.3f, 0.04f, out[0]);
+}
 CASE(exp) { k->exp(n, in[0], out[0]); }
 CASE(log) { k->log(n, in[0], out[0]); }
 CASE(sigmoid) { k->sigmoid(n, in[0], out[0]); }
@@ -100,6 +105,7 @@ static const kernel_case_t kernel_cases[] = {
     {"multiply", 1, 1, case_multiply},
     {"dot", 500, 500, case_dot},
     {"interpolate", 500, 500, case_interpolate},
+    {"interpolate_four", 500, 500, case_interpolate_four},
     {"exp", 16, 3, case_exp},
     {"log", 16, 90, case_log},
     {"sigmoid", 18, 4, case_sigmoid},

@@ -345,6 +345,24 @@ static float interpolate(int n, const float *x, const float *low, const float *h
     return total_of(sum);
 }
 
+static void interpolate_four(int n, const float *restrict x, const float *restrict low,
+                             const float *restrict high, float part, float step, float *restrict out)
+{
+    V from[4], to[4];
+    for (int i = 0; i < 4; i++)
+        from[i] = to[i] = SPLAT(0.0f);
+    for (int k = 0; k < n; k += LANES) {
+        const V low_taps = LOAD(low + k), high_taps = LOAD(high + k);
+        for (int i = 0; i < 4; i++) {
+            const V sound = LOAD(x + k + i);
+            from[i] = from[i] + sound * low_taps;
+            to[i] = to[i] + sound * high_taps;
+        }
+    }
+    for (int i = 0; i < 4; i++)
+        out[i] = SUM(from[i] + SPLAT(part + (float)i * step) * (to[i] - from[i]));
+}
+
 static inline void dense_rows(int rows, int inputs, const int8_t *weight, const float *restrict scale,
                               const int8_t *x, float step, float *restrict y)
 {
@@ -385,6 +403,7 @@ static void dense(int outputs, int inputs, const int8_t *weight, const float *sc
         .multiply = multiply,                                                                                \
         .dot = dot,                                                                                          \
         .interpolate = interpolate,                                                                          \
+        .interpolate_four = interpolate_four,                                                                \
         .exp = exponential,                                                                                  \
         .log = logarithm,                                                                                    \
         .sigmoid = sigmoid,                                                                                  \
