@@ -176,30 +176,48 @@ def tail() -> None:
     table(("rate Hz", *(f"{tail_ms} ms" for tail_ms in tails_ms), "for each 100 ms more"), rows)
 
 
+def resampling() -> None:
+    """Instructions of 10 ms from one card's clock to another's on aarch64, 50 ppm apart (thousands)"""
+    rows = [
+        (in_hz, out_hz, channels, f"{conversion(in_hz, out_hz, channels) / 1000:.1f}")
+        for in_hz, out_hz in ((16000, 16000), (48000, 48000), (16000, 48000), (48000, 16000))
+        for channels in (1, 2)
+    ]
+    table(("from Hz", "to Hz", "channels", "instructions"), rows)
+
+
+def conversion(in_hz: int, out_hz: int, channels: int = 1) -> float:
+    """Return the instructions of a frame's conversion."""
+    return statistics.median(counted(built("cortex-a53") / "converter", in_hz, out_hz, channels, 100)[0])
+
+
 def loop() -> None:
     """Instructions of 10 ms of the whole daemon on room cards, as loop_bench.py has them (thousands)"""
     frames = built("cortex-a53") / "frames"
     rng = np.random.default_rng(1)
     rows = []
     profile = {}
-    for rate_hz, limit in ((16000, 600), (48000, 1000)):
+    for rate_hz, beyond_max, limit in ((16000, "", 600), (48000, 250, 1000)):
         chain = statistics.median(counted(frames, rate_hz, 1, FRAMES, "mono", "single")[0][SETTLED:])
-        soundfile.write(BUILD / "loop-far.wav", 0.1 * rng.standard_normal(8 * rate_hz), rate_hz, "FLOAT")
-        for played in (False, True):
-            count = loop_bench.count(rate_hz, played, plugin("threadcount"), BUILD)
-            shares = (*(count.parts[part] for part in ("cards", "C library", "Python")), count.others)
-            whole = thousands(chain + sum(shares))
-            share = f"{count.parts['Python'] / (chain + sum(shares)):.0%}"
-            state = "plays" if played else "silent"
-            counts = map(thousands, (chain, *shares))
-            rows.append((rate_hz, state, *counts, whole, limit, share, f"{count.calls:.0f}"))
-            profile[rate_hz] = count.functions
-    parts = ("chain, arm64", "cards", "C library", "Python", "other threads")
-    head = (*parts, "all", "at most", "Python's share", "calls")
-    table(("rate Hz", "far end", *head), rows)
-    print("Where the audio thread's go beside the chain, while the far end plays (thousands):\n")
-    without = ("_native", "libasound_module_pcm_apmpi_room")
-    most = [name for name, _ in profile[48000].most_common() if not name.startswith(without)]
+        converted = loop_bench.CONVERSIONS * conversion(rate_hz, rate_hz)
+        soundfile.write(BUILD / "loop-far.wav", 0.1 * rng.standard_normal(12 * rate_hz), rate_hz, "FLOAT")
+        count = loop_bench.count(rate_hz, True, plugin("threadcount"), BUILD)
+        shares = (converted, *(count.parts[part] for part in ("cards", "C library", "Python")))
+        whole = chain + sum(shares) + count.others
+        figures = map(thousands, (chain, *shares))
+        python = f"{count.parts['Python'] / whole:.0%}"
+        rest = thousands(count.others), thousands(whole), limit, python, f"{count.calls:.0f}"
+        all_of, beyond = [sum(frame) for frame in count.frames], [frame[1] for frame in count.frames]
+        worst = [f"{max(of) / statistics.median(of):.2f}" for of in (all_of, beyond)]
+        rows.append((rate_hz, *figures, thousands(sum(shares)), beyond_max, *rest, *worst))
+        profile[rate_hz] = count.functions
+    parts = ("chain, arm64", "conversion, arm64", "cards", "C library", "Python")
+    head = ("beyond the chain", "at most", "other threads", "all", "at most", "Python's share", "calls")
+    worsts = ("worst / median", "beyond the chain")
+    table(("rate Hz", *parts, *head, *worsts), rows)
+    print(f"Worst of {loop_bench.FRAMES} frames, all of them as x86-64 code.\n")
+    print("Where the audio thread's go beside the chain (thousands):\n")
+    most = [name for name, _ in profile[48000].most_common() if not name.startswith(loop_bench.CHAIN)]
     table(
         ("function", *map(str, profile)),
         ((f"`{name}`", *(f"{profile[rate][name] / 1000:.1f}" for rate in profile)) for name in most[:20]),
@@ -552,6 +570,7 @@ SECTIONS = (
     beam,
     loudspeakers,
     loop,
+    resampling,
     daemon,
     kernels,
     tail,

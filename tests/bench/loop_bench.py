@@ -2,8 +2,9 @@
 
 Two cards, as in the image: a speakerphone that is microphone and speaker, and one for the far end and the
 output, on a clock of its own. Both are room cards; their own work, which a kernel does for a real one, is
-left out. Instructions are those of x86-64 code without AVX, counted in an emulator in which a second lasts
-ten; those of the kernel are not counted, but its calls are. For the chain there is a count of its arm64 code.
+left out, and so is what the C library does for them. Instructions are those of x86-64 code without AVX,
+counted in an emulator in which a second lasts ten; those of the kernel are not counted, but its calls are.
+For the chain and for the conversion between two clocks there are counts of their arm64 code.
 """
 
 from __future__ import annotations
@@ -25,16 +26,20 @@ import apmpi
 HERE = Path(__file__).parent
 QEMU = ["qemu-x86_64", "-cpu", "Nehalem"]
 SPEED = 0.1  # of the cards in the emulator: at 0.2 it is too slow for them
-FRAMES = 200
+FRAMES = 900  # 90 s in the emulator; 9 s of sound, in which the loop reports four times
+REPORT_INTERVAL_S = 2
 AUDIO = "MainThread"
-# Part -> the objects that it is made of; all others are Python's: its interpreter and its modules. Most of
-# what the C library does here it does for the simulated cards: the whole is too high by that.
+CHAIN, ROOM_CARD = "_native", "libasound_module_pcm_apmpi_room"
+# Part -> the objects that it is made of; all others are Python's: its interpreter and its modules.
 PARTS = {
-    "chain": ("_native",),
+    "chain": (CHAIN,),
     "cards": ("_cards", "libasound", "libsamplerate"),
     "C library": ("libc", "libm", "ld-linux-x86-64", "[vdso]"),
-    "simulated card": ("libasound_module_pcm_apmpi_room",),
+    "simulated card": (ROOM_CARD,),
 }
+CONVERSIONS = 2  # of each frame between the two clocks: far end and output
+# The functions of native/cards and native/kernels that convert; parts["conversion"]
+CONVERSION = ("converter_process", "resample", "resample_fours", "interpolate", "interpolate_four")
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,15 @@ class Count:
     parts       of the audio thread
     functions   of the audio thread, by object and function, as far as the object has symbols
     others      of all other threads together
-    calls       system calls of the audio thread, those of the simulated card included
+    calls       system calls of the audio thread
+    frames      of each frame in turn, from the wake-up to the next poll(): those of the chain, and all others
     """
 
     parts: Counter[str]
     functions: Counter[str]
     others: float
     calls: float
+    frames: list[tuple[int, int]]
 
 
 def write_cards(folder: Path, name: str, rate_hz: int, speed: float, played: bool) -> Path:
@@ -65,7 +72,7 @@ def write_cards(folder: Path, name: str, rate_hz: int, speed: float, played: boo
     )
     yaml = folder / "apmpi.yaml"
     yaml.write_text(
-        f"sample_rate_hz: {rate_hz}\nsocket: null\n"
+        f"sample_rate_hz: {rate_hz}\nsocket: null\nreport_interval_s: {REPORT_INTERVAL_S}\n"
         "microphone: {device: phone}\nspeaker: {device: phone}\n"
         "far_end: {device: host}\noutput: {device: host}\n"
     )
@@ -129,27 +136,43 @@ def count(rate_hz: int, played: bool, plugin: Path, folder: Path) -> Count:
     """Count the daemon's instructions."""
     counts = folder / "counts"
     yaml = write_cards(folder, f"bench{os.getpid()}-{rate_hz}-{played:d}", rate_hz, SPEED, played)
-    notes = run_daemon(folder, yaml, SPEED, [*QEMU, "-plugin", f"{plugin},out={counts}"])
+    options = f"out={counts},chain=/{CHAIN}.,card=/{ROOM_CARD}."
+    notes = run_daemon(folder, yaml, SPEED, [*QEMU, "-plugin", f"{plugin},{options}"])
     if notes["xruns"]:
         print(f"{notes['xruns']} xruns: the machine is busy, and the figures are too high")
     threads: dict[str, str] = notes["threads"]  # type: ignore[assignment]
-    symbols, frames = Symbols(notes["maps"]), float(notes["frames"])  # type: ignore[arg-type]
+    symbols, counted = Symbols(notes["maps"]), float(notes["frames"])  # type: ignore[arg-type]
     parts: Counter[str] = Counter()
     functions: Counter[str] = Counter()
+    frames = []
     others = calls = 0.0
     for line in counts.read_text().splitlines():
-        tid, address, text = line.split()
-        thread, number = threads.get(tid, "simulated card"), int(text)
-        if thread == AUDIO and address == "calls":
-            calls += number / frames
-        elif thread == AUDIO:
-            found, function = symbols.name(int(address, 16))
-            part = next((part for part, names in PARTS.items() if found in names), "Python")
-            parts[part] += number / frames  # type: ignore[assignment]
-            functions[f"{found}: {function}"] += number / frames  # type: ignore[assignment]
-        elif address != "calls" and thread not in ("watch", "simulated card"):
-            others += number / float(notes["seconds"]) / 100  # type: ignore[arg-type]
-    return Count(parts, functions, others, calls)
+        tid, kind, *values = line.split()
+        thread = threads.get(tid, "simulated card")
+        if thread != AUDIO:
+            if kind == "block" and thread not in ("watch", "simulated card"):
+                others += int(values[1]) / float(notes["seconds"]) / 100  # type: ignore[arg-type]
+        elif kind == "calls":
+            calls += int(values[0]) / counted
+        elif kind == "frame":
+            frames.append((int(values[0]), int(values[1])))
+        else:
+            part, function = part_of(*symbols.name(int(values[0], 16)))
+            parts[part] += int(values[1]) / counted  # type: ignore[assignment]
+            functions[function] += int(values[1]) / counted  # type: ignore[assignment]
+    if len(frames) < counted - 1:
+        print(f"{counted - len(frames):.0f} frames late: the machine is busy, and the worst frame is none")
+    return Count(parts, functions, others, calls, frames)
+
+
+def part_of(found: str, function: str) -> tuple[str, str]:
+    """Return the part, and the function with its object's name, of a function in an object."""
+    part = next((part for part, names in PARTS.items() if found in names), "Python")
+    if part == "cards" and function in CONVERSION:
+        part = "conversion"
+    if part == "chain" and function.lower().startswith("__pyx"):
+        part = "Python"
+    return part, f"{found}: {function}"
 
 
 @dataclass(frozen=True)
