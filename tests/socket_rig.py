@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,8 @@ class Served:
     def __init__(self, folder: Path, yaml: str = "") -> None:
         settings = parse("microphone: {device: none}\n" + yaml, "test.yaml")
         self.path = folder / "socket"
-        self.board = Board(
-            settings, settings, core=Stats(erle_db=31.6, converged=True, reference_present=True)
-        )
+        figures = asdict(Stats(erle_db=31.6, converged=True, reference_present=True))
+        self.board = Board(settings, settings, figures=figures)
         self.latency = LatencyLog(1000, algorithmic_ms=6.0)
         self.feed = Feed()
         instruments = Instruments(

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import pytest
 import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, impulse_response, level_db, talk, write
 
-from apmpi import AudioProcessingModule, Stats
+from apmpi import AudioFrame, AudioProcessingModule, Stats
+from apmpi.api.apm import stats_of
 from apmpi.cards import pcm
 from apmpi.cards.latency import FrameTimes
 from apmpi.service import run as service
+from apmpi.service.chain import LoopChain
 from apmpi.service.opening import Endpoints
 from apmpi.settings import Endpoint, Features, Settings
 
@@ -69,6 +72,26 @@ def test_echo_is_cancelled_on_the_way_to_the_output(
     assert re.search(r"cancelling echo: \d+ dB, latency \d+ ms, 0 xruns", process.said)
 
 
+def test_the_loops_chain_gives_what_the_api_gives(rng: np.random.Generator) -> None:
+    """Two channels each way, bit for bit, and a frame of another length is refused."""
+    features = asdict(Features())
+    chain, module = LoopChain(16000, 2, 2, features), AudioProcessingModule(**features)
+    silence = AudioFrame.create(16000, 2, 160)
+    module.process_stream(silence)  # the shape is known
+    module.process_reverse_stream(silence)
+    module.reset()
+    for _ in range(50):
+        far, near = rng.integers(-3000, 3000, (2, 320)).astype("<i2")
+        frame = AudioFrame(bytearray(near.tobytes()), 16000, 2, 160)
+        module.process_reverse_stream(AudioFrame(far.tobytes(), 16000, 2, 160))
+        module.process_stream(frame)
+        assert chain.process(far.tobytes(), near.tobytes()) == frame.data.tobytes()
+    assert stats_of(chain.figures()) == module.stats()
+    for sizes in ((640, 638), (638, 640)):
+        with pytest.raises(RuntimeError, match="expected 10 ms"):
+            chain.process(*map(bytes, sizes))
+
+
 def test_erle_is_reported_as_it_is(
     rng: np.random.Generator, room_card: RoomCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,14 +114,14 @@ def test_erle_is_reported_as_it_is(
     )
     microphones: list[float] = []
     outputs: list[float] = []
-    reported: list[Stats] = []
+    reported: list[Mapping[str, float]] = []
     stats: list[Stats] = []  # for each block
-    monkeypatch.setattr(AudioProcessingModule, "stats", remember(reported, AudioProcessingModule.stats))
+    monkeypatch.setattr(LoopChain, "figures", remember(reported, LoopChain.figures))
 
     def tap(far: bytes, microphone: bytes, output: bytes, times: FrameTimes) -> None:
         for powers, block in ((microphones, microphone), (outputs, output)):
             powers.append(float(np.mean((np.frombuffer(block, dtype="<i2") / 32768) ** 2)))
-        stats.append(reported[-1] if reported else Stats())
+        stats.append(stats_of(reported[-1]) if reported else Stats())
 
     assert service.run(settings, seconds=14, tap=tap) == 0
     errors_db = []

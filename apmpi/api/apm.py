@@ -257,18 +257,7 @@ class AudioProcessingModule:
     def stats(self) -> Stats:
         """Return the figures after the last frame; before the first one the defaults of Stats."""
         chain = self._chain
-        if chain is None:
-            return Stats()
-        raw: dict[str, Any] = chain.stats()
-        for flag in (
-            "converged",
-            "double_talk",
-            "reference_present",
-            "microphone_clipping",
-            "microphone_too_quiet",
-        ):
-            raw[flag] = bool(raw[flag])
-        return Stats(**raw)
+        return stats_of(chain.stats()) if chain else Stats()
 
     def save_state(self) -> bytes:
         """Return the learned state (echo path, delay, noise, gain), about 95 KB per channel at 48 kHz,
@@ -361,6 +350,20 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def stats_of(figures: Mapping[str, float]) -> Stats:
+    """Return the native chain's figures, apm_stats_t, as Stats."""
+    values: dict[str, Any] = dict(figures)
+    for flag in (
+        "converged",
+        "double_talk",
+        "reference_present",
+        "microphone_clipping",
+        "microphone_too_quiet",
+    ):
+        values[flag] = bool(values[flag])
+    return Stats(**values)
 
 
 def _read(given: Mapping[str, object]) -> dict[str, float]:

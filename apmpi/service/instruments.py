@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from apmpi.api.apm import Stats
+from apmpi.api.apm import Stats, stats_of
 from apmpi.cards.latency import LatencyLog, LatencySummary
 from apmpi.figures import CHAIN, FEATURES, QUANTILES, each_s_field, journal_field
 from apmpi.service.chime import Chime
@@ -31,7 +31,7 @@ class Board:
         chime      the tones, once they are due
     Written by the audio thread:
         applied    settings in use
-        core       the chain's figures, 10 times a second; None before the first
+        figures    the chain's, as stats_of() takes them, 10 times a second; None before the first
         parked     the device that is waited for, as a sentence; "" if none is
         mono       treatment of channels that a mean would harm, in sentences
         beats      grows with each frame, and while a device is waited for
@@ -39,12 +39,18 @@ class Board:
 
     settings: Settings
     applied: Settings
-    core: Stats | None = None
+    figures: Mapping[str, float] | None = None
     parked: str = ""
     mono: str = ""
     beats: int = 0
     stop: bool = False
     chime: Chime | None = None
+
+    @property
+    def core(self) -> Stats | None:
+        """The chain's figures; for all threads but the audio thread, see LoopChain.figures()."""
+        figures = self.figures
+        return None if figures is None else stats_of(figures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The loop of the audio thread: every 10 ms one frame from the microphone, one from the far end, one to each
 output.
 
-    microphone ─► far end ─► speaker ─► process_reverse_stream, process_stream ─► output
-      sets the pace             └───── both due at a fixed time after the frame came in ─────┘
+    microphone ─► far end ─► speaker ─► chain ─► output
+      sets the pace             └───────┬──────────┘
+                                both due at a fixed time after the frame came in
 
 The microphone's card sets the pace. The loop waits for nothing else: a far end without sound is silence,
 files are read and written by threads of their own, and the reporter's thread reports (report.py).
@@ -22,12 +23,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from apmpi.api.apm import KERNELS, AudioProcessingModule
+from apmpi.api.apm import KERNELS
 from apmpi.cards.clock import Timebase
 from apmpi.cards.downmix import Downmix
 from apmpi.cards.formats import picked, repeated
 from apmpi.cards.latency import FrameTimes, LatencyLog
 from apmpi.errors import EndpointError
+from apmpi.service.chain import LoopChain
 from apmpi.service.feed import Feed
 from apmpi.service.instruments import Board
 from apmpi.service.learned import Learned
@@ -45,19 +47,6 @@ Tap = Callable[[bytes, bytes, bytes, FrameTimes], None]
 
 # (frame, the frame that it was made from) -> the frame in the channels of the device that plays it.
 Remix = Callable[[bytes, bytes], bytes]
-
-
-class _Block:
-    """10 ms as the chain takes them, without AudioFrame's checks and copy; `data` is exchanged."""
-
-    __slots__ = ("data", "num_channels", "sample_rate", "samples_per_channel")
-
-    def __init__(self, sample_rate: int, num_channels: int, samples_per_channel: int) -> None:
-        """Silence."""
-        self.sample_rate = sample_rate
-        self.num_channels = num_channels
-        self.samples_per_channel = samples_per_channel
-        self.data = memoryview(bytes(samples_per_channel * num_channels * SAMPLE_BYTES))
 
 
 def _picking(channels: int, wanted: tuple[int, ...]) -> Callable[[bytes], bytes]:
@@ -94,18 +83,14 @@ class Loop:
         far_channels = settings.far_end.channels if settings.far_end else 1
         self._near_of = _picking(settings.microphone.channels, settings.near_channels)
         self._reference_of = _picking(settings.microphone.channels, settings.reference_channels)
-        self._near = _Block(rate_hz, len(settings.near_channels), frame_samples)
         self._far_channels = far_channels
         # A single loudspeaker plays a mix, which is then the reference.
         self._mono_played = settings.speaker is not None and settings.speaker.channels == 1
-        self._reference = _Block(rate_hz, 1 if self._mono_played else far_channels, frame_samples)
         self._silence = bytes(SAMPLE_BYTES * frame_samples * far_channels)
-        self._apm = AudioProcessingModule(
-            **asdict(settings.features), **asdict(settings.tuning), low_latency=settings.low_latency
-        )
-        # The chain allocates with its first frame, which must be none of the microphone's.
-        self._process(self._reference.data.tobytes(), self._near.data.tobytes())
-        self._apm.reset()
+        reference_channels = 1 if self._mono_played else far_channels
+        parameters = asdict(settings.features) | asdict(settings.tuning)
+        parameters["low_latency"] = settings.low_latency
+        self._apm = LoopChain(rate_hz, len(settings.near_channels), reference_channels, parameters)
         if settings.stream_delay_ms is not None:
             self._apm.set_stream_delay_ms(settings.stream_delay_ms)
 
@@ -123,7 +108,7 @@ class Loop:
 
     def channels(self) -> dict[str, int]:
         """Return the channel count of each signal of the feed."""
-        near = self._near.num_channels
+        near = len(self._settings.near_channels)
         return {"far_end": self._far_channels, "microphone": near, "output": near}
 
     def description(self) -> str:
@@ -189,7 +174,7 @@ class Loop:
             if speaker:
                 played = self._far_to_speaker(far, far)
                 speaker.play(played, due_ns)
-            out = self._process(played if self._mono_played else far, near)
+            out = self._apm.process(played if self._mono_played else far, near)
             done_ns = self._time.now_ns()
             played_ns = output.play(self._near_to_output(out, near), due_ns) if output else None
 
@@ -202,7 +187,7 @@ class Loop:
                 self._tap(far, near, out, times)
             self.feed.put(latency.frames, far, near, out)
             if latency.frames % STATS_EVERY_FRAMES == 0:
-                board.core = self._apm.stats()
+                board.figures = self._apm.figures()
                 found = [f"{name}: {mono.finding}" for name, mono in self._downmixes.items() if mono.finding]
                 board.mono = "; ".join(found)
             latency.add(wait_ms, processing_ms, queue_ms)
@@ -223,13 +208,6 @@ class Loop:
             return lambda block, _: repeated(block, wanted)
         self._downmixes[name] = Downmix(self._settings.sample_rate_hz, numbers, every=every)
         return self._downmixes[name].mix
-
-    def _process(self, reference: bytes, near: bytes) -> bytes:
-        self._reference.data = memoryview(reference)
-        self._near.data = memoryview(bytearray(near))
-        self._apm.process_reverse_stream(self._reference)
-        self._apm.process_stream(self._near)
-        return self._near.data.tobytes()
 
     def _apply(self, settings: Settings) -> None:
         """Apply a reload between two frames: settings, delay hint, devices. What was learned is kept."""

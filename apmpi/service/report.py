@@ -164,9 +164,10 @@ class Reporter(threading.Thread):
                 self._chimes = False
                 self._chime()
         self._watchdog.feed(now_s, frames, board.beats, waiting=bool(parked))
-        self._note_second(now_s, frames)
+        core = board.core
+        self._note_second(core, now_s, frames)
         self._report_parked(parked)
-        for message in self._microphone.due(board.core, now_s):
+        for message in self._microphone.due(core, now_s):
             self._log.write(Event.MICROPHONE_LEVEL, message, {})
         self._report_mono()
         self._report_xruns(now_s)
@@ -184,8 +185,7 @@ class Reporter(threading.Thread):
         if is_due(self._mark.path):
             self._board.chime = Chime(settings.sample_rate_hz, settings.far_end.channels)
 
-    def _note_second(self, now_s: float, frames: int) -> None:
-        core = self._board.core
+    def _note_second(self, core: Stats | None, now_s: float, frames: int) -> None:
         if core is not None and frames != self._noted_frames and now_s - self._noted_s >= SECOND_S:
             self._seconds.append(core)
             self._noted_s, self._noted_frames = now_s, frames

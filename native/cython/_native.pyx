@@ -215,6 +215,24 @@ cdef class Chain:
         finally:
             PyBuffer_Release(&view)
 
+    def process(self, bytes far_end not None, int far_channels, bytes microphone not None):
+        """Return the microphone's frame processed, after a far-end frame: render and capture in one call."""
+        cdef Py_ssize_t size = sizeof(int16_t) * self.channels * (self.rate_hz // 100)
+        cdef Py_ssize_t far_size = sizeof(int16_t) * far_channels * (self.rate_hz // 100)
+        if (len(far_end), len(microphone)) != (far_size, size) or not 1 <= far_channels <= APM_MAX_CHANNELS:
+            raise RuntimeError(f"far end of {len(far_end)} and microphone of {len(microphone)} bytes, expected "
+                               f"10 ms: {far_size} in 1 to {APM_MAX_CHANNELS} channels and {size}")
+        cdef const int16_t *far_frames = <const int16_t *>PyBytes_AsString(far_end)
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, size)
+        cdef int16_t *frames = <int16_t *>PyBytes_AsString(out)
+        memcpy(frames, PyBytes_AsString(microphone), size)
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            apm_render(self.apm, far_frames, far_channels)
+            apm_capture(self.apm, frames)
+            PyThread_release_lock(self.lock)
+        return out
+
     def stats(self):
         """Return apm_stats_t as a dict by its members' names, see native/apm/apm.h."""
         cdef apm_stats_t stats
