@@ -30,6 +30,15 @@ static inline int32_t bits_of_float(float x)
  * fraction bits, so that the integer stands in the lowest bits of the sum. */
 static inline int16_t nearest_int16(float x) { return (int16_t)bits_of_float(x + 12582912.0f); }
 
+/* The same of any -2^22 < x < 2^22, limited to 16 bits. Limiting an integer takes two vector instructions,
+ * limiting a float six. */
+static inline int16_t limited_int16(float x)
+{
+    const int32_t whole = bits_of_float(x + 12582912.0f) - bits_of_float(12582912.0f),
+                  above = whole > INT16_MIN ? whole : INT16_MIN;
+    return (int16_t)(above < INT16_MAX ? above : INT16_MAX);
+}
+
 /* A sample of full scale 1 as 16 bits, limited to their range; a NaN is silence. */
 static inline int16_t sample_to_int16(float x)
 {

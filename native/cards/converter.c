@@ -173,6 +173,19 @@ static void resample_fours(const converter_t *converter, const float *history, i
     }
 }
 
+/* Writes the samples of one channel, rounded and limited. */
+static void deliver(const converter_t *converter, int samples, int16_t *out)
+{
+    const float *sound = converter->sound;
+    const int channels = converter->channels;
+    if (channels == 1) /* becomes vector instructions */
+        for (int i = 0; i < samples; i++)
+            out[i] = limited_int16(sound[i]);
+    else
+        for (int i = 0; i < samples; i++)
+            out[i * channels] = limited_int16(sound[i]);
+}
+
 int converter_process(converter_t *converter, const int16_t *in, int count, double ratio, int16_t *out)
 {
     append(converter, in, count);
@@ -180,12 +193,10 @@ int converter_process(converter_t *converter, const int16_t *in, int count, doub
     const int64_t step = llrint(ldexp(1.0 / ratio, FRACTION_BITS)),
                   left = (converter->kept - converter->taps / 2) * SAMPLE - converter->position;
     const int samples = left > 0 ? (int)((left + step - 1) / step) : 0;
-    const float *sound = converter->sound;
     for (int c = 0; c < channels; c++) {
         const float *history = converter->history + c * converter->stride;
         (converter->one_rate ? resample_fours : resample)(converter, history, step, samples);
-        for (int i = 0; i < samples; i++)
-            out[i * channels + c] = nearest_int16(clamp(sound[i], -32768.0f, 32767.0f));
+        deliver(converter, samples, out + c);
     }
     converter->position += samples * step;
     forget(converter);

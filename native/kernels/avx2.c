@@ -25,6 +25,12 @@
 #define STORE(p, v) _mm256_storeu_ps(p, v)
 #define SPLAT(f) _mm256_set1_ps(f)
 #define SUM(v) sum_of_four(_mm256_castps256_ps128(v) + _mm256_extractf128_ps(v, 1))
+#define STORE_SUMS(p, v)                                                                                     \
+    do {                                                                                                     \
+        const __m256 halves_ = _mm256_hadd_ps(_mm256_hadd_ps((v)[0], (v)[1]),                                \
+                                              _mm256_hadd_ps((v)[2], (v)[3]));                               \
+        _mm_storeu_ps(p, _mm256_castps256_ps128(halves_) + _mm256_extractf128_ps(halves_, 1));               \
+    } while (0)
 
 #define I __m256i
 #define BITS(v) _mm256_castps_si256(v)

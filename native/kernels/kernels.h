@@ -86,7 +86,7 @@ typedef struct {
     /* sum of x * (low + part (high - low)): a filter between two rows of a table, 0 <= part < 1 */
     float (*interpolate)(int n, const float *x, const float *low, const float *high, float part);
     /* Four outputs one sample apart, from the same two rows: out[i] is interpolate() at x + i with
-     * part + i step, which may leave 0..1; x: n + 3 */
+     * part + i step, which may leave 0..1; x: n + 3; n > 0 */
     void (*interpolate_four)(int n, const float *x, const float *low, const float *high, float part,
                              float step, float *out);
 

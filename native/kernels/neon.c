@@ -9,6 +9,7 @@
 #define STORE(p, v) vst1q_f32(p, v)
 #define SPLAT(f) vdupq_n_f32(f)
 #define SUM(v) vaddvq_f32(v)
+#define STORE_SUMS(p, v) vst1q_f32(p, vpaddq_f32(vpaddq_f32((v)[0], (v)[1]), vpaddq_f32((v)[2], (v)[3])))
 
 static inline float32x4_t reversed(float32x4_t v)
 {

@@ -9,6 +9,7 @@
 #define STORE(p, v) (*(p) = (v))
 #define SPLAT(f) (f)
 #define SUM(v) (v)
+#define STORE_SUMS(p, v) ((p)[0] = (v)[0], (p)[1] = (v)[1], (p)[2] = (v)[2], (p)[3] = (v)[3])
 #define REVERSED(v) (v)
 #define LOAD_PAIRS(p, re, im) ((re) = (p)[0], (im) = (p)[1])
 #define STORE_PAIRS(p, re, im) ((p)[0] = (re), (p)[1] = (im))

@@ -8,6 +8,12 @@
 #include "kernels/fft_text.h"
 
 #define SUM(v) sum_of_four(v)
+#define STORE_SUMS(p, v)                                                                                     \
+    do {                                                                                                     \
+        __m128 a_ = (v)[0], b_ = (v)[1], c_ = (v)[2], d_ = (v)[3];                                           \
+        _MM_TRANSPOSE4_PS(a_, b_, c_, d_);                                                                   \
+        _mm_storeu_ps(p, (a_ + b_) + (c_ + d_));                                                             \
+    } while (0)
 
 #define I __m128i
 #define BITS(v) _mm_castps_si128(v)

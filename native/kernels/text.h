@@ -5,6 +5,7 @@
  *   LOAD(p) STORE(p, v) LANES floats from and to memory
  *   SPLAT(f)            the same float in every lane
  *   SUM(v)              sum of all lanes
+ *   STORE_SUMS(p, v)    SUM() of each of the vectors v[0] .. v[3] to memory
  *   DOT_ROWS            rows of weights that dot_rows(inputs, row, x, sum) takes at once:
  *                       sum[r] = sum_i row[r][i] * x[i]
  */
@@ -351,16 +352,19 @@ static void interpolate_four(int n, const float *restrict x, const float *restri
     V from[4], to[4];
     for (int i = 0; i < 4; i++)
         from[i] = to[i] = SPLAT(0.0f);
-    for (int k = 0; k < n; k += LANES) {
+    int k = 0;
+    do {
         const V low_taps = LOAD(low + k), high_taps = LOAD(high + k);
         for (int i = 0; i < 4; i++) {
             const V sound = LOAD(x + k + i);
             from[i] = from[i] + sound * low_taps;
             to[i] = to[i] + sound * high_taps;
         }
-    }
+        k += LANES;
+    } while (k < n);
     for (int i = 0; i < 4; i++)
-        out[i] = SUM(from[i] + SPLAT(part + (float)i * step) * (to[i] - from[i]));
+        from[i] = from[i] + SPLAT(part + (float)i * step) * (to[i] - from[i]);
+    STORE_SUMS(out, from);
 }
 
 static inline void dense_rows(int rows, int inputs, const int8_t *weight, const float *restrict scale,
