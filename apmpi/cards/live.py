@@ -32,17 +32,17 @@ class Microphone:
     def read(self) -> bytes:
         """Return the next frame; after PARKED_SLEEP_S an empty one while the device is lost."""
         slot = self.slot
-        slot.take_over()
-        if slot.card is None:
+        card = slot.card or slot.take_over()
+        if card is None:
             time.sleep(PARKED_SLEEP_S)
             return b""
         try:
-            frame = slot.card.read()
+            frame = card.read()
         except DeviceLost as error:
             slot.lose(error)
             return b""
-        slot.flows()
-        self.restarted, self.captured_ns = slot.card.restarted, slot.card.captured_ns
+        slot.problem = ""
+        self.restarted, self.captured_ns = card.restarted, card.captured_ns
         return frame
 
 
@@ -63,13 +63,15 @@ class FarEnd:
     def read(self, captured_ns: int) -> bytes | None:
         """Return the frame for the microphone frame captured at `captured_ns`, None without sound."""
         slot = self.slot
-        if slot.take_over():
+        card = slot.card
+        if card is None:
+            card = slot.take_over()
+            if card is None:
+                return None
             self.place.forget()
-        if slot.card is None:
-            return None
         try:
-            if self.place.fill(slot.card, self.follower, captured_ns - self._lag_ns):
-                slot.flows()
+            if self.place.fill(card, self.follower, captured_ns - self._lag_ns):
+                slot.problem = ""
         except DeviceLost as error:
             slot.lose(error)
         return self.place.take()
@@ -109,15 +111,17 @@ class Player:
         None if the device is lost, or if the frame is later than its whole length.
         """
         slot = self.slot
-        if slot.take_over():
+        card = slot.card
+        if card is None:
+            card = slot.take_over()
+            if card is None:
+                return None
             self.place.lose()
-        if slot.card is None:
-            return None
         try:
-            heard_ns = self.place.play(slot.card, self.follower, frame, due_ns)
+            heard_ns = self.place.play(card, self.follower, frame, due_ns)
         except DeviceLost as error:
             slot.lose(error)
             return None
-        if slot.card.moving:
-            slot.flows()
+        if card.moving:
+            slot.problem = ""
         return heard_ns

@@ -67,20 +67,19 @@ class Slot(Generic[Card]):
             self._xruns_before += card.xruns
             self._dead.append(card)
 
-    def take_over(self) -> bool:
-        """Put a card in place that the caretaker has opened; return True if there was one."""
-        if self.card is not None or self._fresh is None:
-            return False
+    def take_over(self) -> Card | None:
+        """Put a card in place that the caretaker has opened, and return it; None if there is none.
+
+        Called while there is no card. Once the card moves sound, the caller sets `problem` to "".
+        """
+        if self._fresh is None:
+            return None
         (card, opener), self._fresh = self._fresh, None
         if opener is not self._open_card:  # replaced in the meantime
             self._dead.append(card)
-            return False
+            return None
         self.card = card
-        return True
-
-    def flows(self) -> None:
-        """Records that the card moves sound."""
-        self.problem = ""
+        return card
 
     # -- caretaker
 
