@@ -155,7 +155,8 @@ def count(rate_hz: int, played: bool, plugin: Path, folder: Path) -> Count:
         elif kind == "calls":
             calls += int(values[0]) / counted
         elif kind == "frame":
-            frames.append((int(values[0]), int(values[1])))
+            if values[0] != "0":  # else poll() has woken up the thread too early
+                frames.append((int(values[0]), int(values[1])))
         else:
             part, function = part_of(*symbols.name(int(values[0], 16)))
             parts[part] += int(values[1]) / counted  # type: ignore[assignment]
