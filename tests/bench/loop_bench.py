@@ -26,7 +26,7 @@ import apmpi
 HERE = Path(__file__).parent
 QEMU = ["qemu-x86_64", "-cpu", "Nehalem"]
 SPEED = 0.1  # of the cards in the emulator: at 0.2 it is too slow for them
-FRAMES = 900  # 90 s in the emulator; 9 s of sound, in which the loop reports four times
+FRAMES = 400  # 40 s in the emulator; 4 s of sound, in which the loop reports twice
 REPORT_INTERVAL_S = 2
 AUDIO = "MainThread"
 CHAIN, ROOM_CARD = "_native", "libasound_module_pcm_apmpi_room"
