@@ -5,6 +5,7 @@ output.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -328,7 +329,7 @@ def test_what_stands_clear_in_a_quiet_room_passes(
     assert worst_db < 1.0
 
 
-def music(rng: np.random.Generator, seconds: float) -> Signal:
+def piano_and_drums(rng: np.random.Generator, seconds: float) -> Signal:
     """Four chords that repeat, with a bass, a melody and drums; notes fade as those of a piano."""
     sound, beat = np.zeros(round(seconds * RATE_HZ)), round(rng.uniform(0.3, 0.5) * RATE_HZ)
     key_hz, chords = rng.uniform(100.0, 200.0), rng.integers(0, 12, 4)
@@ -351,14 +352,60 @@ def music(rng: np.random.Generator, seconds: float) -> Signal:
     return sound
 
 
+def guitars(rng: np.random.Generator, seconds: float) -> Signal:
+    """Two overdriven guitars that play the same fifths, each a little out of tune."""
+    count, beat = round(seconds * RATE_HZ), round(rng.uniform(0.6, 1.2) * RATE_HZ)
+    low_hz, sound = rng.uniform(80.0, 110.0), np.zeros(round(seconds * RATE_HZ))
+    loudspeaker = butter(2, [100.0, 5000.0], "bandpass", fs=RATE_HZ, output="sos")
+    steps = rng.choice([0, 3, 5, 7, 10], count // beat + 1)
+    for _ in range(2):
+        strings = np.zeros(count)
+        for step, at in zip(steps, range(0, count, beat), strict=False):
+            t = np.arange(min(beat, count - at)) / RATE_HZ
+            for ratio in (1.0, 1.5, 2.0, 3.0):
+                hz = low_hz * ratio * 2.0 ** (step / 12.0 + rng.uniform(-10.0, 10.0) / 1200.0)
+                for partial in range(1, min(20, int(7500.0 / hz) + 1)):
+                    strings[at : at + len(t)] += (
+                        np.sin(2 * np.pi * partial * hz * t + rng.uniform(0.0, 6.28)) / partial
+                    )
+        sound += sosfilt(loudspeaker, np.tanh(8.0 * strings))
+    return sound
+
+
+def choir(rng: np.random.Generator, seconds: float) -> Signal:
+    """Chords of four notes, each sung by six voices with vibrato, 0.15 semitones out of tune."""
+    count, beat = round(seconds * RATE_HZ), round(rng.uniform(1.0, 2.0) * RATE_HZ)
+    key_hz, sound = rng.uniform(130.0, 200.0), np.zeros(count)
+    for at in range(0, count - RATE_HZ // 5, beat):
+        t = np.arange(min(beat + RATE_HZ // 10, count - at)) / RATE_HZ
+        fade = np.minimum(1.0, 10.0 * np.minimum(t, t[-1] - t))
+        for semitones in rng.choice([0, 2, 3, 5, 7, 8, 10, 12, 14, 15, 17, 19], 4, replace=False):
+            for _ in range(6):
+                hz = key_hz * 2.0 ** ((semitones + rng.normal(0.0, 0.15)) / 12.0)
+                sway = np.sin(2 * np.pi * rng.uniform(4.5, 6.5) * t + rng.uniform(0.0, 6.28))
+                phase = 2 * np.pi * np.cumsum(hz * (1.0 + 0.012 * sway)) / RATE_HZ
+                for partial in range(1, min(16, int(7000.0 / hz))):
+                    tone = np.sin(partial * phase + rng.uniform(0.0, 6.28))
+                    sound[at : at + len(t)] += fade * tone / partial
+    return sound
+
+
 @pytest.mark.parametrize("learned_gain", [True, False])
-def test_music_in_a_quiet_room_passes(rng: np.random.Generator, learned_gain: bool) -> None:
-    """While it stands 30 dB above the noise it loses less than 1 dB in any 50 ms of half a minute. When the
-    minimum of 4 to 8 s counted as noise, it lost up to 18 dB from the sixth second on.
+@pytest.mark.parametrize(("play", "seconds"), [(piano_and_drums, 45.0), (guitars, 12.0), (choir, 12.0)])
+def test_music_in_a_quiet_room_passes(
+    rng: np.random.Generator,
+    play: Callable[[np.random.Generator, float], Signal],
+    seconds: float,
+    learned_gain: bool,
+) -> None:
+    """While it stands 30 dB above the noise it loses less than 1 dB in any 50 ms. When the minimum of 4 to
+    8 s counted as noise, or music counted after half a minute, or what fluctuated little, it lost up to 18
+    dB: piano from the sixth second or the 33rd on, guitars and choirs from the first.
     """
     worst_db = -np.inf
-    for _ in range(3):
-        clean = np.concatenate([np.zeros(2 * RATE_HZ), at_level(music(rng, 30.0), rng.uniform(-38.0, -22.0))])
+    for _ in range(2):
+        sound = at_level(play(rng, seconds), rng.uniform(-38.0, -22.0))
+        clean = np.concatenate([np.zeros(2 * RATE_HZ), sound])
         mic = clean + at_level(rng.standard_normal(len(clean)), QUIET_ROOM_DBFS)
         out = heard(AudioProcessingModule(noise_suppression=True, learned_gain=learned_gain), RATE_HZ, mic)
         parts = [slice(at, at + RATE_HZ // 20) for at in range(0, len(clean), RATE_HZ // 20)]

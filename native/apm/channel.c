@@ -215,7 +215,8 @@ void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t
         residual_process(&channel->residual, &powers);
         residual = channel->residual.power;
     }
-    ns_track(&channel->ns, ws->error_power, residual);
+    ns_input_t block = {.re = ws->re, .im = ws->im, .power = ws->error_power, .echo = residual};
+    ns_track(&channel->ns, &block);
     channel->speech_probability = channel->ns.speech_probability;
     const int suppresses = config->noise_suppression != APM_NOISE_KEPT,
               learned = config->learned_gain && suppresses;
@@ -230,16 +231,10 @@ void channel_suppress(channel_t *channel, workspace_t *ws, const channel_input_t
     channel->held_speech_probability = fmaxf(channel->speech_probability,
                                              SPEECH_HOLD_DECAY * channel->held_speech_probability);
     const ns_mask_t mask = {channel->mask.speech, channel->mask.rest, channel->mask.speech_probability};
-    const ns_input_t block = {
-        .re = ws->re,
-        .im = ws->im,
-        .power = ws->error_power,
-        .echo = residual,
-        .mask = learned ? &mask : NULL,
-        /* without an echo nothing is known of the canceller */
-        .canceller_confidence = input->echo_age_blocks < BLOCKS_PER_S ? channel->residual.convergence : 0.0f,
-        .echo_confidence = echo_is_possible(input) ? 0.0f : 1.0f,
-    };
+    block.mask = learned ? &mask : NULL;
+    /* without an echo nothing is known of the canceller */
+    block.canceller_confidence = input->echo_age_blocks < BLOCKS_PER_S ? channel->residual.convergence : 0.0f;
+    block.echo_confidence = echo_is_possible(input) ? 0.0f : 1.0f;
     ns_suppress(&channel->ns, &block);
     stft_synthesise(&ws->stft, &ws->fft, ws->re, ws->im, channel->overlap, channel->mic);
 }

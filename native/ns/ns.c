@@ -67,11 +67,10 @@ static ns_block_t block_of(const ns_t *ns, const ns_input_t *input)
     };
 }
 
-void ns_track(ns_t *ns, const float *power, const float *echo)
+void ns_track(ns_t *ns, const ns_input_t *input)
 {
-    const ns_block_t block = block_of(ns, &(ns_input_t){.power = power, .echo = echo});
-    steady_observe(&ns->steady, &block, ns->floor.smooth);
-    noise_floor_process(&ns->floor, &block, ns->speech_probability, &ns->near_end);
+    const ns_block_t block = block_of(ns, input);
+    noise_floor_process(&ns->floor, &block, ns->speech_probability, &ns->near_end, ns->steady.tonality);
     bands_process(&ns->bands, &block);
     if (steady_process(&ns->steady, &block, &ns->floor))
         ns->near_end.quiet_room = 0.0f;

@@ -48,8 +48,9 @@ void ns_reset(ns_t *ns);
  * before the first block. */
 void ns_configure(ns_t *ns, float attenuation_db);
 
-/* Updates noise and speech_probability. power, echo: as in ns_input_t. */
-void ns_track(ns_t *ns, const float *power, const float *echo);
+/* Updates noise and speech_probability by the spectrum, its power and its echo; the rest of the input is not
+ * used. */
+void ns_track(ns_t *ns, const ns_input_t *input);
 void ns_suppress(ns_t *ns, const ns_input_t *input);
 
 /* Records or restores the noise floor, the only state worth keeping over a restart. */

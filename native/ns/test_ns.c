@@ -50,7 +50,6 @@ static double process_with(rig_t *rig, int blocks, float noise, float speech, fl
             /* both parts, with the margin that residual.c gives */
             rig->echo[k] = 2.0f * 2.0f * echo * echo;
         }
-        ns_track(&rig->ns, rig->power, rig->echo);
         const ns_input_t input = {
             .re = rig->re,
             .im = rig->im,
@@ -60,6 +59,7 @@ static double process_with(rig_t *rig, int blocks, float noise, float speech, fl
             .canceller_confidence = canceller_confidence,
             .echo_confidence = echo_confidence,
         };
+        ns_track(&rig->ns, &input);
         ns_suppress(&rig->ns, &input);
         for (int k = 0; k < BINS; k++)
             if (speech == 0.0f || (speaks && k / 8 % 2)) {

@@ -21,6 +21,7 @@ C = c_constants(
     "ns/bands.h",
     "ns/bands.c",
     "ns/noise_floor.c",
+    "ns/tonality.h",
     "ns/steady.c",
     "ns/presence.c",
     "ns/near_end.c",
@@ -57,11 +58,18 @@ class NoiseFloor:
         self.lowest, self.lowest_next = np.full(bins, np.inf), np.full(bins, np.inf)
         self.clear_blocks = np.zeros(bins)
         self.blocks = 0
-        self.window: list[tuple[Signal, float]] = []  # of each block: smoothed power by band, foreground
+        # of each block: smoothed power by band, foreground, tonality
+        self.window: list[tuple[Signal, float, float]] = []
         self.held_windows = 0
 
     def process(
-        self, power: Signal, echo: Signal, speech_probability: float, near_end: NearEnd, bands: Bands
+        self,
+        power: Signal,
+        echo: Signal,
+        speech_probability: float,
+        near_end: NearEnd,
+        tonality: float,
+        bands: Bands,
     ) -> None:
         self.smooth = follow_each(self.smooth, power) if self.blocks else power
         posterior = np.pad(power / self.noise, 1, mode="edge")
@@ -79,26 +87,25 @@ class NoiseFloor:
         self.lowest_next = np.where(clear, np.minimum(self.lowest_next, self.smooth), self.lowest_next)
         self.clear_blocks += clear
         self.blocks += 1
-        self.window.append((bands.smooth_input.copy(), near_end.foreground))
+        self.window.append((bands.smooth_input.copy(), near_end.foreground, tonality))
         if len(self.window) == C.MINIMUM_BLOCKS:
-            held = self._held_foreground() and self.held_windows < C.HELD_WINDOWS_MAX
-            self.held_windows = self.held_windows + 1 if held else 0
+            tonal = sum(tonality for _, _, tonality in self.window) > C.TONAL * C.MINIMUM_BLOCKS
+            held = self._held_foreground(C.TONAL_CONSTANT if tonal else C.CONSTANT)
+            held = held and (tonal or self.held_windows < C.HELD_WINDOWS_MAX)
+            self.held_windows = self.held_windows + 1 if held and not tonal else 0
             complete = (self.clear_blocks >= C.MINIMUM_CLEAR_BLOCKS) & (not held)
             self.lowest = np.where(complete, self.lowest_next, self.lowest)
             self.lowest_next[:], self.clear_blocks[:] = np.inf, 0.0
             self.window.clear()
 
-    def _held_foreground(self) -> bool:
+    def _held_foreground(self, constant: float) -> bool:
         """Return whether the window held a sound that stands clear of the noise and is not constant."""
-        smoothed = np.array([power for power, _ in self.window])
+        smoothed = np.array([power for power, _, _ in self.window])
         first, second = np.min(smoothed.reshape(2, len(smoothed) // 2, -1), axis=1)
-        changes = float(np.mean(np.abs(np.log((second + self.quiet) / (first + self.quiet))))) > C.CONSTANT
+        changes = float(np.mean(np.abs(np.log((second + self.quiet) / (first + self.quiet))))) > constant
         unmuted = float(np.sum(self.lowest)) > C.UNMUTED * self.quiet * len(self.noise)
-        return (
-            changes
-            and unmuted
-            and sum(foreground for _, foreground in self.window) > C.FILLED * len(smoothed)
-        )
+        foreground = sum(foreground for _, foreground, _ in self.window)
+        return changes and unmuted and foreground > C.FILLED * len(smoothed)
 
     def raise_to(self, minimum: Signal) -> None:
         """Raise noise and minima to those of a steady noise, though not above the smoothed power."""
@@ -132,40 +139,46 @@ class Bands:
 
 
 class Steady:
-    """Detection of new steady noise in windows of STEADY_BLOCKS."""
+    """Detection of new steady noise in the last TONALITY_PARTS times PART_BLOCKS blocks."""
 
     def __init__(self, bands: Bands, quiet: float) -> None:
         self.bands, self.quiet = bands, quiet
         self.smooth = np.zeros(len(bands.slices))
-        # of each block: power and smoothed power by band; how far bins differ from their past and from
-        # their neighbours, and at most could from their past
-        self.window: list[tuple[Signal, Signal, Signal]] = []
+        self.tonality = 0.0
+        self.last = [np.zeros(bands.bins.stop - bands.bins.start, complex)] * C.TONALITY_LAG
+        # of each block: power and smoothed power by band, spectrum, and its product with that of before
+        self.window: list[tuple[Signal, Signal, Signal, Signal]] = []
 
-    def differences(self, power: Signal, smooth: Signal) -> Signal:
-        """Fluctuation, roughness and the largest possible fluctuation of a block, before its smoothing."""
-        neighbours = np.diff(smooth, prepend=0.0)
-        return np.abs([power - smooth, neighbours, power + smooth])[:, self.bands.bins].sum(axis=1)
+    def _tonality(self, spectra: Signal, products: Signal) -> float:
+        """Mean over the bands of the coherence of bins with themselves TONALITY_LAG blocks before."""
+        power = np.sum(np.abs(spectra) ** 2, axis=0) + self.quiet
+        coherence = np.abs(np.sum(products, axis=0)) ** 2 / power**2
+        first = self.bands.bins.start
+        return float(
+            np.mean([np.mean(coherence[b.start - first : b.stop - first]) for b in self.bands.slices])
+        )
 
-    def process(self, differences: Signal, floor: NoiseFloor) -> bool:
+    def process(self, spectrum: Signal, floor: NoiseFloor) -> bool:
         """Raise the noise floor at the end of a window of new noise; whether it was."""
-        bands = self.bands
-        power = bands.input + self.quiet
+        bands, blocks = self.bands, C.TONALITY_PARTS * C.PART_BLOCKS
+        power, spectrum = bands.input + self.quiet, spectrum[bands.bins]
         self.smooth = follow_each(self.smooth, power)
-        self.window.append((power, self.smooth, differences))
+        self.window.append((power, self.smooth, spectrum, spectrum * np.conj(self.last[0])))
+        self.last = [*self.last[1:], spectrum]
         if bands.echo_power > C.MOST_ECHO * bands.input_power:
             self.window.clear()
-        if len(self.window) < C.STEADY_BLOCKS:
+            self.tonality = 0.0
+        if len(self.window) < blocks:
             return False
-        powers, smoothed, moves = (np.array(part) for part in zip(*self.window, strict=True))
-        self.window.clear()
+        powers, smoothed, spectra, products = (np.array(part) for part in zip(*self.window, strict=True))
+        del self.window[: C.PART_BLOCKS]
+        self.tonality = self._tonality(spectra, products)
         lowest = np.min(smoothed, axis=0)
-        moved = np.mean(np.log(np.mean(powers, axis=0) / lowest))
+        moved = float(np.mean(np.log(np.mean(powers, axis=0) / lowest)))
         sums = np.sum(powers, axis=0)
         risen = np.minimum(np.log(C.STEADY_BIAS * lowest / (bands.noise + self.quiet)), C.MOST_RISEN)
         risen = np.mean(np.where(sums > C.LEAKAGE * np.max(sums), risen, 0.0))
-        fluctuation, roughness, most = np.sum(moves, axis=0)
-        tonal = fluctuation < max(C.NOISE_ROUGHNESS * roughness, C.NOISE_FLUCTUATION * most)
-        if tonal or moved >= C.STEADY or risen <= C.RISEN:
+        if np.exp(2.0 * moved) * self.tonality >= C.NOISE_LIKE or risen <= C.RISEN:
             return False
         minimum = floor.smooth / C.STEADY_BIAS**2
         for band, low in zip(bands.slices, lowest, strict=True):
@@ -243,7 +256,7 @@ class Suppressor:
 
     def process(
         self,
-        power: Signal,
+        spectrum: Signal,
         echo: Signal,
         mask: tuple[Signal, Signal, float] | None = None,
         canceller_confidence: float = 0.0,
@@ -255,7 +268,8 @@ class Suppressor:
         speech; canceller_confidence: the canceller has converged; echo_confidence: the residual echo is not
         far above the expected.
         """
-        band_excess = self._track(power, echo)
+        power = np.abs(spectrum) ** 2
+        band_excess = self._track(spectrum, power, echo)
         self.gain_min += C.GAIN_MIN_RATE * (self.gain_min_target - self.gain_min)
         if abs(self.gain_min - self.gain_min_target) < C.GAIN_MIN_REACHED:
             self.gain_min = self.gain_min_target
@@ -277,13 +291,12 @@ class Suppressor:
         missing = np.maximum(wanted, least) - gain**2 * power
         return gain, np.sqrt(C.SPREAD * np.maximum(missing, 0.0))
 
-    def _track(self, power: Signal, echo: Signal) -> float:
+    def _track(self, spectrum: Signal, power: Signal, echo: Signal) -> float:
         """Follow noise and speech presence; return the bands' mean excess over the expected power."""
-        differences = self.steady.differences(power, self.floor.smooth)
-        bands, near_end = self.bands, self.near_end
-        self.floor.process(power, echo, self.speech_probability, near_end, bands)
+        bands, near_end, steady = self.bands, self.near_end, self.steady
+        self.floor.process(power, echo, self.speech_probability, near_end, steady.tonality, bands)
         bands.process(power, self.noise, echo)
-        if self.steady.process(differences, self.floor):
+        if steady.process(spectrum, self.floor):
             near_end.quiet_room = 0.0
         expected = C.NOISE_MARGIN * bands.noise + bands.echo
         band_excess = float(np.mean(np.log1p(bands.input / expected)))

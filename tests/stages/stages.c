@@ -411,6 +411,8 @@ API void *ns_new(int hop, float window_power, float attenuation_db)
 API void ns_again(ns_t *ns) { ns_reset(ns); }
 API void ns_attenuate(ns_t *ns, float attenuation_db) { ns_configure(ns, attenuation_db); }
 
+API float ns_tonality(const ns_t *ns) { return ns->steady.tonality; }
+
 /* Returns the speech probability; re and im in place. mask: NULL, or two rows of stride floats and the
  * mask's own probability. */
 API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float *echo, const float *mask,
@@ -426,7 +428,7 @@ API float ns_run(ns_t *ns, float *re, float *im, const float *power, const float
         .canceller_confidence = canceller_confidence,
         .echo_confidence = echo_confidence,
     };
-    ns_track(ns, power, echo);
+    ns_track(ns, &input);
     ns_suppress(ns, &input);
     memcpy(gain, ns->gains.total, sizeof(float) * (size_t)ns->stride);
     memcpy(noise, ns->noise, sizeof(float) * (size_t)ns->stride);

@@ -691,25 +691,29 @@ def test_array(stages: Stages, rng: np.random.Generator, channels: int) -> None:
 def test_ns(
     stages: Stages, rng: np.random.Generator, rate_hz: int, attenuation_db: float, masked: bool
 ) -> None:
-    """Noise, speech in it, more noise, clicks, echo in some bands, with a mask and without. A bin within
-    rounding of a threshold (is this more echo than noise?) may fall to the other side: one in ten thousand at
-    most."""
+    """Noise that begins, speech in it, more noise, clicks, echo in some bands, with a mask and without. A bin
+    within rounding of a threshold (is this more echo than noise?) may fall to the other side: one in ten
+    thousand at most."""
     hop, blocks = rate_hz // 100, 700
     bins, count, t = hop + 1, blocks * hop, np.arange(blocks * hop) // hop
     near = voice(rng, rate_hz, blocks / 100.0) * ((t >= 150) & (t < 450))
     near += at_level(rng.standard_normal(count), -20.0) * ((t >= 500) & (t % 12 < 2))
-    hiss = at_level(rng.standard_normal(count), -55.0) * np.where(t < 400, 1.0, 3.0) * (t < 650)
+    hiss = at_level(rng.standard_normal(count), -55.0) * np.select(
+        [t < 30, t < 400, t < 650], [0.1, 1.0, 3.0]
+    )
     heard = spectra(near + hiss, hop)
     window_power = float(np.float32(np.sum(stft.windows(hop)[0] ** 2)))
     echoes = np.where(
         rng.uniform(size=(blocks, 1)) < 0.5, 0.0, np.abs(heard) ** 2 * rng.uniform(size=heard.shape) ** 4
     )
+    echoes[:120] = 0.0
     converged, confidences = float32(rng.uniform(size=(2, blocks)))
     masks, talks = float32(rng.uniform(size=(blocks, 2, bins))), float32(rng.uniform(size=blocks))
     handle = stages.new("ns", hop, window_power, attenuation_db)
     model = ns.Suppressor(bins, window_power, attenuation_db)
     first: list[Floats] = []
     errors, fills, levels, worst_speech, most_foreground, most_clicks = [], [], [], 0.0, 0.0, 0.0
+    tonality, worst_tonality, largest_rise = [], 0.0, 0.0
     for run in range(2):
         for b in range(blocks):
             if b in (0, 550):  # another level on the way
@@ -738,10 +742,15 @@ def test_ns(
                 assert np.array_equal(out_re, first[b]), "a reset, or another address, gives another result"
                 continue
             first.append(out_re)
-            exact = (x[:bins].astype(np.float64) for x in (power, echo))
+            exact = re[:bins].astype(float) + 1j * im[:bins], echo[:bins].astype(float)
             mask = tuple(row.astype(np.float64) for row in masks[b])
             judged = (mask[0], mask[1], float(talks[b])) if masked else None
+            before = np.sum(model.noise)
             right, comfort = model.process(*exact, judged, float(converged[b]), float(confidences[b]))
+            largest_rise = max(largest_rise, np.sum(model.noise) / before if b > 50 else 0.0)
+            tonality.append(model.steady.tonality)
+            tonal = stages.call("ns_tonality", handle, returns=ctypes.c_float)
+            worst_tonality = max(worst_tonality, abs(tonal - tonality[-1]))
             errors.append(
                 np.maximum(np.abs(gain[:bins] - right) / right, np.abs(noise[:bins] / model.noise - 1.0))
             )
@@ -751,7 +760,8 @@ def test_ns(
             fills.append((out_re - gain * re)[:bins] + 1j * (out_im - gain * im)[:bins])
             levels.append(comfort)
         stages.call("ns_again", handle)
-    print(f"foreground up to {most_foreground:.2f}, {most_clicks:.1f} clicks")
+    print(f"foreground up to {most_foreground:.2f}, {most_clicks:.1f} clicks, tonality {max(tonality):.3f}")
+    assert largest_rise > 2.0, f"steady noise: the noise floor rose by a factor of {largest_rise:.1f} at once"
     assert most_foreground > 0.5 and (most_clicks > 2.0) == masked
     # Twenty operations a block, remembered by the prior for 1/0.05 blocks; and twice that, since gains feed
     # back.
@@ -760,6 +770,7 @@ def test_ns(
     print(f"gain and noise: {np.mean(error > bound):.1e} of the bins fell to the other side of a threshold")
     check("gain and noise, relative", float(np.quantile(error, 1.0 - 1e-4)), bound)
     check("speech probability", worst_speech, bound)
+    check("tonality", worst_tonality, 2 * EPS * ns.C.TONALITY_PARTS * ns.C.PART_BLOCKS)
     # comfort noise: uniform within its level in both parts, so of a third of its power each; none elsewhere
     fill, level = np.array(fills), np.array(levels)
     rounding = 4 * EPS * np.abs(heard)
