@@ -23,6 +23,7 @@ void ns_init(ns_t *ns, int bins, int stride, float window_power, arena_t *arena)
     ns->window_power = window_power;
     noise_floor_init(&ns->floor, bins, stride, window_power, arena);
     ns->noise = ns->floor.noise;
+    steady_init(&ns->steady, arena);
     gain_init(&ns->gains, stride, arena);
     for (int i = 0; i < 2; i++)
         ns->scratch[i] = arena_floats(arena, (size_t)stride);

@@ -40,6 +40,13 @@ static void begin_window(steady_t *steady)
     begin_part(steady);
 }
 
+void steady_init(steady_t *steady, arena_t *arena)
+{
+    tonality_init(&steady->sums, arena);
+    if (arena->base)
+        steady_reset(steady);
+}
+
 void steady_reset(steady_t *steady)
 {
     for (int band = 0; band < NS_BANDS; band++)

@@ -27,6 +27,7 @@ typedef struct {
     tonality_t sums;
 } steady_t;
 
+void steady_init(steady_t *steady, arena_t *arena);
 void steady_reset(steady_t *steady);
 /* Raises the noise floor where a window of new steady noise ends, and then returns 1, else 0. To be called
  * after bands and noise floor have processed the block. */

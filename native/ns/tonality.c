@@ -2,17 +2,43 @@
 
 #include <string.h>
 
-void tonality_reset(tonality_t *tonality) { memset(tonality, 0, sizeof *tonality); }
+void tonality_init(tonality_t *tonality, arena_t *arena)
+{
+    for (int i = 0; i < TONALITY_LAG; i++) {
+        tonality->re[i] = arena_floats(arena, TONALITY_BINS);
+        tonality->im[i] = arena_floats(arena, TONALITY_BINS);
+    }
+    for (int part = 0; part < TONALITY_PARTS; part++) {
+        tonality->parts[part].re = arena_floats(arena, TONALITY_BINS);
+        tonality->parts[part].im = arena_floats(arena, TONALITY_BINS);
+        tonality->parts[part].power = arena_floats(arena, TONALITY_BINS);
+    }
+    if (arena->base)
+        tonality_reset(tonality);
+}
+
+void tonality_reset(tonality_t *tonality)
+{
+    for (int i = 0; i < TONALITY_LAG; i++) {
+        memset(tonality->re[i], 0, sizeof(float) * TONALITY_BINS);
+        memset(tonality->im[i], 0, sizeof(float) * TONALITY_BINS);
+    }
+    tonality->oldest = 0;
+    for (int part = 0; part < TONALITY_PARTS; part++)
+        tonality_clear(tonality, part);
+}
 
 void tonality_clear(tonality_t *tonality, int part)
 {
-    memset(&tonality->parts[part], 0, sizeof tonality->parts[part]);
+    memset(tonality->parts[part].re, 0, sizeof(float) * TONALITY_BINS);
+    memset(tonality->parts[part].im, 0, sizeof(float) * TONALITY_BINS);
+    memset(tonality->parts[part].power, 0, sizeof(float) * TONALITY_BINS);
 }
 
 void tonality_add(tonality_t *tonality, int part, const ns_block_t *block)
 {
     const int count = block->bands->edge[block->bands->count] - BANDS_FIRST_BIN;
-    tonality_part_t *sums = &tonality->parts[part];
+    const tonality_part_t *sums = &tonality->parts[part];
     const float *restrict re = block->in.re + BANDS_FIRST_BIN, *restrict im = block->in.im + BANDS_FIRST_BIN,
                           *restrict input = block->in.power + BANDS_FIRST_BIN;
     float *restrict old_re = tonality->re[tonality->oldest], *restrict old_im =

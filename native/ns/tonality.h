@@ -10,6 +10,7 @@
 #ifndef APMPI_NS_TONALITY_H
 #define APMPI_NS_TONALITY_H
 
+#include "base/arena.h"
 #include "ns/bands.h"
 
 enum {
@@ -18,17 +19,19 @@ enum {
     TONALITY_BINS = BANDS_LAST_BIN - BANDS_FIRST_BIN, /* those of the bands */
 };
 
+/* Arrays of TONALITY_BINS values. */
 typedef struct {
-    float re[TONALITY_BINS], im[TONALITY_BINS]; /* of the sum of the products */
-    float power[TONALITY_BINS];                 /* sum */
+    float *re, *im; /* of the sum of the products */
+    float *power;   /* sum */
 } tonality_part_t;
 
 typedef struct {
-    float re[TONALITY_LAG][TONALITY_BINS], im[TONALITY_LAG][TONALITY_BINS]; /* the last blocks' spectra */
-    int oldest;                                                             /* of these */
+    float *re[TONALITY_LAG], *im[TONALITY_LAG]; /* the last blocks' spectra */
+    int oldest;                                 /* of these */
     tonality_part_t parts[TONALITY_PARTS];
 } tonality_t;
 
+void tonality_init(tonality_t *tonality, arena_t *arena);
 void tonality_reset(tonality_t *tonality);
 /* Empties a part, 0..TONALITY_PARTS - 1. */
 void tonality_clear(tonality_t *tonality, int part);
