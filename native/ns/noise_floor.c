@@ -27,7 +27,7 @@ static const float FILLED = 0.5f;
  * of 10 windows); of recorded music 5 % of the windows are below 0.26. */
 static const float CONSTANT = 0.25f;
 /* Mean tonality from which a window held a tonal sound. Measured: up to 0.1 for speech without pauses in
- * steady noise at an SNR of 0 to 20 dB, 0.12 and more in 3 of 4 windows of recorded music. */
+ * steady noise at an SNR of 0 to 20 dB, 0.11 and more in 3 of 4 windows of recorded music. */
 static const float TONAL = 0.11f;
 /* CONSTANT of such a window, 0.65 dB: a tone that stays, such as hum. Of recorded music all are above 0.18.
  */

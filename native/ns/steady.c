@@ -10,7 +10,7 @@ enum { PART_BLOCKS = 10 };
 static const float STEADY_BIAS = 2.0f;
 /* Largest (mean power / minimum of the smoothed power)^2, as geometric mean over the bands, times tonality:
  * the combination of the two that separates noise from music best (logistic regression; fluctuation and
- * roughness of the spectrum added nothing to it). Measured medians: 0.16 for recordings of steady noise, 0.3
+ * roughness of the spectrum added little to it). Measured medians: 0.16 for recordings of steady noise, 0.3
  * of motors, 6 of music, above 10000 of speech; 98.5 % of the windows of music are above the limit. */
 static const float NOISE_LIKE = 0.37f;
 /* Least mean over the bands of ln(new noise / noise floor): ln 2. The tracker follows a smaller rise. */

@@ -37,7 +37,7 @@ void tonality_reset(tonality_t *tonality);
 void tonality_clear(tonality_t *tonality, int part);
 /* Adds a block to a part. */
 void tonality_add(tonality_t *tonality, int part, const ns_block_t *block);
-/* Returns the tonality, 0..1, over all parts. */
+/* Returns the tonality over all parts: 0..1, up to 1.5 while a tone decays. */
 float tonality_mean(const tonality_t *tonality, const ns_block_t *block);
 
 #endif
