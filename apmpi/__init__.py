@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from apmpi import errors, moved
+from apmpi._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from apmpi.api.apm import AudioProcessingModule, Frame, Stats
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from apmpi.api.devices import MediaDevices
     from apmpi.api.frame import AudioFrame
     from apmpi.api.player import OutputPlayer
-
-    __version__: str
 
 __all__ = [
     "AudioFrame",
@@ -53,7 +52,7 @@ def __getattr__(name: str) -> Any:
     The processing needs no ALSA, and a program that reads a configuration at boot needs no NumPy, whose
     import takes a small Pi seconds.
     """
-    if name not in __all__ and name != "__version__":
+    if name not in __all__:
         raise AttributeError(f"module 'apmpi' has no attribute {name!r}")
     with _loading:
         value = globals()[name] = _load(name)
@@ -61,8 +60,6 @@ def __getattr__(name: str) -> Any:
 
 
 def _load(name: str) -> Any:
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("apmpi")
     try:
         return _found(name)
     except ImportError as error:
@@ -77,4 +74,4 @@ def _found(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__})

@@ -44,7 +44,7 @@ def in_a_new_process(program: str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["AudioFrame", "MediaDevices", "__version__"])
+@pytest.mark.parametrize("name", ["AudioFrame", "MediaDevices"])
 def test_a_child_forked_while_a_name_is_loaded_loads_it_too(name: str, tmp_path: Path) -> None:
     """Regression: in 6 of 6 runs the child waited permanently for the import of a thread that did not exist
     in it.
@@ -85,7 +85,7 @@ def test_a_fork_does_not_wait_for_what_is_loaded(tmp_path: Path) -> None:
 def test_a_name_once_used_is_bound(tmp_path: Path) -> None:
     program = """
 import apmpi
-names = [*apmpi.__all__, "__version__"]
+names = apmpi.__all__
 before = [name for name in names if name in vars(apmpi)]
 used = [getattr(apmpi, name) for name in names]
 assert before == [], before
@@ -100,6 +100,20 @@ def test_importing_loads_neither_numpy_nor_alsa(tmp_path: Path) -> None:
     loaded = set(json.loads(in_a_new_process(program, cwd=tmp_path)))
     assert "apmpi.service.yaml_reader" in loaded
     assert not loaded & {"numpy", "alsaaudio", "asyncio", "importlib.metadata", "apmpi._native"}
+
+
+def test_the_service_starts_without_what_it_does_not_need(tmp_path: Path) -> None:
+    """The package's metadata, for the version alone, takes a small Pi 0.3 s."""
+    program = """
+import json, sys
+from apmpi.service import run
+from apmpi.tools import cli
+cli.parser()
+print(json.dumps(list(sys.modules)))
+"""
+    loaded = set(json.loads(in_a_new_process(program, cwd=tmp_path)))
+    assert "apmpi.service.loop" in loaded
+    assert not loaded & {"numpy", "asyncio", "importlib.metadata", "email", "zipfile"}
 
 
 def test_the_public_names_are_listed() -> None:

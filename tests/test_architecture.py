@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What any module of apmpi may import: facts.
-FACTS = {"errors", "settings", "units"}
+FACTS = {"errors", "settings", "units", "_version"}
 # Folder or module of apmpi -> those beside it that it may import, too.
 PYTHON = {
     "__init__": {"api", "moved"},

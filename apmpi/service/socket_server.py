@@ -6,7 +6,6 @@ client: what a client is too slow for is left out for that client.
 
 import contextlib
 import errno
-import importlib.metadata
 import os
 import select
 import socket
@@ -17,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from apmpi._version import __version__
 from apmpi.cards.realtime import give_way
 from apmpi.errors import EndpointError
 from apmpi.service import metrics
@@ -75,7 +75,7 @@ class SocketServer(threading.Thread):
         self._instruments = instruments
         self._feed = feed
         self._hello = {
-            "apmpi": importlib.metadata.version("apmpi"),
+            "apmpi": __version__,
             "protocol": PROTOCOL,
             "sample_rate_hz": settings.sample_rate_hz,
             "channels": dict(channels),

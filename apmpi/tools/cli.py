@@ -6,7 +6,6 @@ Each command imports its own modules: `process` runs without ALSA, `run` without
 
 import argparse
 import contextlib
-import importlib.metadata
 import io
 import logging
 import math
@@ -18,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from apmpi._version import __version__
 from apmpi.cards.text_file import one_line
 from apmpi.errors import ALSA_MISSING, ALSA_MODULES, CommandError, ConfigError, EndpointError
 from apmpi.service import yaml_reader
@@ -224,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
     root = _Parser(
         prog="apmpi", description="A microphone and a loudspeaker without echo and noise.", epilog=EXIT_STATUS
     )
-    root.add_argument("--version", action="version", version=f"apmpi {importlib.metadata.version('apmpi')}")
+    root.add_argument("--version", action="version", version=f"apmpi {__version__}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command, add_arguments, text, example in COMMANDS:
         added = commands.add_parser(

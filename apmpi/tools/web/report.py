@@ -1,12 +1,12 @@
 """Report of all that the page knows, as one text for a question or a bug report. It has no sound."""
 
-import importlib.metadata
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from apmpi._version import __version__
 from apmpi.cards.text_file import one_line
 from apmpi.errors import EndpointError
 from apmpi.service.socket_client import Subscription, figures_of
@@ -26,7 +26,7 @@ def report(
     configuration   its text; None: it takes the password
     """
     lines = [
-        f"apmpi {importlib.metadata.version('apmpi')} on {socket.gethostname()}, {_time(time.time())}",
+        f"apmpi {__version__} on {socket.gethostname()}, {_time(time.time())}",
         *_titled("Checks", _checks(checks)),
         *_titled("Now", _figures(figures)),
         *_titled("The last hours", _past(past)),

@@ -16,7 +16,6 @@ refused: a foreign page whose name resolves to this address (DNS rebinding) has 
 import asyncio
 import contextlib
 import html
-import importlib.metadata
 import ipaddress
 import logging
 import socket
@@ -27,6 +26,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from apmpi._version import __version__
 from apmpi.tools.web.checks import checks
 from apmpi.tools.web.configuration import Configuration
 from apmpi.tools.web.editing import BODY_MAX_BYTES, Editing
@@ -77,7 +77,7 @@ class Server:
         self.figures = Fresh(lambda _: figures_now(socket_path), FIGURES_FRESH_S)
         self.editing = Editing(configuration, socket_path)
         self.scrape = Scrape(configuration.path, socket_path, token_hint)
-        version = html.escape(importlib.metadata.version("apmpi"))
+        version = html.escape(__version__)
         host = html.escape(socket.gethostname())
         self._files = {path: (PAGE / name).read_text() for path, (name, _) in FILES.items()}
         self._files["/"] = string.Template(self._files["/"]).substitute(version=version, host=host)

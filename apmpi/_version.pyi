@@ -1,0 +1,3 @@
+"""The package's version, written at the build (pyproject.toml)."""
+
+__version__: str
