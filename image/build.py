@@ -52,14 +52,35 @@ LEFT_OUT = (
     *("usr/share/sounds/", "usr/share/doc/", "var/lib/initramfs-tools/"),
     # Services that the image does not run, and SSH, which apmpi-network.service starts.
     *(f"{WANTS}/multi-user.target.wants/", f"{WANTS}/getty.target.wants/", f"{WANTS}/timers.target.wants/"),
-    *(f"{WANTS}/sysinit.target.wants/systemd-pstore.service", "etc/resolv.conf", "etc/.resolv.conf"),
+    *("etc/resolv.conf", "etc/.resolv.conf"),
+    *(f"{WANTS}/sysinit.target.wants/systemd-{name}.service" for name in ("pstore", "resolved")),
+    # apmpi-gadget.service requires it, where there is a port for it.
+    "usr/lib/systemd/system/sysinit.target.wants/sys-kernel-config.mount",
 )
-# Debian's services that are enabled; apmpi's have WantedBy in their units.
-SWITCHED_ON = {"systemd-networkd.service": "multi-user.target"}
 # Started by apmpi-network.service, after the sound and unless network.yaml switches it off.
 STARTED_LATER = ("apmpi-web.socket",)
-# Masked: at each boot they would repeat what is done here, or do what is not needed.
-MASKED = ("ldconfig.service", "systemd-hwdb-update.service", "systemd-firstboot.service")
+# Masked, because each start of a program before the sound costs 0.02 to 0.1 s of one core:
+MASKED = (
+    # what the build has done;
+    *("ldconfig.service", "systemd-hwdb-update.service", "systemd-firstboot.service"),
+    # file systems and programs of other processors, which nothing here uses;
+    *("dev-hugepages.mount", "dev-mqueue.mount", "sys-fs-fuse-connections.mount"),
+    *("sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
+    *("proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service"),
+    # nodes for modules that are loaded when they are opened (tun, fuse, loop), none of which is;
+    *("kmod-static-nodes.service", "systemd-tmpfiles-setup-dev-early.service"),
+    "systemd-tmpfiles-setup-dev.service",
+    # what needs a disk that remembers: seed, log, mixer settings (udev's rule sets each card's defaults), and
+    # options of a root file system in fstab;
+    *("systemd-random-seed.service", "systemd-journal-flush.service", "alsa-restore.service"),
+    "systemd-remount-fs.service",
+    # udev's rules in credentials of a virtual machine.
+    "systemd-udev-load-credentials.service",
+)
+# systemd's generators that find nothing here; the others read fstab and the kernel's command line.
+MASKED_GENERATORS = (
+    *("getty", "gpt-auto", "hibernate-resume", "rc-local", "run", "ssh", "system-update", "sysv", "tpm2"),
+)
 
 
 def main() -> None:
@@ -165,7 +186,7 @@ def _tree(folder: Path, apmpi: Path, packages: Path, version: str, board: str) -
 
 
 def _switch_services(tree: Path) -> None:
-    on = dict(SWITCHED_ON)
+    on: dict[str, str] = {}
     for unit in (tree / "usr/lib/systemd/system").glob("*.*"):
         if unit.name in STARTED_LATER:
             continue
@@ -178,6 +199,10 @@ def _switch_services(tree: Path) -> None:
         (wants / unit_name).symlink_to(f"/usr/lib/systemd/system/{unit_name}")
     for unit_name in MASKED:
         (system / unit_name).symlink_to("/dev/null")
+    generators = tree / "etc/systemd/system-generators"
+    generators.mkdir()
+    for name in MASKED_GENERATORS:
+        (generators / f"systemd-{name}-generator").symlink_to("/dev/null")
 
 
 def _user_and_catalog(tree: Path, packages: Path) -> None:
@@ -250,7 +275,7 @@ def _initramfs_part() -> bytes:
 def squash(packages: Path, tree: Path, squashfs: Path, epoch: int) -> None:
     """Make the squashfs from a tar stream, so that owners and device nodes need no root."""
     squashfs.unlink(missing_ok=True)
-    options = "-tar -comp zstd -Xcompression-level 15 -b 256K -root-mode 755 -noappend -no-progress -quiet"
+    options = "-tar -comp zstd -Xcompression-level 15 -b 64K -root-mode 755 -noappend -no-progress -quiet"
     maker = subprocess.Popen(
         ["mksquashfs", "-", squashfs, *options.split()], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )

@@ -87,7 +87,7 @@ def _units(root: Path) -> None:
     for unit in units.glob("apmpi-*.service"):
         text = unit.read_text().replace("/usr/bin/python3", sys.executable)
         # No networkd, and no kernel module: this machine's own must not change.
-        text = re.sub(r"(?m)^(ExecStart=/bin/networkctl.*|Requires=sys-kernel-config.*)$", "", text)
+        text = re.sub(r"(?m)^(ExecStart=.*systemd-networkd.*|Requires=sys-kernel-config.*)$", "", text)
         unit.write_text(text)
         (units / f"{unit.name}.d").mkdir(exist_ok=True)
         # The kernel's command line is the machine's; each unit gets the device's over its own view of /proc.

@@ -78,6 +78,13 @@ def test_units_are_valid(tmp_path: Path) -> None:
         assert not complaints, complaints
 
 
+def test_no_unit_of_the_image_needs_one_that_is_masked() -> None:
+    for unit in UNITS:
+        text = unit.read_text() if unit.is_file() else ""
+        needed = set(re.findall(r"^(?:Requires|Wants|After)=(.*)$", text, re.MULTILINE))
+        assert not {name for line in needed for name in line.split()} & set(build.MASKED), unit.name
+
+
 def test_one_name_for_each_partition() -> None:
     """Python, initramfs, fstab and units name the same partitions."""
     files = [IMAGE / "initramfs/scripts/apmpi", ROOT / "etc/fstab", ROOT / "usr/lib/apmpi/mount-data", *UNITS]
