@@ -118,6 +118,9 @@ CHAIN = (
     Figure("array_gain_db", "dB", "Noise at one microphone over noise behind the beam of all, in pauses of "
            "speech; 0 without a beam", "array_gain_db",
            line="noise", text=", {:.1f} dB less by the beam", unknown=0.0),
+    Figure("direction_deg", "degrees", "Direction of the talker, clockwise from the front seen from above, 0 "
+           "to 360; -1: unknown, or no microphone.positions_mm", "talker_direction_degrees",
+           line="speech", text=", the talker at {:.0f}°", unknown=-1.0),
     Figure("reference_present", "0 or 1", "Far-end sound within the last second; if it is always 0, is the "
            "reference wired?", "reference_present", each_s=True, line="now", text="far end heard"),
     Figure("converged", "0 or 1", "The echo path is known: the canceller attenuates echo by 10 dB or more",

@@ -19,6 +19,8 @@ CHANNELS_MIN, CHANNELS_MAX = 1, 8
 # Channels of a card, of which `use` selects those that are processed: MADI, the widest interface, has 64.
 CARD_CHANNELS_MAX = 64
 STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS = 0, 500
+# Largest x or y of a microphone: an array on a table.
+POSITION_MAX_MM = 1000
 DEVICE_RATE_MIN_HZ, DEVICE_RATE_MAX_HZ = 8000, 192_000
 # In the order of apm_noise_t in native/apm/apm.h.
 NOISE_SUPPRESSION_LEVELS = ("low", "moderate", "high", "very_high", "auto")
@@ -88,6 +90,11 @@ class Endpoint:
     use: Annotated[
         tuple[int, ...],
         Row("channels of the microphone that are used", CHANNELS_MIN, CARD_CHANNELS_MAX),
+    ] = ()
+    # x to the right and y forward, seen from above, in the order of the channels that are used.
+    positions_mm: Annotated[
+        tuple[tuple[float, float], ...],
+        Row("places of the microphones that are used", -POSITION_MAX_MM, POSITION_MAX_MM, "mm"),
     ] = ()
     microphone_channels: Annotated[
         tuple[int, ...],

@@ -527,8 +527,8 @@ def test_check_of_what_is_no_configuration_still_lists_the_devices(tmp_path: Pat
     done = apmpi("check", "apmpi.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        "apmpi: apmpi.yaml:2: microphone.devcie: unknown key, expected one of device, file, channels, use; "
-        "did you mean device?\n"
+        "apmpi: apmpi.yaml:2: microphone.devcie: unknown key, expected one of device, file, channels, use, "
+        "positions_mm; did you mean device?\n"
     )
     assert "devices to record from:" in done.stdout
 

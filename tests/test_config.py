@@ -306,6 +306,40 @@ REFUSED = {
         "microphone: {device: x, channels: 2, use: [1, 3]}\n",
         "apmpi.yaml:1: microphone.use: 3 given, expected numbers from 1 to 2, the microphone's channels",
     ),
+    "a position without y": (
+        "microphone: {device: x, channels: 2, positions_mm: [[0], [50, 0]]}\n",
+        "apmpi.yaml:1: microphone.positions_mm: a list of 1 given, expected a pair of numbers for each "
+        "microphone, as *",
+    ),
+    "a position that is no pair": (
+        "microphone: {device: x, channels: 2, positions_mm: [0, 50]}\n",
+        "apmpi.yaml:1: microphone.positions_mm: 0 given, expected a pair of numbers for each *",
+    ),
+    "positions that are no list": (
+        "microphone: {device: x, channels: 2, positions_mm: round}\n",
+        "apmpi.yaml:1: microphone.positions_mm: round given, expected a pair of numbers for each *",
+    ),
+    "a position in metres": (
+        "microphone: {device: x, channels: 2, positions_mm: [[0, 0], [1001, 0]]}\n",
+        "apmpi.yaml:1: microphone.positions_mm: 1001 given, expected a number from -1000 to 1000",
+    ),
+    "a position twice": (
+        "microphone: {device: x, channels: 2, positions_mm: [[5, 0], [5.0, 0]]}\n",
+        "apmpi.yaml:1: microphone.positions_mm: [5, 0] given twice, expected different places",
+    ),
+    "a position too few": (
+        "microphone: {device: x, channels: 4, use: [2, 3, 4], positions_mm: [[0, 0], [50, 0]]}\n"
+        "features: {array: on}\n",
+        "apmpi.yaml:1: microphone.positions_mm: 2 given, expected 3, one for each channel that is used",
+    ),
+    "positions without a beam": (
+        "microphone: {device: x, channels: 2, positions_mm: [[0, 0], [50, 0]]}\n",
+        "apmpi.yaml:1: microphone.positions_mm: given without features.array, expected features: {array: on}",
+    ),
+    "positions of a loudspeaker": (
+        MIC + "far_end: {device: y}\nspeaker: {device: z, positions_mm: [[0, 0]]}\n",
+        "apmpi.yaml:3: speaker.positions_mm: unknown key, expected one of device, file, channels, *",
+    ),
     "a channel twice": (
         "microphone: {device: x, channels: 2, use: [1, 1]}\n",
         "apmpi.yaml:1: microphone.use: a number given twice, expected a list of at most 8 *",
@@ -340,7 +374,8 @@ REFUSED = {
     ),
     "a rate for the microphone": (
         "microphone: {device: x, sample_rate_hz: 44100}\n",
-        "apmpi.yaml:1: microphone.sample_rate_hz: unknown key, expected one of device, file, channels, use",
+        "apmpi.yaml:1: microphone.sample_rate_hz: unknown key, expected one of device, file, channels, use, "
+        "positions_mm",
     ),
     "two channels of three": (
         "microphone: {device: x, channels: 3}\noutput: {device: y, channels: 2}\n",

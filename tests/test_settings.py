@@ -32,6 +32,8 @@ CONFIG = (ROOT / "config" / "apmpi.yaml").read_text()
 HEADER = (ROOT / "native" / "apm" / "apm.h").read_text()
 # Of the chain, but not among its features and their tuning.
 GIVEN_ONCE = {name: rows(Settings)[name] for name in ("low_latency", "stream_delay_ms")}
+# In the API, which has no endpoints, by another name and as any sequence.
+PLACES = "microphone_positions_mm"
 PARTS = {**dict.fromkeys(rows(Features), Features), **dict.fromkeys(rows(Tuning), Tuning)}
 CHAIN = {**rows(Features), **rows(Tuning)}
 CONFIGURED = {**rows(Settings), **CHAIN}
@@ -71,7 +73,7 @@ def test_the_commented_configuration_states_meaning_range_and_choices(key: str) 
 
 def test_the_commented_configuration_states_what_endpoints_have_and_what_changes_live() -> None:
     text = plain(CONFIG.replace("#", ""))
-    for key in ("channels", "sample_rate_hz"):
+    for key in ("channels", "sample_rate_hz", "positions_mm"):
         row = rows(Endpoint)[key]
         assert f"{row.low:g} to {row.high:g}" in text
     assert f"many channels, up to {CARD_CHANNELS_MAX}" in text and f"{CHANNELS_MAX} at most" in text
@@ -83,7 +85,8 @@ def test_the_commented_configuration_states_what_endpoints_have_and_what_changes
 def test_the_api_has_every_setting_of_the_chain_as_a_keyword_with_its_type_and_default() -> None:
     parameters = dict(inspect.signature(AudioProcessingModule).parameters)
     types = get_type_hints(AudioProcessingModule.__init__)
-    assert [*parameters] == [*CHAIN, *GIVEN_ONCE]
+    assert [*parameters] == [*CHAIN, *GIVEN_ONCE, PLACES]
+    assert parameters.pop(PLACES).default == ()
     defaults = {**asdict(Features()), **asdict(Tuning()), "low_latency": False, "stream_delay_ms": None}
     for name, parameter in parameters.items():
         assert parameter.default == (False if name in LIVEKIT else defaults[name]), name
@@ -99,9 +102,9 @@ def test_the_api_changes_every_setting_of_the_chain() -> None:
         assert types[name] == get_type_hints(part)[name] | None, name
 
 
-@pytest.mark.parametrize("name", [*CHAIN, *GIVEN_ONCE])
+@pytest.mark.parametrize("name", [*CHAIN, *GIVEN_ONCE, PLACES])
 def test_the_documentation_of_the_api_states_meaning_range_and_choices(name: str) -> None:
-    row = {**CHAIN, **GIVEN_ONCE}[name]
+    row = {**CHAIN, **GIVEN_ONCE, PLACES: rows(Endpoint)["positions_mm"]}[name]
     arguments = str(inspect.getdoc(AudioProcessingModule)).partition("Args:")[2].partition("Raises:")[0]
     (explained,) = re.findall(rf"^ {{4}}{name}: (.*(?:\n {{8}}.*)*)", arguments, re.MULTILINE)
     assert plain(explained).startswith(plain(sentence(row)))

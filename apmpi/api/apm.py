@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Protocol
 
 from apmpi import _native
 from apmpi.api.frame import SAMPLE_FORMATS, shown
-from apmpi.settings import NOISE_SUPPRESSION_DEFAULT, SAMPLE_RATES_HZ, Features, Settings, Tuning, rows
+from apmpi.settings import (
+    CHANNELS_MAX,
+    NOISE_SUPPRESSION_DEFAULT,
+    POSITION_MAX_MM,
+    SAMPLE_RATES_HZ,
+    Features,
+    Settings,
+    Tuning,
+    rows,
+)
 from apmpi.units import FRAMES_PER_S
 
 FLAGS, NUMBERS, DELAY = rows(Features), rows(Tuning), rows(Settings)["stream_delay_ms"]
@@ -62,6 +71,8 @@ class Stats:
     agc_gain_db: float = 0.0
     array_gain_db: float = 0.0
     """noise at one microphone over noise behind the beam of all; 0 without a beam"""
+    direction_deg: float = -1.0
+    """direction of the talker, clockwise from +y seen from above, 0 to 360; -1: unknown"""
     converged: bool = False
     """the canceller attenuates the echo by 10 dB or more"""
     double_talk: bool = False
@@ -111,10 +122,15 @@ class AudioProcessingModule:
             instead of 6. Set here only.
         stream_delay_ms: delay from speaker to microphone, 0 to 500 ms; None: unknown. See
             set_stream_delay_ms().
+        microphone_positions_mm: places of the microphones that are used, -1000 to 1000 mm: (x, y) for each
+            channel, x to the right and y forward, seen from above. With them and `array` stats() has the
+            direction of the talker. Microphone frames then have that many channels. Set here only.
 
     Raises:
-        TypeError: a flag is neither bool nor int, or a parameter that is a number has another type.
-        ValueError: an unknown level of noise_suppression, or a number out of its range.
+        TypeError: a flag is neither bool nor int, a parameter that is a number has another type, or the
+            positions are no pairs of numbers.
+        ValueError: an unknown level of noise_suppression, a number out of its range, fewer than two positions
+            or more than eight, two that are the same, or positions without `array`.
         RuntimeError: stream_delay_ms is no whole number from 0 to 500.
 
     Sources: Enzner and Vary 2006, Kuech, Mabande and Enzner 2014 (canceller); Gerkmann and Hendriks 2012
@@ -136,8 +152,12 @@ class AudioProcessingModule:
         headroom_db: float = 1.0,
         low_latency: bool = False,
         stream_delay_ms: int | None = None,
+        microphone_positions_mm: Sequence[tuple[float, float]] = (),
     ) -> None:
         self._settings = _read(locals())  # the parameters by name, while there are no other local variables
+        self._positions_mm = _positions(microphone_positions_mm)
+        if self._positions_mm and not self._settings["array"]:
+            raise ValueError("microphone_positions_mm: given without array, expected array=True")
         self._delay_ms: int | None = None
         self._chain: _native.Chain | None = None
         # Guards the settings and the replacement of the chain; each chain has a lock of its own for frames.
@@ -153,12 +173,18 @@ class AudioProcessingModule:
         """Process one 10 ms microphone frame in place.
 
         Raises:
-            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, or a buffer that is
-                read-only, not contiguous or released; nothing is changed in that case.
+            RuntimeError: not exactly 10 ms, an unsupported rate or channel count, another channel count than
+                that of microphone_positions_mm, or a buffer that is read-only, not contiguous or released;
+                nothing is changed in that case.
             TypeError: the samples are neither int16 nor bytes, or a count is not a whole number; nothing is
                 changed in that case.
         """
         rate_hz, channels = _checked("process_stream", data)
+        if self._positions_mm and channels != len(self._positions_mm):
+            raise RuntimeError(
+                f"process_stream: frame has {channels} channels, expected {len(self._positions_mm)}, "
+                "as many as microphone_positions_mm"
+            )
         # Read before the lock: a frame of the caller's may run any code here, even call this module.
         samples = _samples("process_stream", data)
         if samples.readonly and _made_writable(data):
@@ -304,6 +330,9 @@ class AudioProcessingModule:
 
     def _new_chain(self, rate_hz: int, channels: int, references: int) -> _native.Chain:
         chain = _native.Chain(rate_hz, channels, references, self._settings)
+        # Before the first microphone frame a chain may have one channel, or those of a saved state.
+        if channels == len(self._positions_mm):
+            chain.set_positions(self._positions_mm)
         self._hint(chain)
         return chain
 
@@ -389,6 +418,29 @@ def _number(name: str, value: object) -> float:
     if not low <= value <= high:
         raise ValueError(f"{name}: got {shown(value)}, expected {low:g} to {high:g}")
     return float(value)
+
+
+def _positions(value: object) -> tuple[tuple[float, float], ...]:
+    """Return places of microphones in mm; () is none."""
+    name, most = "microphone_positions_mm", POSITION_MAX_MM
+    expected = "expected a pair of numbers (x, y) for each microphone"
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise TypeError(f"{name}: got {shown(value)}, {expected}")
+    positions = []
+    for pair in value:
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise TypeError(f"{name}: got {shown(pair)}, {expected}")
+        for number in pair:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise TypeError(f"{name}: got {shown(number)}, {expected}")
+            if not -most <= number <= most:
+                raise ValueError(f"{name}: got {shown(number)}, expected {-most} to {most} mm")
+        positions.append((float(pair[0]), float(pair[1])))
+    if len(positions) not in (0, *range(2, CHANNELS_MAX + 1)):
+        raise ValueError(f"{name}: {len(positions)} given, expected 2 to {CHANNELS_MAX}")
+    if same := next((pair for pair in positions if positions.count(pair) > 1), None):
+        raise ValueError(f"{name}: {shown(same)} given twice, expected different places")
+    return tuple(positions)
 
 
 def _suppression(value: object) -> int:

@@ -93,6 +93,12 @@ def conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.features.array and len(settings.near_channels) == 1:
         given = "on given for one channel of the microphone"
         yield "features.array", f"{given}, expected two or more: a beam needs two microphones"
+    if positions := settings.microphone.positions_mm:
+        if not settings.features.array:
+            yield "microphone.positions_mm", "given without features.array, expected features: {array: on}"
+        elif len(positions) != len(settings.near_channels):
+            expected = f"expected {len(settings.near_channels)}, one for each channel that is used"
+            yield "microphone.positions_mm", f"{len(positions)} given, {expected}"
     written = [("output", "microphone"), ("output", "far_end"), ("output", "speaker")]
     written += [("speaker", "microphone"), ("speaker", "far_end")]
     for key, endpoint, other, like in present(*written):

@@ -90,6 +90,7 @@ class Loop:
         reference_channels = 1 if self._mono_played else far_channels
         parameters = asdict(settings.features) | asdict(settings.tuning)
         parameters["low_latency"] = settings.low_latency
+        parameters["microphone_positions_mm"] = settings.microphone.positions_mm
         self._apm = LoopChain(rate_hz, len(settings.near_channels), reference_channels, parameters)
         if settings.stream_delay_ms is not None:
             self._apm.set_stream_delay_ms(settings.stream_delay_ms)

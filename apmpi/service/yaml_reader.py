@@ -156,7 +156,7 @@ class _Reader:
 
     def endpoint(self, node: yaml.Node, key: str, _row: Row) -> Endpoint:
         known_rows = rows(Endpoint)
-        own = {"microphone": ("use",), "far_end": ("sample_rate_hz", "microphone_channels")}
+        own = {"microphone": ("use", "positions_mm"), "far_end": ("sample_rate_hz", "microphone_channels")}
         known = ("device", "file", "channels", *own.get(key, ("sample_rate_hz",)))
         nodes = self.mapping(node, key, known)
         places = [name for name in ("device", "file", "microphone_channels") if name in nodes]
@@ -180,6 +180,10 @@ class _Reader:
             values["channels"] = self.integer(nodes["channels"], f"{key}.channels", row)
         if "use" in nodes:
             values["use"] = self.channel_list(nodes["use"], f"{key}.use", known_rows["use"])
+        if "positions_mm" in nodes:
+            values["positions_mm"] = self.positions(
+                nodes["positions_mm"], f"{key}.positions_mm", known_rows["positions_mm"]
+            )
         if "sample_rate_hz" in nodes:
             values["sample_rate_hz"] = self.device_rate(
                 nodes["sample_rate_hz"], f"{key}.sample_rate_hz", place
@@ -197,6 +201,23 @@ class _Reader:
         if len(set(numbers)) < len(numbers):
             self.fail(node, key, f"a number given twice, {expected}")
         return tuple(numbers)
+
+    def positions(self, node: yaml.Node, key: str, row: Row) -> tuple[tuple[float, float], ...]:
+        expected = "expected a pair of numbers for each microphone, as [[-50, 0], [50, 0]]"
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self.fail(node, key, f"{_shown(node)} given, {expected}")
+        positions: list[tuple[float, float]] = []
+        for pair in node.value:
+            if not isinstance(pair, yaml.SequenceNode) or len(pair.value) != 2:
+                given = (
+                    f"a list of {len(pair.value)}" if isinstance(pair, yaml.SequenceNode) else _shown(pair)
+                )
+                self.fail(pair, key, f"{given} given, {expected}")
+            x, y = (self.number(item, key, row) for item in pair.value)
+            if (x, y) in positions:
+                self.fail(pair, key, f"[{x:g}, {y:g}] given twice, expected different places")
+            positions.append((x, y))
+        return tuple(positions)
 
     def device_rate(self, node: yaml.Node, key: str, place: str) -> int:
         if place != "device":

@@ -31,6 +31,7 @@
  *   7  powers and speech of channel 0          SNR level                                               same
  *   8  SNR level                               suppressor's attenuation                                next
  *   9  converged, echo against the input       gain control: whether speech may be echo                same
+ *                                              array: the same, for the direction of the talker        next
  *
  * Channel 0 stands for all in 5 to 9 and for the curve in 2, since every microphone receives the same
  * loudspeaker. Lags are summed over all channels. The gain control takes their highest speech probability.
@@ -105,8 +106,10 @@ static void lay_out(apm_t *apm, int rate_hz, int channels, int references, int f
     jump_init(&apm->jump, ws->hop, arena);
     for (int c = 0; c < channels; c++)
         channel_init(&apm->channel[c], ws, references, window_power, arena);
-    if (channels > 1)
+    if (channels > 1) {
         array_init(&apm->array, channels, ws->hop + 1, ws->stride, window_power, arena);
+        direction_init(&apm->direction, channels, ws->hop + 1, ws->stride, window_power, arena);
+    }
     limiter_init(&apm->limiter, rate_hz, channels, arena);
 }
 
@@ -140,6 +143,13 @@ float apm_attenuation_db(const apm_t *apm)
 
 int apm_is_beam(const apm_t *apm) { return apm->config.array && apm->channels > 1; }
 
+/* The beam begins as channel 0 alone, so that a switch is no click. */
+static void reset_beam(apm_t *apm)
+{
+    array_reset(&apm->array);
+    direction_reset(&apm->direction);
+}
+
 static void set_attenuation(apm_t *apm)
 {
     for (int c = 0; c < apm->channels; c++)
@@ -153,7 +163,7 @@ void apm_reset(apm_t *apm)
     for (int c = 0; c < apm->channels; c++)
         channel_reset(&apm->channel[c], &apm->config);
     if (apm->channels > 1)
-        array_reset(&apm->array);
+        reset_beam(apm);
     figures_reset(&apm->figures);
     ns_level_reset(&apm->level);
     agc_reset(&apm->agc);
@@ -167,7 +177,7 @@ void apm_configure(apm_t *apm, const apm_config_t *config)
 {
     const int rate_hz = apm->workspace.rate_hz;
     if (config->array && !apm->config.array && apm->channels > 1)
-        array_reset(&apm->array); /* it begins with channel 0 alone, so that this is no click */
+        reset_beam(apm);
     apm->config = *config;
     set_attenuation(apm);
     agc_configure(&apm->agc, config->gain_target_dbfs, config->gain_max_db);
@@ -175,6 +185,11 @@ void apm_configure(apm_t *apm, const apm_config_t *config)
     far_configure(&apm->far, rate_hz, config);
     for (int c = 0; c < apm->channels; c++)
         channel_configure(&apm->channel[c], rate_hz, config);
+}
+
+void apm_set_positions(apm_t *apm, const float (*positions_mm)[2])
+{
+    direction_place(&apm->direction, positions_mm);
 }
 
 void apm_set_delay_hint(apm_t *apm, int delay_ms) { apm->far.hint_blocks = delay_ms / (1000 / BLOCKS_PER_S); }
@@ -237,6 +252,18 @@ static void follow_jump(apm_t *apm, int samples)
         aec_delay_path(&apm->channel[c].aec, &apm->workspace.fft, samples - blocks * hop);
 }
 
+/* Returns 1 if speech in this block may be the far end's, so that gain control and direction must not learn
+ * from it. */
+static int may_be_echo(const apm_t *apm)
+{
+    const ns_t *ns = &apm->channel[0].ns;
+    if (!apm->config.echo_cancellation)
+        return apm->far.age_blocks < BLOCKS_PER_S;
+    if (apm->echo_age_blocks >= ECHO_FADES_BLOCKS)
+        return 0;
+    return !figures_converged(&apm->figures) || ns->bands.input_power < CLEAR_OF_ECHO * ns->bands.echo_power;
+}
+
 /* The beam of all microphones, suppressed as channel 0, is the output of every channel. Returns its speech
  * probability. */
 static float process_beam(apm_t *apm, const channel_input_t *input)
@@ -254,6 +281,15 @@ static float process_beam(apm_t *apm, const channel_input_t *input)
         .speech_probability = beam->near_speech,
     };
     array_learn(&apm->array, &learned);
+    const direction_input_t heard = {
+        .re = apm->array.error.re,
+        .im = apm->array.error.im,
+        .power = learned.power,
+        .echo = learned.echo,
+        .noise = beam->ns.noise,
+        .speech_probability = may_be_echo(apm) ? 0.0f : learned.speech_probability,
+    };
+    direction_process(&apm->direction, &heard);
     for (int c = 1; c < apm->channels; c++)
         channel_follow(&apm->channel[c], beam);
     return beam->speech_probability;
@@ -345,17 +381,6 @@ static void follow_echo(apm_t *apm, float mic_power)
     if (apm->far_active && apm->far.measured)
         saturation_learn(&apm->far.saturation, far, aec->block_power, aec->block_cross);
     apm->echo_age_blocks = apm->far_active ? 0 : apm->echo_age_blocks + (apm->echo_age_blocks < BLOCKS_PER_S);
-}
-
-/* Returns 1 if speech in this block may be the far end's, so that the gain control must not learn from it. */
-static int may_be_echo(const apm_t *apm)
-{
-    const ns_t *ns = &apm->channel[0].ns;
-    if (!apm->config.echo_cancellation)
-        return apm->far.age_blocks < BLOCKS_PER_S;
-    if (apm->echo_age_blocks >= ECHO_FADES_BLOCKS)
-        return 0;
-    return !figures_converged(&apm->figures) || ns->bands.input_power < CLEAR_OF_ECHO * ns->bands.echo_power;
 }
 
 /* Gain control and limiter, which all channels share. speech: probability, 0..1. */

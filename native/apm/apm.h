@@ -59,6 +59,7 @@ typedef struct {
     float noise_suppression_db; /* largest attenuation of noise in use, 0: none */
     float agc_gain_db;
     float array_gain_db;      /* noise at one microphone over noise behind the beam; 0 without a beam */
+    float direction_deg;      /* of the talker, clockwise from +y seen from above, 0..360; -1: unknown */
     int converged;            /* the canceller reduces the echo by 10 dB or more */
     int double_talk;          /* both ends were active in the last block */
     int reference_present;    /* the far end was active within the last second */
@@ -77,6 +78,9 @@ apm_t *apm_init(void *memory, int rate_hz, int channels, int references, const a
 void apm_reset(apm_t *apm);
 /* New settings from the next block on, without a click; all that was learned stays. */
 void apm_configure(apm_t *apm, const apm_config_t *config);
+/* x to the right and y forward, seen from above, of each channel's microphone in mm, -1000..1000, no two the
+ * same: from then on the direction of the talker is estimated while they are one beam. channels > 1. */
+void apm_set_positions(apm_t *apm, const float (*positions_mm)[2]);
 /* Delay of the echo as the caller knows it, 0..APM_MAX_DELAY_HINT_MS; used until one has been measured. */
 void apm_set_delay_hint(apm_t *apm, int delay_ms);
 

@@ -114,6 +114,7 @@ void apm_stats(const apm_t *apm, apm_stats_t *stats)
     stats->noise_suppression_db = apm_attenuation_db(apm);
     stats->agc_gain_db = agc_gain_db(&apm->agc);
     stats->array_gain_db = apm_is_beam(apm) ? array_gain_db(&apm->array) : 0.0f;
+    stats->direction_deg = apm_is_beam(apm) ? apm->direction.degrees : DIRECTION_UNKNOWN;
     stats->converged = figures_converged(&apm->figures);
     stats->double_talk = apm->far_active && channel->held_speech_probability > NEAR_ACTIVE;
     stats->reference_present = apm->far.age_blocks < BLOCKS_PER_S;

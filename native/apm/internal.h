@@ -12,6 +12,7 @@
 #include "apm/figures.h"
 #include "apm/workspace.h"
 #include "array/array.h"
+#include "array/direction.h"
 #include "limiter/limiter.h"
 #include "ns/level.h"
 
@@ -22,7 +23,8 @@ struct apm {
     far_t far;
     jump_t jump; /* of channel 0's echo: all microphones receive the same loudspeaker */
     channel_t channel[APM_MAX_CHANNELS];
-    array_t array; /* of two channels and more; learns while apm_is_beam() */
+    array_t array;         /* of two channels and more; learns while apm_is_beam() */
+    direction_t direction; /* the same */
     figures_t figures;
     ns_level_t level;
     agc_t agc;

@@ -48,8 +48,6 @@ static const float MOST_EVIDENCE = 80.0f;
  * number, with which the first block is the average. */
 static const float ENOUGH_BLOCKS = 1.0f;
 static const float NO_BLOCKS = 1e-3f;
-/* Largest share of expected residual echo in the beam's power, -6 dB, with which a bin is learned. */
-static const float MOST_ECHO = 0.25f;
 /* Factor in quality from which another microphone becomes the reference: 6 dB, since each change is heard. In
  * the first blocks, when loudness stands for quality, 3 dB. */
 static const float BETTER = 4.0f;
@@ -233,7 +231,7 @@ static void average_sources(array_t *array, const array_input_t *input)
     const float *restrict probability = array->probability;
     sum_powers(array, total);
     for (int k = 0; k < count; k++) {
-        const float learned = total[k] > quiet && echo[k] <= MOST_ECHO * power[k] ? 1.0f : 0.0f;
+        const float learned = total[k] > quiet && echo[k] <= ARRAY_MOST_ECHO * power[k] ? 1.0f : 0.0f;
         near[k] = learned * probability[k];
         rest[k] = learned * (1.0f - probability[k]);
     }
@@ -389,7 +387,7 @@ static void follow_gain(array_t *array, const array_input_t *input)
                           *restrict power = input->power, *restrict probability = array->probability;
     float *restrict before = array->evidence, *restrict behind = array->prior;
     for (int k = 0; k < array->stride; k++) {
-        const float rest = input->echo[k] <= MOST_ECHO * power[k] ? 1.0f - probability[k] : 0.0f;
+        const float rest = input->echo[k] <= ARRAY_MOST_ECHO * power[k] ? 1.0f - probability[k] : 0.0f;
         before[k] = rest * (re[k] * re[k] + im[k] * im[k]);
         behind[k] = rest * power[k];
     }

@@ -37,6 +37,9 @@
 
 enum { ARRAY_BLOCKS = 2, ARRAY_MAX_CHANNELS = 8 };
 
+/* Largest share of expected residual echo in the beam's power, -6 dB, with which a bin is learned. */
+static const float ARRAY_MOST_ECHO = 0.25f;
+
 /* Spectra of all channels: ARRAY_BLOCKS * channels rows of `stride` floats, those of this block first. */
 typedef struct {
     float *re, *im;

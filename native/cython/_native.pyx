@@ -24,7 +24,7 @@ cdef extern from "apm/apm.h" nogil:
         float high_pass_hz, gain_target_dbfs, gain_max_db, headroom_db
     ctypedef struct apm_stats_t:
         float erle_db, erl_db, delay_ms, delay_confidence, drift_ppm, speech_probability, noise_floor_dbfs
-        float snr_db, noise_suppression_db, agc_gain_db, array_gain_db
+        float snr_db, noise_suppression_db, agc_gain_db, array_gain_db, direction_deg
         int converged, double_talk, reference_present, divergences, microphone_clipping, microphone_too_quiet
         int references
     enum: APM_MAX_CHANNELS
@@ -36,6 +36,7 @@ cdef extern from "apm/apm.h" nogil:
     apm_t *apm_init(void *memory, int rate_hz, int channels, int references, const apm_config_t *config)
     void apm_reset(apm_t *apm)
     void apm_configure(apm_t *apm, const apm_config_t *config)
+    void apm_set_positions(apm_t *apm, const float (*positions_mm)[2])
     void apm_set_delay_hint(apm_t *apm, int delay_ms)
     void apm_render(apm_t *apm, const int16_t *frames, int channels)
     void apm_capture(apm_t *apm, int16_t *frames)
@@ -165,6 +166,19 @@ cdef class Chain:
         with nogil:
             PyThread_acquire_lock(self.lock, WAIT_LOCK)
             apm_configure(self.apm, &config)
+            PyThread_release_lock(self.lock)
+
+    def set_positions(self, positions_mm):
+        """positions_mm: x and y of each channel's microphone, no two the same."""
+        cdef float places[APM_MAX_CHANNELS][2]
+        if not 2 <= self.channels == len(positions_mm):
+            raise ValueError(f"{len(positions_mm)} positions of {self.channels} channels")
+        for channel, (x, y) in enumerate(positions_mm):
+            places[channel][0] = x
+            places[channel][1] = y
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            apm_set_positions(self.apm, places)
             PyThread_release_lock(self.lock)
 
     def set_delay_hint(self, int delay_ms):

@@ -40,7 +40,7 @@ class Array:
         evidence = np.minimum(power * self.evidence, C.MOST_EVIDENCE)
         probability = expit(evidence + self.prior + np.log(presence / (1.0 - presence)))
         probability *= min(1.0, speech_probability / C.SPOKEN)
-        free = echo <= C.MOST_ECHO * power
+        free = echo <= C.ARRAY_MOST_ECHO * power
         self._follow_gain(power, free * (1.0 - probability))
         now = np.sum(np.abs(self.spectra[:, : self.channels]) ** 2, axis=1)
         learned = free & (now > self.quiet)

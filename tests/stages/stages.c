@@ -16,6 +16,7 @@
 #include "aec/saturation.h"
 #include "agc/agc.h"
 #include "array/array.h"
+#include "array/direction.h"
 #include "delay/delay.h"
 #include "mask/mask.h"
 #include "hpf/hpf.h"
@@ -466,6 +467,34 @@ API int array_run(array_t *array, const float *re, const float *im, const float 
 }
 
 API float array_gain(const array_t *array) { return array_gain_db(array); }
+
+/* ---- direction: positions_mm [channels][2]; re and im of [channels][stride]; power, echo and noise [stride] */
+
+API void *direction_new(int hop, int channels, float window_power)
+{
+    arena_t arena = {0};
+    direction_t measure;
+    direction_init(&measure, channels, hop + 1, spectrum_stride(hop), window_power, &arena);
+    direction_t *direction = allocate(sizeof *direction, &arena);
+    direction_init(direction, channels, hop + 1, spectrum_stride(hop), window_power, &arena);
+    return direction;
+}
+
+API void direction_again(direction_t *direction) { direction_reset(direction); }
+
+/* Returns the number of bins in use. */
+API int direction_at(direction_t *direction, const float (*positions_mm)[2])
+{
+    direction_place(direction, positions_mm);
+    return direction->count;
+}
+
+API float direction_run(direction_t *direction, const float *re, const float *im, const float *power,
+                        const float *echo, const float *noise, float speech_probability)
+{
+    direction_process(direction, &(direction_input_t){re, im, power, echo, noise, speech_probability});
+    return direction->degrees;
+}
 
 /* ---- ns_level: returns the level */
 
