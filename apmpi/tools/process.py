@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from apmpi.api.apm import AudioProcessingModule
 from apmpi.api.frame import AudioFrame
@@ -148,7 +149,8 @@ def process(job: Job, features: Mapping[str, bool], delay_ms: int | None) -> Out
         samples = microphone_file.samples
         progress = opened.enter_context(Progress(None if samples is None else samples / rate_hz))
 
-        wanted = {**features, "echo_cancellation": features["echo_cancellation"] and far is not None}
+        cancels = features["echo_cancellation"] and far is not None
+        wanted: dict[str, Any] = {**features, "echo_cancellation": cancels}
         apm = AudioProcessingModule(**wanted)
         if delay_ms is not None:
             apm.set_stream_delay_ms(delay_ms)

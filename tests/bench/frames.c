@@ -3,7 +3,8 @@
  *
  *   frames RATE_HZ CHANNELS FRAMES LOUDSPEAKERS MICROPHONES
  *
- * LOUDSPEAKERS: mono, alike (two that play the same) or different. MICROPHONES: single or beam. The sound
+ * LOUDSPEAKERS: mono, alike (two that play the same) or different. MICROPHONES: single or beam, then with the
+ * direction of the talker. The sound
  * makes every stage work: a noise-like far end with the syllables of speech, its echo 30 ms later (from half
  * time on, 60 ms later), a near end active every other second and loud enough to reach the limiter, and
  * noise. All four features are on. */
@@ -34,6 +35,12 @@ int main(int argc, char **argv)
     config.array = strcmp(argv[5], "beam") == 0;
     apm_t *apm = apm_init(aligned_alloc(64, apm_size(rate_hz, channels, loudspeakers)), rate_hz, channels,
                           loudspeakers, &config);
+    if (config.array) {
+        float line_mm[APM_MAX_CHANNELS][2] = {0};
+        for (int c = 0; c < channels; c++)
+            line_mm[c][0] = 35.0f * (float)c;
+        apm_set_positions(apm, (const float (*)[2])line_mm);
+    }
     enum { HISTORY = 8 };
     float *far = calloc((size_t)(HISTORY * hop), sizeof *far);
     int16_t *far_frame = calloc((size_t)(hop * loudspeakers), sizeof *far_frame),

@@ -15,8 +15,10 @@ from apmpi import AudioFrame, AudioProcessingModule
 counter = ctypes.CDLL(sys.argv[1])
 counter.allocations.restype = ctypes.c_ulong
 features = ("echo_cancellation", "noise_suppression", "high_pass_filter", "auto_gain_control")
-for rate_hz, channels in ((16000, 1), (48000, 2)):
-    module = AudioProcessingModule(**dict.fromkeys(features, True))
+places = [(-35, 0), (0, 0), (35, 0)]
+for rate_hz, channels in ((16000, 1), (48000, 2), (16000, 3)):
+    beam = {"array": True, "microphone_positions_mm": places} if channels == len(places) else {}
+    module = AudioProcessingModule(**dict.fromkeys(features, True), **beam)
     far = AudioFrame.create(rate_hz, 1, rate_hz // 100)
     mic = AudioFrame.create(rate_hz, channels, rate_hz // 100)
     dice = random.Random(1)
@@ -53,7 +55,7 @@ def test_processing_allocates_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     lines = [[int(number) for number in line.split()] for line in done.stdout.splitlines()]
-    assert len(lines) == 2
+    assert len(lines) == 3
     for rate_hz, channels, first, later in lines:
         print(f"{rate_hz} Hz, {channels} channels: {first} allocations in 20 frames, {later} in 500 more")
         assert first > 0, "the counter does not count: the first frames make the module"
