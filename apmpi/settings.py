@@ -19,7 +19,7 @@ CHANNELS_MIN, CHANNELS_MAX = 1, 8
 # Channels of a card, of which `use` selects those that are processed: MADI, the widest interface, has 64.
 CARD_CHANNELS_MAX = 64
 STREAM_DELAY_MIN_MS, STREAM_DELAY_MAX_MS = 0, 500
-# Largest x or y of a microphone: an array on a table.
+# Largest x and y of a microphone, to either side: an array as wide as a table.
 POSITION_MAX_MM = 1000
 DEVICE_RATE_MIN_HZ, DEVICE_RATE_MAX_HZ = 8000, 192_000
 # In the order of apm_noise_t in native/apm/apm.h.
