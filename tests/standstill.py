@@ -18,7 +18,7 @@ from pathlib import Path
 
 TICK_S = 0.001
 # Half of the loudspeaker's default queue.
-LATE_MS = 4.0
+LATE_MS = 2.0
 PROCESSORS_MAX = 4
 
 

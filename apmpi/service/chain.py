@@ -10,7 +10,9 @@ from apmpi.units import FRAMES_PER_S
 class LoopChain(AudioProcessingModule):
     """An AudioProcessingModule that takes a far-end and a microphone frame in one native call."""
 
-    def __init__(self, rate_hz: int, channels: int, far_channels: int, settings: Mapping[str, float]) -> None:
+    def __init__(
+        self, rate_hz: int, channels: int, far_channels: int, settings: Mapping[str, object]
+    ) -> None:
         """`channels` and `far_channels` are those of the frames, `settings` the module's parameters.
 
         All memory is allocated here, by a first frame, so that no frame of the microphone waits for it.
