@@ -18,7 +18,8 @@
  * front is taken, or on the right of a line that points forward. The height of the talker is not estimated:
  * one above a line seems to be nearer to the front.
  *
- * With 4 microphones at 16 kHz it takes 9 thousand instructions of a frame on arm64, a hundredth of the chain.
+ * With 4 microphones at 16 kHz it takes 9 thousand instructions of a frame on arm64, a hundredth of the
+ * chain.
  *
  * Tried and left out: w as the beam's probability of speech (array.h), which is near 1 in all bins while the
  * suppressor is certain of speech: with a fan 5 dB below the talker the direction was the fan's.

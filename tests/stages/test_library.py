@@ -10,7 +10,21 @@ from pathlib import Path
 ALLOWED = {"memcpy", "memmove", "memset"}
 ALLOWED |= {
     name + "f"
-    for name in ("cos", "exp", "fabs", "fmax", "fmin", "log", "log10", "log1p", "lrint", "pow", "sin", "sqrt")
+    for name in (
+        "cos",
+        "exp",
+        "fabs",
+        "fmax",
+        "fmin",
+        "fmod",
+        "log",
+        "log10",
+        "log1p",
+        "lrint",
+        "pow",
+        "sin",
+        "sqrt",
+    )
 }
 ALLOWED |= {
     "cos",
@@ -19,6 +33,7 @@ ALLOWED |= {
     "pow",
     "sin",
     "sincos",
+    "sincosf",
     "sqrt",
     "tan",
     "_GLOBAL_OFFSET_TABLE_",
