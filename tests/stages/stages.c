@@ -468,8 +468,7 @@ API int array_run(array_t *array, const float *re, const float *im, const float 
 
 API float array_gain(const array_t *array) { return array_gain_db(array); }
 
-/* ---- direction: positions_mm [channels][2]; re and im of [channels][stride]; power, echo and noise [stride]
- */
+/* ---- direction: positions_mm [channels][2]; re, im [channels][stride]; power, echo, noise [stride] */
 
 API void *direction_new(int hop, int channels, float window_power)
 {
