@@ -31,12 +31,13 @@ KERNEL = "linux-image-arm64"
 # Modules of the initramfs beyond storage: the file systems, and the watchdogs of the Pi and of the virtual
 # machine, which run from there on.
 EARLY_MODULES = ("squashfs", "overlay", "vfat", "nls_ascii", "nls_cp437", "bcm2835_wdt", "i6300esb")
-# Of folders that are left out. snd-usb-audio needs media/mc, vc4 (HDMI and its sound) media/cec.
+# Of folders that are left out. snd-usb-audio needs media/mc, vc4 (HDMI and its sound) media/cec and rc-core.
 LEFT_IN = (
     "/usr/share/doc/*/copyright",
     "/usr/lib/linux-image-*/broadcom/*",
     "/usr/lib/modules/*/kernel/drivers/media/mc/*",
     "/usr/lib/modules/*/kernel/drivers/media/cec/core/*",
+    "/usr/lib/modules/*/kernel/drivers/media/rc/rc-core.ko*",
 )
 
 
