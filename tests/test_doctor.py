@@ -161,8 +161,8 @@ class Room:
     channels: int = 1
 
 
-# What is played leaves 18 ms after its frame came in (README: Latency).
-PLAYOUT_MS = 18.0
+# What is played leaves 14 ms after its frame came in (README: Latency).
+PLAYOUT_MS = 14.0
 ROOMS = {
     "plain": Room({"delay_ms": 40, "noise_dbfs": -65}),
     "wired": Room({"delay_ms": 20, "noise_dbfs": -65, "reference": 1}, decay_s=0.3, gain_db=-10, channels=2),

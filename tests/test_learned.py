@@ -289,9 +289,9 @@ def test_what_made_the_program_fail_is_met_once(
     """An error in the audio thread, after the state was saved many times: the next start is a fresh one."""
     path = configure()
     late_error = (
-        "from apmpi.service import learned, loop; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 0.2;"
-        " import time; end_s = time.monotonic() + 2; process = loop.Loop._process;"
-        " loop.Loop._process = lambda *given: process(*given) if time.monotonic() < end_s else 1 / 0"
+        "from apmpi.service import chain, learned; learned.FIRST_SAVE_S = learned.SAVE_EVERY_S = 0.2;"
+        " import time; end_s = time.monotonic() + 2; process = chain.LoopChain.process;"
+        " chain.LoopChain.process = lambda *given: process(*given) if time.monotonic() < end_s else 1 / 0"
     )
     process = start(path, code=late_error, RUNTIME_DIRECTORY=str(tmp_path))
     time.sleep(1.5)
