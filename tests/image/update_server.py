@@ -31,9 +31,17 @@ def make_certificates(folder: Path) -> None:
     openssl(folder, "req", "-x509", *kind, "-subj", "/CN=ours", "-keyout", "ca.key", "-out", "ca.pem")
     asked = ("-subj", "/CN=server", "-addext", "subjectAltName=DNS:localhost")
     openssl(folder, "req", *kind, *asked, "-keyout", "key", "-out", "request")
-    for name, days in (("server.pem", "30"), ("expired.pem", "-1")):
-        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-copy_extensions", "copy", "-days", days)
+    for name, validity in (("server.pem", ("-days", "30")), ("expired.pem", _expired())):
+        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-copy_extensions", "copy", *validity)
         openssl(folder, "x509", "-req", "-in", "request", *signing, "-out", name)
+
+
+def _expired() -> tuple[str, ...]:
+    """Return the options for a validity in the past: OpenSSL 3.5 refuses -1 days, 3.0 knows no dates."""
+    done = subprocess.run(["openssl", "x509", "-help"], capture_output=True, text=True, check=True)
+    if "-not_after" not in done.stdout + done.stderr:
+        return ("-days", "-1")
+    return ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
 
 
 def offer_update(new: Path, server: Path, key: Path, version: str = "2.0", board: str = "pi3-pi4") -> None:
