@@ -83,6 +83,14 @@ def test_settling_finds_by_how_many_samples_it_was_wrong(
     assert at == 0
 
 
+def test_settling_ignores_a_reading_in_which_the_machine_stood_still() -> None:
+    """The card is 3 samples late, one reading 10 ms off."""
+    settling = Settling()
+    settling.placed()
+    readings = [3.2, 2.9, 3.1, 2.8, 483.0, 3.0, 3.1, 2.9, 3.0, 3.2]
+    assert [settling.late_samples(late_samples) for late_samples in readings] == [0] * 9 + [3]
+
+
 def test_settling_leaves_alone_what_it_can_not_know(rng: np.random.Generator) -> None:
     """Positions that jump by a millisecond: a correction would be as wrong as the error that it corrects."""
     settling = Settling()

@@ -28,20 +28,33 @@ double drift_ratio(drift_t *drift, double late_s)
     return 1.0 + limited(drift->integral - proportional * late_s, RATIO_MAX);
 }
 
-void settling_placed(settling_t *settling) { *settling = (settling_t){0, 0.0, 0.0}; }
+void settling_placed(settling_t *settling) { settling->readings = 0; }
+
+/* Adds a reading to those in ascending order. */
+static void insert(settling_t *settling, double late_samples)
+{
+    double *readings = settling->late_samples;
+    int at = settling->readings++;
+    for (; at > 0 && readings[at - 1] > late_samples; at--)
+        readings[at] = readings[at - 1];
+    readings[at] = late_samples;
+}
 
 int settling_late_samples(settling_t *settling, double late_samples)
 {
+    enum { USED = SETTLING_READINGS - 2 };
     if (settling->readings == SETTLING_READINGS)
         return 0;
-    settling->readings++;
-    settling->sum += late_samples;
-    settling->sum_of_squares += late_samples * late_samples;
+    insert(settling, late_samples);
     if (settling->readings < SETTLING_READINGS)
         return 0;
-    const double mean = settling->sum / SETTLING_READINGS,
-                 variance = fmax(settling->sum_of_squares / SETTLING_READINGS - mean * mean, 0.0);
-    if (fabs(mean) < fmax(0.5, 3.0 * sqrt(variance / SETTLING_READINGS)))
+    double sum = 0.0, sum_of_squares = 0.0;
+    for (int i = 1; i <= USED; i++) {
+        sum += settling->late_samples[i];
+        sum_of_squares += settling->late_samples[i] * settling->late_samples[i];
+    }
+    const double mean = sum / USED, variance = fmax(sum_of_squares / USED - mean * mean, 0.0);
+    if (fabs(mean) < fmax(0.5, 3.0 * sqrt(variance / USED)))
         return 0;
     settling_placed(settling);
     return (int)rint(mean);

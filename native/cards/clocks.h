@@ -32,11 +32,12 @@ double drift_ratio(drift_t *drift, double late_s);
 /* For a card on the microphone's clock: exact placement, to the sample.
  *
  * A placement is only as exact as one reading of two positions, each rounded to a whole sample or more. The
- * mean of SETTLING_READINGS later ones is its error. */
+ * mean of SETTLING_READINGS later ones is its error, without the smallest and the largest: the thread may
+ * have been interrupted between time and position. */
 enum { SETTLING_READINGS = 10 };
 typedef struct {
     int readings;
-    double sum, sum_of_squares;
+    double late_samples[SETTLING_READINGS]; /* in ascending order */
 } settling_t;
 
 /* Restarts the readings: the sound has been placed. */
