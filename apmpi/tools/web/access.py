@@ -56,10 +56,24 @@ def set_password(path: Path, password: str) -> None:
     """Write the hash of a password. Raises CommandError."""
     if problem := length_problem(password):
         raise CommandError(f"--set-password: {problem}")
+    write_record(path, record_of(password))
+
+
+def write_record(path: Path, record: str) -> None:
+    """Write what is kept of a secret. Raises CommandError."""
     try:
-        replace(path, f"{record_of(password)}\n".encode(), mode=0o600)
+        replace(path, f"{record}\n".encode(), mode=0o600)
     except OSError as error:
         raise CommandError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read_record(path: Path, what: str, pattern: re.Pattern[str]) -> str | None:
+    """Return the file's line; None if there is none, or no valid one. `what` names it in messages."""
+    try:
+        text = read_text(path, what, 1024)
+    except FileError:
+        return None
+    return text if pattern.fullmatch(text) else None
 
 
 def length_problem(password: str) -> str:
@@ -78,11 +92,7 @@ def record_of(password: str) -> str:
 
 def password_record(path: Path) -> str | None:
     """Return the file's line; None if there is none, or no valid one."""
-    try:
-        text = read_text(path, "a password's hash", 1024)
-    except FileError:
-        return None
-    return text if RECORD.fullmatch(text) else None
+    return read_record(path, "a password's hash", RECORD)
 
 
 def is_password(record: str, password: str) -> bool:

@@ -13,9 +13,8 @@ import hmac
 import re
 from pathlib import Path
 
-from apmpi.cards.replace import replace
-from apmpi.cards.text_file import read_text
-from apmpi.errors import CommandError, FileError
+from apmpi.errors import CommandError
+from apmpi.tools.web.access import read_record, write_record
 
 TOKEN_FILE = "metrics-token"
 RECORD = re.compile(r"sha256 ([0-9a-f]{64})\n?")
@@ -35,10 +34,7 @@ def set_token(path: Path, token: str) -> None:
     """Write the hash of a token. Raises CommandError."""
     if problem := token_problem(token):
         raise CommandError(f"--set-metrics-token: {problem}")
-    try:
-        replace(path, f"{record_of(token)}\n".encode(), mode=0o600)
-    except OSError as error:
-        raise CommandError(f"{path}: cannot be written ({error.strerror})") from None
+    write_record(path, record_of(token))
 
 
 def record_of(token: str) -> str:
@@ -48,11 +44,7 @@ def record_of(token: str) -> str:
 
 def token_record(path: Path) -> str | None:
     """Return the file's line; None if there is none, or no valid one."""
-    try:
-        text = read_text(path, "a token's hash", 1024)
-    except FileError:
-        return None
-    return text if RECORD.fullmatch(text) else None
+    return read_record(path, "a token's hash", RECORD)
 
 
 def is_token(record: str, token: str) -> bool:
