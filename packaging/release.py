@@ -27,6 +27,8 @@ def main() -> int:
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE")
     given = parser.parse_args()
     folder: Path | None = given.folder
+    if folder is not None and not given.files:
+        parser.error("FOLDER given without FILE, expected both or neither")
     try:
         notes = release_notes((PROJECT / "CHANGELOG.md").read_text(), version())
         check_files(given.files, version())
