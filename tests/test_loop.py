@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, impulse_response, level_db, talk, write
+from reference.signals import voice
 
 from apmpi import AudioFrame, AudioProcessingModule, Stats
 from apmpi.api.apm import stats_of
@@ -100,7 +101,7 @@ def test_erle_is_reported_as_it_is(
     time.
     """
     quiet = np.zeros(7 * RATE_HZ)
-    write(tmp_path / "near.wav", np.concatenate([quiet, talk(rng, 3.0), quiet]))
+    write(tmp_path / "near.wav", np.concatenate([quiet, voice(rng, RATE_HZ, 3.0, level_dbfs=-20.0), quiet]))
     write(tmp_path / "far.wav", talk(rng, 15.0))
     write(tmp_path / "room.wav", impulse_response(rng))
     device = room_card(
@@ -132,7 +133,13 @@ def test_erle_is_reported_as_it_is(
         print(f"at {at_s} s: {stats[before.stop].erle_db:.1f} dB reported, {real_db:.1f} dB measured")
     assert np.max(np.abs(errors_db)) < 3.0
     assert all(each.converged for each in stats[600:]), "a talker was taken for an echo that came back"
-    assert np.mean([each.double_talk for each in stats[750:1000]]) > 0.9
+    alone, both = (
+        float(np.mean([each.double_talk for each in stats[part]]))
+        for part in (slice(300, 690), slice(750, 1000))
+    )
+    print(f"double talk reported for {both:.2f} of it, for {alone:.2f} of the far end alone")
+    assert alone < 0.05
+    assert both > 0.5  # The voice pauses.
 
 
 def test_xruns_are_survived_and_counted(configure: Configure, start: type[Daemon], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from daemon import RATE_HZ, Configure, Daemon, RoomCard, level_db, write
+from reference.signals import voice
 from scipy.signal import butter, sosfilt
 
 from apmpi.service.layout import taken_live
@@ -93,7 +94,7 @@ def test_another_microphone_is_heard_within_two_seconds(
     configure: Configure, rng: np.random.Generator, room_card: RoomCard, start: type[Daemon], tmp_path: Path
 ) -> None:
     path = configure()
-    near = write(tmp_path / "near.wav", 0.2 * daemon.talk(rng, 6.0))
+    near = write(tmp_path / "near.wav", voice(rng, RATE_HZ, 6.0, level_dbfs=-34.0))
     other = room_card(near=near, noise_dbfs=-75)
     process = start(path)
     for _ in range(3):
