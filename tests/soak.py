@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from room.alsa import SharedCard
 
-from apmpi.cards import realtime
 from apmpi.service import report
 
 RATE_HZ = 16000
@@ -45,20 +45,9 @@ PARKED, RESUMED = "b0a54101503d491abc65e1ded02fbc03", "c15c72f1bf6947899be577e1b
 FIGURES = "3296f0870c8748d2858faedcc104b2a3"
 # A device counts as unplugged after 500 ms without sound, and must be in use again 2 s after its return.
 STALL_LIMIT_S, BACK_S = 0.5, 2.0
-# Seconds of real time that a busy machine may add, without the time in which it stands still as a whole.
+# Seconds of real time that a busy machine may add; the time in which it stands still as a whole is none of
+# the card's.
 BUSY_S = 0.4
-# Measures standstills, as of virtual machines: a program above the audio thread that only wakes up.
-CANARY = f"""
-import os, time
-os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param({realtime.AUDIO_PRIORITY + 1}))
-due_s = time.monotonic()
-while True:
-    due_s = max(due_s + 0.002, time.monotonic() - 0.002)
-    time.sleep(max(due_s - time.monotonic(), 0))
-    late_s = time.monotonic() - due_s
-    if late_s > 0.001:
-        print(time.monotonic(), late_s, flush=True)
-"""
 CANCELLED_DB = 15.0
 # After the first hour. Before it, memory still grows by the stacks of threads that are kept.
 MEMORY_GROWTH_MAX = 1024 * 1024
@@ -158,15 +147,19 @@ def device(folder: Path, seconds: float, speed: float) -> int:
 
 @dataclass
 class Seen:
-    """Journal entries with their time of arrival, resident bytes by time, and the machine's standstills with
-    their length.
+    """Journal entries with their time of arrival, resident bytes by time, levels as device() writes them, the
+    start of each card's time, and the seconds by which standstills of the machine have delayed it, by time.
     """
 
     entries: list[tuple[float, dict[str, str]]]
     resident: list[tuple[float, int]]
     levels: np.ndarray
     began_s: dict[str, float]
-    stood_still_s: np.ndarray
+    lost_s: np.ndarray
+
+    def card_s(self, card: str, monotonic_s: Any) -> Any:
+        """Return times of CLOCK_MONOTONIC as a card's, before its speed."""
+        return monotonic_s - self.began_s[card] - np.interp(monotonic_s, *self.lost_s.T)
 
 
 def set_up(folder: Path, planned: list[Fault], speed: float, seed: int) -> None:
@@ -199,6 +192,8 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
     """Run the device to its end."""
     entries: list[tuple[float, dict[str, str]]] = []
     resident: list[tuple[float, int]] = []
+    lost_s: list[tuple[float, float]] = []
+    card = SharedCard(f"room-{folder.name}")
     command = [sys.executable, __file__, "--device", str(folder)]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(folder / "journal"))
@@ -212,8 +207,6 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
             }
             command += ["--hours", str(seconds / 3600), "--speed", str(speed)]
             process = subprocess.Popen(command, stderr=stderr, env=environment)
-        with (folder / "canary").open("wb") as late:
-            canary = subprocess.Popen([sys.executable, "-c", CANARY], stdout=late)
         try:
             while process.poll() is None:
                 try:
@@ -221,18 +214,16 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
                 except TimeoutError:
                     continue
                 entries.append((time.monotonic(), entry_of(datagram)))
+                lost_s.append((entries[-1][0], card.lost_ns / 1e9))
                 if entries[-1][1]["MESSAGE_ID"] == FIGURES:
                     resident.append((entries[-1][0], resident_bytes(process.pid)))
         finally:
-            canary.kill()
-            canary.wait()
             process.kill()
             process.wait()
     if process.returncode != 0:
         raise SystemExit(f"the device ended with {process.returncode}: {(folder / 'stderr').read_text()}")
     began_s = json.loads((folder / "began.json").read_text())
-    stood_still_s = np.array((folder / "canary").read_text().split(), dtype=float).reshape(-1, 2)
-    return Seen(entries, resident, np.load(folder / "levels.npy"), began_s, stood_still_s)
+    return Seen(entries, resident, np.load(folder / "levels.npy"), began_s, np.array(lost_s))
 
 
 def resident_bytes(pid: int) -> int:
@@ -258,14 +249,10 @@ def entry_of(datagram: bytes) -> dict[str, str]:
 def judge_fault(fault: Fault, seen: Seen, until_s: float, speed: float) -> None:
     """Fill in the observations of a fault, before the next fault at card time `until_s`."""
 
-    def card_s(monotonic_s: float) -> float:
-        return (monotonic_s - seen.began_s[fault.card]) * speed
+    def card_s(monotonic_s: Any) -> Any:
+        return seen.card_s(fault.card, monotonic_s) * speed
 
-    still_at_s = (seen.stood_still_s[:, 0] - seen.began_s[fault.card]) * speed
-    still_s = speed * float(
-        np.sum(seen.stood_still_s[(fault.at_s <= still_at_s) & (still_at_s < until_s), 1])
-    )
-    busy_s = BUSY_S * speed + still_s
+    busy_s = BUSY_S * speed
     entries = [(card_s(at_s), entry) for at_s, entry in seen.entries]
     during = [(at_s, entry) for at_s, entry in entries if fault.at_s <= at_s < until_s]
     if fault.parks:
@@ -277,11 +264,9 @@ def judge_fault(fault: Fault, seen: Seen, until_s: float, speed: float) -> None:
             fault.noticed_s = noticed[0] - fault.at_s
         if back:
             fault.back_s = max(back[0] - fault.end_s, 0.0)
-        seen_for_s = fault.end_s - fault.at_s - still_s
-        over_before = not noticed and not back and seen_for_s < STALL_LIMIT_S  # without standstills
-        if not over_before and not fault.noticed_s < STALL_LIMIT_S + 0.3 + busy_s:
+        if not fault.noticed_s < STALL_LIMIT_S + 0.3 + busy_s:
             fault.missed.append(f"noticed after {fault.noticed_s:.1f} s")
-        if not over_before and not fault.back_s < BACK_S + busy_s:
+        if not fault.back_s < BACK_S + busy_s:
             fault.missed.append(f"back after {fault.back_s:.1f} s")
     elif fault.kind == "xrun":
         keys = [key for (card, _), key in ENDPOINTS.items() if card == fault.card]
@@ -297,7 +282,7 @@ def judge_fault(fault: Fault, seen: Seen, until_s: float, speed: float) -> None:
         else:
             fault.missed.append("not counted")
 
-    times_s = np.array([card_s(at_s) for at_s in seen.levels[:, 0]])
+    times_s = card_s(seen.levels[:, 0])
     reduction_db = 10 * np.log10((seen.levels[:, 1] + 1) / (seen.levels[:, 2] + 1))
     plays = seen.levels[:, 1] > 1e3 * 160 * 100  # an echo is there: -60 dBFS and more
     after = (times_s > fault.end_s) & (times_s < until_s)
@@ -381,11 +366,7 @@ def soak(seconds: float, speed: float, seed: int) -> tuple[str, list[str]]:
         f"{last['APMPI_XRUNS']} xruns ({planned_xruns} planned), "
         f"drift {drift} ppm (expected {PPM['far'] - PPM['room']}, {PPM['out'] - PPM['room']})"
     )
-    still_s = seen.stood_still_s[:, 1]
-    lines.append(
-        f"the machine stood still {len(still_s)} times, {1000 * max(still_s, default=0):.0f} ms at most, "
-        f"{sum(still_s):.1f} s in all (of real time)"
-    )
+    lines.append(f"the machine stood still for {seen.lost_s[-1, 1]:.1f} s of real time")
     if growth > (MEMORY_GROWTH_MAX if hour_s * speed == 3600 else WARMING_UP_MAX):
         wrong.append(f"memory grew by {growth} bytes")
     return "\n".join(lines), wrong
