@@ -76,7 +76,7 @@ class Server:
         application.router.add_get("/{path:.*}", self._answer)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "localhost", 0, ssl_context=context)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
         self._loop.run_until_complete(site.start())
         port = runner.addresses[0][1]
         self.url = f"https://localhost:{port}/apmpi/"
