@@ -178,7 +178,7 @@ def part_of(found: str, function: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Started:
-    """A daemon `settled_s` after READY: time to READY, and its memory."""
+    """A daemon `settled_s` after READY: time to READY, and its memory without the simulated cards'."""
 
     ready_s: float
     resident_mb: float
@@ -200,10 +200,21 @@ def start(folder: Path, yaml: Path, settled_s: float = 2.0) -> Started:
         pass
     ready_s = time.monotonic() - began_s
     time.sleep(settled_s)
-    lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
-    status = dict(line.split(":\t", 1) for line in lines)
+    memory = memory_kb(Path(f"/proc/{daemon.pid}/smaps").read_text())
     daemon.kill()
     daemon.wait()
     heard.close()
-    resident_mb, locked_mb = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmLck"))
-    return Started(ready_s, resident_mb, locked_mb)
+    return Started(ready_s, memory["Rss"] / 1024, memory["Locked"] / 1024)
+
+
+def memory_kb(smaps: str) -> Counter[str]:
+    """Return the sums of a process's /proc/PID/smaps, without the shared memory that no real card has."""
+    sums: Counter[str] = Counter()
+    counted = False
+    for line in smaps.splitlines():
+        name, *values = line.split()
+        if not name.endswith(":"):  # the head of a mapping
+            counted = "/dev/shm/apmpi-room-" not in line
+        elif counted and values[-1] == "kB":
+            sums[name[:-1]] += int(values[0])
+    return sums
