@@ -227,7 +227,7 @@ def watch(folder: Path, seconds: float, speed: float) -> Seen:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory without shared pages, since a room card's 2 MiB come and go with its device."""
+    """Resident memory without shared pages, since those of a room card come and go with its device."""
     resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 

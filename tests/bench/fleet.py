@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "image"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "image"))
 
 from apmpi_appliance import fetch, slots, update
-from update_server import FILE, make_certificates
+from update_server import make_certificates, offer_update
 
 import build
 
@@ -143,6 +143,7 @@ def called(function: Callable[..., None], *arguments: object) -> Connection:
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     context.Process(target=function, args=(*arguments, there), daemon=True).start()
+    there.close()  # A process that fails ends the waiting for it.
     return here
 
 
@@ -168,11 +169,7 @@ def main(devices: int) -> None:
         folder, key = Path(memory), Path(memory) / "signing"
         make_certificates(folder)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        os.environ["APMPI_SIGNING_KEY"] = str(key)
-        (folder / FILE).write_bytes(os.urandom(UPDATE_BYTES // SPEED))
-        new = make_device(folder / "new", folder, 0)
-        (new / slots.VERSION).write_text("2.0\n")
-        build.write_index(new, folder / FILE, folder / "pi3-pi4.index")
+        offer_update(folder / "new", folder, key, content=os.urandom(UPDATE_BYTES // SPEED))
         for mbit_s in LINKS_MBIT_S:
             print("| " + " | ".join(map(str, measure(devices, mbit_s, folder))) + " |", flush=True)
 

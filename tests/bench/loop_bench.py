@@ -200,21 +200,27 @@ def start(folder: Path, yaml: Path, settled_s: float = 2.0) -> Started:
         pass
     ready_s = time.monotonic() - began_s
     time.sleep(settled_s)
-    memory = memory_kb(Path(f"/proc/{daemon.pid}/smaps").read_text())
+    lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    simulated_kb = cards_kb(Path(f"/proc/{daemon.pid}/smaps").read_text())
     daemon.kill()
     daemon.wait()
     heard.close()
-    return Started(ready_s, memory["Rss"] / 1024, memory["Locked"] / 1024)
+    resident_mb, locked_mb = (
+        (int(status[name].split()[0]) - simulated_kb) / 1024 for name in ("VmRSS", "VmLck")
+    )
+    return Started(ready_s, resident_mb, locked_mb)
 
 
-def memory_kb(smaps: str) -> Counter[str]:
-    """Return the sums of a process's /proc/PID/smaps, without the shared memory that no real card has."""
-    sums: Counter[str] = Counter()
-    counted = False
+def cards_kb(smaps: str) -> int:
+    """Return the memory, resident and locked, that a process shares with simulated cards, by its smaps.
+    No real card has it.
+    """
+    total_kb, of_a_card = 0, False
     for line in smaps.splitlines():
         name, *values = line.split()
         if not name.endswith(":"):  # the head of a mapping
-            counted = "/dev/shm/apmpi-room-" not in line
-        elif counted and values[-1] == "kB":
-            sums[name[:-1]] += int(values[0])
-    return sums
+            of_a_card = "/dev/shm/apmpi-room-" in line
+        elif of_a_card and name == "Rss:":
+            total_kb += int(values[0])
+    return total_kb

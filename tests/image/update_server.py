@@ -44,12 +44,19 @@ def _expired() -> tuple[str, ...]:
     return ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
 
 
-def offer_update(new: Path, server: Path, key: Path, version: str = "2.0", board: str = "pi3-pi4") -> None:
+def offer_update(
+    new: Path,
+    server: Path,
+    key: Path,
+    version: str = "2.0",
+    board: str = "pi3-pi4",
+    content: bytes = CONTENT,
+) -> None:
     """Put something and its index into the server's folder. `new` is what the new root file system has."""
     (new / slots.VERSION).parent.mkdir(parents=True, exist_ok=True)
     (new / slots.VERSION).write_text(f"{version}\n")
     (new / slots.BOARD).write_text(f"{board}\n")
-    (server / FILE).write_bytes(CONTENT)
+    (server / FILE).write_bytes(content)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("APMPI_SIGNING_KEY", str(key))
         build.write_index(new, server / FILE, server / "pi3-pi4.index")
