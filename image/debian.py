@@ -49,7 +49,10 @@ def lines(name: str) -> list[str]:
 
 
 def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
-    """Return the tar file; it is made if there is none for this command line, or if it is to be renewed."""
+    """Return the tar file; it is made if there is none for this command line, or if it is to be renewed.
+
+    Raises SystemExit with the end of what mmdebstrap said if it fails.
+    """
     command = _mmdebstrap(backports_kernel)
     recipe = "\n".join(command)
     finished = folder / f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar"
@@ -65,10 +68,12 @@ def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
         "INITRD": "No",  # once at the end, not with each package
     }
     with unfinished.open("wb") as tar, (folder / "debian.log").open("wb") as log:
-        subprocess.run(
-            [sys.executable, NAMESPACE, *command],
-            stdout=tar, stderr=log, env=environment, check=True,
-        )  # fmt: skip
+        done = subprocess.run([sys.executable, NAMESPACE, *command], stdout=tar, stderr=log, env=environment)
+    if done.returncode != 0:
+        said = (folder / "debian.log").read_text(errors="replace").splitlines()[-10:]
+        raise SystemExit(
+            "\n".join([f"image: mmdebstrap failed (all of its output: {folder / 'debian.log'})", *said])
+        )
     for old in folder.glob("debian-*.tar"):
         old.unlink()
     unfinished.rename(finished)
