@@ -11,6 +11,7 @@ interpreter is needed.
 import ctypes
 import os
 import platform
+import pwd
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def _map_ids(child: int) -> None:
 
 
 def _subordinate_ids(file: Path) -> str:
-    names = (os.environ.get("USER", ""), str(os.getuid()))
+    names = (pwd.getpwuid(os.getuid()).pw_name, str(os.getuid()))
     for line in file.read_text().splitlines():
         name, base, count = line.split(":")
         if name in names and int(count) >= ID_COUNT - 1:

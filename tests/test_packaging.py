@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
+import pwd
 import re
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ import tomllib
 from pathlib import Path
 
 import deb
+import namespace
 import numpy as np
 import pytest
 import release
@@ -127,6 +130,17 @@ def test_a_root_is_made_once_for_its_contents(tmp_path: Path, monkeypatch: pytes
     assert roots.kept("trixie", ["make", "git"], make) == tar
     fails = False
     assert roots.kept("trixie", ["make"], make) != tar
+
+
+def test_the_range_of_ids_is_found_without_an_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package is built with few variables, and USER is none of them."""
+    monkeypatch.delenv("USER", raising=False)
+    name = pwd.getpwuid(os.getuid()).pw_name
+    ranges = tmp_path / "subuid"
+    ranges.write_text(f"another:100000:65536\n{name}:165536:65536\n")
+    assert namespace._subordinate_ids(ranges) == "165536"
 
 
 # On the path of a program: nothing of alsa-lib can be loaded.
