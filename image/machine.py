@@ -65,12 +65,18 @@ class Machine:
     """One run of QEMU, from power on or from a snapshot until the power is cut or the guest resets."""
 
     def __init__(
-        self, folder: Path, card: Card, disk: Path, disk_format: str, snapshot: str | None = None
+        self,
+        folder: Path,
+        card: Card,
+        disk: Path,
+        disk_format: str,
+        snapshot: str | None = None,
+        sound_cards: str = PLUGGED_IN,
     ) -> None:
         prefix = card.prefix()
         for name in ("vmlinuz", "initrd.img"):
             (folder / name).write_bytes(card.read(prefix + name))
-        command_line = f"{card.read(prefix + 'cmdline.txt').decode().strip()} {SHELL} {PLUGGED_IN}"
+        command_line = f"{card.read(prefix + 'cmdline.txt').decode().strip()} {SHELL} {sound_cards}"
         self.page_port, self.ssh_port = free_port(), free_port()
         serial, monitor = folder / "serial", folder / "monitor"
         for path in (serial, monitor):

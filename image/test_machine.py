@@ -100,6 +100,17 @@ def machine(booted: Booted, folder: Path) -> Iterator[Machine]:
         yield running
 
 
+def devices(speaker: str) -> str:
+    """Return lines of apmpi.yaml that name all devices; the speaker is a card's name."""
+    names = {
+        "microphone": "plughw:CARD=Mic,DEV=0",
+        "speaker": f"plughw:CARD={speaker},DEV=0",
+        "far_end": "hw:CARD=Loopback,DEV=1,SUBDEV=0",
+        "output": "hw:CARD=Loopback,DEV=1,SUBDEV=1",
+    }
+    return "".join(f'{key}: {{device: "{name}"}}\n' for key, name in names.items())
+
+
 def entries(machine: Machine, event: Event) -> list[dict[str, str]]:
     text = machine.check(f"journalctl -b -o json MESSAGE_ID={event.message_id}")
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
@@ -486,14 +497,7 @@ def test_a_usb_loudspeaker_is_pulled_out_and_plugged_in_while_sound_flows(machin
     machine.plug("loudspeaker")
     machine.check("until grep -q USB-Audio /proc/asound/cards; do sleep 0.5; done")
     card = machine.check("sed -n 's/.*\\[\\(.*[^ ]\\) *\\]: USB-Audio.*/\\1/p' /proc/asound/cards").strip()
-    devices = {
-        "microphone": "plughw:CARD=Mic,DEV=0",
-        "speaker": f"plughw:CARD={card}",
-        "far_end": "hw:CARD=Loopback,DEV=1,SUBDEV=0",
-        "output": "hw:CARD=Loopback,DEV=1,SUBDEV=1",
-    }
-    lines = "".join(f'{key}: {{device: "{device}"}}\\n' for key, device in devices.items())
-    edit(machine, f"printf '{lines}periods: 8\\n' > apmpi.yaml")
+    edit(machine, f"echo '{devices(speaker=card)}periods: 8' > apmpi.yaml")
     machine.check(
         "systemctl restart apmpi-configuration apmpi; until test -e /run/apmpi/sound; do sleep 1; done"
     )
@@ -509,6 +513,19 @@ def test_a_usb_loudspeaker_is_pulled_out_and_plugged_in_while_sound_flows(machin
     print(parked[-1]["MESSAGE"])
     assert len(entries(machine, Event.RESUMED)) == 3
     assert machine.check("systemctl show -P NRestarts apmpi").strip() == "0"
+
+
+def test_a_card_is_found_by_its_name_whatever_its_number(image: Path, folder: Path) -> None:
+    """The kernel numbers cards in the order in which it finds them: one that is missing moves the others."""
+    card, disk = frugal_card(image, folder / "renumbered.img")
+    card.write("apmpi.yaml", FRUGAL + devices(speaker="Mic").encode())
+    for enabled, number in (("1,1,1", 2), ("1,0,1", 1)):
+        sound_cards = f"snd_aloop.enable={enabled} snd_aloop.id=Loopback,Other,Mic"
+        with Machine(folder, card, disk, "raw", sound_cards=sound_cards) as machine:
+            machine.wait_for_shell()
+            wait_until_ready(machine)
+            print(machine.check("cat /proc/asound/cards"))
+            assert machine.check("readlink /proc/asound/Mic").strip() == f"card{number}"
 
 
 def test_a_service_that_stands_still_is_started_again(machine: Machine) -> None:
