@@ -392,7 +392,8 @@ def _sd_card(folder: Path, tree: Path, squashfs: Path, packages: Path, image: Pa
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(f"image: genimage failed\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    shutil.rmtree(scratch)
+    # genimage of Debian 13 has removed it.
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 # ---- the update
