@@ -50,7 +50,8 @@ class Count:
     functions   of the audio thread, by object and function, as far as the object has symbols
     others      of all other threads together
     calls       system calls of the audio thread
-    frames      of each frame in turn, from the wake-up to the next poll(): those of the chain, and all others
+    frames      of each frame in turn: those of the chain, and all others, of all wake-ups since the frame
+                before
     """
 
     parts: Counter[str]
@@ -146,6 +147,7 @@ def count(rate_hz: int, played: bool, plugin: Path, folder: Path) -> Count:
     functions: Counter[str] = Counter()
     frames = []
     others = calls = 0.0
+    rest = 0
     for line in counts.read_text().splitlines():
         tid, kind, *values = line.split()
         thread = threads.get(tid, "simulated card")
@@ -155,8 +157,10 @@ def count(rate_hz: int, played: bool, plugin: Path, folder: Path) -> Count:
         elif kind == "calls":
             calls += int(values[0]) / counted
         elif kind == "frame":
-            if values[0] != "0":  # else poll() has woken up the thread too early
-                frames.append((int(values[0]), int(values[1])))
+            rest += int(values[1])
+            if values[0] != "0":
+                frames.append((int(values[0]), rest))
+                rest = 0
         else:
             part, function = part_of(*symbols.name(int(values[0], 16)))
             parts[part] += int(values[1]) / counted  # type: ignore[assignment]
