@@ -67,13 +67,14 @@ def build(folder: Path, backports_kernel: bool, renew: bool = False) -> Path:
         "TMPDIR": "/tmp",  # must be accessible to the namespace's root
         "INITRD": "No",  # once at the end, not with each package
     }
-    with unfinished.open("wb") as tar, (folder / "debian.log").open("wb") as log:
-        done = subprocess.run([sys.executable, NAMESPACE, *command], stdout=tar, stderr=log, env=environment)
-    if done.returncode != 0:
-        said = (folder / "debian.log").read_text(errors="replace").splitlines()[-10:]
-        raise SystemExit(
-            "\n".join([f"image: mmdebstrap failed (all of its output: {folder / 'debian.log'})", *said])
+    log = folder / "debian.log"
+    with unfinished.open("wb") as tar, log.open("wb") as output:
+        done = subprocess.run(
+            [sys.executable, NAMESPACE, *command], stdout=tar, stderr=output, env=environment
         )
+    if done.returncode != 0:
+        said = log.read_text(errors="replace")[-2000:]
+        raise SystemExit(f"image: mmdebstrap failed (all of its output: {log})\n{said}")
     for old in folder.glob("debian-*.tar"):
         old.unlink()
     unfinished.rename(finished)

@@ -62,7 +62,10 @@ class Card:
 
 
 class Machine:
-    """One run of QEMU, from power on or from a snapshot until the power is cut or the guest resets."""
+    """One run of QEMU, from power on or from a snapshot until the power is cut or the guest resets.
+
+    sound_cards: what the kernel's command line says of snd-aloop's cards.
+    """
 
     def __init__(
         self,
