@@ -62,13 +62,12 @@ def pyalsa(
     )
 
 
-def play_and_capture(
-    name: str, sound: np.ndarray, frames: int, rate_hz: int = RATE_HZ, channels: int = 1
-) -> np.ndarray:
-    """Play int16 samples, [samples] or [samples, channels], once and capture `frames` of so many channels
-    from before they start; a thread feeds the loudspeaker.
+def play_and_capture(name: str, sound: np.ndarray, rate_hz: int = RATE_HZ, channels: int = 1) -> np.ndarray:
+    """Play int16 samples, [samples] or [samples, channels], once and capture so many channels from before
+    they start to half a second after their end; a thread feeds the loudspeaker.
 
-    The buffers are large, so that the test depends on the sound and not on the timing of a busy machine.
+    The buffers are large and the end follows the sound, so that the test depends on the sound and not on
+    when a busy machine comes to play it.
     """
     period = rate_hz // 4
     played = sound.shape[1] if sound.ndim > 1 else 1
@@ -82,9 +81,11 @@ def play_and_capture(
 
         player = threading.Thread(target=play)
         player.start()
-        captured = capture.read_exactly(frames)
-        player.join()
-    return captured
+        captured = []
+        while player.is_alive():
+            captured.append(capture.read_exactly(period))
+        captured.append(capture.read_exactly(rate_hz // 2))
+    return np.concatenate(captured)
 
 
 # --- programs and processes ---
@@ -270,7 +271,7 @@ def test_both_clocks_drift_as_told(room_card: RoomCard, card: str) -> None:
     name = room_card(card=card, playback_ppm=playback_ppm, capture_ppm=capture_ppm, delay_ms=20, speed=20)
     t = np.arange(seconds * RATE_HZ) / RATE_HZ
     sound = np.rint(16000 * np.sin(2 * np.pi * frequency_hz * t)).astype("<i2")
-    heard = play_and_capture(name, sound, (seconds + 4) * RATE_HZ).astype(float)
+    heard = play_and_capture(name, sound).astype(float)
 
     start = int(np.flatnonzero(np.abs(heard) > 1000)[0]) + RATE_HZ // 10
     heard = heard[start : start + (seconds - 1) * RATE_HZ]
@@ -327,7 +328,7 @@ def test_overdriven_loudspeaker(room_card: RoomCard, card: str, clip_db: int) ->
     name = room_card(card=card, clip_db=clip_db, speed=20)
     t = np.arange(seconds * RATE_HZ) / RATE_HZ
     sine = np.rint(32768 * amplitude * np.sin(2 * np.pi * frequency_hz * t))
-    heard = play_and_capture(name, sine.astype("<i2"), (seconds + 4) * RATE_HZ)
+    heard = play_and_capture(name, sine.astype("<i2"))
 
     def harmonics_db(signal: np.ndarray) -> np.ndarray:
         spectrum = np.abs(np.fft.rfft(signal[:RATE_HZ] * np.hanning(RATE_HZ)))
@@ -472,9 +473,9 @@ def test_the_generated_room_sounds_as_a_room(
     of two microphones is not alike.
     """
     name = room_card(card=card, loudspeakers=2, microphones=4, noise_dbfs=-60)
-    sound = np.zeros((4000, 2))
-    sound[0, 0] = sound[2000, 1] = 30000
-    heard = play_and_capture(name, sound, 16000, channels=4).astype(float)
+    sound = np.zeros((4200, 2))
+    sound[200, 0] = sound[2200, 1] = 30000  # after a silence, since playback may start with the capture
+    heard = play_and_capture(name, sound, channels=4).astype(float)
     left = int(np.argmax(np.abs(heard[:, 0])))
     delays = [np.argmax(np.abs(heard[left - 20 + at : left + 500 + at]), axis=0) for at in (0, 2000)]
     print("direct sounds relative to the first, samples:", (np.array(delays) - 20).tolist())
@@ -919,7 +920,7 @@ def test_half_a_second_of_room_is_cheap(
     seconds = speed
     sound = rng.integers(-8000, 8000, seconds * rate_hz).astype("<i2")
     begin, begin_cpu = time.monotonic(), time.process_time()
-    heard = play_and_capture(name, sound, (seconds + 1) * rate_hz, rate_hz)  # raises on an xrun
+    heard = play_and_capture(name, sound, rate_hz)  # raises on an xrun
     elapsed, cpu = time.monotonic() - begin, time.process_time() - begin_cpu
     print(
         f"{seconds + 1} card seconds at {rate_hz} Hz: {elapsed:.2f} s, {100 * cpu / elapsed:.0f} % of a core"
