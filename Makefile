@@ -24,7 +24,7 @@
 #   make soak HOURS=2 SEED=7              shorter, and the faults of an earlier run
 #   make fuzz HOURS=8 SEED=7              longer, other inputs; or SECONDS=10
 #   make image RENEW=1                    with Debian's packages of today
-#   make test-image CUTS=3                fewer power cuts
+#   make test-image CUTS=20               more power cuts
 #   make release DOWNLOADS=https://example.org/apmpi    with the list by which Raspberry Pi Imager finds the image there
 #   make deb RELEASE=trixie ARCHITECTURE=arm64    one package: bookworm or trixie, amd64 or arm64
 #   make setup PYTHON=python3.13          another interpreter (Python 3.11 or newer)
@@ -35,7 +35,7 @@ SECONDS = 30
 PYTHON  = python3
 HOURS   = 24
 SEED    =
-CUTS    = 20
+CUTS    = 10
 PACKAGES =
 RENEW   =
 DOWNLOADS =
@@ -107,7 +107,7 @@ image-pi5: setup-image
 
 # Does not depend on `image`: an image that was built elsewhere can be put into build/image.
 test-image: setup-image setup-test
-	@$(VENV)/bin/pytest --override-ini=faulthandler_timeout=1800 image/test_machine.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
+	@$(VENV)/bin/pytest --numprocesses 2 --override-ini=faulthandler_timeout=1800 image/test_machine.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
 
 api: setup-test
 	@$(VENV)/bin/python .ci/api_page.py build/api
