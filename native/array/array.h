@@ -29,6 +29,18 @@
  * SI-SDR; the current block alone, with half the gain in ESTOI; a third block, no better; the probability q
  * for all bins, or the gains of the suppressor instead of p. Two people who talk are not told apart: both are
  * near-end speech.
+ *
+ * The judge is what is short. Circles of four in twenty such rooms, noise at 0 to 10 dB, gain over one
+ * microphone, both behind the suppressor, in SI-SDR (dB) and ESTOI, by what decides which bins are speech in
+ * S = Y, without the reference below g = 1/2:
+ *
+ *                                          restless noise   steady noise
+ *   p                                            -           0.1   0.01
+ *   q for all bins                          0.2   0.00      -0.4  -0.02
+ *   the suppressor's gains, squared         0.1   0.00       0.2   0.00
+ *   1 - noise / power, by minimum statistics     -           0.3   0.01
+ *   the true share of speech in a block     3.0   0.05           -
+ *   the true share of speech in each bin    4.1   0.07       2.1   0.06
  */
 #ifndef APMPI_ARRAY_H
 #define APMPI_ARRAY_H
