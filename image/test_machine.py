@@ -506,7 +506,10 @@ def test_a_usb_loudspeaker_is_pulled_out_and_plugged_in_while_sound_flows(machin
         machine.check("until ! test -e /run/apmpi/sound; do sleep 0.2; done", timeout_s=120)
         parked = entries(machine, Event.PARKED)
         assert len(parked) == turn + 1
-        recorded = machine.check("arecord -q -t raw -f S16_LE -r 48000 -c 1 -d 2 -D apmpi | wc -c")
+        # arecord itself may be late on the emulated processor; then it says so, and goes on.
+        recorded = machine.check(
+            "arecord -q -t raw -f S16_LE -r 48000 -c 1 -d 2 -D apmpi 2>/dev/null | wc -c"
+        )
         assert int(recorded) == 2 * 2 * 48000
         machine.plug("loudspeaker")
         machine.check("until test -e /run/apmpi/sound; do sleep 0.2; done", timeout_s=120)
@@ -575,6 +578,62 @@ def test_every_boot_after_a_power_cut_reaches_ready(
         left.unlink()
 
 
+# ---- updates
+
+
+def install(card: Card, update_file: Path) -> None:
+    card.write("apmpi.update", update_file.read_bytes())
+
+
+def test_an_update_is_installed_and_confirmed(image: Path, folder: Path) -> None:
+    card, disk = frugal_card(image, folder / "update.img")
+    install(card, image.with_suffix(".update"))
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        machine.wait_for_reset(timeout_s=1800)
+    assert card.prefix() == "b/"
+    assert b"trial, after that a" in card.read("slot.txt")
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        # From its start on, a power cut restores the old version.
+        assert card.prefix() == "a/"
+        wait_until_ready(machine)
+        assert "a9d10001-03" in machine.check("cat /proc/cmdline")
+    assert card.prefix() == "b/"
+    assert b"is in use" in card.read("update.txt")
+    with pytest.raises(FileNotFoundError):
+        card.read("apmpi.update")
+
+
+def test_an_update_that_does_not_reach_ready_is_taken_back(built: Path, image: Path, folder: Path) -> None:
+    """An update with a valid signature whose apmpi ends at once."""
+    broken = folder / "broken"
+    shutil.copytree(built / "tree", broken / "tree", symlinks=True)
+    (broken / "tree/usr/bin/apmpi").write_text("#!/bin/sh\nexit 1\n")
+    (broken / "tree" / slots.VERSION).write_text("9999.0\n")
+    packages = next(built.glob("debian-*.tar"))
+    build.squash(packages, broken / "tree", broken / "root.squashfs", epoch=0)
+    build.write_update(broken / "tree", broken / "root.squashfs", broken / "broken.update")
+
+    card, disk = frugal_card(image, folder / "fallback.img")
+    install(card, broken / "broken.update")
+    prefixes = []
+    for _ in range(2):
+        prefixes.append(card.prefix())
+        with Machine(folder, card, disk, "raw") as machine:
+            machine.wait_for_shell()
+            machine.wait_for_reset(timeout_s=1800)
+    assert prefixes == ["a/", "b/"]
+    assert card.prefix() == "a/"
+    with Machine(folder, card, disk, "raw") as machine:
+        machine.wait_for_shell()
+        wait_until_ready(machine)
+    assert b"version 9999.0 did not get as far as sound" in card.read("update.txt")
+
+
+# ---- the board fails
+
+
 def test_ten_resets_of_a_brown_out_leave_the_sound(image: Path, booted: Booted, folder: Path) -> None:
     """Each comes 5 s after the start, in the time of a board that is READY after READY_LIMIT_S."""
     card, disk = frugal_card(image, folder / "brown-out.img")
@@ -630,56 +689,3 @@ def test_a_full_data_partition_and_a_clock_of_1970_leave_the_sound(image: Path, 
         wait_until_ready(machine)
         print(machine.check("df /data; journalctl -b -p warning -o cat | tail -20; date"))
         assert machine.check("systemctl is-active apmpi").strip() == "active"
-
-
-# ---- updates
-
-
-def install(card: Card, update_file: Path) -> None:
-    card.write("apmpi.update", update_file.read_bytes())
-
-
-def test_an_update_is_installed_and_confirmed(image: Path, folder: Path) -> None:
-    card, disk = frugal_card(image, folder / "update.img")
-    install(card, image.with_suffix(".update"))
-    with Machine(folder, card, disk, "raw") as machine:
-        machine.wait_for_shell()
-        machine.wait_for_reset(timeout_s=1800)
-    assert card.prefix() == "b/"
-    assert b"trial, after that a" in card.read("slot.txt")
-    with Machine(folder, card, disk, "raw") as machine:
-        machine.wait_for_shell()
-        # From its start on, a power cut restores the old version.
-        assert card.prefix() == "a/"
-        wait_until_ready(machine)
-        assert "a9d10001-03" in machine.check("cat /proc/cmdline")
-    assert card.prefix() == "b/"
-    assert b"is in use" in card.read("update.txt")
-    with pytest.raises(FileNotFoundError):
-        card.read("apmpi.update")
-
-
-def test_an_update_that_does_not_reach_ready_is_taken_back(built: Path, image: Path, folder: Path) -> None:
-    """An update with a valid signature whose apmpi ends at once."""
-    broken = folder / "broken"
-    shutil.copytree(built / "tree", broken / "tree", symlinks=True)
-    (broken / "tree/usr/bin/apmpi").write_text("#!/bin/sh\nexit 1\n")
-    (broken / "tree" / slots.VERSION).write_text("9999.0\n")
-    packages = next(built.glob("debian-*.tar"))
-    build.squash(packages, broken / "tree", broken / "root.squashfs", epoch=0)
-    build.write_update(broken / "tree", broken / "root.squashfs", broken / "broken.update")
-
-    card, disk = frugal_card(image, folder / "fallback.img")
-    install(card, broken / "broken.update")
-    prefixes = []
-    for _ in range(2):
-        prefixes.append(card.prefix())
-        with Machine(folder, card, disk, "raw") as machine:
-            machine.wait_for_shell()
-            machine.wait_for_reset(timeout_s=1800)
-    assert prefixes == ["a/", "b/"]
-    assert card.prefix() == "a/"
-    with Machine(folder, card, disk, "raw") as machine:
-        machine.wait_for_shell()
-        wait_until_ready(machine)
-    assert b"version 9999.0 did not get as far as sound" in card.read("update.txt")
