@@ -9,7 +9,7 @@
 # make pipewire   the echo-cancel plugin for PipeWire, in build/pipewire
 # make image   the image for an SD card, in build/image; 20 minutes and 4 GB, the second time five minutes
 # make image-pi5   the same for a Pi 5, with a newer kernel, in build/image-pi5; not tried on a board
-# make test-image  starts that image in virtual machines, cuts its power, updates it; half an hour
+# make test-image  starts that image in virtual machines, cuts its power, updates it; 40 minutes
 # make deb     Debian packages for Debian 12 and 13, in build/deb; 20 minutes, the second time ten
 # make test-deb    installs, upgrades and removes them in bare roots with systemd; half an hour, needs root
 # make wheels  wheels for `pip install` without a compiler, and the source archive, in build/wheels; half an hour
