@@ -30,7 +30,7 @@
  * for all bins, or the gains of the suppressor instead of p. Two people who talk are not told apart: both are
  * near-end speech.
  *
- * What limits the gain is by what p is known. Circles of four in twenty such rooms, noise at 0 to 10 dB,
+ * How well p is known limits the gain. Circles of four in twenty such rooms, noise at 0 to 10 dB,
  * trial with a model of this file with S = Y and without the reference below g = 1/2; gain over one
  * microphone, both behind the suppressor, in SI-SDR (dB) and ESTOI:
  *
